@@ -1,0 +1,183 @@
+"""The shell that every command shares: Hydra composes the config, mistakes are said in one to three lines."""
+
+import functools
+import math
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from lmft import arguments, config, usage
+from lmft.errors import UserError, user_errors_end_the_process
+from lmft.mistakes import config_mistakes_are_user_errors, option_mistakes_are_user_errors
+from lmft.redaction import Redactor
+from lmft.sweep import Sweep, attempt, job_name
+
+# What conf/hydra/lmft.yaml calls.
+OmegaConf.register_new_resolver("lmft.choices", usage.choices, replace=True)
+OmegaConf.register_new_resolver("lmft.usage", usage.usage, replace=True)
+OmegaConf.register_new_resolver("lmft.job_name", job_name, replace=True)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a command is asked to do: one config, and how it was asked for."""
+
+    config: dict[str, Any]
+    """Plain and resolved."""
+    choices: dict[str, str | None]
+    """Group -> name of the YAML chosen from it."""
+    overrides: list[str]
+    """The `key=value` arguments that led to the config."""
+    arguments: list[str]
+    """The command line that asks for this job alone."""
+
+
+Task = Callable[[Job], float | None]
+
+
+def run_command(command: str, task: Task, argv: Sequence[str] | None = None, makes_runs: bool = False) -> None:
+    """Composes the config and does `task`: once, or in a sweep once for each combination of values.
+
+    Args:
+        command: the command's name, which is its YAML's too.
+        task: is given the job; returns what a sweeper is to minimise.
+        argv: the arguments after the command's name; the process's own if None.
+        makes_runs: whether each job leaves a run's folder.
+
+    Exits with 2 after a user's mistake, which is said on stderr; any other error is raised. A sweep goes on after a
+    job's error, and exits with 2 if all errors were user's mistakes, else with 1.
+    """
+    argv = [arguments.readable(argument) for argument in (sys.argv[1:] if argv is None else argv)]
+    flags = get_args_parser().parse_intermixed_args(argv)
+    argv = [*flags.overrides, *(argument for argument in argv if argument not in flags.overrides)]  # Hydra mixes none
+    with user_errors_end_the_process():
+        _check_flags(flags)
+        if any(getattr(flags, name) for name in _SHOWING):
+            _show(command, task, argv, flags)
+        elif _check(command, flags):
+            _run_sweep(command, task, argv, flags, makes_runs)
+        else:
+            _run_once(command, task, argv)
+
+
+_SHOWING = ("help", "hydra_help", "shell_completion", "cfg", "info")  # flags that have something printed, and no more
+
+
+def _check_flags(flags: Namespace) -> None:
+    modes = [f"--{name}" for name in ("run", "multirun", "cfg", "info") if getattr(flags, name)]
+    if len(modes) > 1:
+        raise UserError(f"{' and '.join(modes)} exclude each other", fix=f"leave out {modes[0]}")
+    if flags.resolve and not (flags.cfg or flags.help):
+        raise UserError("--resolve goes with --cfg or --help")
+
+
+def _show(command: str, task: Task, argv: list[str], flags: Namespace) -> None:
+    """Prints what is asked for. A mistake is looked for only when Hydra minds: composing twice takes its time."""
+    try:
+        if flags.help:  # Hydra would list every group of every search path first, needed or not
+            composed = config.composed(flags.overrides, flags.config_name or command, flags.config_dir)
+            print(composed.hydra.help.template)
+        else:
+            _hydra_main(command, functools.wraps(task)(lambda _: None), argv)
+    except UserError:
+        if not (flags.hydra_help or flags.shell_completion):
+            _check(command, flags)
+        raise
+
+
+def _check(command: str, flags: Namespace) -> bool:
+    """Finds mistakes in the command line. Returns whether it asks for a sweep. Raises: UserError."""
+    defaults = config.check(flags.overrides, flags.config_name or command, flags.config_dir)
+    is_sweep = flags.multirun or defaults.hydra.mode == RunMode.MULTIRUN
+    if not is_sweep:
+        arguments.refuse_several_values(flags.overrides)
+    return is_sweep
+
+
+def _run_once(command: str, task: Task, argv: list[str]) -> None:
+    errors: list[Exception] = []
+
+    @functools.wraps(task)  # Hydra reads the command's name off the task
+    def job(composed: DictConfig) -> None:
+        try:
+            with option_mistakes_are_user_errors():
+                task(_job(composed, argv))
+        except Exception as error:
+            errors.append(error)  # raised below: Hydra would add words of its own, with every override in them
+
+    _hydra_main(command, job, argv)
+    if errors:
+        raise errors[0]
+
+
+def _run_sweep(command: str, task: Task, argv: list[str], flags: Namespace, makes_runs: bool) -> None:
+    given = [arguments.parse(override) for override in flags.overrides]
+    first = config.composed([config.first_value(override) for override in given], command, flags.config_dir)
+    sweep = Sweep.begin(given, first, makes_runs)
+    config_dir = ["--config-dir", flags.config_dir] if flags.config_dir else []
+
+    @functools.wraps(task)
+    def job(composed: DictConfig) -> float | None:
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        with attempt(folder, Redactor({"config": OmegaConf.to_container(composed)})):
+            return task(_job_of_sweep(composed, config_dir, folder if makes_runs else None))
+        return math.nan
+
+    try:
+        _hydra_main(command, job, [*sweep.hydra_overrides, *argv])
+    finally:
+        exit_code = sweep.end()
+    sys.exit(exit_code)
+
+
+def _job(composed: DictConfig, argv: list[str]) -> Job:
+    node = HydraConfig.get()
+    groups = [str(group) for group in node.runtime.choices if str(group).split("/")[0] != "hydra"]
+    choices = {group: node.runtime.choices[group] for group in groups}
+    return Job(config.plain(composed), choices, list(node.overrides.task), argv)
+
+
+def _job_of_sweep(composed: DictConfig, flags: list[str], run_folder: Path | None) -> Job:
+    job = _job(composed, [*flags, *HydraConfig.get().overrides.task])
+    if run_folder is not None:
+        name = Path(os.path.relpath(run_folder, job.config["run"]["dir"])).as_posix()
+        job.config["run"]["name"] = name
+        job.arguments.append(arguments.assignment("run.name", name))
+    sys.argv[1:] = job.arguments  # a trainer that starts processes starts them with these: for this job, not the sweep
+    return job
+
+
+@config_mistakes_are_user_errors()
+def _hydra_main(command: str, task: Callable[[DictConfig], Any], argv: list[str]) -> None:
+    """Hands over to Hydra, which reads `sys.argv`; what it raises comes out."""
+    before = sys.argv
+    sys.argv = [before[0], *argv]
+    try:
+        with _environment("HYDRA_FULL_ERROR", "1"):  # otherwise Hydra prints errors itself, and exits
+            hydra.main(str(config.config_dir()), command, config.HYDRA_VERSION)(task)()
+    finally:
+        sys.argv = before
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before

@@ -1,0 +1,210 @@
+"""From a data YAML to examples: which documents, kept in which store, cut in which way."""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from transformers import PreTrainedTokenizerFast
+
+from lmft.data.examples import Blocks, Documents, Examples, Lines, Sample, is_held_out, split_by_content
+from lmft.data.noise import key
+from lmft.data.sources import Source, documents, open_source
+from lmft.data.store import FORMAT, StoreWriter, TokenStore, content_hash, open_or_build
+from lmft.data.tokenize import Encoder, tokenize
+from lmft.errors import UserError
+
+log = logging.getLogger("lmft")
+Split = Literal["train", "validation"]
+Counting = Callable[[str, int | None, str], AbstractContextManager[Callable[[int], None]]]
+"""A progress display: (description, total, unit) to a function that is told how much more is done."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """A data set's YAML; conf/data/files.yaml says what each value means."""
+
+    path: str | None = None
+    name: str | None = None
+    revision: str | None = None
+    splits: dict[str, str] = field(default_factory=lambda: {"train": "train", "validation": "validation"})
+    train: str | list[str] | None = None
+    validation: str | list[str] | None = None
+    validation_fraction: float | None = None
+    text_column: str = "text"
+    encoding: str = "utf-8"
+    document_separator: str | None = None
+    examples: str = "blocks"
+    block_size: int = 128
+    stride: int | None = None
+    isolate_documents: bool = False
+    batch_size: int = 64
+    num_workers: int | None = None
+    max_train_examples: int | None = None
+    max_validation_examples: int | None = None
+    cache_dir: str = "~/.cache/lmft"
+    probes: list[str] = field(default_factory=list)
+
+    def __post_init__(self):
+        for name in ("block_size", "batch_size", "stride", "max_train_examples", "max_validation_examples"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"data.{name}={value} must be at least 1")
+        if self.examples not in ("blocks", "lines"):
+            raise UserError(
+                f"data.examples={self.examples} is unknown", fix="data.examples=blocks or data.examples=lines"
+            )
+        if self.examples != "lines" and self.stride is not None:
+            raise UserError("data.stride is read only with data.examples=lines", fix="data.examples=lines")
+        if self.validation_fraction is not None and not 0 <= self.validation_fraction < 1:
+            raise UserError(f"data.validation_fraction={self.validation_fraction} is no share between 0 and 1")
+
+    @property
+    def cache(self) -> Path:
+        """Folder of token stores and trained vocabularies."""
+        return Path(self.cache_dir).expanduser()
+
+    @property
+    def train_only(self) -> bool:
+        """Whether validation is switched off explicitly."""
+        return self.validation_fraction == 0
+
+    def source(self, split: Split) -> Source | None:
+        """Where this split's rows come from."""
+        return open_source(self, split)
+
+
+def training_texts(config: DataConfig) -> Iterator[str]:
+    """The training documents' texts, without what `validation_fraction` holds out: what a vocabulary is trained on."""
+    texts = documents(_training_source(config), config.text_column, Counter())
+    held_out = config.validation_fraction or 0.0
+    return (text for text in texts if not is_held_out(np.array([content_hash(text)], np.uint64), held_out)[0])
+
+
+def text_key(config: DataConfig) -> str:
+    """Changes when `training_texts` do."""
+    source = _training_source(config)
+    return f"{key(source.fingerprint, config.text_column, config.validation_fraction or 0.0):016x}"
+
+
+def _training_source(config: DataConfig) -> Source:
+    source = config.source("train")
+    if source is None:
+        raise UserError("no training text is named", fix="data=imdb, or data=files data.train=reviews.txt")
+    return source
+
+
+def token_store(
+    config: DataConfig, source: Source, tokenizer: PreTrainedTokenizerFast, word_starts: bool, counting: Counting
+) -> TokenStore:
+    """The store of a source's documents under a tokenizer: opened if it is there, else built."""
+    encoder = Encoder(tokenizer, word_starts)
+    folder = (
+        config.cache / "stores" / f"{key(FORMAT, source.fingerprint, config.text_column, encoder.fingerprint):016x}"
+    )
+
+    def build(writer: StoreWriter) -> None:
+        cleaned: Counter[str] = Counter()
+        texts = documents(source, config.text_column, cleaned)
+        with counting(f"tokenising {source.name}", source.size, "bytes") as advance:
+            counts = tokenize(texts, encoder, writer, advance)
+        if not counts["documents"]:
+            dropped = ", ".join(f"{count} {reason}" for reason, count in cleaned.items())
+            raise UserError(f"there is no text in {source.name}" + (f" (dropped: {dropped})" if dropped else ""))
+        writer.finish(
+            {
+                "source": source.name,
+                "prefix": encoder.prefix,
+                "suffix": encoder.suffix,
+                "word_starts": encoder.has_word_starts,
+                **counts,
+                "cleaned": dict(cleaned),
+            }
+        )
+
+    return open_or_build(folder, encoder.dtype, build, log.warning)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Both splits, as documents and as examples, and what became of each token."""
+
+    documents: dict[Split, Documents]
+    examples: dict[Split, Examples]
+    ledger: dict[str, Any]
+
+
+def load_corpus(
+    config: DataConfig,
+    tokenizer: PreTrainedTokenizerFast,
+    word_starts: bool,
+    seed: int,
+    counting: Counting,
+    splits: tuple[Split, ...] = ("train", "validation"),
+) -> Corpus:
+    """Tokenises what is not yet tokenised, and cuts the splits into examples. Raises UserError."""
+    sources = {split: config.source(split) for split in splits}
+    if config.train_only:
+        sources.pop("validation", None)
+    held_out = "validation" in sources and sources["validation"] is None
+    if held_out or "train" in sources:
+        sources["train"] = _training_source(config)
+    stores = {
+        split: token_store(config, source, tokenizer, word_starts, counting)
+        for split, source in sources.items()
+        if source is not None
+    }
+    texts = {split: Documents(store) for split, store in stores.items()}
+    if held_out:
+        texts["train"], texts["validation"] = split_by_content(stores["train"], config.validation_fraction or 0.0)
+
+    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+    examples = {split: _cut(config, texts[split], pad_id, seed, split) for split in splits if split in texts}
+    ledger = {split: _account(texts[split], examples[split]) for split in examples}
+    for split in ledger.keys() & stores.keys():
+        ledger[split]["cleaned"] = stores[split].meta["cleaned"]
+    return Corpus(texts, examples, ledger)
+
+
+def _cut(config: DataConfig, texts: Documents, pad_id: int, seed: int, split: Split) -> Examples:
+    limit = config.max_train_examples if split == "train" else config.max_validation_examples
+    examples: Examples
+    if config.examples == "lines":
+        window = config.block_size - len(texts.store.prefix) - len(texts.store.suffix)
+        if window < 1:
+            raise UserError(f"data.block_size={config.block_size} leaves no room between the separators")
+        if config.stride is not None and config.stride > window:
+            raise UserError(f"data.stride={config.stride} leaves tokens out: a window holds {window} tokens of text")
+        examples = Lines(texts, config.block_size, pad_id, config.stride)
+    else:
+        examples = Blocks(texts, config.block_size, pad_id, config.isolate_documents)
+    if not len(examples):
+        raise UserError(f"the {split} text holds no example: {len(texts)} documents, {texts.num_tokens} tokens")
+    return Sample(examples, limit, seed) if limit is not None and limit < len(examples) else examples
+
+
+def _account(texts: Documents, examples: Examples) -> dict[str, Any]:
+    """tokens + tokens_repeated = tokens_in_examples + tokens_dropped."""
+    return {
+        "documents": len(texts),
+        "bytes": texts.num_bytes,
+        "tokens": texts.num_tokens,
+        "examples": len(examples),
+        "tokens_in_examples": examples.num_tokens,
+        "tokens_repeated": examples.num_repeated,
+        "tokens_dropped": examples.num_dropped,
+    }
+
+
+def count_examples(corpus: Corpus, batch_size: int, num_devices: int) -> None:
+    """Raises UserError if an epoch does not fill one batch."""
+    num_examples, needed = len(corpus.examples["train"]), batch_size * num_devices
+    if num_examples < needed:
+        raise UserError(
+            f"the training text makes {num_examples} examples, fewer than one batch of {needed}",
+            fix=f"data.batch_size={max(1, num_examples // num_devices)}, a smaller data.block_size, or more text",
+        )

@@ -1,0 +1,184 @@
+"""The token store: all documents' token ids, flat on disk, written once, memory-mapped, checksummed.
+
+A store is a folder of raw little-endian arrays and a store.json:
+
+    tokens.bin   uint16 | uint32 [N]   ids of all documents, one after the other, with the tokenizer's separators
+    flags.bin    uint8 [N]             WORD_START | SPECIAL
+    offsets.bin  int64 [M + 1]         document m is tokens[offsets[m] : offsets[m + 1]]
+    hashes.bin   uint64 [M]            of each document's text
+    bytes.bin    uint32 [M]            UTF-8 bytes of each document's text
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import xxhash
+from filelock import FileLock
+
+FORMAT = 1
+_ARRAYS = {"flags": "<u1", "offsets": "<i8", "hashes": "<u8", "bytes": "<u4"}
+_CHUNK = 1 << 24  # bytes read at a time when a checksum is taken
+
+
+class CorruptStore(Exception):
+    """A store's files are not what its store.json says."""
+
+
+class TokenStore:
+    """A store opened for reading. Arrays are memory-mapped; nothing is loaded before it is asked for."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        try:
+            self.meta: dict[str, Any] = json.loads((folder / "store.json").read_text())
+        except (OSError, json.JSONDecodeError) as error:
+            raise CorruptStore(f"{folder.name}: store.json: {error}") from error
+
+    def __reduce__(self):  # a loader process maps the files itself
+        return TokenStore, (self.folder,)
+
+    def _map(self, name: str, dtype: str) -> np.ndarray:
+        path = self.folder / f"{name}.bin"
+        if path.stat().st_size == 0:
+            return np.zeros(0, dtype)
+        return np.asarray(np.memmap(path, dtype, mode="r"))
+
+    @cached_property
+    def tokens(self) -> np.ndarray:
+        """[N] uint16 or uint32."""
+        return self._map("tokens", self.meta["dtype"])
+
+    @cached_property
+    def flags(self) -> np.ndarray:
+        """[N] uint8."""
+        return self._map("flags", _ARRAYS["flags"])
+
+    @cached_property
+    def offsets(self) -> np.ndarray:
+        """[M + 1] int64."""
+        return self._map("offsets", _ARRAYS["offsets"])
+
+    @cached_property
+    def hashes(self) -> np.ndarray:
+        """[M] uint64."""
+        return self._map("hashes", _ARRAYS["hashes"])
+
+    @cached_property
+    def bytes(self) -> np.ndarray:
+        """[M] uint32."""
+        return self._map("bytes", _ARRAYS["bytes"])
+
+    @property
+    def prefix(self) -> list[int]:
+        """Separators before each document."""
+        return self.meta["prefix"]
+
+    @property
+    def suffix(self) -> list[int]:
+        """Separators after each document."""
+        return self.meta["suffix"]
+
+    def verify(self) -> Self:
+        """Reads every file and compares its checksum; raises CorruptStore."""
+        for name, expected in self.meta["checksums"].items():
+            try:
+                found = _checksum(self.folder / name)
+            except OSError as error:
+                raise CorruptStore(f"{self.folder.name}: {error}") from error
+            if found != expected:
+                raise CorruptStore(f"{self.folder.name}/{name}: checksum {found}, not {expected}")
+        return self
+
+
+def content_hash(text: str) -> int:
+    """xxh3 of a document's text: equal for equal texts, uniform over uint64."""
+    return xxhash.xxh3_64_intdigest(text.encode("utf-8", "surrogatepass"))
+
+
+def _checksum(path: Path) -> str:
+    digest = xxhash.xxh3_64()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@dataclass
+class StoreWriter:
+    """Appends documents to a store that is being built."""
+
+    folder: Path
+    dtype: str  # of the token ids: <u2 or <u4
+
+    def __post_init__(self):
+        self.num_tokens = 0
+        self._files = {name: (self.folder / f"{name}.bin").open("wb") for name in ("tokens", *_ARRAYS)}
+        self._digests = {name: xxhash.xxh3_64() for name in self._files}
+        self._write("offsets", np.zeros(1))
+
+    def _write(self, name: str, values: np.ndarray) -> None:
+        data = np.ascontiguousarray(values, self.dtype if name == "tokens" else _ARRAYS[name]).data
+        self._files[name].write(data)
+        self._digests[name].update(data)
+
+    def append(
+        self, tokens: np.ndarray, flags: np.ndarray, lengths: np.ndarray, hashes: np.ndarray, num_bytes: np.ndarray
+    ) -> None:
+        """Some documents: their tokens and flags [n], and for each its length, hash and bytes of text [m]."""
+        self._write("tokens", tokens)
+        self._write("flags", flags)
+        self._write("offsets", self.num_tokens + np.cumsum(lengths))
+        self._write("hashes", hashes)
+        self._write("bytes", num_bytes)
+        self.num_tokens += len(tokens)
+
+    def finish(self, meta: dict[str, Any]) -> None:
+        """Closes the files and writes store.json; from here on the folder is a store."""
+        for file in self._files.values():
+            file.flush()
+            os.fsync(file.fileno())
+            file.close()
+        checksums = {f"{name}.bin": digest.hexdigest() for name, digest in self._digests.items()}
+        meta = {"format": FORMAT, "dtype": self.dtype, "tokens": self.num_tokens, **meta, "checksums": checksums}
+        (self.folder / "store.json").write_text(json.dumps(meta, indent=1))
+
+    def close(self) -> None:
+        """Closes the files of a store that will not be finished."""
+        for file in self._files.values():
+            file.close()
+
+
+def open_or_build(
+    folder: Path, dtype: str, build: Callable[[StoreWriter], None], say: Callable[[str], None]
+) -> TokenStore:
+    """The store in `folder`; built by `build` when it is not there, and rebuilt once when it is damaged.
+
+    Of several processes one builds and the others wait. A build that fails leaves nothing behind.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if folder.exists():
+            try:
+                return TokenStore(folder).verify()
+            except CorruptStore as damage:
+                say(f"the token store is damaged and is built again ({damage})")
+                shutil.rmtree(folder)
+        temporary = folder.with_name(folder.name + ".building")
+        shutil.rmtree(temporary, ignore_errors=True)  # of a build that was killed; the lock says nobody is at it
+        temporary.mkdir()
+        writer = StoreWriter(temporary, dtype)
+        try:
+            build(writer)
+        except BaseException:
+            writer.close()
+            shutil.rmtree(temporary)
+            raise
+        temporary.rename(folder)
+    return TokenStore(folder)

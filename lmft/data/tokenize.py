@@ -1,0 +1,204 @@
+"""From documents to token ids, flags and lengths."""
+
+import copy
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+from typing import NamedTuple
+
+import numpy as np
+from tokenizers import Encoding, Tokenizer
+from transformers import PreTrainedTokenizerFast
+
+from lmft.data.store import StoreWriter, content_hash
+from lmft.objectives.base import SPECIAL, WORD_START
+
+_BATCH_CHARACTERS = 1 << 20  # text tokenised at a time; its encodings take some 40 MB
+_PIECE_CHARACTERS = 1 << 20  # a longer document is tokenised in pieces of this length
+_WORD_MARK = "▁"  # begins a word in SentencePiece's vocabularies
+
+
+class Encoded(NamedTuple):
+    """Some documents' tokens."""
+
+    tokens: np.ndarray  # [N] uint32
+    flags: np.ndarray  # [N] uint8
+    lengths: np.ndarray  # [documents] tokens of each, separators included
+
+
+class Encoder:
+    """Turns documents into ids and flags, with the tokenizer's own separators around each document.
+
+    A tokenizer whose template adds none (GPT-2) gets its end-of-text token behind each document, if it has one.
+    Truncation and padding baked into the tokenizer are switched off.
+
+    word_starts: whether WORD_START is wanted where it cannot be read from the vocabulary. WordPiece and Metaspace
+    vocabularies tell it, exactly as `word_ids` would; for others the slower encoding that keeps `word_ids` is used.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, word_starts: bool):
+        self.backend: Tokenizer = copy.deepcopy(tokenizer.backend_tokenizer)
+        self.backend.no_truncation()
+        self.backend.no_padding()
+        self.prefix, self.suffix = separators(self.backend)
+        if not self.prefix and not self.suffix and tokenizer.eos_token_id is not None:
+            self.suffix = [tokenizer.eos_token_id]
+        self.dtype = "<u2" if len(tokenizer) <= 1 << 16 else "<u4"
+
+        added = [token.content for token in tokenizer.added_tokens_decoder.values()]
+        self._begins = word_beginnings(self.backend, added)
+        self.has_word_starts = word_starts or self._begins is not None
+        self._unknown = tokenizer.unk_token
+        self._flags = np.zeros(len(tokenizer), np.uint8)
+        self._flags[tokenizer.all_special_ids] = SPECIAL
+        self._ends_word = np.zeros(len(tokenizer), bool)
+        self._ends_word[[i for i in tokenizer.added_tokens_decoder if i != tokenizer.unk_token_id]] = True
+        if self._begins is not None:
+            self._flags[self._begins] |= WORD_START
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when the ids or flags of some text might."""
+        parts = [self.backend.to_str(), self.prefix, self.suffix, self._flags.tolist(), self.has_word_starts]
+        return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
+
+    def encode(self, texts: list[str]) -> Encoded:
+        """Ids, flags and lengths of these documents."""
+        pieces = [pieces_of(text) for text in texts]
+        flat = list(chain.from_iterable(pieces))
+        if self._begins is not None and not (self._unknown and any(self._unknown in text for text in flat)):
+            encodings = self.backend.encode_batch_fast(flat, add_special_tokens=False)
+            tokens, lengths = _ids(encodings)
+            flags = self._flags[tokens]
+            starts = np.cumsum(lengths) - lengths
+            flags[starts[lengths > 0]] |= WORD_START
+            flags[1:][self._ends_word[tokens[:-1]]] |= WORD_START
+        elif self.has_word_starts:
+            encodings = self.backend.encode_batch(flat, add_special_tokens=False)
+            tokens, lengths = _ids(encodings)
+            flags = (self._flags[tokens] & SPECIAL) | _word_starts(encodings, len(tokens))
+        else:
+            encodings = self.backend.encode_batch_fast(flat, add_special_tokens=False)
+            tokens, lengths = _ids(encodings)
+            flags = self._flags[tokens]
+        if len(flat) > len(texts):
+            lengths = np.add.reduceat(lengths, np.cumsum([0] + [len(some) for some in pieces[:-1]]))
+        return self._with_separators(tokens, flags, lengths)
+
+    def _with_separators(self, tokens: np.ndarray, flags: np.ndarray, lengths: np.ndarray) -> Encoded:
+        before, after = len(self.prefix), len(self.suffix)
+        lengths = lengths + before + after
+        ends = np.cumsum(lengths)
+        body = np.ones(int(ends[-1]) if len(ends) else 0, bool)
+        all_tokens, all_flags = np.empty(len(body), np.uint32), np.empty(len(body), np.uint8)
+        places = [ends - lengths + i for i in range(before)] + [ends - after + i for i in range(after)]
+        for place, token in zip(places, self.prefix + self.suffix, strict=True):
+            body[place] = False
+            all_tokens[place], all_flags[place] = token, SPECIAL | WORD_START
+        all_tokens[body], all_flags[body] = tokens, flags
+        return Encoded(all_tokens, all_flags, lengths)
+
+
+def separators(backend: Tokenizer) -> tuple[list[int], list[int]]:
+    """The ids that the tokenizer's template puts before and after a text."""
+    plain, whole = (backend.encode("a", add_special_tokens=added).ids for added in (False, True))
+    start = next(i for i in range(len(whole) - len(plain) + 1) if whole[i : i + len(plain)] == plain)
+    return whole[:start], whole[start + len(plain) :]
+
+
+def word_beginnings(backend: Tokenizer, added: list[str]) -> list[int] | None:
+    """The ids that begin a word wherever they stand, if that alone tells where words begin; None where it does not.
+
+    BERT's pre-tokenizer sets every "#" apart, so that only a continuation can begin with WordPiece's "##". Metaspace
+    puts its mark before every word and splits there. (What stands first, or behind an added token, begins a word too.)
+    """
+    spec = json.loads(backend.to_str())
+    splitter, model = spec["pre_tokenizer"] or {"type": None}, spec["model"]
+    vocabulary = backend.get_vocab(with_added_tokens=True)
+    if model["type"] == "WordPiece" and splitter["type"] == "BertPreTokenizer":
+        mark = model["continuing_subword_prefix"]
+        return [i for token, i in vocabulary.items() if not token.startswith(mark) or token in added]
+    steps = splitter["pretokenizers"] if splitter["type"] == "Sequence" else [splitter]
+    kinds = [step["type"] for step in steps]
+    metaspace = kinds[-1] == "Metaspace" and steps[-1].get("split", True) and steps[-1]["replacement"] == _WORD_MARK
+    every_word_marked = kinds == ["Metaspace"] or (
+        kinds == ["WhitespaceSplit", "Metaspace"] and steps[-1].get("prepend_scheme") == "always"
+    )
+    if metaspace and every_word_marked and _WORD_MARK in vocabulary:
+        return [i for token, i in vocabulary.items() if token.startswith(_WORD_MARK) or token in added]
+    return None
+
+
+def _ids(encodings: list[Encoding]) -> tuple[np.ndarray, np.ndarray]:
+    ids = [encoding.ids for encoding in encodings]
+    lengths = np.fromiter(map(len, ids), np.int64, len(ids))
+    return np.fromiter(chain.from_iterable(ids), np.uint32, int(lengths.sum())), lengths
+
+
+def _word_starts(encodings: list[Encoding], num_tokens: int) -> np.ndarray:
+    """WORD_START where `word_ids` differs from the token before, and on each text's first token. [N] uint8"""
+    word_ids = [encoding.word_ids for encoding in encodings]
+    words = np.fromiter((-1 if word is None else word for word in chain.from_iterable(word_ids)), np.int64, num_tokens)
+    starts = np.ones(num_tokens, bool)
+    starts[1:] = (words[1:] != words[:-1]) | (words[1:] < 0)
+    lengths = np.fromiter(map(len, word_ids), np.int64, len(word_ids))
+    firsts = np.cumsum(lengths) - lengths
+    starts[firsts[lengths > 0]] = True
+    return np.where(starts, WORD_START, np.uint8(0))
+
+
+def pieces_of(text: str) -> list[str]:
+    """A long text cut before white space, so that its pieces tokenise as the whole would; a short one as it is."""
+    pieces = []
+    while len(text) > _PIECE_CHARACTERS:
+        cut = _PIECE_CHARACTERS
+        while cut > 0 and not text[cut].isspace():
+            cut -= 1
+        cut = cut or _PIECE_CHARACTERS
+        pieces.append(text[:cut])
+        text = text[cut:]
+    return [*pieces, text]
+
+
+def batches(documents: Iterable[str]) -> Iterator[list[str]]:
+    """Documents in lists of about a million characters."""
+    batch, size = [], 0
+    for document in documents:
+        batch.append(document)
+        size += len(document)
+        if size >= _BATCH_CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def tokenize(
+    documents: Iterable[str], encoder: Encoder, writer: StoreWriter, advance: Callable[[int], None]
+) -> Counter[str]:
+    """Writes all documents into a store, in constant memory. Returns the counts `documents` and `bytes`.
+
+    advance: told the bytes of text done since the last call.
+    """
+    counts: Counter[str] = Counter()
+
+    def write(texts: list[str], encoded: Encoded) -> None:
+        num_bytes = np.array([len(text.encode("utf-8", "surrogatepass")) for text in texts])
+        writer.append(*encoded, np.array([content_hash(text) for text in texts], np.uint64), num_bytes)
+        counts["documents"] += len(texts)
+        counts["bytes"] += int(num_bytes.sum())
+        advance(int(num_bytes.sum()))
+
+    with ThreadPoolExecutor(1) as pool:  # tokenising leaves Python free to read, hash and write meanwhile
+        pending = None
+        for texts in batches(documents):
+            following = texts, pool.submit(encoder.encode, texts)
+            if pending:
+                write(pending[0], pending[1].result())
+            pending = following
+        if pending:
+            write(pending[0], pending[1].result())
+    return counts

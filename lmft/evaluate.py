@@ -1,0 +1,31 @@
+"""`python -m lmft.evaluate`: the numbers of a run's trained model, or of any other, on validation data."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lmft.cli import Job, run_command
+from lmft.errors import UserError
+from lmft.run_folder import config_to_use, write_json
+
+
+def evaluate(job: Job) -> None:
+    """Measures, prints, and writes the numbers to the file `output` if there is one."""
+    config = config_to_use(job.config, job.overrides)
+    output = config["output"] and Path(config["output"])
+    if output and not output.parent.is_dir():
+        raise UserError("no such folder", f"output={output}")
+
+    from lmft.fit import evaluate as measure
+
+    metrics = measure(config)
+    if output:
+        write_json(output, metrics)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command."""
+    run_command("evaluate", evaluate, argv)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""The four things one can do with a config: train, evaluate, predict, prepare."""
+
+import json
+import logging
+import math
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from hydra.utils import instantiate
+from lightning import Callback, Trainer
+from lightning.pytorch.loggers import Logger
+
+from lmft.data.corpus import count_examples
+from lmft.data.datamodule import DataModule, vocabulary_of
+from lmft.data.unigram import unigram_perplexity
+from lmft.errors import UserError
+from lmft.models.export import export
+from lmft.models.loading import ModelConfig
+from lmft.parts import Parts, assemble, build_module, load_module
+from lmft.reporting import summary
+from lmft.reporting.model_card import write_model_card
+from lmft.reporting.progress import Live, Progress
+from lmft.reporting.report import write_report
+from lmft.reporting.results import results
+from lmft.run import Run
+from lmft.training.checkpoint import Checkpoints, WholeFileIO
+from lmft.training.metrics import Metrics, MetricsFile, read_rows
+from lmft.training.precision import check_accelerator, resolve_precision
+from lmft.training.probes import Probes
+
+log = logging.getLogger("lmft")
+
+
+def fit(config: dict[str, Any], run: Run) -> dict[str, Any]:
+    """Trains what the config says; returns what metrics.json holds. Raises UserError.
+
+    The run's folder is made when everything has been checked that can be.
+    """
+    silence_libraries()
+    trainer_options = config["trainer"]
+    check_accelerator(trainer_options["accelerator"])
+    parts = assemble(config)
+    num_devices = trainer_options["devices"] if isinstance(trainer_options["devices"], int) else 1
+    count_examples(parts.corpus, parts.data.batch_size, num_devices)
+    with run:
+        return _train(config, parts, run)
+
+
+def _train(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any]:
+    summary.print_config(run.redacted(config))
+    summary.print_ledger(parts.corpus.ledger)
+
+    torch.manual_seed(config["seed"])  # the weights of a new model, or of a new head
+    live = Live()
+    metrics = Metrics(live)
+    csv = MetricsFile(run.paths.metrics_csv)
+    probes = Probes([*parts.model.probes, *parts.data.probes], run.paths.samples)
+    checkpoints = Checkpoints(run.paths.checkpoints, **config["checkpoint"])
+    trainer = build_trainer(config, run.folder, [metrics, probes, Progress(live), checkpoints], [csv])
+    module = build_module(config, parts, num_training_steps(config, parts, trainer.world_size))
+    data = build_data(config, parts)
+
+    if run.checkpoint is not None:
+        log.info("going on from %s", run.checkpoint)
+        csv.forget_after(torch.load(run.checkpoint, weights_only=True, mmap=True)["global_step"])
+    elif config["validate_before"] and "validation" in parts.corpus.examples:
+        trainer.validate(module, data, verbose=False)
+    trainer.fit(module, data, ckpt_path=run.checkpoint, weights_only=True)
+    if "validation" in parts.corpus.examples and metrics.validations[-1]["step"] != trainer.global_step:
+        trainer.validate(module, data, verbose=False)
+    if not trainer.is_global_zero:
+        return {}
+
+    result = results(trainer, metrics.validations, metrics.totals, parts.corpus.ledger)
+    probes.ask(module.eval(), trainer.global_step, "after")
+    settings = run.redacted(config)
+    export(
+        module.model,
+        parts.tokenizer,
+        lambda folder: write_model_card(folder, settings, result, probes.latest),
+        run.paths.model,
+    )
+    run.write_metrics(result)
+    samples = [json.loads(line) for line in run.paths.samples.read_text(encoding="utf-8").splitlines()]
+    rows = read_rows(run.paths.metrics_csv)
+    write_report(run.paths.report, run.name, settings, result, rows, samples)
+    summary.print_probes(probes.prompts, probes.first, probes.latest)
+    summary.print_scores(result, baseline(parts))
+    log.info("the model is in %s, the report in %s", run.paths.model, run.paths.report)
+    return result
+
+
+def baseline(parts: Parts) -> float | None:
+    """Perplexity of the validation text under the frequencies of the training tokens."""
+    documents = parts.corpus.documents
+    if "validation" not in documents:
+        return None
+    return unigram_perplexity(documents["train"], documents["validation"], len(parts.tokenizer))
+
+
+def silence_libraries() -> None:
+    """Their notes about what is meant to be so; warnings that concern the user are ours."""
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="lightning")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+
+
+def build_trainer(
+    config: dict[str, Any], folder: Path | None, callbacks: list[Callback], loggers: list[Logger]
+) -> Trainer:
+    """Lightning's Trainer, with the callbacks and loggers of the config behind ours."""
+    options = dict(config["trainer"])
+    options["precision"] = resolve_precision(options["precision"], options["accelerator"])
+    return instantiate(
+        options,
+        _convert_="all",
+        default_root_dir=folder and str(folder),
+        callbacks=callbacks + [instantiate(each, _convert_="all") for each in config["callbacks"].values()],
+        logger=loggers + [instantiate(each, _convert_="all") for each in config["logger"].values()],
+        plugins=[WholeFileIO()],
+        use_distributed_sampler=False,  # the schedule knows its rank
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+    )
+
+
+def build_data(config: dict[str, Any], parts: Parts) -> DataModule:
+    """Loaders of the corpus under the objective."""
+    vocabulary = vocabulary_of(parts.tokenizer)
+    batch_size, num_workers = parts.data.batch_size, parts.data.num_workers
+    return DataModule(parts.corpus, parts.objective, vocabulary, config["seed"], batch_size, num_workers)
+
+
+def num_training_steps(config: dict[str, Any], parts: Parts, world_size: int) -> int:
+    """Optimizer steps of the whole training: what the learning rate's schedule counts in."""
+    trainer = config["trainer"]
+    batches = math.ceil(len(parts.corpus.examples["train"]) / (parts.data.batch_size * world_size))
+    limit = trainer["limit_train_batches"]
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    steps = math.ceil(batches / trainer["accumulate_grad_batches"]) * (trainer["max_epochs"] or 1)
+    if trainer["max_steps"] > 0:
+        steps = min(steps, trainer["max_steps"]) if trainer["max_epochs"] else trainer["max_steps"]
+    return steps
+
+
+def evaluate(config: dict[str, Any]) -> dict[str, Any]:
+    """Scores of a model on the validation text: loss (nats per target), perplexity, accuracy, … Raises UserError."""
+    silence_libraries()
+    check_accelerator(config["trainer"]["accelerator"])
+    parts = assemble(config, splits=("validation",))
+    if "validation" not in parts.corpus.examples:
+        raise UserError("there is no validation text to evaluate on", fix="data.validation=FILE")
+    summary.print_ledger(parts.corpus.ledger)
+    live = Live()
+    metrics = Metrics(live)
+    trainer = build_trainer(config, None, [metrics, Progress(live)], [])
+    torch.manual_seed(config["seed"])
+    trainer.validate(build_module(config, parts, 0), build_data(config, parts), verbose=False)
+    result = results(trainer, metrics.validations, metrics.totals, parts.corpus.ledger)
+    summary.print_scores(result)
+    return result
+
+
+def predict(config: dict[str, Any], prompts: list[str]) -> list[dict[str, Any]]:
+    """The model's answers to prompts, in their order. Raises UserError."""
+    silence_libraries()
+    module = load_module(ModelConfig(**config["model"]))
+    answers = [module.probe(prompt) for prompt in prompts]
+    summary.print_probes(prompts, [], answers)
+    return answers
+
+
+def prepare(config: dict[str, Any]) -> dict[str, Any]:
+    """Tokenises ahead: the next command finds the store ready. Returns the ledger. Raises UserError."""
+    silence_libraries()
+    ledger = assemble(config).corpus.ledger
+    summary.print_ledger(ledger)
+    return ledger

@@ -1,0 +1,1 @@
+"""Hugging Face models behind one LightningModule: body, targets only, loss."""

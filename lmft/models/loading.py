@@ -1,0 +1,218 @@
+"""Tokenizers and models: from the hub, from a folder, or from scratch."""
+
+import logging
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import transformers
+from filelock import FileLock
+from transformers import (
+    AutoConfig,
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+from lmft import hub
+from lmft.errors import UserError, did_you_mean
+from lmft.models.vocabulary import train_vocabulary
+
+log = logging.getLogger("lmft")
+AUTO_CLASSES = {"masked": AutoModelForMaskedLM}
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """`model.tokenizer`; conf/model/masked.yaml says what each value means."""
+
+    name_or_path: str | None = None
+    train: bool = False
+    algorithm: str = "wordpiece"
+    vocab_size: int = 30522
+    lowercase: bool = True
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A model's YAML; conf/model/masked.yaml says what each value means."""
+
+    family: str = "masked"
+    name_or_path: str | None = None
+    architecture: str | None = None
+    revision: str | None = None
+    trust_remote_code: bool = False
+    from_scratch: bool = False
+    config: dict[str, Any] = field(default_factory=dict)
+    attn_implementation: str = "auto"
+    compile: bool = False
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    probes: list[str] = field(default_factory=list)
+    recipe: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if isinstance(self.tokenizer, dict):
+            object.__setattr__(self, "tokenizer", TokenizerConfig(**self.tokenizer))
+        if self.from_scratch and not self.architecture:
+            raise UserError(
+                "model.from_scratch=true needs an architecture", fix="model.architecture=distilbert (a model_type)"
+            )
+        if not self.from_scratch and not self.name_or_path:
+            raise UserError("no model is named", fix="model.name_or_path=FOLDER_OR_HUB_ID, or model.from_scratch=true")
+        if self.trust_remote_code and not self.revision:
+            raise UserError("model.trust_remote_code=true runs code from the hub", fix="pin it: model.revision=COMMIT")
+
+    @property
+    def name(self) -> str:
+        """For messages: what is loaded, or what is built."""
+        return str(self.architecture if self.from_scratch else self.name_or_path)
+
+    @property
+    def hub_options(self) -> dict[str, Any]:
+        """What every `from_pretrained` call is given."""
+        return {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
+
+
+def load_config(config: ModelConfig) -> PreTrainedConfig:
+    """The Hugging Face config with `model.config`'s overrides, checked before any weight is read. Raises UserError."""
+    if config.from_scratch:
+        try:
+            hf_config = AutoConfig.for_model(config.architecture)
+        except ValueError:
+            known = did_you_mean(str(config.architecture), transformers.CONFIG_MAPPING)
+            raise UserError(f"model.architecture={config.architecture} is no model_type{known}") from None
+    else:
+        folder = _located(str(config.name_or_path), "model", config.revision)
+        hf_config = _read(AutoConfig, folder, "config.json", config.hub_options)
+    _check_family(config, hf_config.model_type)
+    known = hf_config.to_dict() | hf_config.attribute_map
+    for name, value in config.config.items():
+        if name not in known:
+            raise UserError(
+                f"model.config.{name}: a {hf_config.model_type} config has no such value{did_you_mean(name, known)}"
+            )
+        setattr(hf_config, name, value)
+    return hf_config
+
+
+def _check_family(config: ModelConfig, model_type: str) -> None:
+    if config.family == "masked" and model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+        kind = "causal" if model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES else "no masked language model"
+        fix = "use objective=causal" if kind == "causal" else "model=distilbert, or another masked model"
+        raise UserError(f"{model_type} is {kind}: {fix}", where=f"{config.name}, under a masked objective")
+
+
+def load_tokenizer(
+    config: ModelConfig, texts: Callable[[], Iterable[str]], text_key: Callable[[], str], cache: Path
+) -> PreTrainedTokenizerFast:
+    """The tokenizer named by the config, or one trained on `texts()` and kept in `cache`. Raises UserError.
+
+    text_key: a name that changes when the texts do.
+    """
+    wanted = config.tokenizer
+    if wanted.train:
+        tokenizer = _trained_tokenizer(wanted, texts, text_key, cache)
+    elif wanted.name_or_path:
+        is_the_models = wanted.name_or_path == config.name_or_path
+        revision = config.revision if is_the_models else None
+        folder = _located(wanted.name_or_path, "tokenizer", revision)
+        tokenizer = _read(AutoTokenizer, folder, "tokenizer.json", config.hub_options if is_the_models else {})
+    else:
+        raise UserError(
+            "the model has no tokenizer", fix="model.tokenizer.name_or_path=FOLDER, or model.tokenizer.train=true"
+        )
+    if not getattr(tokenizer, "is_fast", False):
+        raise UserError(f"{wanted.name_or_path} has no tokenizer.json (a fast tokenizer), which lmft needs")
+    if config.family == "masked" and tokenizer.mask_token_id is None:
+        raise UserError(
+            f"the tokenizer of {wanted.name_or_path} has no mask token, which masked objectives need",
+            fix="model.tokenizer.name_or_path=FOLDER of a masked model, or objective=causal",
+        )
+    return tokenizer
+
+
+def _trained_tokenizer(
+    wanted: TokenizerConfig, texts: Callable[[], Iterable[str]], text_key: Callable[[], str], cache: Path
+) -> PreTrainedTokenizerFast:
+    name = f"{wanted.algorithm}-{wanted.vocab_size}-{'lower' if wanted.lowercase else 'cased'}-{text_key()}"
+    folder = cache / "tokenizers" / name
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            log.info("training a %s vocabulary of %d tokens", wanted.algorithm, wanted.vocab_size)
+            tokenizer = train_vocabulary(texts(), wanted.algorithm, wanted.vocab_size, wanted.lowercase)
+            temporary = folder.with_name(folder.name + ".building")
+            shutil.rmtree(temporary, ignore_errors=True)
+            tokenizer.save_pretrained(temporary)
+            temporary.rename(folder)
+    return _read(AutoTokenizer, str(folder), "tokenizer.json", {})
+
+
+def load_model(config: ModelConfig, hf_config: PreTrainedConfig, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
+    """The model with float32 weights: loaded, or built with random ones for this vocabulary. Raises UserError."""
+    auto_class = AUTO_CLASSES[config.family]
+    attention = {} if config.attn_implementation == "auto" else {"attn_implementation": config.attn_implementation}
+    if config.attn_implementation == "auto" and not torch.cuda.is_available():
+        attention = {"attn_implementation": "eager"}  # at 128 tokens it beats scaled_dot_product_attention on CPUs
+    if config.from_scratch:
+        fit_to_tokenizer(hf_config, tokenizer)
+        return auto_class.from_config(hf_config, dtype=torch.float32, **attention)
+    if len(tokenizer) > hf_config.vocab_size:
+        raise UserError(
+            f"the tokenizer has {len(tokenizer)} tokens, the model's embedding only {hf_config.vocab_size}",
+            where=f"{config.tokenizer.name_or_path or 'a trained vocabulary'} with {config.name}",
+            fix="model.tokenizer.name_or_path of the same model, or model.from_scratch=true",
+        )
+    options = {**config.hub_options, **attention, "dtype": torch.float32, "output_loading_info": True}
+    folder = _located(str(config.name_or_path), "model", config.revision)
+    model, info = _read(auto_class, folder, "weights", {**options, "config": hf_config})
+    if info["missing_keys"]:
+        new = sorted(info["missing_keys"])
+        log.warning("not among the weights loaded, so new and random: %s%s", ", ".join(new[:3]), _and_more(new[3:]))
+    return model
+
+
+def _and_more(names: list[str]) -> str:
+    return f" and {len(names)} more" if names else ""
+
+
+def fit_to_tokenizer(hf_config: PreTrainedConfig, tokenizer: PreTrainedTokenizerFast) -> None:
+    """A new model gets the tokenizer's vocabulary and the ids of its special tokens."""
+    hf_config.vocab_size = len(tokenizer)
+    for name in ("pad", "bos", "eos", "cls", "sep", "mask"):
+        token_id = getattr(tokenizer, f"{name}_token_id")
+        if hasattr(hf_config, f"{name}_token_id"):
+            setattr(hf_config, f"{name}_token_id", token_id)
+
+
+def max_positions(hf_config: PreTrainedConfig) -> int | None:
+    """The longest example the model takes, in tokens; None where nothing limits it."""
+    positions = getattr(hf_config, "max_position_embeddings", None)
+    if positions is not None and hf_config.model_type in ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl"):
+        return positions - hf_config.pad_token_id - 1  # their positions start behind the padding id
+    return positions
+
+
+def _located(name_or_path: str, kind: Literal["model", "tokenizer"], revision: str | None) -> str:
+    """The folder to load from, or the id of a repository that the hub is ready to give. Raises UserError."""
+    folder, option = Path(name_or_path).expanduser(), hub.OPTIONS[kind]
+    if folder.is_dir():
+        return str(folder)
+    if name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") > 1:
+        raise UserError(f"there is no folder {name_or_path}", where=option, fix=f"{option}=FOLDER_OR_HUB_ID")
+    return hub.require(name_or_path, kind, revision) or name_or_path
+
+
+def _read(auto_class: Any, name_or_path: str, what: str, options: dict[str, Any]) -> Any:
+    """`from_pretrained`, with its own explanation in one line where the folder does not hold what it should."""
+    try:
+        return auto_class.from_pretrained(name_or_path, **options)
+    except (OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"cannot read the {what} of {name_or_path}", where=reason) from error

@@ -1,0 +1,75 @@
+"""Training a tokenizer's vocabulary on one's own text."""
+
+from collections.abc import Iterable
+
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+from lmft.errors import UserError, did_you_mean
+
+BERT_TOKENS = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+ROBERTA_TOKENS = {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "unk": "<unk>", "mask": "<mask>"}  # in their usual order
+
+
+def train_vocabulary(texts: Iterable[str], algorithm: str, vocab_size: int, lowercase: bool) -> PreTrainedTokenizerFast:
+    """A tokenizer trained on the texts, with the special tokens and the template of the models that use its algorithm.
+
+    algorithm: `wordpiece` (BERT), `bpe` (byte-level, as RoBERTa and GPT-2), `unigram` (SentencePiece's, as ALBERT).
+    """
+    builders = {"wordpiece": _wordpiece, "bpe": _byte_level_bpe, "unigram": _unigram}
+    if algorithm not in builders:
+        raise UserError(
+            f"model.tokenizer.algorithm={algorithm} is unknown{did_you_mean(algorithm, builders)}",
+            fix=f"one of {', '.join(builders)}",
+        )
+    special = BERT_TOKENS if algorithm == "wordpiece" else ROBERTA_TOKENS
+    backend, trainer = builders[algorithm](vocab_size, lowercase, list(special.values()))
+    backend.train_from_iterator(texts, trainer)
+    cls, sep = special["cls"], special["sep"]
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{cls} $A {sep}",
+        pair=f"{cls} $A {sep} $B:1 {sep}:1",
+        special_tokens=[(token, backend.token_to_id(token)) for token in (cls, sep)],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token=cls if special is ROBERTA_TOKENS else None,
+        eos_token=sep if special is ROBERTA_TOKENS else None,
+        **{f"{name}_token": token for name, token in special.items()},
+    )
+
+
+def _wordpiece(vocab_size: int, lowercase: bool, special: list[str]) -> tuple[Tokenizer, trainers.Trainer]:
+    backend = Tokenizer(models.WordPiece(unk_token=BERT_TOKENS["unk"]))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=special, show_progress=False)
+    return backend, trainer
+
+
+def _byte_level_bpe(vocab_size: int, lowercase: bool, special: list[str]) -> tuple[Tokenizer, trainers.Trainer]:
+    backend = Tokenizer(models.BPE())
+    if lowercase:
+        backend.normalizer = normalizers.Lowercase()
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    return backend, trainer
+
+
+def _unigram(vocab_size: int, lowercase: bool, special: list[str]) -> tuple[Tokenizer, trainers.Trainer]:
+    backend = Tokenizer(models.Unigram())
+    steps = [normalizers.Nmt(), normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")]
+    backend.normalizer = normalizers.Sequence([*steps, normalizers.Lowercase()] if lowercase else steps)
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.decoder = decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=vocab_size, special_tokens=special, unk_token=ROBERTA_TOKENS["unk"], show_progress=False
+    )
+    return backend, trainer

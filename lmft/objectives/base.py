@@ -1,0 +1,83 @@
+"""The contract between data and objectives, and the shape legend of both.
+
+B  examples of a micro-batch        T  tokens of its longest example
+K  targets of the micro-batch, padded to a bucket so that few distinct shapes occur
+D  width of the hidden states       V  vocabulary
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import numpy as np
+
+WORD_START, SPECIAL = np.uint8(1), np.uint8(2)  # bits of a token's flag byte
+IGNORED = -100  # id of a target that only pads K
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Examples cut from a token store, as one rectangle."""
+
+    tokens: np.ndarray  # [B, T] int64, the padding token beyond an example's length
+    flags: np.ndarray  # [B, T] uint8, WORD_START | SPECIAL; padding is SPECIAL
+    lengths: np.ndarray  # [B] tokens of each example
+    numbers: np.ndarray  # [B] of the examples in their split: the name of their noise
+    documents: np.ndarray | None = None  # [B, T] number of the token's document, only where documents are isolated
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What an objective needs to know of a tokenizer."""
+
+    size: int
+    mask_id: int | None
+    ordinary_ids: np.ndarray  # ids a random replacement is drawn from: all but the special tokens
+
+
+class Noise(Protocol):
+    """Random bits for the tokens of a micro-batch's examples: a function of what they are for, never of a generator."""
+
+    def bits(self, stream: str, positions: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+        """Uniform uint64: [B, T] for all rows at positions [T], or [N] for the pairs (rows [N], positions [N])."""
+        ...
+
+
+class Objective(Protocol):
+    """Decides what is hidden and what is predicted. Stateless: the same rows and noise give the same batch."""
+
+    families: ClassVar[tuple[str, ...]]  # families of models it can train
+    needs_word_starts: ClassVar[bool]  # whether it reads the WORD_START flag
+
+    def __call__(self, rows: Rows, vocabulary: Vocabulary, noise: Noise) -> dict[str, np.ndarray]:
+        """The arrays of a batch: the inputs of the model's body, `target_index` [K] and `targets` [K]."""
+        ...
+
+
+def threshold(share: float) -> np.uint64:
+    """The bound that uniform uint64 bits stay below with probability `share` (1.0 misses one value in 2^64)."""
+    return np.uint64(min(int(share * 2.0**64), 2**64 - 1))
+
+
+def padded_targets(index: np.ndarray, ids: np.ndarray) -> dict[str, np.ndarray]:
+    """`target_index` and `targets` padded to a bucket: at most 1/16 more than there are, and few distinct sizes.
+
+    index: [N] flat positions (row * T + column) of the hidden states that predict; ids: [N] the tokens they predict.
+    """
+    step = max(8, 1 << max(0, len(index).bit_length() - 5))
+    num_padded = max(step, -(-len(index) // step) * step)
+    target_index = np.zeros(num_padded, dtype=np.int64)  # padding reads position 0 and is ignored
+    targets = np.full(num_padded, IGNORED, dtype=np.int64)
+    target_index[: len(index)] = index
+    targets[: len(ids)] = ids
+    return {"target_index": target_index, "targets": targets}
+
+
+def body_inputs(rows: Rows, tokens: np.ndarray) -> dict[str, np.ndarray]:
+    """`input_ids`, and only where needed `attention_mask` (padding) or `document_ids` (isolation)."""
+    inputs = {"input_ids": tokens}
+    num_tokens = tokens.shape[1]
+    if rows.documents is not None:
+        inputs["document_ids"] = rows.documents
+    elif (rows.lengths < num_tokens).any():
+        inputs["attention_mask"] = (np.arange(num_tokens) < rows.lengths[:, None]).astype(np.int64)
+    return inputs

@@ -1,0 +1,61 @@
+"""Hiding chosen tokens of a masked language model: the part that single tokens and whole words share."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lmft.objectives.base import SPECIAL, Noise, Rows, Vocabulary, body_inputs, padded_targets, threshold
+
+
+@dataclass(frozen=True)
+class Masking:
+    """How masked language models are trained (Devlin et al. 2018): of the targets, most are shown as the mask token,
+    some as a random token, the rest as they are.
+    """
+
+    mlm_probability: float = 0.15
+    mask_share: float = 0.8
+    random_share: float = 0.1
+
+    families = ("masked",)
+
+    def __post_init__(self):
+        for name in ("mlm_probability", "mask_share", "random_share"):
+            share = getattr(self, name)
+            if not 0 <= share <= 1:
+                raise ValueError(f"objective.{name}={share} is no share between 0 and 1")
+        if self.mlm_probability == 0:
+            raise ValueError("objective.mlm_probability=0 leaves nothing to predict")
+        if self.mask_share + self.random_share > 1:
+            raise ValueError("objective.mask_share and objective.random_share add up to more than 1")
+
+    def hide(self, rows: Rows, chosen: np.ndarray, vocabulary: Vocabulary, noise: Noise) -> dict[str, np.ndarray]:
+        """The batch that has the chosen tokens ([B, T] bool) as its targets."""
+        row, column = np.nonzero(chosen)  # [N] each
+        targets = rows.tokens[row, column]
+        kind = noise.bits("kind", column, row)
+        masked = kind < threshold(self.mask_share)
+        random = ~masked & (kind < threshold(self.mask_share + self.random_share))
+        draw = noise.bits("token", column[random], row[random]) % np.uint64(len(vocabulary.ordinary_ids))
+
+        shown = targets.copy()
+        shown[masked] = vocabulary.mask_id
+        shown[random] = vocabulary.ordinary_ids[draw]
+        tokens = rows.tokens.copy()
+        tokens[row, column] = shown
+        return body_inputs(rows, tokens) | padded_targets(row * tokens.shape[1] + column, targets)
+
+
+def choose(bits: np.ndarray, candidates: np.ndarray, share: float) -> np.ndarray:
+    """Each candidate with probability `share`; where a row has none, the one that came closest. [B, T] bool."""
+    chosen = (bits < threshold(share)) & candidates
+    empty = np.flatnonzero(~chosen.any(axis=1))
+    if len(empty):
+        nearest = np.where(candidates[empty], bits[empty], np.iinfo(np.uint64).max).argmin(axis=1)
+        chosen[empty, nearest] = candidates[empty, nearest]  # a row without candidates stays without targets
+    return chosen
+
+
+def may_be_hidden(rows: Rows) -> np.ndarray:
+    """Tokens that are neither special nor padding. [B, T] bool."""
+    return (rows.flags & SPECIAL) == 0

@@ -1,0 +1,31 @@
+"""Masked language modelling on whole words (Devlin et al.'s 2019 whole-word models; Cui et al. 2019)."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from lmft.objectives.base import WORD_START, Noise, Rows, Vocabulary
+from lmft.objectives.masking import Masking, choose, may_be_hidden
+
+
+@dataclass(frozen=True)
+class MaskedWords(Masking):
+    """Every word becomes a target, with all its tokens, with probability `mlm_probability`; at least one an example.
+
+    Words are the tokenizer's own (`word_ids`); the part of a word that a block's edge cuts off counts as a word.
+    """
+
+    mlm_probability: float = 0.2
+
+    needs_word_starts: ClassVar[bool] = True
+
+    def __call__(self, rows: Rows, vocabulary: Vocabulary, noise: Noise) -> dict[str, np.ndarray]:
+        """input_ids [B, T] with targets hidden, target_index [K], targets [K]."""
+        positions = np.arange(rows.tokens.shape[1])
+        candidates = may_be_hidden(rows)
+        begins = (rows.flags & WORD_START) != 0
+        begins[:, 0] = True
+        word = np.maximum.accumulate(np.where(begins, positions, 0), axis=1)  # [B, T] where the token's word begins
+        chosen = choose(noise.bits("select", positions), candidates & begins, self.mlm_probability)
+        return self.hide(rows, np.take_along_axis(chosen, word, axis=1) & candidates, vocabulary, noise)

@@ -1,0 +1,85 @@
+"""Keeps secrets out of every file that a run writes."""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+REDACTED = "<redacted>"
+
+_ALWAYS_SECRET = {"password", "passwd", "passphrase", "secret", "secrets", "credential", "credentials"}
+_SPECIAL_TOKENS = {"mask", "pad", "bos", "eos", "unk", "cls", "sep", "start", "end", "special", "additional"}
+_SHORTEST_SECRET = 6  # characters; a shorter value would be found in innocent text
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether one of the words of `name` names a secret: `api_key`, `HF_TOKEN`; not `tokenizer`, not `mask_token`."""
+    words = _words(name)
+    return any(
+        word in _ALWAYS_SECRET or word == "key" or (word == "token" and previous not in _SPECIAL_TOKENS)
+        for previous, word in zip(["", *words], words, strict=False)
+    )
+
+
+class Redactor:
+    """Replaces the secrets of a config and of the environment by `<redacted>`, wherever they stand.
+
+    A secret is a value under a secret name: in the config's tree, or of an environment variable.
+    """
+
+    def __init__(self, config: Mapping[str, Any]):
+        found = {*_config_secrets(config), *_environment_secrets()}
+        # A secret that contains another one is replaced first.
+        self._secrets = sorted((secret for secret in found if len(secret) >= _SHORTEST_SECRET), key=len, reverse=True)
+
+    def text(self, text: str) -> str:
+        """`text` without secrets."""
+        for secret in self._secrets:
+            text = text.replace(secret, REDACTED)
+        return text
+
+    def value(self, value: Any) -> Any:
+        """Plain data (dicts, lists, scalars) without secrets."""
+        if isinstance(value, Mapping):
+            return {key: REDACTED if _is_secret(key, item) else self.value(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.value(item) for item in value]
+        return self.text(value) if isinstance(value, str) else value
+
+    def argument(self, argument: str) -> str:
+        """A command line's `key=value` without secrets."""
+        key, equals, _ = argument.partition("=")
+        return f"{key}={REDACTED}" if equals and is_secret_name(key) else self.text(argument)
+
+
+def _words(name: str) -> list[str]:
+    return [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)]
+
+
+def _is_secret(name: Any, value: Any) -> bool:
+    if not isinstance(name, str) or not is_secret_name(name) or value is None or isinstance(value, bool | float):
+        return False
+    # `num_key_value_heads: 4` is no secret, `api_key: 12345678` is one.
+    return not isinstance(value, int) or _words(name)[-1] in {"key", "token", *_ALWAYS_SECRET}
+
+
+def _config_secrets(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _leaves(item) if _is_secret(key, item) else _config_secrets(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _config_secrets(item)
+
+
+def _leaves(value: Any) -> Iterator[str]:
+    items = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else None
+    if items is None:
+        yield str(value)
+    else:
+        for item in items:
+            yield from _leaves(item)
+
+
+def _environment_secrets() -> Iterator[str]:
+    yield from (value for name, value in os.environ.items() if is_secret_name(name))

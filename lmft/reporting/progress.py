@@ -1,0 +1,267 @@
+"""How far a run is: a bar on a terminal, a line now and then in a file."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import lightning
+from lightning.pytorch.callbacks import ProgressBar
+from rich import progress as bars
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+from lmft.reporting.summary import duration
+
+REFRESH_SECONDS = 0.25
+LINE_SECONDS = 30.0
+LINES_PER_RUN = 10
+
+log = logging.getLogger("lmft")
+
+
+@dataclass
+class Live:
+    """The newest numbers of a run, as Python floats: whoever measures writes them here, `Progress` only reads.
+
+    `loss` is the training loss in nats per target, averaged by its writer over the steps since it last wrote;
+    `val_loss` that of the last validation; `tokens_per_second` over all devices.
+    """
+
+    loss: float | None = None
+    val_loss: float | None = None
+    tokens_per_second: float | None = None
+
+    def __str__(self) -> str:
+        parts = [
+            ("loss {:.3f}", self.loss),
+            ("val {:.3f}", self.val_loss),
+            ("{:,.0f} tokens/s", self.tokens_per_second),
+        ]
+        return "  ".join(form.format(value) for form, value in parts if value is not None)
+
+
+class Progress(ProgressBar):
+    """Shows the optimizer steps of the whole training, the numbers of `live`, and the time to its end.
+
+    On a terminal: a bar, drawn at most four times a second. Elsewhere: a line to the logger `lmft` at every tenth of
+    the steps, and after 30 seconds without one. Only the first process shows anything. No tensor is read, so that the
+    host never waits for a device.
+    """
+
+    def __init__(self, live: Live, console: Console | None = None):
+        super().__init__()
+        self.live = live
+        self.console = console or Console()
+        self._enabled = True
+        self._bar: _Bar | None = None
+        self._steps: bars.TaskID | None = None
+        self._batches: bars.TaskID | None = None
+        self._total: int | None = None
+        self._first_step = self._shown_step = 0
+        self._started = self._shown = time.monotonic()
+        self._num_validated = 0
+
+    def disable(self) -> None:
+        """Shows nothing until `enable`."""
+        self._enabled = False
+        self._close()
+
+    def enable(self) -> None:
+        """Undoes `disable`."""
+        self._enabled = True
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Begins to count at the step that training begins or resumes with."""
+        if not self._enabled:
+            return
+        total = trainer.estimated_stepping_batches
+        self._total = None if math.isinf(total) else int(total)
+        self._first_step = self._shown_step = trainer.global_step
+        self._started = self._shown = time.monotonic()
+        self._open()
+        if self._bar:
+            self._steps = self._bar.add_task("training", total=self._total, completed=self._first_step, left="")
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Names the epoch."""
+        if self._bar and self._steps is not None:
+            self._bar.update(self._steps, description=_epoch(trainer, self._total))
+            self._refresh()
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Shows the step, if it is time to."""
+        step = trainer.global_step
+        if not self._enabled or step == self._shown_step:
+            return
+        waited = time.monotonic() - self._shown
+        if self._bar and self._steps is not None:
+            if waited >= REFRESH_SECONDS or step == self._total:
+                self._bar.update(self._steps, completed=step, left=self._left(step))
+                self._shown_step = step
+                self._refresh()
+        elif waited >= LINE_SECONDS or step == self._total or step - self._shown_step >= self._steps_per_line():
+            self._log(f"step {step}" if self._total is None else f"step {step}/{self._total}", self._left(step))
+            self._shown_step = step
+
+    def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Begins to count validation batches, inside a training or on their own."""
+        if not self._enabled:
+            return
+        self._num_validated = 0
+        self._open()
+        if self._bar:
+            self._batches = self._bar.add_task("validating", total=_num_validation_batches(trainer), left="")
+            self._refresh()
+
+    def on_validation_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Shows the batch, if it is time to."""
+        if not self._enabled:
+            return
+        self._num_validated += 1
+        waited = time.monotonic() - self._shown
+        if self._bar and self._batches is not None:
+            if waited >= REFRESH_SECONDS:
+                self._bar.update(self._batches, completed=self._num_validated)
+                self._refresh()
+        elif waited >= LINE_SECONDS:
+            total = _num_validation_batches(trainer)
+            self._log(f"validating batch {self._num_validated}" + (f"/{total}" if total else ""))
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Takes the count of batches away; the training's stays."""
+        if self._bar and self._batches is not None:
+            self._bar.remove_task(self._batches)
+            self._batches = None
+            self._refresh()
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Leaves the bar as it stands at the last step."""
+        self._close()
+
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        """Gives the terminal back before the error is printed."""
+        self._close()
+
+    def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        """Gives the terminal back after a validation on its own."""
+        self._close()
+
+    def _open(self) -> None:
+        if self._bar is None and _draws(self.console):
+            self._bar = _Bar(self.live, self.console)
+            self._bar.start()
+
+    def _close(self) -> None:
+        if self._bar:
+            self._bar.stop()
+        self._bar = self._steps = self._batches = None
+
+    def _refresh(self) -> None:
+        if self._bar:
+            self._bar.refresh()
+        self._shown = time.monotonic()
+
+    def _log(self, where: str, left: str = "") -> None:
+        log.info("  ".join(part for part in (where, str(self.live), left) if part))
+        self._shown = time.monotonic()
+
+    def _steps_per_line(self) -> float:
+        return math.inf if self._total is None else math.ceil(self._total / LINES_PER_RUN)
+
+    def _left(self, step: int) -> str:
+        """Time to the end, at the mean speed since the start, validations included."""
+        if self._total is None or step >= self._total:
+            return ""
+        seconds_per_step = (time.monotonic() - self._started) / (step - self._first_step)
+        return f"{duration(seconds_per_step * (self._total - step))} left"
+
+
+@contextmanager
+def counting(
+    description: str, total: int | None, unit: str, console: Console | None = None
+) -> Iterator[Callable[[int], None]]:
+    """Counts work that has no trainer: `with counting("tokenising", 25_000, "documents") as advance: advance(512)`.
+
+    A bar on a terminal; elsewhere one line to the logger `lmft` at the end, unless the work failed. `total` may be
+    None: unknown.
+    """
+    console = console or Console()
+    started = time.monotonic()
+    num_done = 0
+    # No refreshing thread: it could hold the console's lock just when a process forks.
+    columns = (*_COLUMNS[:3], bars.TextColumn(unit), bars.TimeElapsedColumn(), bars.TimeRemainingColumn())
+    bar = bars.Progress(*columns, console=console, auto_refresh=False, disable=not _draws(console))
+    task = bar.add_task(description, total=total)
+    shown = started
+
+    def advance(num_more: int) -> None:
+        nonlocal num_done, shown
+        num_done += num_more
+        if time.monotonic() - shown >= REFRESH_SECONDS:
+            bar.update(task, completed=num_done, refresh=True)
+            shown = time.monotonic()
+
+    with bar:
+        yield advance
+        bar.update(task, completed=num_done, refresh=True)
+    if bar.disable:
+        seconds = max(time.monotonic() - started, 1e-9)
+        log.info(f"{description}: {num_done:,} {unit} in {duration(seconds)} ({num_done / seconds:,.0f} {unit}/s)")
+
+
+_COLUMNS = (bars.TextColumn("{task.description}"), bars.BarColumn(bar_width=30), bars.MofNCompleteColumn())
+
+
+class _Bar(bars.Progress):
+    """A row for the training, one for a validation while it runs, and below them the numbers of `live`."""
+
+    def __init__(self, live: Live, console: Console):
+        self._numbers = live
+        columns = (*_COLUMNS, bars.TimeElapsedColumn(), bars.TextColumn("{task.fields[left]}"))
+        super().__init__(*columns, console=console, auto_refresh=False)
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        if numbers := str(self._numbers):
+            yield Text(numbers)
+
+
+def _draws(console: Console) -> bool:
+    return console.is_terminal and not console.is_dumb_terminal
+
+
+def _num_validation_batches(trainer: lightning.Trainer) -> int | None:
+    """Over all loaders; None if one of them has no length."""
+    batches = sum(trainer.num_sanity_val_batches if trainer.sanity_checking else trainer.num_val_batches)
+    return None if math.isinf(batches) else int(batches)
+
+
+def _epoch(trainer: lightning.Trainer, total: int | None) -> str:
+    """`epoch 2/3`, where 3 is the last that the steps reach, which max_steps may bring before max_epochs."""
+    steps = math.inf if total is None else total
+    batches = trainer.num_training_batches
+    if math.isinf(steps) or math.isinf(batches):
+        return f"epoch {trainer.current_epoch + 1}"
+    last = math.ceil(steps / math.ceil(batches / trainer.accumulate_grad_batches))
+    return f"epoch {trainer.current_epoch + 1}/{last}"

@@ -1,0 +1,247 @@
+"""What a run says on the terminal: its config before it starts; its text, its scores and its probes.
+
+`score_table` and `ledger_table` are the one place where these numbers become words; report.py and model_card.py use
+them too.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+Row = tuple[str, ...]
+
+ABSENT = "-"
+
+# (label, key in the metrics, format of the value, how the change from before to after is said)
+SCORES = (
+    ("loss (nats)", "loss", "{:.4f}", lambda before, after: f"{after - before:+.4f}"),
+    ("perplexity", "perplexity", "{:,.2f}", lambda before, after: f"{after / before - 1:+.1%}"),
+    ("accuracy", "accuracy", "{:.2%}", lambda before, after: f"{100 * (after - before):+.2f} points"),
+    ("bits per byte", "bits_per_byte", "{:.4f}", lambda before, after: f"{after - before:+.4f}"),
+    ("targets", "targets", "{:,}", lambda before, after: ""),
+)
+
+# (label, key in a split's ledger)
+LEDGER = (
+    ("documents", "documents"),
+    ("documents dropped", "documents_dropped"),
+    ("documents cleaned", "cleaned"),
+    ("bytes of text", "bytes"),
+    ("tokens", "tokens"),
+    ("examples", "examples"),
+    ("tokens in examples", "tokens_in_examples"),
+    ("tokens dropped", "tokens_dropped"),
+    ("tokens repeated", "tokens_repeated"),
+    ("padding", "padding"),
+)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as `0:07`, `1:03` or `2:01:03`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def score_table(metrics: Mapping[str, Any], unigram_perplexity: float | None = None) -> tuple[Row, list[Row]]:
+    """Heads and rows of the table of scores: before, after, best, the unigram model's if given, and the change.
+
+    `metrics` is metrics.json's content; each of before, after and best may be None. A score that none of them has is
+    left out. The change is from before to after, and empty where either is absent or not finite.
+    """
+    scores = {stage: metrics.get(stage) or {} for stage in ("before", "after", "best")}
+    if unigram_perplexity is not None:
+        scores["unigram"] = {"loss": math.log(unigram_perplexity), "perplexity": unigram_perplexity}
+    rows = []
+    for label, key, form, change in SCORES:
+        values = [of_stage.get(key) for of_stage in scores.values()]
+        if all(value is None for value in values):
+            continue
+        before, after = values[:2]
+        known = before is not None and after is not None and math.isfinite(before) and math.isfinite(after)
+        cells = (_score(value, form) for value in values)
+        rows.append((label, *cells, change(before, after) if known else ""))
+    return ("", *scores, "change"), rows
+
+
+def ledger_table(ledger: Mapping[str, Mapping[str, Any]]) -> tuple[Row, list[Row]]:
+    """Heads and rows of the table of what happened to the text: a column a split, a row a count that any split has."""
+    rows = [
+        (label, *(_count(split.get(key)) for split in ledger.values()))
+        for label, key in LEDGER
+        if any(split.get(key) is not None for split in ledger.values())
+    ]
+    return ("", *ledger), rows
+
+
+def ledger_equations(ledger: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """One line a split: where each of its tokens went; a difference is named, not hidden."""
+    lines = []
+    for name, split in ledger.items():
+        if not {"tokens", "tokens_in_examples", "tokens_dropped"} <= split.keys():
+            continue
+        tokens, used, dropped = split["tokens"], split["tokens_in_examples"], split["tokens_dropped"]
+        repeated = split.get("tokens_repeated") or 0
+        more = f" + {repeated:,} repeated" if repeated else ""
+        line = f"{name}: {tokens:,} tokens{more} = {used:,} in examples + {dropped:,} dropped"
+        lost = tokens + repeated - used - dropped
+        lines.append(f"{line}; {lost:,} unaccounted for" if lost else line)
+    return lines
+
+
+def training_line(metrics: Mapping[str, Any]) -> str:
+    """One line on how the run went: status, steps, epochs, tokens, time, speed, memory; what is unknown is left out."""
+    train = metrics.get("train") or {}
+    parts = [
+        ("{:,} optimizer steps", metrics.get("steps")),
+        ("{:,.6g} epochs", None if metrics.get("epochs") is None else round(metrics["epochs"], 2)),
+        ("{:,} tokens", train.get("tokens")),
+        ("{:,.0f} tokens/s", train.get("tokens_per_second")),
+        ("peak memory {:.2f} GB", train.get("peak_memory_gb")),
+    ]
+    known = [form.format(value) for form, value in parts if value is not None]
+    if train.get("seconds") is not None:
+        known.append(f"{duration(train['seconds'])} of training")
+    status = metrics.get("status", "unknown")
+    return f"{status}: {', '.join(known)}" if known else status
+
+
+def print_config(config: Mapping[str, Any], console: Console | None = None) -> None:
+    """Prints the composed config as a tree: groups as branches, `key: value` as leaves; None and empty are left out.
+
+    Secrets are the caller's to redact.
+    """
+    tree = Tree(Text("config", style="bold"), guide_style="dim")
+    for key, value in config.items():
+        if _is_empty(value):
+            continue
+        if isinstance(value, Mapping):
+            branch = tree.add(Text(key, style="cyan"))
+            for inner_key, inner in value.items():
+                if not _is_empty(inner):
+                    branch.add(_leaf(inner_key, inner))
+        else:
+            tree.add(_leaf(key, value))
+    (console or Console()).print(tree, "")
+
+
+def print_ledger(ledger: Mapping[str, Mapping[str, Any]], console: Console | None = None) -> None:
+    """Prints what happened to the text of each split, and the sum that accounts for every token."""
+    _print_table(console or Console(), "text", *ledger_table(ledger), notes=ledger_equations(ledger))
+
+
+def print_scores(
+    metrics: Mapping[str, Any], unigram_perplexity: float | None = None, console: Console | None = None
+) -> None:
+    """Prints the table at a run's end.
+
+    `unigram_perplexity` is exp of the nats per validation target of a model that always answers with the frequencies of
+    the training tokens: what can be had without reading the context.
+    """
+    notes = [training_line(metrics)]
+    if unigram_perplexity is not None:
+        notes.insert(0, "unigram: guessing by the training tokens' frequencies, context unread")
+    heads, rows = score_table(metrics, unigram_perplexity)
+    _print_table(console or Console(), "scores on the validation text", heads, rows, notes)
+
+
+def print_probes(
+    prompts: Sequence[str],
+    before: Sequence[Mapping[str, Any]],
+    after: Sequence[Mapping[str, Any]],
+    console: Console | None = None,
+) -> None:
+    """Prints each prompt's fills before and after training, side by side.
+
+    `before` and `after` are in the order of `prompts`, or empty; an answer is `{"prompt", "fills"}` where `fills`
+    holds, for each mask, the best tokens as `{"token", "probability"}`.
+    """
+    console = console or Console()
+    for index, prompt in enumerate(prompts):
+        stages = {name: answers[index]["fills"] for name, answers in (("before", before), ("after", after)) if answers}
+        console.print(Text(prompt, style="bold"))
+        num_masks = max((len(fills) for fills in stages.values()), default=0)
+        for mask in range(num_masks):
+            heads = list(stages) if num_masks == 1 else [f"{name}, mask {mask + 1}" for name in stages]
+            console.print(_fills(heads, [fills[mask] for fills in stages.values()]))
+
+
+def token_text(token: str) -> str:
+    """A token without the space that byte-level vocabularies keep before it; quoted if nothing but space."""
+    return token.strip() or repr(token)
+
+
+def _fills(heads: Sequence[str], columns: Sequence[Sequence[Mapping[str, Any]]]) -> Padding:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    for head in heads:
+        table.add_column(Text(head), min_width=14)
+        table.add_column("", justify="right")
+    for fills in zip(*columns, strict=True):
+        cells = ((token_text(fill["token"]), f"{fill['probability']:.1%}") for fill in fills)
+        table.add_row(*(Text(cell) for pair in cells for cell in pair))
+    return _indented(table)
+
+
+def _print_table(console: Console, title: str, heads: Row, rows: Sequence[Row], notes: Sequence[str]) -> None:
+    console.print(Text(title, style="bold"))
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    for place, head in enumerate(heads):
+        table.add_column(Text(head), justify="right" if place else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    if rows:
+        console.print(_indented(table))
+    for note in notes:
+        console.print(Padding(Text(note), (0, 0, 0, 2), expand=False))
+    console.print()
+
+
+def _indented(table: Table) -> Padding:
+    return Padding(table, (0, 0, 1, 1), expand=False)
+
+
+def _score(value: float | None, form: str) -> str:
+    if value is None:
+        return ABSENT
+    # The perplexity of a model that has diverged can have dozens of digits.
+    return form.format(value) if abs(value) < 1e12 else f"{value:.3g}"
+
+
+def _count(value: Any) -> str:
+    """`1,234`; of counts by reason, their sum and those reasons that occurred: `3 (2 blank, 1 none)`."""
+    if value is None:
+        return ABSENT
+    if not isinstance(value, Mapping):
+        return f"{value:,}"
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in value.items() if count)
+    return f"{sum(value.values()):,}" + (f" ({reasons})" if reasons else "")
+
+
+def _leaf(key: str, value: Any) -> Text:
+    return Text.assemble((f"{key}: ", "cyan"), _value(value))
+
+
+def _is_empty(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(_is_empty(inner) for inner in value.values())
+    return value is None or value == []
+
+
+def _value(value: Any) -> str:
+    """As in YAML, lists and groups inside a group on one line."""
+    if isinstance(value, Mapping):
+        inner = ", ".join(f"{key}: {_value(item)}" for key, item in value.items() if not _is_empty(item))
+        return f"{{{inner}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(repr(item) if isinstance(item, str) else _value(item) for item in value)}]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = str(value)
+    return text if text and text == text.strip() else repr(text)

@@ -1,0 +1,248 @@
+"""A run: one training, one folder, one process at a time."""
+
+import logging
+import os
+import shlex
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import yaml
+from filelock import FileLock, Timeout
+
+from lmft.arguments import assignment
+from lmft.errors import UserError
+from lmft.redaction import Redactor
+from lmft.run_folder import (
+    RunFolder,
+    checked_name,
+    default_name,
+    existing_run,
+    make_folder,
+    missing_folders,
+    new_folder,
+    read_json,
+    remove_empty,
+    write_json,
+)
+
+_LOCK = ".lock"
+_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # environment variables, in the order in which Lightning looks
+_NAME_VARIABLE = "LMFT_RUN_NAME"  # by which the processes that a run starts learn its name
+
+
+class Run:
+    """One run. Nothing is touched on disk before it is entered; then its folder is this process's until it is left.
+
+        run = Run(config, {"model": "distilbert", "data": "imdb"}, sys.argv[1:])
+        with run:
+            metrics = train(checkpoint=run.checkpoint)
+            run.write_metrics(metrics)
+
+    Entering makes the folder, writes config.yaml and command.txt, and has train.log collect what is logged. Leaving by
+    a `UserError` removes a folder that was new, unless something was trained in it; after another error metrics.json
+    says `failed`, after an interrupt `stopped`, unless this run had written it. Of several processes that train
+    together only the first writes.
+
+    Args:
+        config: plain config with `run.dir`, `run.name`, `resume`.
+        choices: group -> name of its YAML; a run without a name is called <model>-<data>-<time> after them.
+        arguments: command-line arguments that ask for this run.
+
+    Raises: UserError, here if the name would leave `run.dir`; when entered if the folder is in use by another
+    process, or what is in it does not fit `resume`.
+    """
+
+    paths: RunFolder
+    checkpoint: Path | None = None
+    """Where to continue from; known once the run is entered."""
+
+    def __init__(
+        self, config: Mapping[str, Any], choices: Mapping[str, str | None] | None = None, arguments: Sequence[str] = ()
+    ):
+        self._config, self._arguments = config, arguments
+        self._dir = Path(config["run"]["dir"])
+        self._writes = next((int(os.environ[name]) for name in _RANKS if name in os.environ), 0) == 0
+        inherited = None if self._writes else os.environ.get(_NAME_VARIABLE)
+        self._given_name = inherited or config["run"]["name"]
+        self._redactor = Redactor(config)
+        self._is_new = self._is_unwanted = self._metrics_written = False
+        self._made: list[Path] = []  # folders that were not there before
+        self._opened = ExitStack()
+        name = default_name(choices or {}) if self._given_name is None else str(self._given_name)
+        self.paths = RunFolder(self._dir / checked_name(name))
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder; without a name given, certain only once the run is entered."""
+        return self.paths.path
+
+    @property
+    def name(self) -> str:
+        """The `run.name` that continues this run; without one given, certain only once the run is entered."""
+        return self.folder.relative_to(self._dir).as_posix()
+
+    def status(self) -> str | None:
+        """How an earlier run of this name ended: `complete`, `stopped`, `failed`; None if there was none."""
+        return None if self._given_name is None else self.paths.status()
+
+    def redacted(self, value: Any) -> Any:
+        """Plain data without the secrets of the config and of the environment."""
+        return self._redactor.value(value)
+
+    def write_metrics(self, metrics: Mapping[str, Any]) -> None:
+        """Writes metrics.json. What JSON has no number for (infinity, NaN) becomes null."""
+        if self._writes:
+            write_json(self.paths.metrics, self._redactor.value(metrics))
+            self._metrics_written = True
+
+    def checkpoint_to_resume(self, resume: str) -> Path | None:
+        """The checkpoint to continue from.
+
+        Args:
+            resume: `auto`: the newest of this run, if any; `must`: likewise, and there has to be one; `never`: none,
+                and there must not be one; else a .ckpt file, or a run's folder, whose newest is taken.
+
+        Raises: UserError.
+        """
+        newest = self.paths.newest_checkpoint()
+        if resume == "auto":
+            return newest
+        if resume == "must":
+            if newest is None:
+                raise UserError(f"no checkpoint in {self.paths.checkpoints}", "resume=must", "resume=auto begins anew")
+            return newest
+        chosen = None if resume == "never" else _checkpoint_at(Path(resume))
+        kept = newest or (self.paths.model if self.paths.model.exists() else None)
+        if kept is not None and (chosen is None or self.folder.resolve() not in chosen.resolve().parents):
+            fix = "another run.name, or resume=auto to continue"
+            raise UserError(f"run name '{self.name}' is in use", f"{kept} would be overwritten", fix)
+        return chosen
+
+    def __enter__(self) -> Self:
+        with ExitStack() as opening:
+            if self._writes:
+                self._make_folder()
+                opening.callback(self._remove_if_unwanted)
+                opening.enter_context(_lock(self.paths))
+                self._is_new = not _visible(self.folder)
+            elif self._given_name is None:
+                raise UserError("processes that train together need a name for their run", fix="add run.name=NAME")
+            self._is_unwanted = self._is_new  # until all that can be refused has been checked
+            self.checkpoint = self.checkpoint_to_resume(str(self._config["resume"]))
+            self._is_unwanted = False
+            if self._writes:
+                self._describe()
+                self._log_file = opening.enter_context(_logging_to(self.paths.log, self._redactor))
+                os.environ[_NAME_VARIABLE] = self.name
+                opening.callback(os.environ.pop, _NAME_VARIABLE, None)
+            self._opened = opening.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._opened:
+            if error is None or not self._writes:
+                return
+            trained = self.paths.checkpoints.exists() or self.paths.model.exists()
+            if isinstance(error, UserError) and not trained:
+                self._is_unwanted = self._is_new
+                return
+            record = {"name": __name__, "levelno": logging.ERROR, "levelname": "ERROR", "msg": "the run ended early"}
+            self._log_file.handle(logging.makeLogRecord({**record, "exc_info": (kind, error, trace)}))
+            if not self._metrics_written:
+                status = "failed" if isinstance(error, Exception) else "stopped"
+                self.write_metrics({**read_json(self.paths.metrics), "status": status})
+
+    def _make_folder(self) -> None:
+        visible = _visible(self.folder) if self._given_name is not None else []
+        if visible and not (self.paths.is_run() or self.paths.metrics.exists()):
+            raise UserError(f"{self.folder} is not a run's folder", f"it holds {visible[0]}", "choose another run.name")
+        self._made = missing_folders(self.folder)
+        if self._given_name is not None:
+            make_folder(self.folder)
+            return
+        self._made = missing_folders(self.folder.parent)
+        self.paths = RunFolder(new_folder(self.folder))
+        self._made.insert(0, self.folder)
+
+    def _describe(self) -> None:
+        text = yaml.safe_dump(self._redactor.value(self._config), sort_keys=False, allow_unicode=True)
+        self.paths.config.write_text(text, "utf-8")
+        # What continues a run takes its newest checkpoint, whatever it began with.
+        kept = [argument for argument in self._arguments if argument.partition("=")[0] not in ("run.name", "resume")]
+        words = ["python", "-m", "lmft.train", *map(self._redactor.argument, kept), assignment("run.name", self.name)]
+        self.paths.command.write_text(f"# {_this_process()}\n{shlex.join(words)}\n", "utf-8")
+
+    def _remove_if_unwanted(self) -> None:
+        """Removes what entering wrote and made; nothing else."""
+        if not self._is_unwanted:
+            return
+        for path in (self.paths.config, self.paths.command, self.paths.log, self.folder / _LOCK):
+            path.unlink(missing_ok=True)
+        remove_empty(self._made)
+
+
+def _visible(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")) if folder.is_dir() else []
+
+
+def _checkpoint_at(path: Path) -> Path:
+    if path.is_file():
+        return path
+    if path.suffix == ".ckpt":
+        raise UserError(f"no such checkpoint: {path}", "resume", "name a .ckpt file or a run's folder")
+    newest = existing_run(path).newest_checkpoint()
+    if newest is None:
+        raise UserError(f"the run in {path} has no checkpoint", "resume")
+    return newest
+
+
+def _this_process() -> str:
+    return f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}"
+
+
+@contextmanager
+def _lock(folder: RunFolder) -> Iterator[None]:
+    """Keeps other processes out. The system drops the lock of a process that dies, so that no lock is ever stale."""
+    lock = FileLock(folder.path / _LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        owner = folder.command.read_text("utf-8").splitlines()[0].lstrip("# ") if folder.command.exists() else None
+        fix = "wait for it, end it, or choose another run.name"
+        raise UserError(f"the run in {folder.path} is in use", owner, fix) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _logging_to(path: Path, redactor: Redactor) -> Iterator[logging.Handler]:
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(_RedactingFormatter(redactor))
+    own = logging.getLogger("lmft")
+    level = own.level
+    own.setLevel(min(own.getEffectiveLevel(), logging.INFO))
+    logging.getLogger().addHandler(handler)
+    try:
+        yield handler
+    finally:
+        logging.getLogger().removeHandler(handler)
+        own.setLevel(level)
+        handler.close()
+
+
+class _RedactingFormatter(logging.Formatter):
+    def __init__(self, redactor: Redactor):
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        self._redactor = redactor
+
+    def format(self, record: logging.LogRecord) -> str:
+        return self._redactor.text(super().format(record))

@@ -1,0 +1,25 @@
+"""`python -m lmft.train`: trains a model, and leaves a run's folder."""
+
+from collections.abc import Sequence
+
+from lmft.cli import Job, run_command
+from lmft.run import Run
+
+
+def train(job: Job) -> float | None:
+    """Trains by the job's config. Returns the validation loss at the end, in nats per target."""
+    run = Run(job.config, job.choices, job.arguments)
+
+    from lmft.fit import fit
+
+    metrics = fit(job.config, run)
+    return (metrics.get("after") or {}).get("loss")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command."""
+    run_command("train", train, argv, makes_runs=True)
+
+
+if __name__ == "__main__":
+    main()

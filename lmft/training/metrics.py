@@ -1,0 +1,151 @@
+"""What is measured while training: metrics.csv, the validation passes, and the totals of a run."""
+
+import csv
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import Logger
+
+from lmft.reporting.progress import Live
+
+COLUMNS = ("step", "epoch", "train/loss", "val/loss", "val/perplexity", "val/accuracy", "lr", "tokens_per_second")
+
+
+class MetricsFile(Logger):
+    """metrics.csv: a row for each logged step and one for each validation, written at once."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.path = path
+
+    @property
+    def name(self) -> str:
+        """Of the logger."""
+        return "metrics.csv"
+
+    @property
+    def version(self) -> str:
+        """There is one file a run."""
+        return ""
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """config.yaml holds them."""
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Appends a row."""
+        is_new = not self.path.exists()
+        with self.path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
+            if is_new:
+                writer.writeheader()
+            writer.writerow({name: _short(value) for name, value in {**metrics, "step": step}.items()})
+
+    def forget_after(self, step: int) -> None:
+        """Drops the rows behind the step that a run is resumed from; they will be written again."""
+        rows = [row for row in read_rows(self.path) if int(row["step"]) <= step]
+        with self.path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+def _short(value: Any) -> Any:
+    return f"{value:.6g}" if isinstance(value, float) else value
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a metrics.csv; none where there is no file."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+class Metrics(Callback):
+    """Logs the training loss every few steps and every validation; keeps the totals for metrics.json.
+
+    The device is asked for a number only when a row is due.
+    """
+
+    def __init__(self, live: Live):
+        self.live = live
+        self.validations: list[dict[str, Any]] = []  # {"step", "epoch", loss, perplexity, accuracy, …} of each pass
+        self.totals = {"tokens": 0, "targets": 0, "padding": 0, "seconds": 0.0}
+        self._interval = {"tokens": 0, "targets": 0}
+        self._nats: Any = 0.0  # of the unfinished row; a tensor on the device
+        self._clock = self._row_clock = self._paused = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The passes so far, the totals and the unfinished row."""
+        return {
+            "validations": self.validations,
+            "totals": self.totals,
+            "interval": self._interval,
+            "nats": float(self._nats),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restores them."""
+        self.validations, self.totals = state_dict["validations"], state_dict["totals"]
+        self._interval, self._nats = state_dict["interval"], state_dict["nats"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clocks."""
+        self._clock = self._row_clock = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Counts the batch; writes a row when one is due and the step is whole."""
+        self._nats = self._nats + outputs["nats"]
+        for counts in (self.totals, self._interval):
+            counts["tokens"] += batch["num_tokens"]
+            counts["targets"] += batch["num_targets"]
+        self.totals["padding"] += batch["input_ids"].numel() - batch["num_tokens"]
+        step_is_whole = not trainer.fit_loop._should_accumulate()
+        if step_is_whole and trainer.global_step % trainer.log_every_n_steps == 0:
+            self._write_row(trainer)
+
+    def _write_row(self, trainer: Trainer) -> None:
+        now = time.perf_counter()
+        loss = float(self._nats) / max(1, self._interval["targets"])  # the one wait for the device
+        self.live.loss = loss
+        self.live.tokens_per_second = self._interval["tokens"] / (now - self._row_clock)
+        row = {
+            "epoch": trainer.current_epoch,
+            "train/loss": loss,
+            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "tokens_per_second": self.live.tokens_per_second,
+        }
+        for logger in trainer.loggers:
+            logger.log_metrics(row, step=trainer.global_step)
+        self._nats, self._interval = 0.0, {"tokens": 0, "targets": 0}
+        self._row_clock = now
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Validation is no training time."""
+        self._pause()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Keeps the pass and writes its row."""
+        scores = pl_module.validation_scores
+        self.live.val_loss = scores["loss"]
+        self.validations.append({"step": trainer.global_step, "epoch": trainer.current_epoch, **scores})
+        row = {f"val/{name}": scores[name] for name in ("loss", "perplexity", "accuracy")}
+        for logger in trainer.loggers:
+            logger.log_metrics({"epoch": trainer.current_epoch, **row}, step=trainer.global_step)
+        now = time.perf_counter()
+        self._row_clock += now - self._paused
+        self._clock = now
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stops the clock."""
+        self._pause()
+
+    def _pause(self) -> None:
+        self._paused = time.perf_counter()
+        if self._clock:
+            self.totals["seconds"] += self._paused - self._clock
+        self._clock = 0.0

@@ -1,0 +1,44 @@
+"""Parameter groups and the learning rate's schedule."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+
+def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
+    """Trainable weights in two groups: matrices decay as the optimizer says; biases and norms (vectors) do not."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    matrices = [parameter for parameter in trained if parameter.ndim >= 2]
+    vectors = [parameter for parameter in trained if parameter.ndim < 2]
+    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+MakeOptimizer = Callable[[list[dict[str, Any]]], Optimizer]
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """A scheduler's YAML: a schedule of transformers.get_scheduler. Counts below 1 are shares of all steps."""
+
+    name: str = "linear"
+    warmup: float = 0.0
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def num_warmup_steps(self, num_training_steps: int) -> int:
+        """Optimizer steps of warm-up."""
+        return _steps(self.warmup, num_training_steps)
+
+    def specific(self, num_training_steps: int) -> dict[str, Any]:
+        """The schedule's own arguments, with shares turned into steps."""
+        return {
+            name: _steps(value, num_training_steps) if name.startswith("num_") and name.endswith("_steps") else value
+            for name, value in self.options.items()
+        }
+
+
+def _steps(count: float, num_training_steps: int) -> int:
+    return int(count) if count >= 1 else round(count * num_training_steps)

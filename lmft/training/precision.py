@@ -1,0 +1,28 @@
+"""`trainer.precision=auto`: the fastest precision that the device computes in."""
+
+import torch
+
+from lmft.errors import UserError
+
+
+def resolve_precision(precision: str | int, accelerator: str) -> str:
+    """bf16-mixed where the device has bf16 units (GPUs; CPUs with AVX512-BF16 or AMX), else 16-mixed or 32-true."""
+    if precision != "auto":
+        return str(precision)
+    if accelerator in ("gpu", "cuda", "auto") and torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+    if accelerator in ("cpu", "auto") and not torch.backends.mps.is_available():
+        return "bf16-mixed" if cpu_computes_bf16() else "32-true"
+    return "32-true"
+
+
+def cpu_computes_bf16() -> bool:
+    """Whether this CPU multiplies bf16 matrices in hardware; emulated, bf16 would be slower than float32."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def check_accelerator(accelerator: str) -> None:
+    """Raises UserError where the accelerator asked for is not there."""
+    there = {"gpu": torch.cuda.is_available, "cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+    if accelerator in there and not there[accelerator]():
+        raise UserError(f"trainer.accelerator={accelerator}: this machine has none", fix="trainer=auto or trainer=cpu")

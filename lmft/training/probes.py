@@ -1,0 +1,36 @@
+"""Fixed prompts, answered before, during and after training."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+
+
+class Probes(Callback):
+    """Asks the model at each validation and writes the answers to samples.jsonl."""
+
+    def __init__(self, prompts: list[str], path: Path):
+        self.prompts, self.path = prompts, path
+        self.first: list[dict[str, Any]] = []
+        self.latest: list[dict[str, Any]] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """The first answers, for the table at the end."""
+        return {"first": self.first}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restores them."""
+        self.first = state_dict["first"]
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Asks; the module stands in evaluation mode here."""
+        self.ask(pl_module, trainer.global_step, "validation" if trainer.state.fn == "fit" else "before")
+
+    def ask(self, pl_module: Any, step: int, stage: str) -> None:
+        """Answers of the model as it is, appended to the file."""
+        self.latest = [pl_module.probe(prompt) for prompt in self.prompts]
+        self.first = self.first or self.latest
+        with self.path.open("a", encoding="utf-8") as file:
+            for answer in self.latest:
+                file.write(json.dumps({"step": step, "stage": stage, **answer}, ensure_ascii=False) + "\n")

@@ -1,0 +1,52 @@
+"""Token-weighted scores of a validation pass."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+
+class Scores(Metric):
+    """Sums over all targets of all batches and devices, divided once; so the batch size cannot change them.
+
+    Batches' sums are kept apart and added in float64 on the CPU: no device needs doubles and nothing is rounded away.
+    """
+
+    full_state_update = False
+
+    def __init__(self):
+        super().__init__()
+        for name in ("nats", "correct", "targets"):
+            self.add_state(name, default=[], dist_reduce_fx="cat")
+
+    def update(self, nats: Tensor, correct: Tensor, num_targets: int) -> None:
+        """One batch: sum of nats, number of right predictions, number of targets."""
+        self.nats.append(nats.detach())
+        self.correct.append(correct)
+        self.targets.append(torch.tensor(num_targets, device=nats.device))
+
+    def compute(self) -> dict[str, Any]:
+        """loss (nats per target), perplexity, accuracy, bits_per_byte (None), targets."""
+        nats, correct, targets = (
+            float(dim_zero_cat(state).double().sum()) if len(state) else 0.0
+            for state in (self.nats, self.correct, self.targets)
+        )
+        loss = nats / targets if targets else math.nan
+        return {
+            "loss": loss,
+            "perplexity": perplexity(loss),
+            "accuracy": correct / targets if targets else math.nan,
+            "bits_per_byte": None,  # a masked loss is no likelihood of the text
+            "targets": int(targets),
+        }
+
+
+def perplexity(loss: float) -> float:
+    """exp(nats per target); infinity where that overflows."""
+    try:
+        return math.exp(loss)
+    except OverflowError:
+        return math.inf

@@ -1,0 +1,70 @@
+"""A throwaway vocabulary and tiny models, built in-process: no network, no files of this machine."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "true"
+
+import warnings
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForMaskedLM
+
+from lmft.models.loading import fit_to_tokenizer
+from lmft.models.vocabulary import train_vocabulary
+
+warnings.filterwarnings("ignore", module="lightning")
+
+WORDS = (
+    "the quick brown fox jumps over a lazy dog while unbelievable rains wash the old garden's walls, "
+    "(again) and 42 times"
+)
+TEXTS = [" ".join(WORDS.split()[i:] + WORDS.split()[:i]) + "." for i in range(len(WORDS.split()))]
+
+TINY = {
+    "distilbert": {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64},
+    "bert": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64},
+    "roberta": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64},
+    "xlm-roberta": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64},
+    "modernbert": {
+        "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 64,
+        "local_attention": 8, "global_attn_every_n_layers": 3,
+    },
+    "albert": {
+        "embedding_size": 16, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "intermediate_size": 64,
+    },
+    "electra": {
+        "embedding_size": 16, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "intermediate_size": 64,
+    },
+    "deberta-v2": {
+        "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
+        "relative_attention": True, "position_buckets": 16, "norm_rel_ebd": "layer_norm", "share_att_key": True,
+        "pos_att_type": ["p2c", "c2p"], "position_biased_input": False, "max_relative_positions": -1,
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    """A WordPiece tokenizer of 120 tokens."""
+    return train_vocabulary(TEXTS, "wordpiece", 120, lowercase=True)
+
+
+@pytest.fixture(scope="session", params=["wordpiece", "bpe", "unigram"])
+def any_tokenizer(request):
+    """One tokenizer of each algorithm."""
+    return train_vocabulary(TEXTS, request.param, {"wordpiece": 120, "bpe": 320, "unigram": 70}[request.param], True)
+
+
+def tiny_model(architecture: str, tokenizer, attention: str = "eager", **overrides):
+    """A model of that architecture with random weights and no dropout."""
+    config = AutoConfig.for_model(architecture, **{**TINY[architecture], **overrides})
+    for name in vars(config):
+        if "dropout" in name and isinstance(getattr(config, name), float):
+            setattr(config, name, 0.0)
+    fit_to_tokenizer(config, tokenizer)
+    torch.manual_seed(0)
+    return AutoModelForMaskedLM.from_config(config, attn_implementation=attention).eval()

@@ -1,0 +1,180 @@
+import io
+import logging
+import re
+import warnings
+
+import lightning
+import pytest
+import torch
+from rich.console import Console
+from torch.utils.data import DataLoader, TensorDataset
+
+from lmft.reporting import progress
+from lmft.reporting.progress import Live, Progress, counting
+
+
+class Tiny(lightning.LightningModule):
+    def __init__(self, live: Live, fails_at: int | None = None):
+        super().__init__()
+        self.layer = torch.nn.Linear(1, 1)
+        self.live, self.fails_at = live, fails_at
+
+    def training_step(self, batch, batch_idx):
+        if batch_idx == self.fails_at:
+            raise RuntimeError("broken")
+        self.live.loss, self.live.tokens_per_second = 4.312, 24510.4
+        return self.layer(batch[0]).sum()
+
+    def validation_step(self, batch, batch_idx):
+        self.live.val_loss = 4.1
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.0)
+
+
+@pytest.fixture
+def lines():
+    """Messages of the logger `lmft`, as they come."""
+    messages: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())
+    logger = logging.getLogger("lmft")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield messages
+    logger.removeHandler(handler)
+    logger.setLevel(level)
+
+
+def loader(num_batches: int) -> DataLoader:
+    return DataLoader(TensorDataset(torch.ones(num_batches, 1)), batch_size=1)
+
+
+def console(terminal: bool) -> Console:
+    return Console(file=io.StringIO(), force_terminal=terminal, width=80, _environ={"TERM": "xterm"})
+
+
+def trainer(callback: Progress, **options) -> lightning.Trainer:
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
+    return lightning.Trainer(accelerator="cpu", callbacks=[callback], num_sanity_val_steps=0, **quiet, **options)
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def test_lines_where_there_is_no_terminal(lines):
+    live, out = Live(), console(terminal=False)
+    run = trainer(Progress(live, out), max_epochs=3, accumulate_grad_batches=2)
+    run.fit(Tiny(live), loader(80), loader(3))
+    assert out.file.getvalue() == ""
+    assert len(lines) == 10
+    assert re.fullmatch(r"step 12/120  loss 4\.312  24,510 tokens/s  0:\d\d left", lines[0])
+    assert lines[-1] == "step 120/120  loss 4.312  val 4.100  24,510 tokens/s"
+
+
+def test_a_line_after_half_a_minute_without_one(lines, monkeypatch):
+    now = 0.0
+
+    def clock() -> float:
+        nonlocal now
+        now += 10
+        return now
+
+    monkeypatch.setattr(progress.time, "monotonic", clock)
+    live = Live()
+    trainer(Progress(live, console(terminal=False)), max_steps=100, max_epochs=-1).fit(Tiny(live), loader(100))
+    assert 20 < len(lines) < 60
+    assert all("left" in line for line in lines[:-1])
+
+
+def test_steps_without_an_end_in_sight(lines, monkeypatch):
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    live = Live()
+    run = trainer(Progress(live, console(terminal=False)), max_epochs=-1, max_time={"seconds": 0.2})
+    run.fit(Tiny(live), loader(5))
+    assert lines[0].startswith("step 1  loss 4.312")
+    assert "left" not in lines[0]
+
+
+def test_bar_survives_validation_alone_and_training_with_validation(lines):
+    live, out = Live(), console(terminal=True)
+    callback = Progress(live, out)
+    run = trainer(callback, max_epochs=2, max_steps=15)
+    run.validate(Tiny(live), loader(4), verbose=False)
+    assert "validating" in out.file.getvalue() and "0/4" in out.file.getvalue()
+    run.fit(Tiny(live), loader(10), loader(3))
+    drawn = out.file.getvalue()
+    assert "epoch 1/2" in drawn and "epoch 2/2" in drawn
+    assert "15/15" in drawn
+    assert "loss 4.312  val 4.100  24,510 tokens/s" in drawn
+    assert drawn.rstrip("\n").endswith("\x1b[?25h")  # the cursor is shown again
+    assert lines == []
+
+
+def test_bar_is_drawn_at_most_four_times_a_second(monkeypatch):
+    num_drawn = 0
+    refresh = progress._Bar.refresh
+
+    def counted(self) -> None:
+        nonlocal num_drawn
+        num_drawn += 1
+        refresh(self)
+
+    monkeypatch.setattr(progress._Bar, "refresh", counted)
+    monkeypatch.setattr(progress, "REFRESH_SECONDS", 1e9)
+    live = Live()
+    trainer(Progress(live, console(terminal=True)), max_steps=200, max_epochs=-1).fit(Tiny(live), loader(200))
+    assert num_drawn <= 5  # the start, the epoch, the last step, the end
+
+
+def test_an_error_gives_the_terminal_back():
+    live, out = Live(), console(terminal=True)
+    with pytest.raises(RuntimeError, match="broken"):
+        trainer(Progress(live, out), max_epochs=1).fit(Tiny(live, fails_at=3), loader(10))
+    assert out.file.getvalue().rstrip("\n").endswith("\x1b[?25h")
+    assert not out._live_stack
+
+
+def test_only_the_first_process_shows_anything(lines):
+    live, out = Live(), console(terminal=True)
+    callback = Progress(live, out)
+    callback.disable()
+    trainer(callback, max_epochs=1).fit(Tiny(live), loader(10), loader(2))
+    assert out.file.getvalue() == "" and lines == []
+
+
+def test_left_counts_from_the_step_of_resuming(monkeypatch):
+    callback = Progress(Live(), console(terminal=False))
+    callback._total, callback._first_step, callback._started = 300, 100, 0.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: 50.0)
+    assert callback._left(200) == "0:50 left"
+
+
+def test_counting_on_a_terminal(lines):
+    out = console(terminal=True)
+    with counting("tokenising", 20, "documents", out) as advance:
+        for _ in range(20):
+            advance(1)
+    assert "tokenising" in out.file.getvalue() and "20/20" in out.file.getvalue()
+    assert lines == []
+
+
+def test_counting_elsewhere_says_one_line(lines):
+    out = console(terminal=False)
+    with counting("tokenising", None, "documents", out) as advance:
+        advance(1500)
+        advance(500)
+    assert out.file.getvalue() == ""
+    assert len(lines) == 1 and lines[0].startswith("tokenising: 2,000 documents in 0:00 (")
+
+
+def test_counting_of_failed_work_claims_nothing(lines):
+    with pytest.raises(ValueError, match="bad"), counting("tokenising", 5, "documents", console(terminal=False)):
+        raise ValueError("bad")
+    assert lines == []

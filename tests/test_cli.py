@@ -1,0 +1,262 @@
+import logging
+import subprocess
+import sys
+import types
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from lmft import arguments, evaluate, predict, prepare, train
+from lmft.config import compose, config_dir
+from lmft.errors import UserError
+
+HEAVY = ("torch", "lightning", "transformers", "datasets", "tokenizers", "pyarrow", "numpy")
+
+
+class FakeFit(types.ModuleType):
+    """Stands for lmft.fit: remembers what it is asked."""
+
+    def __init__(self):
+        super().__init__("lmft.fit")
+        self.asked: list = []
+        self.error: Exception | None = None
+
+    def __getattr__(self, name):
+        if name not in ("fit", "evaluate", "predict", "prepare"):
+            raise AttributeError(name)
+        return self._ask
+
+    def _ask(self, *asked):
+        self.asked.append(asked)
+        if self.error:
+            raise self.error
+        return {"loss": 1.5}
+
+
+@pytest.fixture
+def fit(monkeypatch):
+    fake = FakeFit()
+    monkeypatch.setitem(sys.modules, "lmft.fit", fake)
+    return fake
+
+
+@pytest.fixture(autouse=True)
+def in_empty_folder(tmp_path, monkeypatch):
+    """Hydra sets up logging for a process that ends soon; here it goes on."""
+    monkeypatch.chdir(tmp_path)
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield tmp_path
+    root.handlers[:], root.level = handlers, level
+
+
+def mistake(capsys, command, *argv):
+    """stderr of a command that ends with exit code 2."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as exit:
+        command.main(argv)
+    assert exit.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and len(said.splitlines()) <= 3 and "Traceback" not in said
+    return said
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["model=distlbert"], "no model named 'distlbert' (did you mean 'distilbert'?)"),
+        (["modle=distilbert"], "unknown option 'modle' (did you mean 'model'?)"),
+        (["experiment=imdb_curse"], "did you mean 'imdb_course'?"),
+        (["data.blocksize=3"], "did you mean 'data.block_size'?"),
+        (["see=1"], "did you mean 'seed'?"),
+        (["lr=1e-4"], "did you mean 'optimizer.lr'?"),
+        (["trainer.overfit_batches=1"], "+trainer.overfit_batches="),
+        (["seed=abc"], "'seed' is a whole number, not 'abc'"),
+        (["data"], "cannot be read"),
+        (["data.train=[a"], "cannot be read"),
+        (["seed=1,2"], "--multirun"),
+        (["model=bert,roberta"], "--multirun"),
+        (["data.train=???"], "'data.train' is needed"),
+        (["seed=${nothing}"], "where: seed"),
+        (["--config-dir", "nowhere"], "nowhere"),
+        (["--multirun", "--cfg", "job"], "exclude each other"),
+        (["hydra/launcher=jobllib"], "no hydra/launcher named"),
+    ],
+)
+def test_a_mistake_is_said_in_three_lines_and_leaves_nothing(argv, said, capsys, fit, in_empty_folder):
+    assert said in mistake(capsys, train, *argv)
+    assert list(in_empty_folder.iterdir()) == [] and fit.asked == []
+
+
+KNOWN = {"seed": 1, "data": {"block_size": 128}, "data.block_size": 128, "lr": 0.1, "on": True, "path": None, "to": "x"}
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("~data.blocksize", "did you mean 'data.block_size'?"),
+        ("seed=1.5", "'seed' is a whole number, not 1.5"),
+        ("seed=true", "a whole number"),
+        ("lr=2e-5)", "'lr' is a number, not '2e-5)'"),
+        ("on=3", "true or false"),
+        ("data=x", "a group of options (block_size)"),
+        ("seed=1,x", "not 'x'"),
+    ],
+)
+def test_keys_and_values_are_checked(argument, said):
+    with pytest.raises(UserError) as error:
+        arguments.check([arguments.parse(arguments.readable(argument))], KNOWN)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "argument", ["seed=1,2", "lr=1", "lr=null", "seed=${data.block_size}", "path=[a,b]", "+new=1", "to=3"]
+)
+def test_what_fits_is_let_through(argument):
+    arguments.check([arguments.parse(argument)], KNOWN)
+
+
+@pytest.mark.parametrize("flags", [["--cfg", "job"], ["--help"]])
+def test_mistakes_are_said_the_same_way_when_something_is_only_shown(flags, capsys):
+    assert "did you mean 'data.block_size'?" in mistake(capsys, train, *flags, "data.blocksize=3")
+
+
+def test_a_broken_yaml_is_named_with_its_line(capsys, in_empty_folder):
+    (in_empty_folder / "model").mkdir()
+    (in_empty_folder / "model" / "mine.yaml").write_text("a: 1\nb: [1\nc: 2\n")
+    assert "mine.yaml, line 3" in mistake(capsys, train, "--config-dir", ".", "model=mine")
+
+
+def test_debug_shows_the_traceback(monkeypatch):
+    monkeypatch.setenv("LMFT_DEBUG", "1")
+    with pytest.raises(UserError):
+        train.main(["see=1"])
+
+
+def test_a_user_error_of_the_task_is_said_and_a_bug_is_raised(capsys, fit):
+    fit.error = UserError("no text", "data.train", "another file")
+    assert mistake(capsys, prepare) == "error: no text\n  where: data.train\n  fix:   another file\n"
+    fit.error = ValueError("bug")
+    with pytest.raises(ValueError, match="bug"):
+        prepare.main([])
+    assert "Error executing job" not in capsys.readouterr().err
+
+
+def test_an_argument_that_a_target_does_not_take(capsys, fit):
+    from hydra.utils import instantiate
+
+    fit._ask = lambda config: instantiate({"_target_": "difflib.SequenceMatcher", "autojonk": config["seed"]})
+    assert "SequenceMatcher takes no 'autojonk' (did you mean 'autojunk'?)" in mistake(capsys, prepare)
+
+
+def test_help_is_short_and_shows_what_can_be_chosen(capsys):
+    train.main(["--help", "model=bert"])
+    shown = capsys.readouterr().out
+    assert len(shown.splitlines()) < 30
+    assert shown.startswith("python -m lmft.train") and "[bert]" in shown and "distilroberta" in shown
+
+
+def test_only_showing_imports_nothing_heavy():
+    code = (
+        "import sys; from lmft import evaluate, predict, prepare, train\n"
+        "train.main(['--cfg', 'job']); evaluate.main(['--cfg', 'job'])\n"
+        f"print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "[]\n" and "block_size: 128" in done.stdout
+
+
+def test_the_command_lmft():
+    def lmft(*argv):
+        return subprocess.run([sys.executable, "-m", "lmft", *argv], capture_output=True, text=True, check=False)
+
+    assert "evaluate" in lmft().stdout
+    wrong = lmft("trian")
+    assert wrong.returncode == 2 and "did you mean 'train'?" in wrong.stderr
+    shown = lmft("predict", "--cfg", "job", "text=a [MASK], b")
+    assert yaml.safe_load(shown.stdout)["text"] == "a [MASK], b", shown.stderr
+
+
+def test_compose_gives_plain_values():
+    config = compose(["model=bert", "model.config.num_hidden_layers=2", "scheduler.options.lr_end=0.1"])
+    assert config["model"]["config"] == {"num_hidden_layers": 2}
+    assert config["optimizer"]["lr"] == config["model"]["recipe"]["learning_rate"] == 2e-5
+    assert "hydra" not in config and type(config["data"]) is dict
+    with pytest.raises(UserError, match=r"data\.blocksize"):
+        compose(["data.blocksize=1"])
+
+
+def test_a_folder_of_ones_own_adds_a_model(capsys, fit, in_empty_folder):
+    (in_empty_folder / "mine" / "model").mkdir(parents=True)
+    (in_empty_folder / "mine" / "model" / "mine.yaml").write_text(
+        "defaults: [masked, _self_]\nname_or_path: here\nextra: {depth: 1}\n"
+    )
+    prepare.main(["--config-dir", "mine", "model=mine", "model.extra.depth=3"])
+    assert fit.asked[0][0]["model"]["name_or_path"] == "here" and fit.asked[0][0]["model"]["extra"] == {"depth": 3}
+    assert "did you mean 'mine'?" in mistake(capsys, prepare, "--config-dir", "mine", "model=mines")
+
+
+@pytest.mark.parametrize("command", [train, evaluate, prepare])
+def test_every_command_has_its_yaml(command, capsys):
+    command.main(["--cfg", "job", "--resolve"])
+    assert yaml.safe_load(capsys.readouterr().out)["data"]["block_size"] == 128
+    assert (config_dir() / f"{command.__name__.rpartition('.')[2]}.yaml").is_file()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "This is a [MASK] film.",
+        "[MASK], [MASK]: a=b, {c} (d) ${e} 'f' \"g\" ~ # \\ é 日本",
+        "null",
+        "12",
+        "'tis [MASK]",
+        '"Well," she said, "[MASK]"',
+        "two\nlines",
+    ],
+)
+def test_a_text_is_taken_as_it_is_typed(text, fit):
+    predict.main(["model.name_or_path=x", f"text={text}"])
+    assert fit.asked[0][1] == [text]
+
+
+def test_several_texts(fit):
+    predict.main(["model.name_or_path=x", 'text=["One [MASK].", "Two, [MASK]."]'])
+    assert fit.asked[0][1] == ["One [MASK].", "Two, [MASK]."]
+
+
+@given(st.text(st.sampled_from("ab\\'\"${}[](),:=~#é\n\t MASK"), min_size=1, max_size=12))
+def test_quoting_holds_for_any_text(text):
+    override = arguments.parse(f"text={arguments.quoted(text)}")
+    assert OmegaConf.create({"text": override.value()}).text == text
+    assert arguments.readable(f"text={arguments.quoted(text)}") == f"text={arguments.quoted(text)}"
+
+
+@pytest.mark.parametrize("value", ["runs/sweep/lr=1e-05,seed=1", "a (1).txt", "a=b"])
+def test_what_the_grammar_cannot_read_is_a_string(value):
+    override = arguments.parse(arguments.readable(f"data.train={value}"))
+    assert override.value() == value
+    assert arguments.parse(arguments.readable(arguments.assignment("run.name", value))).value() == value
+
+
+def test_home_is_found(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert arguments.readable("data.path=~/text") == "data.path=/home/me/text"
+
+
+def test_a_text_or_a_model_that_is_missing(capsys, fit):
+    assert "'text' is needed" in mistake(capsys, predict, "model.name_or_path=x")
+    assert "run=runs/NAME" in mistake(capsys, predict, "text=a")
+    assert "run=runs/NAME" in mistake(capsys, evaluate)
+    assert "no such folder" in mistake(capsys, evaluate, "model.name_or_path=x", "output=no/where.json")
+
+
+def test_evaluate_writes_its_numbers_only_when_asked(fit, in_empty_folder):
+    evaluate.main(["model.name_or_path=x", "data=imdb"])
+    assert list(in_empty_folder.iterdir()) == []
+    assert fit.asked[0][0]["data"]["path"] == "stanfordnlp/imdb" and fit.asked[0][0]["run"] is None
+    evaluate.main(["model.name_or_path=x", "output=out.json"])
+    assert (in_empty_folder / "out.json").read_text() == '{\n  "loss": 1.5\n}\n'
