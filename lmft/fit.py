@@ -45,6 +45,13 @@ def fit(config: dict[str, Any], run: Run) -> dict[str, Any]:
     parts = assemble(config)
     num_devices = trainer_options["devices"] if isinstance(trainer_options["devices"], int) else 1
     count_examples(parts.corpus, parts.data.batch_size, num_devices)
+    if run.status() == "complete":
+        done = json.loads(run.paths.metrics.read_text(encoding="utf-8"))
+        if done["steps"] >= num_training_steps(config, parts, num_devices):
+            log.info(
+                "%s is already complete, after %d steps; raise trainer.max_epochs to go on", run.name, done["steps"]
+            )
+            return done
     with run:
         return _train(config, parts, run)
 
@@ -55,7 +62,7 @@ def _train(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any]:
 
     torch.manual_seed(config["seed"])  # the weights of a new model, or of a new head
     live = Live()
-    metrics = Metrics(live)
+    metrics = Metrics(live, config["trainer"]["log_every_n_steps"])
     csv = MetricsFile(run.paths.metrics_csv)
     probes = Probes([*parts.model.probes, *parts.data.probes], run.paths.samples)
     checkpoints = Checkpoints(run.paths.checkpoints, **config["checkpoint"])
@@ -158,7 +165,7 @@ def evaluate(config: dict[str, Any]) -> dict[str, Any]:
         raise UserError("there is no validation text to evaluate on", fix="data.validation=FILE")
     summary.print_ledger(parts.corpus.ledger)
     live = Live()
-    metrics = Metrics(live)
+    metrics = Metrics(live, config["trainer"]["log_every_n_steps"])
     trainer = build_trainer(config, None, [metrics, Progress(live)], [])
     torch.manual_seed(config["seed"])
     trainer.validate(build_module(config, parts, 0), build_data(config, parts), verbose=False)

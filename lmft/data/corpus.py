@@ -15,7 +15,7 @@ from lmft.data.examples import Blocks, Documents, Examples, Lines, Sample, is_he
 from lmft.data.noise import key
 from lmft.data.sources import Source, documents, open_source
 from lmft.data.store import FORMAT, StoreWriter, TokenStore, content_hash, open_or_build
-from lmft.data.tokenize import Encoder, tokenize
+from lmft.data.tokenize import Encoder, id_of, tokenize
 from lmft.errors import UserError
 
 log = logging.getLogger("lmft")
@@ -88,7 +88,7 @@ def training_texts(config: DataConfig) -> Iterator[str]:
 def text_key(config: DataConfig) -> str:
     """Changes when `training_texts` do."""
     source = _training_source(config)
-    return f"{key(source.fingerprint, config.text_column, config.validation_fraction or 0.0):016x}"
+    return f"{key(source.fingerprint, config.text_column, str(config.validation_fraction)):016x}"
 
 
 def _training_source(config: DataConfig) -> Source:
@@ -147,23 +147,25 @@ def load_corpus(
     splits: tuple[Split, ...] = ("train", "validation"),
 ) -> Corpus:
     """Tokenises what is not yet tokenised, and cuts the splits into examples. Raises UserError."""
-    sources = {split: config.source(split) for split in splits}
+    sources: dict[Split, Source | None] = {split: config.source(split) for split in splits}
     if config.train_only:
         sources.pop("validation", None)
     held_out = "validation" in sources and sources["validation"] is None
     if held_out or "train" in sources:
         sources["train"] = _training_source(config)
-    stores = {
+    stores: dict[Split, TokenStore] = {
         split: token_store(config, source, tokenizer, word_starts, counting)
         for split, source in sources.items()
         if source is not None
     }
-    texts = {split: Documents(store) for split, store in stores.items()}
+    texts: dict[Split, Documents] = {split: Documents(store) for split, store in stores.items()}
     if held_out:
         texts["train"], texts["validation"] = split_by_content(stores["train"], config.validation_fraction or 0.0)
 
-    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-    examples = {split: _cut(config, texts[split], pad_id, seed, split) for split in splits if split in texts}
+    pad_id = id_of(tokenizer, "pad") or 0
+    examples: dict[Split, Examples] = {
+        split: _cut(config, texts[split], pad_id, seed, split) for split in splits if split in texts
+    }
     ledger = {split: _account(texts[split], examples[split]) for split in examples}
     for split in ledger.keys() & stores.keys():
         ledger[split]["cleaned"] = stores[split].meta["cleaned"]

@@ -12,6 +12,7 @@ from lmft.data.corpus import Corpus, Split
 from lmft.data.examples import Examples
 from lmft.data.noise import TokenNoise, key
 from lmft.data.schedule import MicroBatch, Schedule
+from lmft.data.tokenize import id_of
 from lmft.objectives.base import IGNORED, Objective, Vocabulary
 
 
@@ -102,4 +103,4 @@ def vocabulary_of(tokenizer: PreTrainedTokenizerFast) -> Vocabulary:
     """What objectives need to know of a tokenizer."""
     special = set(tokenizer.all_special_ids)
     ordinary = np.array([i for i in range(len(tokenizer)) if i not in special], np.int64)
-    return Vocabulary(len(tokenizer), tokenizer.mask_token_id, ordinary)
+    return Vocabulary(len(tokenizer), id_of(tokenizer, "mask"), ordinary)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from tokenizers import Encoding, Tokenizer
@@ -29,6 +29,11 @@ class Encoded(NamedTuple):
     lengths: np.ndarray  # [documents] tokens of each, separators included
 
 
+def id_of(tokenizer: PreTrainedTokenizerFast, name: str) -> int | None:
+    """The id of a special token: "mask", "pad", "eos"; None where the tokenizer has none."""
+    return getattr(tokenizer, f"{name}_token_id")
+
+
 class Encoder:
     """Turns documents into ids and flags, with the tokenizer's own separators around each document.
 
@@ -44,14 +49,15 @@ class Encoder:
         self.backend.no_truncation()
         self.backend.no_padding()
         self.prefix, self.suffix = separators(self.backend)
-        if not self.prefix and not self.suffix and tokenizer.eos_token_id is not None:
-            self.suffix = [tokenizer.eos_token_id]
+        end = id_of(tokenizer, "eos")
+        if not self.prefix and not self.suffix and end is not None:
+            self.suffix = [end]
         self.dtype = "<u2" if len(tokenizer) <= 1 << 16 else "<u4"
 
         added = [token.content for token in tokenizer.added_tokens_decoder.values()]
         self._begins = word_beginnings(self.backend, added)
         self.has_word_starts = word_starts or self._begins is not None
-        self._unknown = tokenizer.unk_token
+        self._unknown = str(tokenizer.unk_token or "")
         self._flags = np.zeros(len(tokenizer), np.uint8)
         self._flags[tokenizer.all_special_ids] = SPECIAL
         self._ends_word = np.zeros(len(tokenizer), bool)
@@ -116,18 +122,20 @@ def word_beginnings(backend: Tokenizer, added: list[str]) -> list[int] | None:
     puts its mark before every word and splits there. (What stands first, or behind an added token, begins a word too.)
     """
     spec = json.loads(backend.to_str())
-    splitter, model = spec["pre_tokenizer"] or {"type": None}, spec["model"]
+    splitter: dict[str, Any] = spec["pre_tokenizer"] or {"type": None}
+    model = spec["model"]
     vocabulary = backend.get_vocab(with_added_tokens=True)
     if model["type"] == "WordPiece" and splitter["type"] == "BertPreTokenizer":
         mark = model["continuing_subword_prefix"]
         return [i for token, i in vocabulary.items() if not token.startswith(mark) or token in added]
     steps = splitter["pretokenizers"] if splitter["type"] == "Sequence" else [splitter]
-    kinds = [step["type"] for step in steps]
-    metaspace = kinds[-1] == "Metaspace" and steps[-1].get("split", True) and steps[-1]["replacement"] == _WORD_MARK
+    kinds, last = [step["type"] for step in steps], steps[-1]
     every_word_marked = kinds == ["Metaspace"] or (
-        kinds == ["WhitespaceSplit", "Metaspace"] and steps[-1].get("prepend_scheme") == "always"
+        kinds == ["WhitespaceSplit", "Metaspace"] and last.get("prepend_scheme") == "always"
     )
-    if metaspace and every_word_marked and _WORD_MARK in vocabulary:
+    if not every_word_marked or not last.get("split", True) or last["replacement"] != _WORD_MARK:
+        return None
+    if _WORD_MARK in vocabulary:
         return [i for token, i in vocabulary.items() if token.startswith(_WORD_MARK) or token in added]
     return None
 

@@ -14,7 +14,7 @@ def support_isolation(model: PreTrainedModel) -> None:
     """Makes the model ready for `isolated`; raises UserError where its attention takes no mask of a block's shape."""
     if model.config.model_type == "deberta-v2":
         # DeBERTa's encoder takes a [B, T, T] mask, but its embeddings want one of [B, T].
-        model.base_model.embeddings.register_forward_pre_hook(_one_mask_a_token, with_kwargs=True)
+        embeddings_of(model).register_forward_pre_hook(_one_mask_a_token, with_kwargs=True)
     elif not hasattr(sys.modules[type(model).__module__], "create_bidirectional_mask"):
         raise UserError(
             f"{model.config.model_type} cannot keep attention inside a document", fix="data.isolate_documents=false"
@@ -28,6 +28,11 @@ def _one_mask_a_token(_module: nn.Module, args: tuple, kwargs: dict[str, Any]) -
     return args, kwargs
 
 
+def embeddings_of(model: PreTrainedModel) -> Any:
+    """The module that turns ids and positions into the first hidden states."""
+    return model.base_model.embeddings
+
+
 def isolated(model: PreTrainedModel, document_ids: Tensor) -> dict[str, Any]:
     """Body inputs under which a token sees its own document only, with positions counted from the document's start.
 
@@ -35,15 +40,15 @@ def isolated(model: PreTrainedModel, document_ids: Tensor) -> dict[str, Any]:
     """
     same = document_ids[:, :, None] == document_ids[:, None, :]  # [B, T, T]
     positions = _positions(document_ids)
-    config, body = model.config, model.base_model
+    config, embeddings = model.config, embeddings_of(model)
     if config.model_type == "deberta-v2":
         return {"attention_mask": same, "position_ids": positions}
     if config.model_type == "modernbert":
         near = (positions[:, :, None] - positions[:, None, :]).abs() <= config.sliding_window
         masks = {"full_attention": same, "sliding_attention": same & near}
         return {"attention_mask": {k: _mask(model, m) for k, m in masks.items()}, "position_ids": positions}
-    if hasattr(body.embeddings, "create_position_ids_from_input_ids"):  # RoBERTa counts behind its padding id
-        positions = positions + body.embeddings.padding_idx + 1
+    if hasattr(embeddings, "create_position_ids_from_input_ids"):  # RoBERTa counts behind its padding id
+        positions = positions + embeddings.padding_idx + 1
     return {"attention_mask": _mask(model, same), "position_ids": positions}
 
 

@@ -83,7 +83,9 @@ class LanguageModel(LightningModule):
         count = self.trainer.strategy.reduce(count, reduce_op="sum").clamp(min=1.0)
         # Gradients arrive averaged over devices, so the world's size undoes that.
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        torch._foreach_mul_(gradients, divisor * self.trainer.world_size / count)
+        torch._foreach_mul_(  # pyright: ignore[reportPrivateImportUsage]
+            gradients, divisor * self.trainer.world_size / count
+        )
 
     def configure_optimizers(self) -> Any:
         """The optimizer, without decay on biases and norms, and the schedule of transformers by steps."""

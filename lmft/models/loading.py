@@ -83,7 +83,7 @@ def load_config(config: ModelConfig) -> PreTrainedConfig:
     """The Hugging Face config with `model.config`'s overrides, checked before any weight is read. Raises UserError."""
     if config.from_scratch:
         try:
-            hf_config = AutoConfig.for_model(config.architecture)
+            hf_config = AutoConfig.for_model(str(config.architecture))
         except ValueError:
             known = did_you_mean(str(config.architecture), transformers.CONFIG_MAPPING)
             raise UserError(f"model.architecture={config.architecture} is no model_type{known}") from None

@@ -27,7 +27,7 @@ class MaskedLanguageModel(LanguageModel):
         top = logits.float().softmax(-1).topk(_NUM_FILLS)
         fills = [
             [
-                {"token": self.tokenizer.decode([token]).strip(), "probability": probability}
+                {"token": str(self.tokenizer.decode([token])).strip(), "probability": probability}
                 for token, probability in zip(tokens, probabilities, strict=True)
             ]
             for tokens, probabilities in zip(top.indices.tolist(), top.values.tolist(), strict=True)

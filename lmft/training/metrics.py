@@ -10,7 +10,16 @@ from lightning.pytorch.loggers import Logger
 
 from lmft.reporting.progress import Live
 
-COLUMNS = ("step", "epoch", "train/loss", "val/loss", "val/perplexity", "val/accuracy", "lr", "tokens_per_second")
+COLUMNS: tuple[str, ...] = (
+    "step",
+    "epoch",
+    "train/loss",
+    "val/loss",
+    "val/perplexity",
+    "val/accuracy",
+    "lr",
+    "tokens_per_second",
+)
 
 
 class MetricsFile(Logger):
@@ -69,8 +78,8 @@ class Metrics(Callback):
     The device is asked for a number only when a row is due.
     """
 
-    def __init__(self, live: Live):
-        self.live = live
+    def __init__(self, live: Live, every_n_steps: int):
+        self.live, self.every_n_steps = live, every_n_steps
         self.validations: list[dict[str, Any]] = []  # {"step", "epoch", loss, perplexity, accuracy, …} of each pass
         self.totals = {"tokens": 0, "targets": 0, "padding": 0, "seconds": 0.0}
         self._interval = {"tokens": 0, "targets": 0}
@@ -105,7 +114,7 @@ class Metrics(Callback):
             counts["targets"] += batch["num_targets"]
         self.totals["padding"] += batch["input_ids"].numel() - batch["num_tokens"]
         step_is_whole = not trainer.fit_loop._should_accumulate()
-        if step_is_whole and trainer.global_step % trainer.log_every_n_steps == 0:
+        if step_is_whole and trainer.global_step % self.every_n_steps == 0:
             self._write_row(trainer)
 
     def _write_row(self, trainer: Trainer) -> None:

@@ -16,6 +16,9 @@ class Scores(Metric):
     """
 
     full_state_update = False
+    nats: list[Tensor]
+    correct: list[Tensor]
+    targets: list[Tensor]
 
     def __init__(self):
         super().__init__()
