@@ -109,9 +109,8 @@ def token_store(
 
     def build(writer: StoreWriter) -> None:
         cleaned: Counter[str] = Counter()
-        texts = documents(source, config.text_column, cleaned)
         with counting(f"tokenising {source.name}", source.size, "bytes") as advance:
-            counts = tokenize(texts, encoder, writer, advance)
+            counts = tokenize(documents(source, config.text_column, cleaned, advance), encoder, writer)
         if not counts["documents"]:
             dropped = ", ".join(f"{count} {reason}" for reason, count in cleaned.items())
             raise UserError(f"there is no text in {source.name}" + (f" (dropped: {dropped})" if dropped else ""))
@@ -135,7 +134,7 @@ class Corpus:
 
     documents: dict[Split, Documents]
     examples: dict[Split, Examples]
-    ledger: dict[str, Any]
+    ledger: dict[Split, dict[str, Any]]
 
 
 def load_corpus(
@@ -166,9 +165,10 @@ def load_corpus(
     examples: dict[Split, Examples] = {
         split: _cut(config, texts[split], pad_id, seed, split) for split in splits if split in texts
     }
-    ledger = {split: _account(texts[split], examples[split]) for split in examples}
-    for split in ledger.keys() & stores.keys():
-        ledger[split]["cleaned"] = stores[split].meta["cleaned"]
+    ledger: dict[Split, dict[str, Any]] = {split: _account(texts[split], examples[split]) for split in examples}
+    for split in ledger:
+        if split in stores:
+            ledger[split]["cleaned"] = stores[split].meta["cleaned"]
     return Corpus(texts, examples, ledger)
 
 

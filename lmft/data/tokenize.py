@@ -4,7 +4,7 @@ import copy
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from typing import Any, NamedTuple
@@ -184,13 +184,8 @@ def batches(documents: Iterable[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def tokenize(
-    documents: Iterable[str], encoder: Encoder, writer: StoreWriter, advance: Callable[[int], None]
-) -> Counter[str]:
-    """Writes all documents into a store, in constant memory. Returns the counts `documents` and `bytes`.
-
-    advance: told the bytes of text done since the last call.
-    """
+def tokenize(documents: Iterable[str], encoder: Encoder, writer: StoreWriter) -> Counter[str]:
+    """Writes all documents into a store, in constant memory. Returns the counts `documents` and `bytes`."""
     counts: Counter[str] = Counter()
 
     def write(texts: list[str], encoded: Encoded) -> None:
@@ -198,7 +193,6 @@ def tokenize(
         writer.append(*encoded, np.array([content_hash(text) for text in texts], np.uint64), num_bytes)
         counts["documents"] += len(texts)
         counts["bytes"] += int(num_bytes.sum())
-        advance(int(num_bytes.sum()))
 
     with ThreadPoolExecutor(1) as pool:  # tokenising leaves Python free to read, hash and write meanwhile
         pending = None
