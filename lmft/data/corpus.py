@@ -134,7 +134,7 @@ class Corpus:
 
     documents: dict[Split, Documents]
     examples: dict[Split, Examples]
-    ledger: dict[Split, dict[str, Any]]
+    ledger: dict[str, dict[str, Any]]
 
 
 def load_corpus(
@@ -165,10 +165,9 @@ def load_corpus(
     examples: dict[Split, Examples] = {
         split: _cut(config, texts[split], pad_id, seed, split) for split in splits if split in texts
     }
-    ledger: dict[Split, dict[str, Any]] = {split: _account(texts[split], examples[split]) for split in examples}
-    for split in ledger:
-        if split in stores:
-            ledger[split]["cleaned"] = stores[split].meta["cleaned"]
+    ledger: dict[str, dict[str, Any]] = {str(split): _account(texts[split], examples[split]) for split in examples}
+    for split in examples.keys() & stores.keys():
+        ledger[split]["cleaned"] = stores[split].meta["cleaned"]
     return Corpus(texts, examples, ledger)
 
 

@@ -36,10 +36,7 @@ class TokenStore:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        try:
-            self.meta: dict[str, Any] = json.loads((folder / "store.json").read_text())
-        except (OSError, json.JSONDecodeError) as error:
-            raise CorruptStore(f"{folder.name}: store.json: {error}") from error
+        self.meta = _read_meta(folder / "store.json")
 
     def __reduce__(self):  # a loader process maps the files itself
         return TokenStore, (self.folder,)
@@ -102,6 +99,21 @@ def content_hash(text: str) -> int:
     return xxhash.xxh3_64_intdigest(text.encode("utf-8", "surrogatepass"))
 
 
+def _read_meta(path: Path) -> dict[str, Any]:
+    """What a store.json says; raises CorruptStore unless it is what was written."""
+    try:
+        meta = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:  # a ValueError: it is not JSON, or not even text
+        raise CorruptStore(f"{path.parent.name}/{path.name}: {error}") from error
+    if not isinstance(meta, dict) or meta.pop("checksum", None) != _meta_checksum(meta):
+        raise CorruptStore(f"{path.parent.name}/{path.name}: it is not what was written")
+    return meta
+
+
+def _meta_checksum(meta: dict[str, Any]) -> str:
+    return xxhash.xxh3_64_hexdigest(json.dumps(meta).encode())
+
+
 def _checksum(path: Path) -> str:
     digest = xxhash.xxh3_64()
     with path.open("rb") as file:
@@ -147,7 +159,8 @@ class StoreWriter:
             file.close()
         checksums = {f"{name}.bin": digest.hexdigest() for name, digest in self._digests.items()}
         meta = {"format": FORMAT, "dtype": self.dtype, "tokens": self.num_tokens, **meta, "checksums": checksums}
-        (self.folder / "store.json").write_text(json.dumps(meta, indent=1))
+        sealed = {**meta, "checksum": _meta_checksum(meta)}
+        (self.folder / "store.json").write_text(json.dumps(sealed, indent=1))
 
     def close(self) -> None:
         """Closes the files of a store that will not be finished."""

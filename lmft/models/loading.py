@@ -175,7 +175,7 @@ def load_model(config: ModelConfig, hf_config: PreTrainedConfig, tokenizer: PreT
     if info["missing_keys"]:
         new = sorted(info["missing_keys"])
         log.warning("not among the weights loaded, so new and random: %s%s", ", ".join(new[:3]), _and_more(new[3:]))
-    return model
+    return model.train()  # from_pretrained gives it in evaluation mode, in which dropout would stay off
 
 
 def _and_more(names: list[str]) -> str:
