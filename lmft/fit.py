@@ -15,7 +15,6 @@ from lightning.pytorch.loggers import Logger
 
 from lmft.data.corpus import count_examples
 from lmft.data.datamodule import DataModule, vocabulary_of
-from lmft.data.unigram import unigram_perplexity
 from lmft.errors import UserError
 from lmft.models.export import export
 from lmft.models.loading import ModelConfig
@@ -65,18 +64,21 @@ def _train(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any]:
     metrics = Metrics(live, config["trainer"]["log_every_n_steps"])
     csv = MetricsFile(run.paths.metrics_csv)
     probes = Probes([*parts.model.probes, *parts.data.probes], run.paths.samples)
-    checkpoints = Checkpoints(run.paths.checkpoints, **config["checkpoint"])
+    growing = [run.paths.metrics_csv, run.paths.samples]
+    checkpoints = Checkpoints(run.paths.checkpoints, **config["checkpoint"], growing=growing)
     trainer = build_trainer(config, run.folder, [metrics, probes, Progress(live), checkpoints], [csv])
     module = build_module(config, parts, num_training_steps(config, parts, trainer.world_size))
     data = build_data(config, parts)
 
+    if run.checkpoint is None or run.checkpoint.resolve().parent != run.paths.checkpoints.resolve():
+        for path in growing:  # of an attempt that left no checkpoint
+            path.unlink(missing_ok=True)
     if run.checkpoint is not None:
         log.info("going on from %s", run.checkpoint)
-        csv.forget_after(torch.load(run.checkpoint, weights_only=True, mmap=True)["global_step"])
     elif config["validate_before"] and "validation" in parts.corpus.examples:
         trainer.validate(module, data, verbose=False)
     trainer.fit(module, data, ckpt_path=run.checkpoint, weights_only=True)
-    if "validation" in parts.corpus.examples and metrics.validations[-1]["step"] != trainer.global_step:
+    if "validation" in parts.corpus.examples and metrics.last_validated_step != trainer.global_step:
         trainer.validate(module, data, verbose=False)
     if not trainer.is_global_zero:
         return {}
@@ -95,17 +97,9 @@ def _train(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any]:
     rows = read_rows(run.paths.metrics_csv)
     write_report(run.paths.report, run.name, settings, result, rows, samples)
     summary.print_probes(probes.prompts, probes.first, probes.latest)
-    summary.print_scores(result, baseline(parts))
+    summary.print_scores(result)
     log.info("the model is in %s, the report in %s", run.paths.model, run.paths.report)
     return result
-
-
-def baseline(parts: Parts) -> float | None:
-    """Perplexity of the validation text under the frequencies of the training tokens."""
-    documents = parts.corpus.documents
-    if "validation" not in documents:
-        return None
-    return unigram_perplexity(documents["train"], documents["validation"], len(parts.tokenizer))
 
 
 def silence_libraries() -> None:
@@ -150,10 +144,12 @@ def num_training_steps(config: dict[str, Any], parts: Parts, world_size: int) ->
     batches = math.ceil(len(parts.corpus.examples["train"]) / (parts.data.batch_size * world_size))
     limit = trainer["limit_train_batches"]
     batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-    steps = math.ceil(batches / trainer["accumulate_grad_batches"]) * (trainer["max_epochs"] or 1)
-    if trainer["max_steps"] > 0:
-        steps = min(steps, trainer["max_steps"]) if trainer["max_epochs"] else trainer["max_steps"]
-    return steps
+    steps = math.ceil(batches / trainer["accumulate_grad_batches"])
+    epochs = math.inf if trainer["max_epochs"] in (None, -1) else trainer["max_epochs"]
+    limits = [steps * epochs, math.inf if trainer["max_steps"] == -1 else trainer["max_steps"]]
+    if min(limits) == math.inf:
+        raise UserError("nothing ends this training", fix="trainer.max_epochs=3, or trainer.max_steps=1000")
+    return int(min(limits))
 
 
 def evaluate(config: dict[str, Any]) -> dict[str, Any]:

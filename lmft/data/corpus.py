@@ -16,6 +16,7 @@ from lmft.data.noise import key
 from lmft.data.sources import Source, documents, open_source
 from lmft.data.store import FORMAT, StoreWriter, TokenStore, content_hash, open_or_build
 from lmft.data.tokenize import Encoder, id_of, tokenize
+from lmft.data.unigram import unigram_perplexity
 from lmft.errors import UserError
 
 log = logging.getLogger("lmft")
@@ -168,6 +169,9 @@ def load_corpus(
     ledger: dict[str, dict[str, Any]] = {str(split): _account(texts[split], examples[split]) for split in examples}
     for split in examples.keys() & stores.keys():
         ledger[split]["cleaned"] = stores[split].meta["cleaned"]
+    if "train" in examples and "validation" in examples:
+        unigram = unigram_perplexity(texts["train"], texts["validation"], len(tokenizer))
+        ledger["validation"]["unigram_perplexity"] = unigram
     return Corpus(texts, examples, ledger)
 
 

@@ -62,6 +62,7 @@ class DataModule(LightningDataModule):
         trainer = self.trainer
         assert trainer is not None
         examples = self.corpus.examples[split]
+        objective = self.objective if split == "train" else self.objective.for_validation()
         schedule = Schedule(
             len(examples), self.batch_size, self.seed, shuffled, trainer.global_rank, trainer.world_size
         )
@@ -70,7 +71,7 @@ class DataModule(LightningDataModule):
         on_gpu = trainer.strategy.root_device.type == "cuda"
         num_workers = self.num_workers if self.num_workers is not None else (2 if on_gpu else 0)
         return DataLoader(
-            Batches(examples, self.objective, self.vocabulary, self.seed, split),
+            Batches(examples, objective, self.vocabulary, self.seed, split),
             sampler=schedule,
             batch_size=None,  # the sampler already names whole batches
             num_workers=num_workers,

@@ -54,14 +54,13 @@ class Encoder:
             self.suffix = [end]
         self.dtype = "<u2" if len(tokenizer) <= 1 << 16 else "<u4"
 
-        added = [token.content for token in tokenizer.added_tokens_decoder.values()]
-        self._begins = word_beginnings(self.backend, added)
+        self._begins = word_beginnings(self.backend)
         self.has_word_starts = word_starts or self._begins is not None
         self._unknown = str(tokenizer.unk_token or "")
         self._flags = np.zeros(len(tokenizer), np.uint8)
         self._flags[tokenizer.all_special_ids] = SPECIAL
-        self._ends_word = np.zeros(len(tokenizer), bool)
-        self._ends_word[[i for i in tokenizer.added_tokens_decoder if i != tokenizer.unk_token_id]] = True
+        self._is_added = np.zeros(len(tokenizer), bool)
+        self._is_added[[i for i in tokenizer.added_tokens_decoder if i != tokenizer.unk_token_id]] = True
         if self._begins is not None:
             self._flags[self._begins] |= WORD_START
 
@@ -74,25 +73,34 @@ class Encoder:
     def encode(self, texts: list[str]) -> Encoded:
         """Ids, flags and lengths of these documents."""
         pieces = [pieces_of(text) for text in texts]
-        flat = list(chain.from_iterable(pieces))
-        if self._begins is not None and not (self._unknown and any(self._unknown in text for text in flat)):
-            encodings = self.backend.encode_batch_fast(flat, add_special_tokens=False)
-            tokens, lengths = _ids(encodings)
-            flags = self._flags[tokens]
-            starts = np.cumsum(lengths) - lengths
-            flags[starts[lengths > 0]] |= WORD_START
-            flags[1:][self._ends_word[tokens[:-1]]] |= WORD_START
-        elif self.has_word_starts:
-            encodings = self.backend.encode_batch(flat, add_special_tokens=False)
-            tokens, lengths = _ids(encodings)
-            flags = (self._flags[tokens] & SPECIAL) | _word_starts(encodings, len(tokens))
-        else:
-            encodings = self.backend.encode_batch_fast(flat, add_special_tokens=False)
-            tokens, lengths = _ids(encodings)
-            flags = self._flags[tokens]
-        if len(flat) > len(texts):
+        parts = [self._by_vocabulary(some) or self._by_word_ids(some) for some in batches(chain.from_iterable(pieces))]
+        tokens, flags, lengths = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        if len(lengths) > len(texts):
             lengths = np.add.reduceat(lengths, np.cumsum([0] + [len(some) for some in pieces[:-1]]))
         return self._with_separators(tokens, flags, lengths)
+
+    def _by_vocabulary(self, texts: list[str]) -> Encoded | None:
+        """Words as the ids tell them; None where they do not. (An added token in the text, or the unknown token spelt
+        out, is a word of its own; the same id can come from the model as a part of a word.)
+        """
+        if self._begins is None or (self._unknown and any(self._unknown in text for text in texts)):
+            return None
+        tokens, lengths = _ids(self.backend.encode_batch_fast(texts, add_special_tokens=False))
+        if self._is_added[tokens].any():
+            return None
+        flags = self._flags[tokens]
+        starts = np.cumsum(lengths) - lengths
+        flags[starts[lengths > 0]] |= WORD_START
+        return Encoded(tokens, flags, lengths)
+
+    def _by_word_ids(self, texts: list[str]) -> Encoded:
+        """Words as the encodings tell them, if they are wanted at all."""
+        if not self.has_word_starts:
+            tokens, lengths = _ids(self.backend.encode_batch_fast(texts, add_special_tokens=False))
+            return Encoded(tokens, self._flags[tokens], lengths)
+        encodings = self.backend.encode_batch(texts, add_special_tokens=False)
+        tokens, lengths = _ids(encodings)
+        return Encoded(tokens, self._flags[tokens] & SPECIAL | _word_starts(encodings, len(tokens)), lengths)
 
     def _with_separators(self, tokens: np.ndarray, flags: np.ndarray, lengths: np.ndarray) -> Encoded:
         before, after = len(self.prefix), len(self.suffix)
@@ -115,19 +123,19 @@ def separators(backend: Tokenizer) -> tuple[list[int], list[int]]:
     return whole[:start], whole[start + len(plain) :]
 
 
-def word_beginnings(backend: Tokenizer, added: list[str]) -> list[int] | None:
-    """The ids that begin a word wherever they stand, if that alone tells where words begin; None where it does not.
+def word_beginnings(backend: Tokenizer) -> list[int] | None:
+    """The model's ids that begin a word wherever they stand, if that alone tells where words begin; else None.
 
     BERT's pre-tokenizer sets every "#" apart, so that only a continuation can begin with WordPiece's "##". Metaspace
-    puts its mark before every word and splits there. (What stands first, or behind an added token, begins a word too.)
+    puts its mark before every word and splits there. (What stands first in a text begins a word too.)
     """
     spec = json.loads(backend.to_str())
     splitter: dict[str, Any] = spec["pre_tokenizer"] or {"type": None}
     model = spec["model"]
-    vocabulary = backend.get_vocab(with_added_tokens=True)
+    vocabulary = backend.get_vocab(with_added_tokens=False)
     if model["type"] == "WordPiece" and splitter["type"] == "BertPreTokenizer":
         mark = model["continuing_subword_prefix"]
-        return [i for token, i in vocabulary.items() if not token.startswith(mark) or token in added]
+        return [i for token, i in vocabulary.items() if not token.startswith(mark)]
     steps = splitter["pretokenizers"] if splitter["type"] == "Sequence" else [splitter]
     kinds, last = [step["type"] for step in steps], steps[-1]
     every_word_marked = kinds == ["Metaspace"] or (
@@ -136,7 +144,7 @@ def word_beginnings(backend: Tokenizer, added: list[str]) -> list[int] | None:
     if not every_word_marked or not last.get("split", True) or last["replacement"] != _WORD_MARK:
         return None
     if _WORD_MARK in vocabulary:
-        return [i for token, i in vocabulary.items() if token.startswith(_WORD_MARK) or token in added]
+        return [i for token, i in vocabulary.items() if token.startswith(_WORD_MARK)]
     return None
 
 
@@ -159,16 +167,20 @@ def _word_starts(encodings: list[Encoding], num_tokens: int) -> np.ndarray:
 
 
 def pieces_of(text: str) -> list[str]:
-    """A long text cut before white space, so that its pieces tokenise as the whole would; a short one as it is."""
-    pieces = []
-    while len(text) > _PIECE_CHARACTERS:
-        cut = _PIECE_CHARACTERS
-        while cut > 0 and not text[cut].isspace():
-            cut -= 1
-        cut = cut or _PIECE_CHARACTERS
-        pieces.append(text[:cut])
-        text = text[cut:]
-    return [*pieces, text]
+    """A long text cut where tokenizers part it too, so that its pieces tokenise as the whole would; a short one whole.
+
+    It is parted before a space that follows something else; where there is none for long, anywhere.
+    """
+    pieces, start = [], 0
+    while len(text) - start > _PIECE_CHARACTERS:
+        end = start + _PIECE_CHARACTERS
+        cut = text.rfind(" ", start + 1, end + 1)
+        while cut > 0 and text[cut - 1].isspace():
+            cut = text.rfind(" ", start + 1, cut)
+        cut = cut if cut > 0 else end
+        pieces.append(text[start:cut])
+        start = cut
+    return [*pieces, text[start:]]
 
 
 def batches(documents: Iterable[str]) -> Iterator[list[str]]:

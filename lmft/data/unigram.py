@@ -11,15 +11,15 @@ _STRETCH = 1 << 16  # tokens counted at a time
 _MOST_STRETCHES = 256  # of each side; more would not move the figure
 
 
-def unigram_perplexity(train: Documents, validation: Documents, vocab_size: int) -> float:
+def unigram_perplexity(train: Documents, validation: Documents, vocab_size: int) -> float | None:
     """Perplexity of the validation tokens under the training tokens' frequencies, each count raised by one.
 
-    Special tokens are left out, as they are never predicted.
+    Special tokens are left out, as they are never predicted; None where nothing else is there.
     """
     frequencies = _counts(train, vocab_size) + 1.0
     occurrences = _counts(validation, vocab_size)
     if not occurrences.sum():
-        return math.nan
+        return None
     nats = -(occurrences * np.log(frequencies / frequencies.sum())).sum() / occurrences.sum()
     return math.exp(nats)
 

@@ -48,6 +48,10 @@ class Objective(Protocol):
     families: ClassVar[tuple[str, ...]]  # families of models it can train
     needs_word_starts: ClassVar[bool]  # whether it reads the WORD_START flag
 
+    def for_validation(self) -> "Objective":
+        """The objective that validation measures; the same unless the user wants another."""
+        ...
+
     def __call__(self, rows: Rows, vocabulary: Vocabulary, noise: Noise) -> dict[str, np.ndarray]:
         """The arrays of a batch: the inputs of the model's body, `target_index` [K] and `targets` [K]."""
         ...

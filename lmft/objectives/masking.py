@@ -1,6 +1,7 @@
 """Hiding chosen tokens of a masked language model: the part that single tokens and whole words share."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 
@@ -16,18 +17,24 @@ class Masking:
     mlm_probability: float = 0.15
     mask_share: float = 0.8
     random_share: float = 0.1
+    validation_mlm_probability: float | None = None
 
     families = ("masked",)
 
     def __post_init__(self):
-        for name in ("mlm_probability", "mask_share", "random_share"):
+        for name in ("mlm_probability", "mask_share", "random_share", "validation_mlm_probability"):
             share = getattr(self, name)
-            if not 0 <= share <= 1:
+            if share is not None and not 0 <= share <= 1:
                 raise ValueError(f"objective.{name}={share} is no share between 0 and 1")
-        if self.mlm_probability == 0:
+        if 0 in (self.mlm_probability, self.validation_mlm_probability):
             raise ValueError("objective.mlm_probability=0 leaves nothing to predict")
         if self.mask_share + self.random_share > 1:
             raise ValueError("objective.mask_share and objective.random_share add up to more than 1")
+
+    def for_validation(self) -> Self:
+        """The same masking at `validation_mlm_probability`, if that is given."""
+        share = self.validation_mlm_probability
+        return self if share is None else replace(self, mlm_probability=share)
 
     def hide(self, rows: Rows, chosen: np.ndarray, vocabulary: Vocabulary, noise: Noise) -> dict[str, np.ndarray]:
         """The batch that has the chosen tokens ([B, T] bool) as its targets."""

@@ -29,7 +29,7 @@ def results(
     return {
         "status": "complete",
         "steps": trainer.global_step,
-        "epochs": trainer.current_epoch,
+        "epochs": trainer.fit_loop.epoch_loop.batch_progress.total.ready / trainer.num_training_batches,
         "before": _scores(before),
         "after": _scores(after),
         "best": _scores(best),

@@ -50,15 +50,15 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def score_table(metrics: Mapping[str, Any], unigram_perplexity: float | None = None) -> tuple[Row, list[Row]]:
-    """Heads and rows of the table of scores: before, after, best, the unigram model's if given, and the change.
+def score_table(metrics: Mapping[str, Any]) -> tuple[Row, list[Row]]:
+    """Heads and rows of the table of scores: before, after, best, the unigram model's if known, and the change.
 
     `metrics` is metrics.json's content; each of before, after and best may be None. A score that none of them has is
     left out. The change is from before to after, and empty where either is absent or not finite.
     """
     scores = {stage: metrics.get(stage) or {} for stage in ("before", "after", "best")}
-    if unigram_perplexity is not None:
-        scores["unigram"] = {"loss": math.log(unigram_perplexity), "perplexity": unigram_perplexity}
+    if unigram := _unigram(metrics):
+        scores["unigram"] = {"loss": math.log(unigram), "perplexity": unigram}
     rows = []
     for label, key, form, change in SCORES:
         values = [of_stage.get(key) for of_stage in scores.values()]
@@ -69,6 +69,11 @@ def score_table(metrics: Mapping[str, Any], unigram_perplexity: float | None = N
         cells = (_score(value, form) for value in values)
         rows.append((label, *cells, change(before, after) if known else ""))
     return ("", *scores, "change"), rows
+
+
+def _unigram(metrics: Mapping[str, Any]) -> float | None:
+    """Perplexity of guessing by the training tokens' frequencies: what can be had without reading the context."""
+    return metrics.get("data", {}).get("validation", {}).get("unigram_perplexity")
 
 
 def ledger_table(ledger: Mapping[str, Mapping[str, Any]]) -> tuple[Row, list[Row]]:
@@ -137,18 +142,12 @@ def print_ledger(ledger: Mapping[str, Mapping[str, Any]], console: Console | Non
     _print_table(console or Console(), "text", *ledger_table(ledger), notes=ledger_equations(ledger))
 
 
-def print_scores(
-    metrics: Mapping[str, Any], unigram_perplexity: float | None = None, console: Console | None = None
-) -> None:
-    """Prints the table at a run's end.
-
-    `unigram_perplexity` is exp of the nats per validation target of a model that always answers with the frequencies of
-    the training tokens: what can be had without reading the context.
-    """
+def print_scores(metrics: Mapping[str, Any], console: Console | None = None) -> None:
+    """Prints the table at a run's end."""
     notes = [training_line(metrics)]
-    if unigram_perplexity is not None:
+    if _unigram(metrics):
         notes.insert(0, "unigram: guessing by the training tokens' frequencies, context unread")
-    heads, rows = score_table(metrics, unigram_perplexity)
+    heads, rows = score_table(metrics)
     _print_table(console or Console(), "scores on the validation text", heads, rows, notes)
 
 

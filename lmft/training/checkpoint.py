@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,15 @@ class WholeFileIO(TorchCheckpointIO):
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.writing")
-        with temporary.open("wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        checksum_file(target).write_text(checksum(temporary))
-        temporary.replace(target)
+        try:
+            with temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            checksum_file(target).write_text(checksum(temporary))
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def checksum(path: Path) -> str:
@@ -49,21 +53,27 @@ class Checkpoints(Checkpoint):
 
     `last.ckpt` and `best.ckpt` are further names of the newest and of the one with the lowest validation loss.
 
-    every_n_steps: optimizer steps; keep_last: newest ones kept, 0 saves nothing, -1 keeps all.
+    every_n_steps: optimizer steps; keep_last: newest ones kept, 0 saves nothing, -1 keeps all; growing: files of the
+    run that others append to, which resuming cuts back to what they held at the checkpoint.
     """
 
-    def __init__(self, folder: Path, every_n_steps: int, keep_last: int):
-        self.folder, self.every_n_steps, self.keep_last = folder, every_n_steps, keep_last
+    def __init__(self, folder: Path, every_n_steps: int, keep_last: int, growing: Sequence[Path] = ()):
+        self.folder, self.every_n_steps, self.keep_last, self.growing = folder, every_n_steps, keep_last, growing
         self.best_loss = float("inf")
         self._saved_step: int | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """What resuming must know: the loss to beat."""
-        return {"best_loss": self.best_loss}
+        """What resuming must know: the loss to beat, and how long the growing files are."""
+        lengths = {path.name: path.stat().st_size for path in self.growing if path.exists()}
+        return {"best_loss": self.best_loss, "lengths": lengths}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores the loss to beat."""
+        """Restores both."""
         self.best_loss = state_dict["best_loss"]
+        for path in self.growing:
+            length = state_dict["lengths"].get(path.name, 0)
+            if path.exists() and path.stat().st_size > length:
+                os.truncate(path, length)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A resumed run's checkpoint needs no saving again."""
@@ -72,22 +82,31 @@ class Checkpoints(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Saves when the step says so; a step's earlier micro-batches do not count."""
-        if trainer.global_step % self.every_n_steps == 0:
+        """Saves when the step says so; a validation that follows is saved with it, as resuming would not make it up."""
+        follows = trainer.fit_loop.epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
+        if self._is_due(trainer) and not follows:
             self._save(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Saves the best so far; the pass before training sets no mark."""
-        loss = trainer.callback_metrics.get("val/loss")
-        if trainer.state.fn != "fit" or trainer.sanity_checking or loss is None or not loss < self.best_loss:
+        """Saves the best so far, and what is due; the pass before training sets no mark."""
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
-        self.best_loss = float(loss)
-        if (path := self._save(trainer)) is not None:
-            self._name(trainer, path, BEST)
+        loss = trainer.callback_metrics.get("val/loss")
+        is_best = loss is not None and bool(loss < self.best_loss)
+        self.best_loss = float(loss) if is_best else self.best_loss
+        if is_best and _amid_a_step(trainer) and self.keep_last != 0:
+            trainer.save_checkpoint(self.folder / BEST)  # under no other name: half a step's gradients are not in it
+        elif is_best or self._is_due(trainer):
+            path = self._save(trainer)
+            if is_best and path is not None:
+                self._name(trainer, path, BEST)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves each epoch's end."""
         self._save(trainer)
+
+    def _is_due(self, trainer: Trainer) -> bool:
+        return trainer.global_step % self.every_n_steps == 0 and not _amid_a_step(trainer)
 
     def _save(self, trainer: Trainer) -> Path | None:
         if self.keep_last == 0:
@@ -122,6 +141,11 @@ class Checkpoints(Checkpoint):
         for path in checkpoints_by_step(self.folder)[: -self.keep_last]:
             path.unlink()
             checksum_file(path).unlink(missing_ok=True)
+
+
+def _amid_a_step(trainer: Trainer) -> bool:
+    """Whether further micro-batches belong to the optimizer step."""
+    return trainer.fit_loop.epoch_loop._should_accumulate()
 
 
 def checkpoints_by_step(folder: Path) -> list[Path]:

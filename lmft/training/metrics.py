@@ -7,6 +7,7 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
 
 from lmft.reporting.progress import Live
 
@@ -42,22 +43,15 @@ class MetricsFile(Logger):
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """config.yaml holds them."""
 
+    @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Appends a row."""
-        is_new = not self.path.exists()
+        is_new = not self.path.exists() or not self.path.stat().st_size
         with self.path.open("a", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
             if is_new:
                 writer.writeheader()
             writer.writerow({name: _short(value) for name, value in {**metrics, "step": step}.items()})
-
-    def forget_after(self, step: int) -> None:
-        """Drops the rows behind the step that a run is resumed from; they will be written again."""
-        rows = [row for row in read_rows(self.path) if int(row["step"]) <= step]
-        with self.path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows)
 
 
 def _short(value: Any) -> Any:
@@ -85,6 +79,11 @@ class Metrics(Callback):
         self._interval = {"tokens": 0, "targets": 0}
         self._nats: Any = 0.0  # of the unfinished row; a tensor on the device
         self._clock = self._row_clock = self._paused = 0.0
+
+    @property
+    def last_validated_step(self) -> int | None:
+        """The optimizer step of the latest pass; None before the first."""
+        return self.validations[-1]["step"] if self.validations else None
 
     def state_dict(self) -> dict[str, Any]:
         """The passes so far, the totals and the unfinished row."""

@@ -96,7 +96,7 @@ def test_no_equation_without_its_terms():
 
 
 def test_scores_show_before_after_change_and_unigram():
-    text = printed(print_scores, {**METRICS, "train": TRAIN}, 512.3)
+    text = printed(print_scores, {**METRICS, "train": TRAIN, "data": {"validation": {"unigram_perplexity": 512.3}}})
     assert cells(text, "loss (nats)") == ["8.3100", "3.2000", "3.2000", f"{math.log(512.3):.4f}", "-5.1100"]
     assert cells(text, "perplexity") == ["4,064.20", "24.53", "24.53", "512.30", "-99.4%"]
     assert cells(text, "accuracy") == ["0.11%", "42.31%", "42.31%", "-", "+42.20", "points"]
@@ -123,7 +123,7 @@ def test_the_perplexity_of_a_diverged_model_stays_short():
 
 def test_a_failed_run_has_no_table():
     assert score_table({"status": "failed", "before": None})[1] == []
-    assert printed(print_scores, {"status": "failed", "steps": 12}, None).split("\n")[1].strip() == (
+    assert printed(print_scores, {"status": "failed", "steps": 12}).split("\n")[1].strip() == (
         "failed: 12 optimizer steps"
     )
     assert training_line({}) == "unknown"

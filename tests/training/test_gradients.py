@@ -1,0 +1,138 @@
+"""Losses are sums over targets, divided once: neither batch size nor accumulation shows in gradients or scores."""
+
+import math
+
+import pytest
+import torch
+
+from lmft.fit import build_data, build_trainer, evaluate
+from lmft.parts import assemble, build_module
+from lmft.training.checkpoint import Checkpoints
+from lmft.training.metrics import Metrics, MetricsFile, read_rows
+from tests.runs import tiny, write_text
+
+LINES = (
+    "data.examples=lines",
+    "data.max_train_examples=20",
+    "optimizer=sgd",
+    "optimizer.lr=0.0",
+    "optimizer.momentum=0.0",
+    "scheduler=constant_with_warmup",
+    "trainer.max_epochs=1",
+    "trainer.gradient_clip_val=null",
+)
+
+
+def gradients_of_steps(folder, config, callbacks=(), loggers=()):
+    """The gradients that each optimizer step of one epoch is given, by weight; and the module."""
+    parts = assemble(config)
+    torch.manual_seed(0)
+    module = build_module(config, parts, 1)
+    steps, make_optimizer = [], module.make_optimizer
+
+    def watched(groups):
+        optimizer = make_optimizer(groups)
+        names = {id(weight): name for name, weight in module.model.named_parameters()}
+        optimizer.register_step_post_hook(
+            lambda *_: steps.append(
+                {names[id(p)]: p.grad.clone() for group in optimizer.param_groups for p in group["params"]}
+            )
+        )
+        return optimizer
+
+    module.make_optimizer = watched
+    trainer = build_trainer(config, folder, [*callbacks, Checkpoints(folder, 1, 0)], list(loggers))
+    data = build_data(config, parts)
+    trainer.fit(module, data)
+    return steps, module, list(data.train_dataloader())
+
+
+@pytest.fixture(scope="module")
+def in_one_go(folder):
+    """Gradients, module and batches at eight lines a step: steps of 8, 8 and 4 lines."""
+    return gradients_of_steps(folder, tiny(folder, *LINES, "data.batch_size=8"))
+
+
+@pytest.mark.parametrize(("batch_size", "accumulate"), [(4, 2), (2, 4), (1, 8)])
+def test_micro_batches_give_the_gradient_of_the_whole(batch_size, accumulate, in_one_go, folder):
+    options = (f"data.batch_size={batch_size}", f"trainer.accumulate_grad_batches={accumulate}")
+    steps, _, batches = gradients_of_steps(folder, tiny(folder, *LINES, *options))
+    assert len({batch["num_targets"] for batch in batches}) > 1, "equal shares would hide a mean of means"
+    expected, _, _ = in_one_go
+    assert len(steps) == len(expected) == 3
+    for found, wanted in zip(steps, expected, strict=True):
+        assert max(gradient.abs().max() for gradient in wanted.values()) > 1e-3
+        for name, gradient in wanted.items():
+            torch.testing.assert_close(found[name], gradient, rtol=0, atol=1e-6, msg=name)
+
+
+def test_the_gradient_is_that_of_the_models_own_mean_loss(in_one_go):
+    steps, module, batches = in_one_go
+    for found, batch in zip(steps, batches, strict=True):
+        labels = torch.full_like(batch["input_ids"], -100)
+        real = batch["targets"] != -100
+        labels.view(-1)[batch["target_index"][real]] = batch["targets"][real]
+        module.model.zero_grad()
+        inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+        module.model(**inputs, labels=labels).loss.backward()
+        for name, weight in module.model.named_parameters():
+            torch.testing.assert_close(found[name], weight.grad, rtol=0, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_without_a_target_loss_and_gradient_are_zero(accumulate, folder, tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    unknown = "漢 字"  # only [UNK], which nobody is asked to predict
+    (tmp_path / "text.txt").write_text("\n".join([unknown] * 4))
+    write_text(tmp_path / "validation.txt", 5)
+    given = (
+        f"data.train={tmp_path}/text.txt",
+        f"data.validation={tmp_path}/validation.txt",
+        "data.validation_fraction=null",
+        "data.batch_size=1",
+        "model.tokenizer.train=false",
+        f"model.tokenizer.name_or_path={tmp_path}/tokenizer",
+        f"trainer.accumulate_grad_batches={accumulate}",
+    )
+    from lmft.reporting.progress import Live
+
+    csv = MetricsFile(tmp_path / "metrics.csv")
+    config = tiny(folder, *LINES, *given)
+    steps, _, batches = gradients_of_steps(tmp_path, config, [Metrics(Live(), 1)], [csv])
+    assert [batch["num_targets"] for batch in batches] == [0] * 4
+    assert len(steps) == 4 // accumulate
+    assert all((gradient == 0).all() for step in steps for gradient in step.values())
+    assert [row["train/loss"] for row in read_rows(csv.path) if row["train/loss"]] == ["0"] * len(steps)
+
+
+def test_scores_are_the_same_at_every_batch_size(folder):
+    scores = [
+        evaluate(tiny(folder, "data.examples=lines", f"data.batch_size={size}"))["after"] for size in (1, 8, 64)
+    ]
+    assert scores[0]["targets"] > 20
+    for other in scores[1:]:
+        assert other["loss"] == pytest.approx(scores[0]["loss"], rel=1e-6)
+        assert other["perplexity"] == pytest.approx(scores[0]["perplexity"], rel=1e-6)
+        assert (other["targets"], other["accuracy"]) == (scores[0]["targets"], scores[0]["accuracy"])
+
+
+def test_perplexity_is_exp_of_all_nats_over_all_targets(folder):
+    config = tiny(folder, "data.examples=lines", "data.batch_size=3")
+    parts = assemble(config)
+    torch.manual_seed(config["seed"])
+    module, data = build_module(config, parts, 1), build_data(config, parts)
+    trainer = build_trainer(config, folder, [Checkpoints(folder, 1, 0)], [])
+    trainer.validate(module, data, verbose=False)
+    nats, targets, correct = 0.0, 0, 0
+    for batch in data.val_dataloader():
+        real = batch["targets"] != -100
+        inputs = {name: batch[name] for name in ("input_ids", "attention_mask") if name in batch}
+        with torch.no_grad():
+            logits = module.eval().model(**inputs).logits.flatten(0, 1)[batch["target_index"][real]]
+        log_probabilities = logits.double().log_softmax(-1)
+        nats -= float(log_probabilities.gather(1, batch["targets"][real][:, None]).sum())
+        correct += int((logits.argmax(-1) == batch["targets"][real]).sum())
+        targets += int(real.sum())
+    assert module.validation_scores["loss"] == pytest.approx(nats / targets, rel=1e-6)
+    assert module.validation_scores["perplexity"] == pytest.approx(math.exp(nats / targets), rel=1e-6)
+    assert module.validation_scores["accuracy"] == correct / targets

@@ -1,0 +1,95 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+from transformers import get_scheduler
+
+from lmft.config import compose, config_dir
+from lmft.training.optimizer import ScheduleConfig, parameter_groups
+from tests.conftest import TINY, tiny_model
+
+SCHEDULERS = sorted(path.stem for path in (config_dir() / "scheduler").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("architecture", TINY)
+def test_biases_and_norms_do_not_decay(architecture, tokenizer):
+    model = tiny_model(architecture, tokenizer)
+    decaying, others = parameter_groups(model)
+    assert "weight_decay" not in decaying and others["weight_decay"] == 0.0
+    names = {id(weight): name for name, weight in model.named_parameters()}
+    decay = {names[id(weight)] for weight in decaying["params"]}
+    no_decay = {names[id(weight)] for weight in others["params"]}
+    assert decay | no_decay == set(names.values()) and not decay & no_decay
+    norms = {
+        f"{name}.{weight}"
+        for name, part in model.named_modules()
+        if "norm" in type(part).__name__.lower()
+        for weight, _ in part.named_parameters(recurse=False)
+    }
+    assert norms and norms <= no_decay
+    assert {name for name in names.values() if name.endswith("bias")} <= no_decay
+    matrices = (nn.Linear, nn.Embedding)
+    assert {names[id(p.weight)] for p in model.modules() if isinstance(p, matrices)} <= decay
+
+
+def test_frozen_weights_are_left_out_and_no_group_is_empty():
+    layer = nn.Linear(3, 2)
+    layer.weight.requires_grad = False
+    (group,) = parameter_groups(layer)
+    assert group["params"] == [layer.bias] and group["weight_decay"] == 0.0
+
+
+def test_decay_reaches_only_the_matrices(tokenizer):
+    layer = nn.Linear(3, 2)
+    torch.nn.init.ones_(layer.bias)
+    before = layer.weight.detach().clone()
+    optimizer = torch.optim.AdamW(parameter_groups(layer), lr=0.1, weight_decay=0.5)
+    for weight in layer.parameters():
+        weight.grad = torch.zeros_like(weight)
+    optimizer.step()
+    torch.testing.assert_close(layer.weight, before * (1 - 0.1 * 0.5))
+    assert (layer.bias == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("warmup", "steps", "expected"), [(0, 100, 0), (0.06, 100, 6), (0.06, 1000, 60), (1, 100, 1), (250, 100, 250)]
+)
+def test_counts_below_one_are_shares(warmup, steps, expected):
+    assert ScheduleConfig(warmup=warmup).num_warmup_steps(steps) == expected
+    own = ScheduleConfig(options={"num_decay_steps": warmup, "num_cycles": 0.5}).specific(steps)
+    assert own == {"num_decay_steps": expected, "num_cycles": 0.5}
+
+
+@pytest.mark.parametrize("num_steps", [1, 7, 100])
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_every_schedule_gives_a_learning_rate_at_every_step(name, num_steps):
+    config = ScheduleConfig(**compose([f"scheduler={name}"])["scheduler"])
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=2.0)
+    schedule = get_scheduler(
+        config.name,
+        optimizer,
+        num_warmup_steps=config.num_warmup_steps(num_steps),
+        num_training_steps=num_steps,
+        scheduler_specific_kwargs=config.specific(num_steps),
+    )
+    rates = []
+    for _ in range(num_steps):
+        rates.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    assert all(math.isfinite(rate) and 0 <= rate <= 2.0 for rate in rates)
+    assert max(rates) > 0.5
+
+
+def test_warmup_rises_to_the_full_rate():
+    config = ScheduleConfig(**compose(["scheduler=linear", "scheduler.warmup=0.1"])["scheduler"])
+    assert config.num_warmup_steps(100) == 10
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = get_scheduler("linear", optimizer, num_warmup_steps=10, num_training_steps=100)
+    rates = []
+    for _ in range(101):
+        rates.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    assert rates[0] == 0 and rates[10] == 1.0 and rates[100] == 0 and rates[55] == pytest.approx(0.5)
