@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from lmft.errors import UserError, did_you_mean
@@ -23,7 +23,10 @@ def train_vocabulary(texts: Iterable[str], algorithm: str, vocab_size: int, lowe
             fix=f"one of {', '.join(builders)}",
         )
     special = BERT_TOKENS if algorithm == "wordpiece" else ROBERTA_TOKENS
-    backend, trainer = builders[algorithm](vocab_size, lowercase, list(special.values()))
+    # Where the space before a word belongs to the word, the mask takes it along; left behind, it would be a token.
+    mask = AddedToken(special["mask"], lstrip=special is ROBERTA_TOKENS, special=True)
+    tokens = [mask if name == "mask" else AddedToken(token, special=True) for name, token in special.items()]
+    backend, trainer = builders[algorithm](vocab_size, lowercase, tokens)
     backend.train_from_iterator(texts, trainer)
     cls, sep = special["cls"], special["sep"]
     backend.post_processor = processors.TemplateProcessing(
@@ -39,7 +42,7 @@ def train_vocabulary(texts: Iterable[str], algorithm: str, vocab_size: int, lowe
     )
 
 
-def _wordpiece(vocab_size: int, lowercase: bool, special: list[str]) -> tuple[Tokenizer, trainers.Trainer]:
+def _wordpiece(vocab_size: int, lowercase: bool, special: list[AddedToken]) -> tuple[Tokenizer, trainers.Trainer]:
     backend = Tokenizer(models.WordPiece(unk_token=BERT_TOKENS["unk"]))
     backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -48,7 +51,7 @@ def _wordpiece(vocab_size: int, lowercase: bool, special: list[str]) -> tuple[To
     return backend, trainer
 
 
-def _byte_level_bpe(vocab_size: int, lowercase: bool, special: list[str]) -> tuple[Tokenizer, trainers.Trainer]:
+def _byte_level_bpe(vocab_size: int, lowercase: bool, special: list[AddedToken]) -> tuple[Tokenizer, trainers.Trainer]:
     backend = Tokenizer(models.BPE())
     if lowercase:
         backend.normalizer = normalizers.Lowercase()
@@ -63,7 +66,7 @@ def _byte_level_bpe(vocab_size: int, lowercase: bool, special: list[str]) -> tup
     return backend, trainer
 
 
-def _unigram(vocab_size: int, lowercase: bool, special: list[str]) -> tuple[Tokenizer, trainers.Trainer]:
+def _unigram(vocab_size: int, lowercase: bool, special: list[AddedToken]) -> tuple[Tokenizer, trainers.Trainer]:
     backend = Tokenizer(models.Unigram())
     steps = [normalizers.Nmt(), normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")]
     backend.normalizer = normalizers.Sequence([*steps, normalizers.Lowercase()] if lowercase else steps)

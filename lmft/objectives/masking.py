@@ -54,12 +54,15 @@ class Masking:
 
 
 def choose(bits: np.ndarray, candidates: np.ndarray, share: float) -> np.ndarray:
-    """Each candidate with probability `share`; where a row has none, the one that came closest. [B, T] bool."""
+    """Each candidate with probability `share`; where a row has none, the one that came closest. [B, T] bool.
+
+    Candidates of a row that are given the same bits share their fate.
+    """
     chosen = (bits < threshold(share)) & candidates
     empty = np.flatnonzero(~chosen.any(axis=1))
     if len(empty):
-        nearest = np.where(candidates[empty], bits[empty], np.iinfo(np.uint64).max).argmin(axis=1)
-        chosen[empty, nearest] = candidates[empty, nearest]  # a row without candidates stays without targets
+        nearest = np.where(candidates[empty], bits[empty], np.iinfo(np.uint64).max).min(axis=1, keepdims=True)
+        chosen[empty] = (bits[empty] == nearest) & candidates[empty]  # a row without candidates stays without targets
     return chosen
 
 

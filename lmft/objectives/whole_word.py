@@ -23,9 +23,8 @@ class MaskedWords(Masking):
     def __call__(self, rows: Rows, vocabulary: Vocabulary, noise: Noise) -> dict[str, np.ndarray]:
         """input_ids [B, T] with targets hidden, target_index [K], targets [K]."""
         positions = np.arange(rows.tokens.shape[1])
-        candidates = may_be_hidden(rows)
         begins = (rows.flags & WORD_START) != 0
         begins[:, 0] = True
         word = np.maximum.accumulate(np.where(begins, positions, 0), axis=1)  # [B, T] where the token's word begins
-        chosen = choose(noise.bits("select", positions), candidates & begins, self.mlm_probability)
-        return self.hide(rows, np.take_along_axis(chosen, word, axis=1) & candidates, vocabulary, noise)
+        bits = np.take_along_axis(noise.bits("select", positions), word, axis=1)
+        return self.hide(rows, choose(bits, may_be_hidden(rows), self.mlm_probability), vocabulary, noise)

@@ -91,9 +91,9 @@ class Checkpoints(Checkpoint):
         """Saves the best so far, and what is due; the pass before training sets no mark."""
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
-        loss = trainer.callback_metrics.get("val/loss")
-        is_best = loss is not None and bool(loss < self.best_loss)
-        self.best_loss = float(loss) if is_best else self.best_loss
+        loss = float(trainer.callback_metrics.get("val/loss", float("inf")))
+        is_best = loss < self.best_loss
+        self.best_loss = loss if is_best else self.best_loss
         if is_best and _amid_a_step(trainer) and self.keep_last != 0:
             trainer.save_checkpoint(self.folder / BEST)  # under no other name: half a step's gradients are not in it
         elif is_best or self._is_due(trainer):

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
@@ -76,8 +77,8 @@ class Metrics(Callback):
         self.live, self.every_n_steps = live, every_n_steps
         self.validations: list[dict[str, Any]] = []  # {"step", "epoch", loss, perplexity, accuracy, …} of each pass
         self.totals = {"tokens": 0, "targets": 0, "padding": 0, "seconds": 0.0}
-        self._interval = {"tokens": 0, "targets": 0}
-        self._nats: Any = 0.0  # of the unfinished row; a tensor on the device
+        self._counts = {"tokens": 0, "targets": 0, "padding": 0}  # this rank's, since the last row
+        self._nats: Any = 0.0  # likewise; a tensor on the device
         self._clock = self._row_clock = self._paused = 0.0
 
     @property
@@ -87,17 +88,28 @@ class Metrics(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The passes so far, the totals and the unfinished row."""
-        return {
-            "validations": self.validations,
-            "totals": self.totals,
-            "interval": self._interval,
-            "nats": float(self._nats),
-        }
+        nats, counts = self._over_ranks()
+        return {"validations": self.validations, "totals": self.totals, "counts": counts, "nats": nats}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores them."""
+        """Restores them; the unfinished row of all ranks goes on with the first."""
         self.validations, self.totals = state_dict["validations"], state_dict["totals"]
-        self._interval, self._nats = state_dict["interval"], state_dict["nats"]
+        if self._trainer.is_global_zero:
+            self._counts, self._nats = state_dict["counts"], state_dict["nats"]
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Remembers whose ranks there are."""
+        self._trainer = trainer
+
+    def _over_ranks(self) -> tuple[float, dict[str, int]]:
+        """Nats and counts since the last row, of all ranks together; the one wait for the device."""
+        nats = float(self._nats)
+        if self._trainer.world_size == 1:
+            return nats, self._counts
+        device = self._trainer.strategy.root_device
+        mine = torch.tensor([nats, *self._counts.values()], dtype=torch.float64, device=device)
+        nats, *counts = self._trainer.strategy.reduce(mine, reduce_op="sum").tolist()
+        return nats, {name: int(count) for name, count in zip(self._counts, counts, strict=True)}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clocks."""
@@ -108,29 +120,34 @@ class Metrics(Callback):
     ) -> None:
         """Counts the batch; writes a row when one is due and the step is whole."""
         self._nats = self._nats + outputs["nats"]
-        for counts in (self.totals, self._interval):
-            counts["tokens"] += batch["num_tokens"]
-            counts["targets"] += batch["num_targets"]
-        self.totals["padding"] += batch["input_ids"].numel() - batch["num_tokens"]
+        self._counts["tokens"] += batch["num_tokens"]
+        self._counts["targets"] += batch["num_targets"]
+        self._counts["padding"] += batch["input_ids"].numel() - batch["num_tokens"]
         step_is_whole = not trainer.fit_loop._should_accumulate()
         if step_is_whole and trainer.global_step % self.every_n_steps == 0:
             self._write_row(trainer)
 
     def _write_row(self, trainer: Trainer) -> None:
+        nats, counts = self._end_row()
         now = time.perf_counter()
-        loss = float(self._nats) / max(1, self._interval["targets"])  # the one wait for the device
-        self.live.loss = loss
-        self.live.tokens_per_second = self._interval["tokens"] / (now - self._row_clock)
+        self.live.loss = nats / max(1, counts["targets"])
+        self.live.tokens_per_second = counts["tokens"] / (now - self._row_clock)
         row = {
             "epoch": trainer.current_epoch,
-            "train/loss": loss,
+            "train/loss": self.live.loss,
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
             "tokens_per_second": self.live.tokens_per_second,
         }
         for logger in trainer.loggers:
             logger.log_metrics(row, step=trainer.global_step)
-        self._nats, self._interval = 0.0, {"tokens": 0, "targets": 0}
         self._row_clock = now
+
+    def _end_row(self) -> tuple[float, dict[str, int]]:
+        nats, counts = self._over_ranks()
+        for name, count in counts.items():
+            self.totals[name] += count
+        self._nats, self._counts = 0.0, dict.fromkeys(counts, 0)
+        return nats, counts
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Validation is no training time."""
@@ -149,7 +166,8 @@ class Metrics(Callback):
         self._clock = now
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stops the clock."""
+        """Adds what came behind the last row, and stops the clock."""
+        self._end_row()
         self._pause()
 
     def _pause(self) -> None:

