@@ -23,7 +23,7 @@ from lmft.reporting import summary
 from lmft.reporting.model_card import write_model_card
 from lmft.reporting.progress import Live, Progress
 from lmft.reporting.report import write_report
-from lmft.reporting.results import results
+from lmft.reporting.results import SCORES, environment, results
 from lmft.run import Run
 from lmft.training.checkpoint import Checkpoints, WholeFileIO
 from lmft.training.metrics import Metrics, MetricsFile, read_rows
@@ -96,7 +96,7 @@ def _train(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any]:
     samples = [json.loads(line) for line in run.paths.samples.read_text(encoding="utf-8").splitlines()]
     rows = read_rows(run.paths.metrics_csv)
     write_report(run.paths.report, run.name, settings, result, rows, samples)
-    summary.print_probes(probes.prompts, probes.first, probes.latest)
+    summary.print_probes(probes.prompts, {"before": probes.first, "after": probes.latest})
     summary.print_scores(result)
     log.info("the model is in %s, the report in %s", run.paths.model, run.paths.report)
     return result
@@ -165,9 +165,13 @@ def evaluate(config: dict[str, Any]) -> dict[str, Any]:
     trainer = build_trainer(config, None, [metrics, Progress(live)], [])
     torch.manual_seed(config["seed"])
     trainer.validate(build_module(config, parts, 0), build_data(config, parts), verbose=False)
-    result = results(trainer, metrics.validations, metrics.totals, parts.corpus.ledger)
-    summary.print_scores(result)
-    return result
+    scores = metrics.validations[-1]
+    summary.print_validation(scores)
+    return {
+        "validation": {name: scores[name] for name in SCORES},
+        "data": parts.corpus.ledger,
+        "environment": environment(trainer),
+    }
 
 
 def predict(config: dict[str, Any], prompts: list[str]) -> list[dict[str, Any]]:
@@ -175,7 +179,7 @@ def predict(config: dict[str, Any], prompts: list[str]) -> list[dict[str, Any]]:
     silence_libraries()
     module = load_module(ModelConfig(**config["model"]))
     answers = [module.probe(prompt) for prompt in prompts]
-    summary.print_probes(prompts, [], answers)
+    summary.print_probes(prompts, {"likeliest": answers})
     return answers
 
 

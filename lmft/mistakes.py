@@ -35,7 +35,10 @@ def option_mistakes_are_user_errors() -> Iterator[None]:
         yield
     except InstantiationException as error:
         found = re.search(r"call to target '([\w.]+)'", str(error))
-        argument = re.search(r"unexpected keyword argument '(\w+)'", str(error.__cause__))
+        cause = error.__cause__
+        argument = re.search(r"unexpected keyword argument '(\w+)'", str(cause))
+        if found and cause and (isinstance(cause, ValueError) or type(cause).__name__ == "MisconfigurationException"):
+            raise UserError(_first_line(cause), where=found[1]) from error
         if not found or not argument:
             raise
         known = inspect.signature(get_method(found[1])).parameters

@@ -1,6 +1,8 @@
 """Tokenizers and models: from the hub, from a folder, or from scratch."""
 
+import inspect
 import logging
+import re
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -10,6 +12,8 @@ from typing import Any, Literal
 import torch
 import transformers
 from filelock import FileLock
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForMaskedLM,
@@ -49,6 +53,7 @@ class ModelConfig:
     revision: str | None = None
     trust_remote_code: bool = False
     from_scratch: bool = False
+    shape: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     attn_implementation: str = "auto"
     compile: bool = False
@@ -81,24 +86,43 @@ class ModelConfig:
 
 def load_config(config: ModelConfig) -> PreTrainedConfig:
     """The Hugging Face config with `model.config`'s overrides, checked before any weight is read. Raises UserError."""
-    if config.from_scratch:
-        try:
-            hf_config = AutoConfig.for_model(str(config.architecture))
-        except ValueError:
-            known = did_you_mean(str(config.architecture), transformers.CONFIG_MAPPING)
-            raise UserError(f"model.architecture={config.architecture} is no model_type{known}") from None
-    else:
-        folder = _located(str(config.name_or_path), "model", config.revision)
-        hf_config = _read(AutoConfig, folder, "config.json", config.hub_options)
+    hf_config = _new_config(config) if config.from_scratch else _stored_config(config)
     _check_family(config, hf_config.model_type)
-    known = hf_config.to_dict() | hf_config.attribute_map
-    for name, value in config.config.items():
+    known = _options_of(hf_config)
+    for name in config.config:
         if name not in known:
             raise UserError(
                 f"model.config.{name}: a {hf_config.model_type} config has no such value{did_you_mean(name, known)}"
             )
-        setattr(hf_config, name, value)
+    try:
+        if config.from_scratch:  # by the constructor, which derives some values from others
+            return AutoConfig.for_model(hf_config.model_type, **{**config.shape, **config.config})
+        for name, value in config.config.items():
+            setattr(hf_config, name, value)
+    except StrictDataclassError as error:
+        raise UserError(" ".join(str(error).split()), where="model.config") from error
     return hf_config
+
+
+def _new_config(config: ModelConfig) -> PreTrainedConfig:
+    try:
+        return AutoConfig.for_model(str(config.architecture))
+    except ValueError:
+        known = did_you_mean(str(config.architecture), transformers.CONFIG_MAPPING)
+        raise UserError(f"model.architecture={config.architecture} is no model_type{known}") from None
+
+
+def _stored_config(config: ModelConfig) -> PreTrainedConfig:
+    folder = _located(str(config.name_or_path), "model", config.revision)
+    return _read(AutoConfig, folder, "config.json", config.hub_options)
+
+
+def _options_of(hf_config: PreTrainedConfig) -> set[str]:
+    """What such a config takes: its values, their other names, and what the model's code reads without declaring it."""
+    folder = Path(inspect.getfile(type(hf_config))).parent
+    code = "".join(file.read_text("utf-8") for file in folder.glob(f"*_{folder.name}.py"))
+    undeclared = re.findall(r'(?:getattr\((?:self\.)?config, |kwargs\.(?:get|pop)\()"(\w+)"', code)
+    return {*hf_config.to_dict(), *hf_config.attribute_map, *undeclared}
 
 
 def _check_family(config: ModelConfig, model_type: str) -> None:
@@ -162,7 +186,10 @@ def load_model(config: ModelConfig, hf_config: PreTrainedConfig, tokenizer: PreT
         attention = {"attn_implementation": "eager"}  # at 128 tokens it beats scaled_dot_product_attention on CPUs
     if config.from_scratch:
         fit_to_tokenizer(hf_config, tokenizer)
-        return auto_class.from_config(hf_config, dtype=torch.float32, **attention)
+        try:
+            return auto_class.from_config(hf_config, dtype=torch.float32, **attention)
+        except (ValueError, KeyError) as error:
+            raise UserError(f"{config.name} cannot be built: {error}", where="model.config") from error
     if len(tokenizer) > hf_config.vocab_size:
         raise UserError(
             f"the tokenizer has {len(tokenizer)} tokens, the model's embedding only {hf_config.vocab_size}",
@@ -213,6 +240,6 @@ def _read(auto_class: Any, name_or_path: str, what: str, options: dict[str, Any]
     """`from_pretrained`, with its own explanation in one line where the folder does not hold what it should."""
     try:
         return auto_class.from_pretrained(name_or_path, **options)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"cannot read the {what} of {name_or_path}", where=reason) from error

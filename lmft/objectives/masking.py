@@ -26,8 +26,8 @@ class Masking:
             share = getattr(self, name)
             if share is not None and not 0 <= share <= 1:
                 raise ValueError(f"objective.{name}={share} is no share between 0 and 1")
-        if 0 in (self.mlm_probability, self.validation_mlm_probability):
-            raise ValueError("objective.mlm_probability=0 leaves nothing to predict")
+            if share == 0 and name.endswith("mlm_probability"):
+                raise ValueError(f"objective.{name}=0 leaves nothing to predict")
         if self.mask_share + self.random_share > 1:
             raise ValueError("objective.mask_share and objective.random_share add up to more than 1")
 

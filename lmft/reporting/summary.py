@@ -151,20 +151,23 @@ def print_scores(metrics: Mapping[str, Any], console: Console | None = None) -> 
     _print_table(console or Console(), "scores on the validation text", heads, rows, notes)
 
 
-def print_probes(
-    prompts: Sequence[str],
-    before: Sequence[Mapping[str, Any]],
-    after: Sequence[Mapping[str, Any]],
-    console: Console | None = None,
-) -> None:
-    """Prints each prompt's fills before and after training, side by side.
+def print_validation(scores: Mapping[str, Any], console: Console | None = None) -> None:
+    """Prints the scores of one pass."""
+    rows = [(label, _score(scores[key], form)) for label, key, form, _ in SCORES if scores.get(key) is not None]
+    _print_table(console or Console(), "scores on the validation text", ("", "value"), rows, [])
 
-    `before` and `after` are in the order of `prompts`, or empty; an answer is `{"prompt", "fills"}` where `fills`
-    holds, for each mask, the best tokens as `{"token", "probability"}`.
+
+def print_probes(
+    prompts: Sequence[str], answers: Mapping[str, Sequence[Mapping[str, Any]]], console: Console | None = None
+) -> None:
+    """Prints each prompt's fills, those of each stage ("before", "after") side by side.
+
+    A stage's answers are in the order of `prompts`, or none; an answer is `{"prompt", "fills"}` where `fills` holds,
+    for each mask, the best tokens as `{"token", "probability"}`.
     """
     console = console or Console()
     for index, prompt in enumerate(prompts):
-        stages = {name: answers[index]["fills"] for name, answers in (("before", before), ("after", after)) if answers}
+        stages = {name: of_stage[index]["fills"] for name, of_stage in answers.items() if of_stage}
         console.print(Text(prompt, style="bold"))
         num_masks = max((len(fills) for fills in stages.values()), default=0)
         for mask in range(num_masks):

@@ -83,8 +83,9 @@ class Checkpoints(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Saves when the step says so; a validation that follows is saved with it, as resuming would not make it up."""
-        follows = trainer.fit_loop.epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
-        if self._is_due(trainer) and not follows:
+        fetcher = trainer.fit_loop._data_fetcher
+        assert fetcher is not None
+        if self._is_due(trainer) and not trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher):
             self._save(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -6,6 +6,9 @@ from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
+from transformers import SchedulerType
+
+from lmft.errors import UserError, did_you_mean
 
 
 def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
@@ -27,6 +30,12 @@ class ScheduleConfig:
     name: str = "linear"
     warmup: float = 0.0
     options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        names = [kind.value for kind in SchedulerType]
+        if self.name not in names:
+            hint = did_you_mean(self.name, names)
+            raise UserError(f"scheduler.name={self.name} is unknown{hint}", fix=f"one of: {', '.join(names)}")
 
     def num_warmup_steps(self, num_training_steps: int) -> int:
         """Optimizer steps of warm-up."""

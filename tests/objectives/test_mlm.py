@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import DataCollatorForLanguageModeling
 
-from lmft.objectives.base import SPECIAL, Rows
+from lmft.objectives.base import SPECIAL, WORD_START, Rows
 from lmft.objectives.mlm import MaskedTokens
+from lmft.objectives.whole_word import MaskedWords
 from tests.conftest import TEXTS
 from tests.objectives.rows import MASK, VOCABULARY, alone, drawn_rows, near, outcome, sample_of
 
@@ -132,6 +133,8 @@ def test_in_line_with_the_collator_of_transformers(any_tokenizer):
         ({"mlm_probability": 15}, "mlm_probability"), ({"mlm_probability": float("nan")}, "mlm_probability"),
         ({"mask_share": 1.1}, "mask_share"), ({"random_share": -0.1}, "random_share"),
         ({"mask_share": 0.8, "random_share": 0.3}, "more than 1"),
+        ({"validation_mlm_probability": 0}, "validation_mlm_probability"),
+        ({"validation_mlm_probability": 2}, "validation_mlm_probability"),
     ],
 )  # fmt: skip
 def test_shares_that_are_none(wrong, named):
@@ -143,3 +146,14 @@ def test_shares_that_are_none(wrong, named):
 @pytest.mark.parametrize("hundredths", range(101))
 def test_shares_that_make_a_whole(hundredths):
     MaskedTokens(mask_share=hundredths / 100, random_share=(100 - hundredths) / 100)
+
+
+@pytest.mark.parametrize("objective", [MaskedTokens, MaskedWords])
+def test_validation_may_be_measured_at_a_share_of_its_own(objective):
+    rows = plain_rows(100, 64)
+    rows.flags[:] = WORD_START
+    plain = objective(0.4, 0.7, 0.2)
+    assert plain.for_validation() == plain
+    measured = objective(0.4, 0.7, 0.2, 0.15).for_validation()
+    assert (measured.mlm_probability, measured.mask_share, measured.random_share) == (0.15, 0.7, 0.2)
+    np.testing.assert_array_equal(outcome(measured, rows).labels, outcome(objective(0.15, 0.7, 0.2), rows).labels)

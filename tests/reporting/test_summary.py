@@ -138,7 +138,7 @@ def test_probes_side_by_side():
     prompts = ["This is a great [MASK].", "[red]A[/red] [MASK] [MASK]."]
     before = [{"prompt": "", "fills": [fills("deal", "idea")]}, {"prompt": "", "fills": [fills("x"), fills(" ")]}]
     after = [{"prompt": "", "fills": [fills(" film", "##ness")]}, {"prompt": "", "fills": [fills("y"), fills("[b]")]}]
-    text = printed(print_probes, prompts, before, after)
+    text = printed(print_probes, prompts, {"before": before, "after": after})
     assert all(prompt in text for prompt in prompts)
     assert cells(text, "deal") == ["50.0%", "film", "50.0%"]
     assert cells(text, "idea") == ["25.0%", "##ness", "25.0%"]
@@ -147,5 +147,7 @@ def test_probes_side_by_side():
 
 
 def test_probes_without_a_before():
-    text = printed(print_probes, ["A [MASK]."], [], [{"prompt": "A [MASK].", "fills": [fills("film")]}])
+    text = printed(
+        print_probes, ["A [MASK]."], {"before": [], "after": [{"prompt": "A [MASK].", "fills": [fills("film")]}]}
+    )
     assert "before" not in text and cells(text, "film") == ["50.0%"]

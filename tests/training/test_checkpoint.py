@@ -1,5 +1,5 @@
-import torch
 import pytest
+import torch
 from lightning import Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel
 
@@ -48,7 +48,7 @@ def step_of(path):
 
 
 def all_whole(folder):
-    """The checkpoints in a folder; each loads and has the content that its checksum tells, and nothing else is there."""
+    """The checkpoints in a folder, which holds nothing else; each loads and has the content that its checksum tells."""
     paths = sorted(folder.glob("*.ckpt"))
     for path in paths:
         assert checksum_file(path).read_text() == checksum(path), path

@@ -1,0 +1,325 @@
+"""From files to examples: tokenised once, split by content, every token accounted for, mistakes said in a line."""
+
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lmft.data import corpus as module
+from lmft.data.corpus import Corpus, DataConfig, count_examples, load_corpus, text_key, training_texts
+from lmft.data.examples import Blocks, Lines, Sample, is_held_out
+from lmft.data.store import content_hash
+from lmft.data.unigram import unigram_perplexity
+from lmft.errors import UserError
+from lmft.models.vocabulary import train_vocabulary
+from tests.conftest import TEXTS
+
+LINES = [f"{text} {i}" for i in range(8) for text in TEXTS]
+SHOWN = []
+
+
+@pytest.fixture(autouse=True)
+def in_tmp_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    SHOWN.clear()
+
+
+@contextmanager
+def counting(description, total, unit):
+    """A progress display that writes down what it is told."""
+    SHOWN.append([description, total, unit, 0])
+
+    def advance(more):
+        SHOWN[-1][3] += more
+
+    yield advance
+
+
+def write(name: str, lines: list[str] = LINES) -> str:
+    Path(name).write_text("".join(f"{line}\n" for line in lines))
+    return name
+
+
+def config(**values) -> DataConfig:
+    given = {"train": "train.txt", "validation_fraction": 0.2, "block_size": 32, "cache_dir": "cache", **values}
+    return DataConfig(**given)
+
+
+def load(tokenizer, word_starts=False, seed=1, splits=("train", "validation"), **values) -> Corpus:
+    return load_corpus(config(**values), tokenizer, word_starts, seed, counting, splits)
+
+
+@pytest.fixture
+def never_again(monkeypatch):
+    """A function after whose call nothing can be tokenised any more."""
+
+    def fail(*arguments):
+        raise AssertionError("tokenised again")
+
+    return lambda: monkeypatch.setattr(module, "tokenize", fail)
+
+
+def assert_accounts(corpus: Corpus) -> None:
+    for split, account in corpus.ledger.items():
+        documents, examples = corpus.documents[split], corpus.examples[split]
+        assert (
+            account["tokens"] + account["tokens_repeated"] == account["tokens_in_examples"] + account["tokens_dropped"]
+        )
+        assert account["documents"] == len(documents)
+        assert account["examples"] == len(examples)
+        assert account["tokens"] == documents.num_tokens
+        lengths = examples.rows(np.arange(len(examples))).lengths
+        assert account["tokens_in_examples"] == lengths.sum()
+
+
+class TestTokenisedOnce:
+    @pytest.mark.parametrize(
+        "changed",
+        [
+            {}, {"seed": 2}, {"block_size": 16}, {"validation_fraction": 0.5}, {"max_train_examples": 3},
+            {"examples": "lines", "block_size": 12, "stride": 5}, {"isolate_documents": True}, {"word_starts": True},
+            {"batch_size": 3}, {"num_workers": 2}, {"splits": ("validation",)}, {"probes": ["x"]},
+        ],
+    )  # fmt: skip
+    def test_all_else_is_a_view(self, changed, tokenizer, never_again):
+        write("train.txt")
+        load(tokenizer)
+        never_again()
+        assert_accounts(load(tokenizer, **changed))
+        assert len(list(Path("cache/stores").glob("*/store.json"))) == 1
+
+    def test_the_same_text_under_another_name(self, tokenizer, never_again):
+        write("train.txt")
+        load(tokenizer)
+        never_again()
+        load(tokenizer, train=write("copy.txt"))
+
+    @pytest.mark.parametrize("change", ["text", "tokenizer", "column", "encoding", "separator"])
+    def test_what_changes_tokens_makes_another_store(self, change, tokenizer):
+        write("train.txt")
+        load(tokenizer, validation_fraction=0)
+        before = {path: path.stat().st_mtime_ns for path in Path("cache/stores").glob("*/*")}
+        values = {}
+        if change == "text":
+            write("train.txt", [*LINES, "one more"])
+        elif change == "tokenizer":
+            tokenizer = train_vocabulary(TEXTS, "wordpiece", 90, lowercase=True)
+        elif change == "column":
+            Path("train.jsonl").write_text('{"text": "old", "other": "new"}\n' * 40)
+            load(tokenizer, train="train.jsonl", validation_fraction=0, text_column="text")
+            values = {"train": "train.jsonl", "text_column": "other"}
+        elif change == "encoding":
+            values = {"encoding": "latin-1"}
+        else:
+            values = {"document_separator": "\n\n"}
+        load(tokenizer, validation_fraction=0, **values)
+        assert len(list(Path("cache/stores").glob("*/store.json"))) == (3 if change == "column" else 2)
+        assert all(path.stat().st_mtime_ns == written for path, written in before.items())
+
+    def test_word_starts_are_worth_a_store_only_where_the_vocabulary_does_not_tell(self, any_tokenizer):
+        write("train.txt")
+        for word_starts in (False, True, False):
+            load(any_tokenizer, word_starts)
+        by_vocabulary = any_tokenizer.backend_tokenizer.model.__class__.__name__ != "BPE"
+        assert len(list(Path("cache/stores").glob("*/store.json"))) == (1 if by_vocabulary else 2)
+
+    def test_a_damaged_store_is_built_again_and_said(self, tokenizer, caplog):
+        write("train.txt")
+        first = load(tokenizer)
+        tokens = next(Path("cache/stores").glob("*/tokens.bin"))
+        content = bytearray(tokens.read_bytes())
+        content[5] ^= 1
+        tokens.write_bytes(content)
+        second = load(tokenizer)
+        assert "damaged" in caplog.text
+        assert first.ledger == second.ledger
+        assert len(SHOWN) == 2
+
+    def test_progress_counts_the_bytes_of_the_source(self, tokenizer):
+        write("train.txt")
+        load(tokenizer)
+        load(tokenizer)
+        size = Path("train.txt").stat().st_size
+        assert [tuple(shown) for shown in SHOWN] == [("tokenising train.txt", size, "bytes", size)]
+
+
+class TestSplits:
+    def test_held_out_by_content(self, tokenizer):
+        write("train.txt")
+        corpus = load(tokenizer)
+        assert_accounts(corpus)
+        assert isinstance(corpus.examples["train"], Blocks)
+        held_out = is_held_out(np.array([content_hash(line) for line in LINES], np.uint64), 0.2)
+        assert corpus.documents["validation"].numbers.tolist() == np.flatnonzero(held_out).tolist()
+        assert corpus.documents["train"].numbers.tolist() == np.flatnonzero(~held_out).tolist()
+        assert 0.1 < len(corpus.documents["validation"]) / len(LINES) < 0.3
+        assert corpus.ledger["train"]["bytes"] == sum(
+            len(line.encode()) for line, out in zip(LINES, held_out, strict=True) if not out
+        )
+
+    def test_a_vocabulary_is_trained_on_what_is_not_held_out(self, tokenizer):
+        write("train.txt")
+        kept = load(tokenizer).documents["train"].numbers
+        assert list(training_texts(config())) == [LINES[number] for number in kept]
+        assert list(training_texts(config(validation_fraction=0))) == LINES
+        assert list(training_texts(config(validation_fraction=None, validation="other.txt"))) == LINES
+
+    def test_the_key_of_the_training_texts(self):
+        write("train.txt")
+        key = text_key(config())
+        assert text_key(config(block_size=8, examples="lines")) == key
+        assert text_key(config(train=write("copy.txt"))) == key
+        assert text_key(config(validation_fraction=0.3)) != key
+        assert text_key(config(train=write("more.txt", [*LINES, "x"]))) != key
+
+    def test_files_of_their_own(self, tokenizer):
+        write("train.txt")
+        write("validation.txt", LINES[:40])
+        corpus = load(tokenizer, validation="validation.txt", validation_fraction=None)
+        assert [len(corpus.documents[split]) for split in ("train", "validation")] == [len(LINES), 40]
+        assert_accounts(corpus)
+        assert [description for description, *_ in SHOWN] == ["tokenising train.txt", "tokenising validation.txt"]
+
+    def test_only_validation_is_asked_for(self, tokenizer):
+        write("train.txt")
+        write("validation.txt", LINES[:40])
+        own = load(tokenizer, splits=("validation",), validation="validation.txt", validation_fraction=None)
+        assert [*own.examples] == ["validation"]
+        assert [description for description, *_ in SHOWN] == ["tokenising validation.txt"]
+        held_out = load(tokenizer, splits=("validation",))
+        assert [*held_out.examples] == [*held_out.ledger] == ["validation"]
+        whole = load(tokenizer)
+        np.testing.assert_array_equal(held_out.documents["validation"].numbers, whole.documents["validation"].numbers)
+
+    def test_the_unigram_baseline_is_one_of_two_splits(self, tokenizer):
+        write("train.txt")
+        corpus, validation = load(tokenizer), load(tokenizer, splits=("validation",))
+        train, held_out = (corpus.documents[split] for split in ("train", "validation"))
+        expected = unigram_perplexity(train, held_out, len(tokenizer))
+        assert corpus.ledger["validation"]["unigram_perplexity"] == expected
+        assert load(tokenizer, block_size=8).ledger["validation"]["unigram_perplexity"] == expected
+        assert "unigram_perplexity" not in corpus.ledger["train"] | validation.ledger["validation"]
+
+    def test_training_without_validation(self, tokenizer):
+        write("train.txt")
+        assert config(validation_fraction=0).train_only
+        assert config(validation_fraction=0.0).train_only
+        assert not config().train_only
+        assert not config(validation_fraction=None).train_only
+        corpus = load(tokenizer, validation_fraction=0)
+        assert [*corpus.examples] == [*corpus.documents] == [*corpus.ledger] == ["train"]
+        assert len(corpus.documents["train"]) == len(LINES)
+
+    def test_what_was_cleaned_is_in_the_ledger(self, tokenizer):
+        write("train.txt", [*LINES, " ", "", "n\0ul"])
+        corpus = load(tokenizer)
+        assert corpus.ledger["train"]["cleaned"] == {"blank": 2, "nul": 1}
+        assert load(tokenizer).ledger == corpus.ledger
+
+
+class TestExamples:
+    def test_down_sampling(self, tokenizer):
+        write("train.txt")
+        whole, some = load(tokenizer), load(tokenizer, max_train_examples=10, max_validation_examples=3)
+        assert len(whole.examples["train"]) > 10
+        assert [len(some.examples[split]) for split in ("train", "validation")] == [10, 3]
+        assert_accounts(some)
+        assert some.ledger["train"]["tokens_dropped"] > 0
+        for split in ("train", "validation"):
+            rows = some.examples[split].rows(np.arange(3))
+            np.testing.assert_array_equal(rows.tokens, whole.examples[split].rows(rows.numbers).tokens)
+        chosen = [
+            load(tokenizer, max_train_examples=10, seed=seed).examples["train"].numbers.tolist() for seed in (1, 1, 2)
+        ]
+        assert chosen[0] == chosen[1] != chosen[2]
+
+    def test_a_limit_beyond_what_there_is(self, tokenizer):
+        write("train.txt")
+        examples = load(tokenizer, max_train_examples=10**6).examples["train"]
+        assert not isinstance(examples, Sample)
+        assert len(examples) == len(load(tokenizer).examples["train"])
+
+    def test_lines(self, tokenizer):
+        write("train.txt")
+        corpus = load(tokenizer, examples="lines", block_size=100)
+        assert isinstance(corpus.examples["train"], Lines)
+        assert len(corpus.examples["train"]) == len(corpus.documents["train"])
+        cut = load(tokenizer, examples="lines", block_size=12, stride=4)
+        assert_accounts(cut)
+        assert cut.ledger["train"]["tokens_repeated"] > 0
+
+    def test_isolated_documents(self, tokenizer):
+        write("train.txt")
+        rows = load(tokenizer, isolate_documents=True).examples["validation"].rows(np.arange(2))
+        assert len(np.unique(rows.documents)) > 1
+
+
+class TestMistakes:
+    @pytest.mark.parametrize(
+        ("values", "said"),
+        [
+            ({"examples": "sentences"}, "data.examples=sentences"), ({"block_size": 0}, "data.block_size=0"),
+            ({"batch_size": -1}, "data.batch_size=-1"), ({"stride": 0, "examples": "lines"}, "data.stride=0"),
+            ({"max_train_examples": 0}, "data.max_train_examples=0"), ({"stride": 5}, "data.stride"),
+            ({"max_validation_examples": 0}, "data.max_validation_examples=0"),
+            ({"validation_fraction": 1}, "data.validation_fraction=1"),
+            ({"validation_fraction": -0.5}, "data.validation_fraction=-0.5"),
+            ({"validation_fraction": 20}, "data.validation_fraction=20"),
+        ],
+    )  # fmt: skip
+    def test_of_the_config(self, values, said):
+        with pytest.raises(UserError) as raised:
+            config(**values)
+        assert said in str(raised.value)
+
+    @pytest.mark.parametrize(
+        ("values", "said"),
+        [
+            ({"examples": "lines", "block_size": 2}, "data.block_size=2"),
+            ({"examples": "lines", "block_size": 12, "stride": 11}, "10 tokens"),
+            ({"train": None}, "training text"), ({"train": "missing.txt"}, "missing.txt"),
+            ({"validation_fraction": None}, "validation"), ({"validation_fraction": 1e-9}, "validation"),
+        ],
+    )  # fmt: skip
+    def test_that_the_text_shows(self, values, said, tokenizer):
+        write("train.txt")
+        with pytest.raises(UserError) as raised:
+            load(tokenizer, **values)
+        assert said in str(raised.value)
+        assert len(str(raised.value).splitlines()) <= 3
+
+    def test_a_stride_as_wide_as_the_window_is_none(self, tokenizer):
+        write("train.txt")
+        corpus = load(tokenizer, examples="lines", block_size=12, stride=10)
+        assert corpus.examples["train"].num_repeated == 2 * (
+            len(corpus.examples["train"]) - len(corpus.documents["train"])
+        )
+
+    @pytest.mark.parametrize("lines", [[], ["", "  "]])
+    def test_no_text_leaves_nothing_behind(self, lines, tokenizer):
+        write("train.txt", lines)
+        with pytest.raises(UserError) as raised:
+            load(tokenizer)
+        assert "train.txt" in str(raised.value)
+        assert ("2 blank" in str(raised.value)) == bool(lines)
+        assert [path for path in Path("cache/stores").iterdir() if path.suffix != ".lock"] == []
+        write("train.txt")
+        assert_accounts(load(tokenizer))
+
+    def test_bytes_that_are_no_text_leave_nothing_behind(self, tokenizer):
+        Path("train.txt").write_bytes(b"old fox\n" * 50 + b"\xff\n")
+        with pytest.raises(UserError, match="utf-8"):
+            load(tokenizer)
+        assert [path for path in Path("cache/stores").iterdir() if path.suffix != ".lock"] == []
+
+    def test_fewer_examples_than_a_batch(self, tokenizer):
+        write("train.txt")
+        corpus = load(tokenizer, max_train_examples=10)
+        count_examples(corpus, 10, 1)
+        count_examples(corpus, 5, 2)
+        for batch_size, num_devices, fix in ((11, 1, "data.batch_size=10"), (6, 2, "data.batch_size=5")):
+            with pytest.raises(UserError) as raised:
+                count_examples(corpus, batch_size, num_devices)
+            assert "10 examples" in str(raised.value)
+            assert fix in str(raised.value)

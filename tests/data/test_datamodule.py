@@ -1,0 +1,246 @@
+"""An example reaches the model the same, whatever the batch size, ranks and workers, and where one begins."""
+
+import pickle
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lmft.data.corpus import Corpus
+from lmft.data.datamodule import Batches, DataModule, vocabulary_of
+from lmft.data.examples import Blocks, Documents, Lines, Sample, split_by_content
+from lmft.data.schedule import MicroBatch, Schedule
+from lmft.data.store import open_or_build
+from lmft.data.tokenize import Encoder, tokenize
+from lmft.objectives.base import IGNORED, Vocabulary
+from lmft.objectives.mlm import MaskedTokens
+from lmft.objectives.whole_word import MaskedWords
+from tests.conftest import TEXTS
+
+few = settings(max_examples=25, deadline=None)
+OBJECTIVE = MaskedTokens(0.2)
+
+
+@pytest.fixture(scope="module")
+def store(tokenizer, tmp_path_factory):
+    encoder = Encoder(tokenizer, True)
+
+    def build(writer):
+        tokenize([f"{text} {i}" for i in range(4) for text in TEXTS], encoder, writer)
+        writer.finish({"prefix": encoder.prefix, "suffix": encoder.suffix})
+
+    return open_or_build(tmp_path_factory.mktemp("stores") / "store", encoder.dtype, build, print)
+
+
+@pytest.fixture(scope="module")
+def corpus(store, tokenizer):
+    train, validation = split_by_content(store, 0.3)
+    blocks = {"train": Blocks(train, 24, tokenizer.pad_token_id), "validation": Blocks(validation, 24, 0)}
+    return Corpus({"train": train, "validation": validation}, blocks, {})
+
+
+def module_of(corpus, tokenizer, rank=0, world_size=1, seed=5, batch_size=8, num_workers=0, objective=OBJECTIVE):
+    module = DataModule(corpus, objective, vocabulary_of(tokenizer), seed, batch_size, num_workers)
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    module.trainer = SimpleNamespace(global_rank=rank, world_size=world_size, strategy=strategy)
+    return module
+
+
+def assert_equal(one: dict, other: dict) -> None:
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert torch.equal(torch.as_tensor(value), torch.as_tensor(other[name])), name
+
+
+def examples_of(batches: list[dict]) -> list[tuple]:
+    """Each example's shown tokens and targets, padding taken off."""
+    found = []
+    for batch in batches:
+        tokens = batch["input_ids"]
+        labels = torch.full_like(tokens, IGNORED).flatten()
+        real = batch["targets"] != IGNORED
+        labels[batch["target_index"][real]] = batch["targets"][real]
+        mask = batch.get("attention_mask", torch.ones_like(tokens)).bool()
+        for row in range(len(tokens)):
+            one = mask[row]
+            found.append((tuple(tokens[row][one].tolist()), tuple(labels.view_as(tokens)[row][one].tolist())))
+    return found
+
+
+class TestBatches:
+    @few
+    @given(sizes=st.lists(st.integers(1, 9), min_size=1, max_size=6), epoch=st.integers(0, 3), data=st.data())
+    def test_an_example_is_the_same_in_any_batch(self, sizes, epoch, data, store, tokenizer):
+        documents = Documents(store)
+        examples = data.draw(
+            st.sampled_from(
+                [Blocks(documents, 24, 0), Lines(documents, 16, 0, 9), Sample(Blocks(documents, 9, 0), 50, 1)]
+            )
+        )
+        objective = data.draw(st.sampled_from([OBJECTIVE, MaskedWords(0.3)]))
+        batches = Batches(examples, objective, vocabulary_of(tokenizer), 5, "train")
+        numbers = np.array(data.draw(st.permutations(range(len(examples)))))[: sum(sizes)]
+        parts = [part for part in np.split(numbers, np.cumsum(sizes)[:-1]) if len(part)]
+        together = examples_of([batches[MicroBatch(epoch, part)] for part in parts])
+        assert together == examples_of([batches[MicroBatch(epoch, np.array([number]))] for number in numbers])
+
+    @pytest.mark.parametrize("kind", ["blocks", "lines", "isolated"])
+    def test_counts_and_tensors(self, kind, store, tokenizer):
+        documents = Documents(store)
+        examples = Lines(documents, 40, 0) if kind == "lines" else Blocks(documents, 24, 0, kind == "isolated")
+        batches = Batches(examples, OBJECTIVE, vocabulary_of(tokenizer), 5, "train")
+        total = 0
+        for start in range(0, len(examples), 8):
+            numbers = np.arange(start, min(start + 8, len(examples)))
+            batch = batches[MicroBatch(0, numbers)]
+            lengths = examples.rows(numbers).lengths
+            assert batch["num_tokens"] == lengths.sum()
+            assert batch["num_targets"] == (batch["targets"] != IGNORED).sum() >= len(numbers)
+            tensors = {name: value for name, value in batch.items() if not name.startswith("num_")}
+            assert all(value.dtype == torch.int64 for value in tensors.values())
+            mask = {"isolated": "document_ids"}.get(kind, "attention_mask" if len(set(lengths.tolist())) > 1 else "")
+            assert set(tensors) - {mask} == {"input_ids", "target_index", "targets"}
+            assert all(tensors[name].shape == (len(numbers), lengths.max()) for name in tensors if "target" not in name)
+            total += batch["num_tokens"]
+        assert total == examples.num_tokens
+
+    def test_a_rank_without_a_share_has_nothing_to_predict(self, store, tokenizer):
+        batches = Batches(Blocks(Documents(store), 24, 0), OBJECTIVE, vocabulary_of(tokenizer), 5, "train")
+        batch = batches[MicroBatch(3, np.arange(0))]
+        assert batch["num_tokens"] == batch["num_targets"] == 0
+        assert batch["input_ids"].shape == (1, 24)
+        assert (batch["targets"] == IGNORED).all()
+        assert len(batch["targets"]) == len(batch["target_index"]) > 0
+
+    def test_training_and_validation_have_noise_of_their_own(self, store, tokenizer):
+        vocabulary, blocks = vocabulary_of(tokenizer), Blocks(Documents(store), 24, 0)
+        names = [(5, "train", 0), (5, "train", 1), (6, "train", 0), (5, "validation", 0)]
+        found = {
+            examples_of([Batches(blocks, OBJECTIVE, vocabulary, seed, split)[MicroBatch(epoch, np.arange(4))]])[0]
+            for seed, split, epoch in names
+        }
+        assert len(found) == len(names)
+
+    def test_a_loader_process_gets_paths_not_tokens(self, store, tokenizer):
+        batches = Batches(Blocks(Documents(store), 24, 0), OBJECTIVE, vocabulary_of(tokenizer), 5, "train")
+        wanted = MicroBatch(1, np.array([3, 1]))
+        expected = batches[wanted]
+        assert_equal(pickle.loads(pickle.dumps(batches))[wanted], expected)
+
+
+class TestDataModule:
+    def test_an_epoch_holds_each_example_once_for_any_batch_size(self, corpus, tokenizer):
+        epochs = []
+        for batch_size in (1, 7, 16):
+            loader = module_of(corpus, tokenizer, batch_size=batch_size).train_dataloader()
+            loader.sampler.set_epoch(2)
+            epochs.append(examples_of(list(loader)))
+        assert epochs[0] == epochs[1] == epochs[2]
+        assert len(epochs[0]) == len(corpus.examples["train"])
+
+    def test_ranks_share_the_step_of_one(self, corpus, tokenizer):
+        alone = list(module_of(corpus, tokenizer, batch_size=8).train_dataloader())
+        ranks = [list(module_of(corpus, tokenizer, rank, 2, batch_size=4).train_dataloader()) for rank in range(2)]
+        assert len(alone) == len(ranks[0]) == len(ranks[1])
+        for whole, *parts in zip(alone, *ranks, strict=True):
+            assert sorted(examples_of([whole])) == sorted(
+                example for part in parts if part["num_tokens"] for example in examples_of([part])
+            )
+            for count in ("num_tokens", "num_targets"):
+                assert whole[count] == sum(part[count] for part in parts)
+
+    def test_workers_change_nothing(self, corpus, tokenizer):
+        passes = []
+        for num_workers in (0, 2):
+            module = module_of(corpus, tokenizer, num_workers=num_workers)
+            module.load_state_dict({"epoch": 1, "position": 2})
+            loader = module.train_dataloader()
+            batches = list(loader)
+            loader.sampler.set_epoch(2)
+            passes.append(batches + list(loader) + list(module.val_dataloader()))
+        for one, other in zip(*passes, strict=True):
+            assert_equal(one, other)
+
+    @pytest.mark.parametrize("position", [0, 1, 3])
+    def test_it_goes_on_where_it_was(self, position, corpus, tokenizer):
+        whole = module_of(corpus, tokenizer).train_dataloader()
+        later = module_of(corpus, tokenizer)
+        later.load_state_dict({"epoch": 3, "position": position})
+        resumed = later.train_dataloader()
+        for epoch in (3, 4):
+            whole.sampler.set_epoch(epoch)
+            resumed.sampler.set_epoch(epoch)
+            expected = list(whole)[position if epoch == 3 else 0 :]
+            for one, other in zip(resumed, expected, strict=True):
+                assert_equal(one, other)
+
+    @pytest.mark.parametrize(("seen", "epoch", "position"), [(0, 0, 0), (5, 0, 5), (7, 1, 0), (16, 2, 2)])
+    def test_its_state_is_what_comes_next(self, seen, epoch, position, corpus, tokenizer):
+        module = module_of(corpus, tokenizer)
+        progress = SimpleNamespace(total=SimpleNamespace(ready=seen))
+        module.trainer.fit_loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
+        module.trainer.num_training_batches = 7
+        assert module.state_dict() == {"epoch": epoch, "position": position}
+
+    def test_validation_is_the_same_at_every_pass_and_in_the_order_of_the_text(self, corpus, tokenizer):
+        loader = module_of(corpus, tokenizer).val_dataloader()
+        first = examples_of(list(loader))
+        loader.sampler.set_epoch(5)
+        assert examples_of(list(loader)) == first
+        for batch_size in (1, 64):
+            again = module_of(corpus, tokenizer, batch_size=batch_size).val_dataloader()
+            assert examples_of(list(again)) == first
+        whole = [
+            shown if label == IGNORED else label
+            for tokens, labels in first
+            for shown, label in zip(tokens, labels, strict=True)
+        ]
+        documents = corpus.documents["validation"]
+        stream = [
+            documents.store.tokens[start : start + length]
+            for start, length in zip(documents.starts, documents.lengths, strict=True)
+        ]
+        assert whole == np.concatenate(stream).tolist()
+
+    def test_validation_measures_what_the_objective_says(self, corpus, tokenizer):
+        objective = MaskedTokens(0.9, validation_mlm_probability=0.1)
+        module = module_of(corpus, tokenizer, objective=objective)
+        shares = [
+            sum(batch["num_targets"] for batch in loader) / sum(batch["num_tokens"] for batch in loader)
+            for loader in (list(module.train_dataloader()), list(module.val_dataloader()))
+        ]
+        assert shares[0] > 0.7
+        assert shares[1] < 0.2
+
+    def test_without_validation_text(self, corpus, tokenizer):
+        train_only = Corpus({"train": corpus.documents["train"]}, {"train": corpus.examples["train"]}, {})
+        assert module_of(train_only, tokenizer).val_dataloader() == []
+
+    def test_loading_leaves_the_trainings_random_numbers_alone(self, corpus, tokenizer):
+        torch.manual_seed(0)
+        before = torch.get_rng_state()
+        for num_workers in (0, 1):
+            list(module_of(corpus, tokenizer, num_workers=num_workers).train_dataloader())
+        assert torch.equal(torch.get_rng_state(), before)
+
+    def test_workers_by_default(self, corpus, tokenizer):
+        module = module_of(corpus, tokenizer, num_workers=None)
+        loader = module.train_dataloader()
+        assert (loader.num_workers, loader.pin_memory, loader.batch_size) == (0, False, None)
+        assert isinstance(loader.sampler, Schedule)
+        module.trainer.strategy.root_device = torch.device("cuda")
+        loader = module.train_dataloader()
+        assert (loader.num_workers, loader.pin_memory) == (2, True)
+
+
+def test_what_objectives_know_of_a_tokenizer(any_tokenizer):
+    vocabulary = vocabulary_of(any_tokenizer)
+    assert isinstance(vocabulary, Vocabulary)
+    assert vocabulary.size == len(any_tokenizer)
+    assert vocabulary.mask_id == any_tokenizer.mask_token_id
+    assert sorted([*vocabulary.ordinary_ids.tolist(), *set(any_tokenizer.all_special_ids)]) == list(
+        range(vocabulary.size)
+    )
