@@ -1,11 +1,8 @@
 """From a config to what every command needs: tokenizer, text, objective, model; each checked as early as it can be."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # tokenising runs before any loader process is forked
 
 import torch
 from hydra.errors import InstantiationException

@@ -23,8 +23,7 @@ class MaskedWords(Masking):
     def __call__(self, rows: Rows, vocabulary: Vocabulary, noise: Noise) -> dict[str, np.ndarray]:
         """input_ids [B, T] with targets hidden, target_index [K], targets [K]."""
         positions = np.arange(rows.tokens.shape[1])
-        begins = (rows.flags & WORD_START) != 0
-        begins[:, 0] = True
-        word = np.maximum.accumulate(np.where(begins, positions, 0), axis=1)  # [B, T] where the token's word begins
+        starts = np.where((rows.flags & WORD_START) != 0, positions, 0)
+        word = np.maximum.accumulate(starts, axis=1)  # [B, T] where the token's word begins
         bits = np.take_along_axis(noise.bits("select", positions), word, axis=1)
         return self.hide(rows, choose(bits, may_be_hidden(rows), self.mlm_probability), vocabulary, noise)

@@ -90,7 +90,7 @@ class Checkpoints(Checkpoint):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves the best so far, and what is due; the pass before training sets no mark."""
-        if trainer.state.fn != "fit" or trainer.sanity_checking:
+        if trainer.sanity_checking or (trainer.state.fn != "fit" and trainer.global_step == 0):
             return
         loss = float(trainer.callback_metrics.get("val/loss", float("inf")))
         is_best = loss < self.best_loss

@@ -26,7 +26,8 @@ class Probes(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Asks; the module stands in evaluation mode here."""
         if trainer.is_global_zero:
-            self.ask(pl_module, trainer.global_step, "validation" if trainer.state.fn == "fit" else "before")
+            is_before = trainer.state.fn != "fit" and trainer.global_step == 0
+            self.ask(pl_module, trainer.global_step, "before" if is_before else "validation")
 
     def ask(self, pl_module: Any, step: int, stage: str) -> None:
         """Answers of the model as it is, appended to the file."""
