@@ -15,6 +15,7 @@ from lmft.models.loading import fit_to_tokenizer
 from lmft.models.vocabulary import train_vocabulary
 
 warnings.filterwarnings("ignore", module="lightning")
+torch.set_num_threads(1)  # for tiny models a second thread is mostly waiting
 
 WORDS = (
     "the quick brown fox jumps over a lazy dog while unbelievable rains wash the old garden's walls, "

@@ -5,14 +5,11 @@ import random
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from lmft.config import compose
 from lmft.fit import fit, silence_libraries
 from lmft.run import Run
 from tests.conftest import WORDS
 
-torch.set_num_threads(1)  # a second thread would only wait, and others have tests to run
 silence_libraries()
 
 TINY_MODEL = (

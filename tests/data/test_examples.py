@@ -211,7 +211,7 @@ class TestSample:
         sample = Sample(examples, size, seed)
         assert len(sample) == size
         rows = sample.rows(np.arange(size))
-        assert len(set(rows.numbers.tolist())) == size
+        assert rows.numbers.tolist() == sorted(set(rows.numbers.tolist()))
         np.testing.assert_array_equal(rows.tokens, examples.rows(rows.numbers).tokens)
         assert sample.num_tokens == rows.lengths.sum()
         assert documents.num_tokens + sample.num_repeated == sample.num_tokens + sample.num_dropped

@@ -242,8 +242,8 @@ def test_what_is_exported_works_in_a_pipeline(architecture, any_tokenizer, tmp_p
     (tmp_path / "model.writing" / "half").touch()
     for text in ("old", "new"):
         export(model, any_tokenizer, lambda writing, text=text: (writing / "README.md").write_text(text), folder)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
-    assert (folder / "README.md").read_text() == "new" and not (folder / "half").exists()
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
+        assert (folder / "README.md").read_text() == text and not (folder / "half").exists()
     fill = pipeline("fill-mask", model=str(folder))
     prompt = f"the {fill.tokenizer.mask_token} fox"
     answers = fill(prompt)

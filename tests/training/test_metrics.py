@@ -84,9 +84,11 @@ def test_validation_is_no_training_time(monkeypatch, tmp_path):
         current_epoch=0,
         optimizers=[SimpleNamespace(param_groups=[{"lr": 0.5}])],
         fit_loop=SimpleNamespace(_should_accumulate=lambda: False),
+        world_size=1,
     )
     scores = {"loss": 1.0, "perplexity": 2.7, "accuracy": 0.5, "bits_per_byte": None, "targets": 7}
     metrics = Metrics(Live(), every_n_steps=10)
+    metrics.setup(trainer, None, "fit")
     metrics.on_train_start(trainer, None)
     now.seconds += 2
     metrics.on_validation_start(trainer, None)

@@ -22,6 +22,7 @@ def test_answers_before_during_and_after(tmp_path):
     probes, module = Probes(["A [MASK].", "B [MASK]."], tmp_path / "samples.jsonl"), Module()
     probes.on_validation_end(trainer("validate", 0), module)
     probes.on_validation_end(trainer("fit", 7), module)
+    probes.on_validation_end(trainer("validate", 9), module)
     probes.ask(module, 9, "after")
     samples = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text("utf-8").splitlines()]
     assert [(s["step"], s["stage"], s["prompt"], s["fills"][0][0]["token"]) for s in samples] == [
@@ -29,11 +30,13 @@ def test_answers_before_during_and_after(tmp_path):
         (0, "before", "B [MASK].", "é2"),
         (7, "validation", "A [MASK].", "é3"),
         (7, "validation", "B [MASK].", "é4"),
-        (9, "after", "A [MASK].", "é5"),
-        (9, "after", "B [MASK].", "é6"),
+        (9, "validation", "A [MASK].", "é5"),
+        (9, "validation", "B [MASK].", "é6"),
+        (9, "after", "A [MASK].", "é7"),
+        (9, "after", "B [MASK].", "é8"),
     ]
     assert [answer["fills"][0][0]["token"] for answer in probes.first] == ["é1", "é2"]
-    assert [answer["fills"][0][0]["token"] for answer in probes.latest] == ["é5", "é6"]
+    assert [answer["fills"][0][0]["token"] for answer in probes.latest] == ["é7", "é8"]
 
 
 def test_the_first_answers_survive_resuming(tmp_path):
