@@ -9,7 +9,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 
-from lmft.data.corpus import Corpus, DataConfig, Split, load_corpus, text_key, training_texts
+from lmft.data.corpus import Corpus, DataConfig, Split, TrainingTexts, load_corpus, text_key
 from lmft.errors import UserError
 from lmft.models.attention import support_isolation
 from lmft.models.base import LanguageModel
@@ -40,7 +40,7 @@ def assemble(config: dict[str, Any], splits: tuple[Split, ...] = ("train", "vali
     objective = _objective(config, model)
     hf_config = load_config(model)
     _check_length(data, hf_config)
-    tokenizer = load_tokenizer(model, lambda: training_texts(data), lambda: text_key(data), data.cache)
+    tokenizer = load_tokenizer(model, TrainingTexts(data), lambda: text_key(data), data.cache)
     corpus = load_corpus(data, tokenizer, objective.needs_word_starts, config["seed"], counting, splits)
     return Parts(data, model, hf_config, tokenizer, objective, corpus)
 
@@ -85,5 +85,5 @@ def build_module(config: dict[str, Any], parts: Parts, num_steps: int) -> Langua
 def load_module(config: ModelConfig) -> LanguageModel:
     """A model that answers prompts, without any data. Raises UserError."""
     hf_config = load_config(config)
-    tokenizer = load_tokenizer(config, texts=lambda: iter(()), text_key=lambda: "none", cache=Path())
+    tokenizer = load_tokenizer(config, texts=(), text_key=lambda: "none", cache=Path())
     return FAMILIES[config.family](load_model(config, hf_config, tokenizer), tokenizer).eval()

@@ -166,7 +166,7 @@ def test_only_showing_imports_nothing_heavy():
         f"print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stderr == "[]\n" and "block_size: 128" in done.stdout
+    assert done.stderr == "[]\n" and "block_size: 32" in done.stdout
 
 
 def test_the_command_lmft():
@@ -202,7 +202,7 @@ def test_a_folder_of_ones_own_adds_a_model(capsys, fit, in_empty_folder):
 @pytest.mark.parametrize("command", [train, evaluate, prepare])
 def test_every_command_has_its_yaml(command, capsys):
     command.main(["--cfg", "job", "--resolve"])
-    assert yaml.safe_load(capsys.readouterr().out)["data"]["block_size"] == 128
+    assert yaml.safe_load(capsys.readouterr().out)["data"]["block_size"] == 32
     assert (config_dir() / f"{command.__name__.rpartition('.')[2]}.yaml").is_file()
 
 

@@ -79,15 +79,24 @@ class DataConfig:
         return open_source(self, split)
 
 
-def training_texts(config: DataConfig) -> Iterator[str]:
-    """The training documents' texts, without what `validation_fraction` holds out: what a vocabulary is trained on."""
-    texts = documents(_training_source(config), config.text_column, Counter())
-    held_out = config.validation_fraction or 0.0
-    return (text for text in texts if not is_held_out(np.array([content_hash(text)], np.uint64), held_out)[0])
+@dataclass(frozen=True)
+class TrainingTexts:
+    """The training documents' texts, without what `validation_fraction` holds out: what a vocabulary is trained on.
+
+    Read anew at each iteration.
+    """
+
+    config: DataConfig
+
+    def __iter__(self) -> Iterator[str]:
+        held_out = self.config.validation_fraction or 0.0
+        for text in documents(_training_source(self.config), self.config.text_column, Counter()):
+            if not is_held_out(np.array([content_hash(text)], np.uint64), held_out)[0]:
+                yield text
 
 
 def text_key(config: DataConfig) -> str:
-    """Changes when `training_texts` do."""
+    """Changes when the `TrainingTexts` do."""
     source = _training_source(config)
     return f"{key(source.fingerprint, config.text_column, str(config.validation_fraction)):016x}"
 

@@ -133,9 +133,9 @@ def _check_family(config: ModelConfig, model_type: str) -> None:
 
 
 def load_tokenizer(
-    config: ModelConfig, texts: Callable[[], Iterable[str]], text_key: Callable[[], str], cache: Path
+    config: ModelConfig, texts: Iterable[str], text_key: Callable[[], str], cache: Path
 ) -> PreTrainedTokenizerFast:
-    """The tokenizer named by the config, or one trained on `texts()` and kept in `cache`. Raises UserError.
+    """The tokenizer named by the config, or one trained on `texts` and kept in `cache`. Raises UserError.
 
     text_key: a name that changes when the texts do.
     """
@@ -162,7 +162,7 @@ def load_tokenizer(
 
 
 def _trained_tokenizer(
-    wanted: TokenizerConfig, texts: Callable[[], Iterable[str]], text_key: Callable[[], str], cache: Path
+    wanted: TokenizerConfig, texts: Iterable[str], text_key: Callable[[], str], cache: Path
 ) -> PreTrainedTokenizerFast:
     name = f"{wanted.algorithm}-{wanted.vocab_size}-{'lower' if wanted.lowercase else 'cased'}-{text_key()}"
     folder = cache / "tokenizers" / name
@@ -170,7 +170,7 @@ def _trained_tokenizer(
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
             log.info("training a %s vocabulary of %d tokens", wanted.algorithm, wanted.vocab_size)
-            tokenizer = train_vocabulary(texts(), wanted.algorithm, wanted.vocab_size, wanted.lowercase)
+            tokenizer = train_vocabulary(texts, wanted.algorithm, wanted.vocab_size, wanted.lowercase)
             temporary = folder.with_name(folder.name + ".building")
             shutil.rmtree(temporary, ignore_errors=True)
             tokenizer.save_pretrained(temporary)

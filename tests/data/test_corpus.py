@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lmft.data import corpus as module
-from lmft.data.corpus import Corpus, DataConfig, count_examples, load_corpus, text_key, training_texts
+from lmft.data.corpus import Corpus, DataConfig, count_examples, load_corpus, text_key, TrainingTexts
 from lmft.data.examples import Blocks, Lines, Sample, is_held_out
 from lmft.data.store import content_hash
 from lmft.data.unigram import unigram_perplexity
@@ -161,11 +161,11 @@ class TestSplits:
     def test_a_vocabulary_is_trained_on_what_is_not_held_out(self, tokenizer):
         write("train.txt")
         kept = load(tokenizer).documents["train"].numbers
-        assert list(training_texts(config())) == [LINES[number] for number in kept]
-        assert list(training_texts(config(validation_fraction=0))) == LINES
-        assert list(training_texts(config(validation_fraction=None, validation="other.txt"))) == LINES
+        assert list(TrainingTexts(config())) == [LINES[number] for number in kept]
+        assert list(TrainingTexts(config(validation_fraction=0))) == LINES
+        assert list(TrainingTexts(config(validation_fraction=None, validation="other.txt"))) == LINES
 
-    def test_the_key_of_the_training_texts(self):
+    def test_the_key_of_the_TrainingTexts(self):
         write("train.txt")
         key = text_key(config())
         assert text_key(config(block_size=8, examples="lines")) == key

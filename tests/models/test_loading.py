@@ -20,8 +20,23 @@ from lmft.parts import assemble, load_module
 from tests.conftest import TEXTS, TINY, tiny_model
 
 
-def nothing():
-    raise AssertionError("no text is needed")
+class Texts:
+    """Texts that count how often they are read."""
+
+    def __init__(self):
+        self.num_read = 0
+
+    def __iter__(self):
+        self.num_read += 1
+        return iter(TEXTS)
+
+
+class Untouched:
+    def __iter__(self):
+        raise AssertionError("no text is needed")
+
+
+nothing = Untouched()
 
 
 def tokenizer_of(config, cache, texts=nothing, key="texts"):
@@ -257,21 +272,16 @@ def test_what_is_exported_works_in_a_pipeline(architecture, any_tokenizer, tmp_p
 
 
 def test_a_vocabulary_is_trained_once(tmp_path):
-    asked = []
-
-    def texts():
-        asked.append(1)
-        return iter(TEXTS)
-
+    texts = Texts()
     config = ModelConfig(from_scratch=True, architecture="bert", tokenizer=TokenizerConfig(train=True, vocab_size=100))
     first = tokenizer_of(config, tmp_path, texts)
     second = tokenizer_of(config, tmp_path, nothing)
-    assert first.get_vocab() == second.get_vocab() and len(asked) == 1
+    assert first.get_vocab() == second.get_vocab() and texts.num_read == 2  # WordPiece reads twice
     tokenizer_of(config, tmp_path, texts, key="other texts")
     for other in ({"vocab_size": 90}, {"algorithm": "unigram"}, {"lowercase": False}):
         wanted = TokenizerConfig(**{"train": True, "vocab_size": 100, **other})
         tokenizer_of(ModelConfig(from_scratch=True, architecture="bert", tokenizer=wanted), tmp_path, texts)
-    assert len(asked) == 5
+    assert texts.num_read == 2 + 2 + 2 + 1 + 2
 
 
 def test_a_training_that_fails_leaves_no_vocabulary(tmp_path):
@@ -281,8 +291,8 @@ def test_a_training_that_fails_leaves_no_vocabulary(tmp_path):
 
     config = ModelConfig(from_scratch=True, architecture="bert", tokenizer=TokenizerConfig(train=True, vocab_size=100))
     with pytest.raises(UserError, match="cannot be read"):
-        tokenizer_of(config, tmp_path, fails)
-    assert len(tokenizer_of(config, tmp_path, lambda: iter(TEXTS))) > 50
+        tokenizer_of(config, tmp_path, fails())
+    assert len(tokenizer_of(config, tmp_path, TEXTS)) > 50
 
 
 # truncation and padding that are baked into a tokenizer.json

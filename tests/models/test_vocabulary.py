@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 from transformers import AutoTokenizer
 
@@ -85,3 +88,15 @@ def test_an_unknown_algorithm():
     with pytest.raises(UserError, match=r"wordpeice is unknown \(did you mean 'wordpiece'\?\)") as error:
         train_vocabulary(TEXTS, "wordpeice", 100, True)
     assert error.value.fix == "one of wordpiece, bpe, unigram"
+
+
+def test_the_same_text_gives_the_same_wordpieces_in_another_process():
+    code = (
+        "from lmft.models.vocabulary import train_vocabulary; from tests.conftest import TEXTS;"
+        "print(sorted(train_vocabulary(TEXTS, 'wordpiece', 150, True).get_vocab().items(), key=lambda item: item[1]))"
+    )
+    outputs = {
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        for _ in range(3)
+    }
+    assert len(outputs) == 1
