@@ -27,6 +27,7 @@ from lmft.reporting.results import SCORES, environment, results
 from lmft.run import Run
 from lmft.training.checkpoint import Checkpoints, WholeFileIO
 from lmft.training.metrics import Metrics, MetricsFile, read_rows
+from lmft.training.optimizer import ScheduleConfig
 from lmft.training.precision import check_accelerator, resolve_precision
 from lmft.training.probes import Probes
 
@@ -41,6 +42,7 @@ def fit(config: dict[str, Any], run: Run) -> dict[str, Any]:
     silence_libraries()
     trainer_options = config["trainer"]
     check_accelerator(trainer_options["accelerator"])
+    ScheduleConfig(**config["scheduler"])  # a mistake in it is said before the text is read
     parts = assemble(config)
     num_devices = trainer_options["devices"] if isinstance(trainer_options["devices"], int) else 1
     count_examples(parts.corpus, parts.data.batch_size, num_devices)
