@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lmft.data import corpus as module
-from lmft.data.corpus import Corpus, DataConfig, count_examples, load_corpus, text_key, TrainingTexts
+from lmft.data.corpus import Corpus, DataConfig, TrainingTexts, count_examples, load_corpus, text_key
 from lmft.data.examples import Blocks, Lines, Sample, is_held_out
 from lmft.data.store import content_hash
 from lmft.data.unigram import unigram_perplexity
