@@ -5,12 +5,15 @@ K  targets of the micro-batch, padded to a bucket so that few distinct shapes oc
 D  width of the hidden states       V  vocabulary
 """
 
-from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol, Self
 
 import numpy as np
 
 WORD_START, SPECIAL = np.uint8(1), np.uint8(2)  # bits of a token's flag byte
+ANSWER, LAST_ANSWER = np.uint8(4), np.uint8(8)  # what a chat's model says, or a prompt's completion; its last turn
 IGNORED = -100  # id of a target that only pads K
 
 
@@ -22,7 +25,10 @@ class Rows:
     flags: np.ndarray  # [B, T] uint8, WORD_START | SPECIAL; padding is SPECIAL
     lengths: np.ndarray  # [B] tokens of each example
     numbers: np.ndarray  # [B] of the examples in their split: the name of their noise
-    documents: np.ndarray | None = None  # [B, T] number of the token's document, only where documents are isolated
+    documents: np.ndarray | None = None  # [B, T] number of the token's document, −1 in padding; only where asked for
+    isolated: bool = False  # whether no token may attend to another document; then `documents` are there
+    trainable: np.ndarray | None = None  # [B, T] bool: tokens that may be targets; None: all
+    num_seen: np.ndarray | None = None  # [B] leading tokens that the window before holds too; None: no windows overlap
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,10 @@ class Vocabulary:
     size: int
     mask_id: int | None
     ordinary_ids: np.ndarray  # ids a random replacement is drawn from: all but the special tokens
+    pad_id: int = 0
+    bos_id: int | None = None
+    eos_id: int | None = None
+    ids: Mapping[str, int] = field(default_factory=dict)  # of special and added tokens, by their text
 
 
 class Noise(Protocol):
@@ -42,19 +52,33 @@ class Noise(Protocol):
         ...
 
 
-class Objective(Protocol):
+class Objective(ABC):
     """Decides what is hidden and what is predicted. Stateless: the same rows and noise give the same batch."""
 
     families: ClassVar[tuple[str, ...]]  # families of models it can train
-    needs_word_starts: ClassVar[bool]  # whether it reads the WORD_START flag
+    needs_word_starts: ClassVar[bool] = False  # whether it reads the WORD_START flag
+    needs_documents: ClassVar[bool] = False  # whether it reads Rows.documents
+    is_likelihood: ClassVar[bool] = False  # whether its losses add up to −log p of the text
 
-    def for_validation(self) -> "Objective":
+    def for_validation(self) -> Self:
         """The objective that validation measures; the same unless the user wants another."""
-        ...
+        return self
 
+    def num_raw_tokens(self, block_size: int) -> int:
+        """Tokens of text that make a model's input of at most `block_size` tokens."""
+        return block_size
+
+    def new_tokens(self, known: Collection[str]) -> list[str]:
+        """Special tokens to be added to a tokenizer whose special and added tokens are `known`."""
+        return []
+
+    def check(self, vocabulary: Vocabulary, block_size: int) -> None:
+        """Raises ValueError where it cannot work with such a vocabulary or on inputs of such a length."""
+        return
+
+    @abstractmethod
     def __call__(self, rows: Rows, vocabulary: Vocabulary, noise: Noise) -> dict[str, np.ndarray]:
         """The arrays of a batch: the inputs of the model's body, `target_index` [K] and `targets` [K]."""
-        ...
 
 
 def threshold(share: float) -> np.uint64:
@@ -80,7 +104,8 @@ def body_inputs(rows: Rows, tokens: np.ndarray) -> dict[str, np.ndarray]:
     """`input_ids`, and only where needed `attention_mask` (padding) or `document_ids` (isolation)."""
     inputs = {"input_ids": tokens}
     num_tokens = tokens.shape[1]
-    if rows.documents is not None:
+    if rows.isolated:
+        assert rows.documents is not None
         inputs["document_ids"] = rows.documents
     elif (rows.lengths < num_tokens).any():
         inputs["attention_mask"] = (np.arange(num_tokens) < rows.lengths[:, None]).astype(np.int64)

@@ -5,11 +5,11 @@ from typing import Self
 
 import numpy as np
 
-from lmft.objectives.base import SPECIAL, Noise, Rows, Vocabulary, body_inputs, padded_targets, threshold
+from lmft.objectives.base import SPECIAL, Noise, Objective, Rows, Vocabulary, body_inputs, padded_targets, threshold
 
 
 @dataclass(frozen=True)
-class Masking:
+class Masking(Objective):
     """How masked language models are trained (Devlin et al. 2018): of the targets, most are shown as the mask token,
     some as a random token, the rest as they are.
     """
@@ -35,6 +35,11 @@ class Masking:
         """The same masking at `validation_mlm_probability`, if that is given."""
         share = self.validation_mlm_probability
         return self if share is None else replace(self, mlm_probability=share)
+
+    def check(self, vocabulary: Vocabulary, block_size: int) -> None:
+        """Raises ValueError where the tokenizer has no mask token."""
+        if vocabulary.mask_id is None:
+            raise ValueError("the tokenizer has no mask token, which masked objectives need")
 
     def hide(self, rows: Rows, chosen: np.ndarray, vocabulary: Vocabulary, noise: Noise) -> dict[str, np.ndarray]:
         """The batch that has the chosen tokens ([B, T] bool) as its targets."""
@@ -68,4 +73,5 @@ def choose(bits: np.ndarray, candidates: np.ndarray, share: float) -> np.ndarray
 
 def may_be_hidden(rows: Rows) -> np.ndarray:
     """Tokens that are neither special nor padding. [B, T] bool."""
-    return (rows.flags & SPECIAL) == 0
+    ordinary = (rows.flags & SPECIAL) == 0
+    return ordinary if rows.trainable is None else ordinary & rows.trainable

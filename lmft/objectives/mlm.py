@@ -1,7 +1,5 @@
 """Masked language modelling on single tokens (Devlin et al. 2018, section 3.1)."""
 
-from typing import ClassVar
-
 import numpy as np
 
 from lmft.objectives.base import Noise, Rows, Vocabulary
@@ -10,8 +8,6 @@ from lmft.objectives.masking import Masking, choose, may_be_hidden
 
 class MaskedTokens(Masking):
     """Every token that is not special becomes a target with probability `mlm_probability`, at least one an example."""
-
-    needs_word_starts: ClassVar[bool] = False
 
     def __call__(self, rows: Rows, vocabulary: Vocabulary, noise: Noise) -> dict[str, np.ndarray]:
         """input_ids [B, T] with targets hidden, target_index [K], targets [K]."""
