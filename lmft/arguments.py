@@ -11,8 +11,9 @@ from hydra.errors import OverrideParseException
 
 from lmft.errors import UserError, did_you_mean
 
-FREE_TEXT = {"text", "prompt"}  # their values are taken as they were typed: [MASK] is no list there
-OPEN = ("model.config.", "scheduler.options.")  # take keys that the config does not have: model.config.n_layers=4
+FREE_TEXT = {"text", "prompt", "chat", "completion"}  # values taken as they were typed: [MASK] is no list there
+# These take keys that the config does not have: model.config.n_layers=4.
+OPEN = ("model.config.", "model.generation.", "scheduler.options.")
 _UNTYPED = "trainer."  # lightning.Trainer checks its own arguments, many of which take several types
 _STRUCTURED_VALUE = re.compile(r"""[\[{'"]|\$\{|\w+\(""")  # how a list, dict, quote, interpolation or function begins
 

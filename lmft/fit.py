@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import Logger
 from lmft.data.corpus import count_examples
 from lmft.data.datamodule import DataModule, vocabulary_of
 from lmft.errors import UserError
+from lmft.models.causal import CausalLanguageModel
 from lmft.models.export import export
 from lmft.models.loading import ModelConfig
 from lmft.parts import Parts, assemble, build_module, load_module
@@ -89,7 +90,7 @@ def _train(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any]:
     probes.ask(module.eval(), trainer.global_step, "after")
     settings = run.redacted(config)
     export(
-        module.model,
+        module.exported,
         parts.tokenizer,
         lambda folder: write_model_card(folder, settings, result, probes.latest),
         run.paths.model,
@@ -98,7 +99,7 @@ def _train(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any]:
     samples = [json.loads(line) for line in run.paths.samples.read_text(encoding="utf-8").splitlines()]
     rows = read_rows(run.paths.metrics_csv)
     write_report(run.paths.report, run.name, settings, result, rows, samples)
-    summary.print_probes(probes.prompts, {"before": probes.first, "after": probes.latest})
+    summary.print_probes({"before": probes.first, "after": probes.latest})
     summary.print_scores(result)
     log.info("the model is in %s, the report in %s", run.paths.model, run.paths.report)
     return result
@@ -176,12 +177,22 @@ def evaluate(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def predict(config: dict[str, Any], prompts: list[str]) -> list[dict[str, Any]]:
-    """The model's answers to prompts, in their order. Raises UserError."""
+def predict(config: dict[str, Any], prompts: list[Any], completion: str | None = None) -> list[dict[str, Any]]:
+    """The model's answers to prompts, in their order. Raises UserError.
+
+    completion: where given, a causal model is shown, token by token, beside what it would have said itself; "" looks at
+    the prompt's own tokens.
+    """
     silence_libraries()
-    module = load_module(ModelConfig(**config["model"]))
-    answers = [module.probe(prompt) for prompt in prompts]
-    summary.print_probes(prompts, {"likeliest": answers})
+    module = load_module(ModelConfig(**config["model"]), config["seed"])
+    if completion is not None:
+        if not isinstance(module, CausalLanguageModel):
+            raise UserError("teacher_forced=true needs a causal model", fix="model=causal, or the run of one")
+        forced = [module.teacher_forced(prompt, completion) for prompt in prompts]
+        summary.print_teacher_forced(forced)
+        return forced
+    answers = module.answer(prompts)
+    summary.print_probes({"answer": answers})
     return answers
 
 

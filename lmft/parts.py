@@ -1,6 +1,7 @@
 """From a config to what every command needs: tokenizer, text, objective, model; each checked as early as it can be."""
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,22 @@ from hydra.utils import instantiate
 from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 
 from lmft.data.corpus import Corpus, DataConfig, Split, TrainingTexts, load_corpus, text_key
+from lmft.data.datamodule import vocabulary_of
+from lmft.data.formats import chat_template
 from lmft.errors import UserError
-from lmft.models.attention import support_isolation
+from lmft.models.adapters import add_adapters
+from lmft.models.attention import obstacle, support_isolation
 from lmft.models.base import LanguageModel
-from lmft.models.loading import ModelConfig, load_config, load_model, load_tokenizer, max_positions
+from lmft.models.causal import CausalLanguageModel
+from lmft.models.freezing import freeze
+from lmft.models.loading import ModelConfig, load_config, load_model, load_tokenizer, max_positions, model_class
 from lmft.models.masked import MaskedLanguageModel
 from lmft.objectives.base import Objective
 from lmft.reporting.progress import counting
 from lmft.training.optimizer import ScheduleConfig
 
-FAMILIES: dict[str, type[LanguageModel]] = {"masked": MaskedLanguageModel}
+log = logging.getLogger("lmft")
+FAMILIES: dict[str, type[LanguageModel]] = {"masked": MaskedLanguageModel, "causal": CausalLanguageModel}
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,7 @@ class Parts:
     model: ModelConfig
     hf_config: PreTrainedConfig
     tokenizer: PreTrainedTokenizerFast
+    new_tokens: list[str]  # that the tokenizer has been given besides its own
     objective: Objective
     corpus: Corpus
 
@@ -40,9 +48,11 @@ def assemble(config: dict[str, Any], splits: tuple[Split, ...] = ("train", "vali
     objective = _objective(config, model)
     hf_config = load_config(model)
     _check_length(data, hf_config)
+    data = _with_examples_it_can_isolate(data, model, hf_config)
     tokenizer = load_tokenizer(model, TrainingTexts(data), lambda: text_key(data), data.cache)
-    corpus = load_corpus(data, tokenizer, objective.needs_word_starts, config["seed"], counting, splits)
-    return Parts(data, model, hf_config, tokenizer, objective, corpus)
+    new_tokens = _prepare_tokenizer(tokenizer, data, objective)
+    corpus = load_corpus(data, tokenizer, objective, config["seed"], counting, splits)
+    return Parts(data, model, hf_config, tokenizer, new_tokens, objective, corpus)
 
 
 def _objective(config: dict[str, Any], model: ModelConfig) -> Objective:
@@ -64,26 +74,73 @@ def _check_length(data: DataConfig, hf_config: PreTrainedConfig) -> None:
         )
 
 
+def _with_examples_it_can_isolate(data: DataConfig, model: ModelConfig, hf_config: PreTrainedConfig) -> DataConfig:
+    """Packs need isolation; where a model has none, their documents are padded by length instead."""
+    known = model_class(model.family, hf_config)
+    why = obstacle(known, hf_config) if known else None
+    if data.examples != "packs" or not why:
+        return data
+    log.warning("%s cannot pack documents (%s): lines, padded by length, instead", hf_config.model_type, why)
+    return replace(data, examples="lines", isolate_documents=False)
+
+
+def _prepare_tokenizer(tokenizer: PreTrainedTokenizerFast, data: DataConfig, objective: Objective) -> list[str]:
+    """Gives the tokenizer the chat template and the tokens that template and objective need; returns the new ones."""
+    known = {str(token) for token in tokenizer.added_tokens_decoder.values()}
+    wanted = objective.new_tokens(known)
+    if data.format == "chat" and (template := chat_template(data, tokenizer)):
+        wanted += template.special_tokens
+        tokenizer.chat_template = template.source
+        if template.eos_token:
+            tokenizer.eos_token = template.eos_token
+    new = [token for token in dict.fromkeys(wanted) if token not in known]
+    tokenizer.add_special_tokens({"extra_special_tokens": new}, replace_extra_special_tokens=False)
+    try:
+        objective.check(vocabulary_of(tokenizer), data.block_size)
+    except ValueError as error:
+        raise UserError(str(error), where="the tokenizer and the objective") from error
+    return new
+
+
 def build_module(config: dict[str, Any], parts: Parts, num_steps: int) -> LanguageModel:
     """The model inside its family's LightningModule, ready to train."""
-    model = load_model(parts.model, parts.hf_config, parts.tokenizer)
+    family = FAMILIES[parts.model.family]
+    model = load_model(parts.model, parts.hf_config, parts.tokenizer, len(parts.new_tokens))
     if parts.data.isolate_documents:
-        support_isolation(model)
-    module = FAMILIES[parts.model.family](
+        support_isolation(model, family.is_causal)
+    if parts.model.freeze:
+        freeze(model, parts.model.freeze)
+    exported = model
+    if parts.model.lora.r:
+        new_ids = [id for id in parts.tokenizer.convert_tokens_to_ids(parts.new_tokens) if isinstance(id, int)]
+        exported = add_adapters(model, parts.model.lora, new_ids)
+    module = family(
         model,
         parts.tokenizer,
         optimizer=instantiate(config["optimizer"], _convert_="all"),
         schedule=ScheduleConfig(**config["scheduler"]),
         num_training_steps=num_steps,
         seed=config["seed"],
+        tokens_per_byte=_tokens_per_byte(parts),
+        generation=parts.model.generation,
     )
+    module.exported = exported
     if parts.model.compile:
         module.body.forward = torch.compile(module.body.forward)
     return module
 
 
-def load_module(config: ModelConfig) -> LanguageModel:
+def _tokens_per_byte(parts: Parts) -> float | None:
+    """Of the validation text, where every token of it is predicted."""
+    ledger = parts.corpus.ledger.get("validation")
+    if ledger is None or parts.data.train_on != "all" or not parts.objective.for_validation().is_likelihood:
+        return None
+    return ledger["tokens"] / ledger["bytes"]
+
+
+def load_module(config: ModelConfig, seed: int) -> LanguageModel:
     """A model that answers prompts, without any data. Raises UserError."""
     hf_config = load_config(config)
     tokenizer = load_tokenizer(config, texts=(), text_key=lambda: "none", cache=Path())
-    return FAMILIES[config.family](load_model(config, hf_config, tokenizer), tokenizer).eval()
+    model = load_model(config, hf_config, tokenizer)
+    return FAMILIES[config.family](model, tokenizer, seed=seed, generation=config.generation).eval()

@@ -9,7 +9,7 @@ import warnings
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForMaskedLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 
 from lmft.models.loading import fit_to_tokenizer
 from lmft.models.vocabulary import train_vocabulary
@@ -46,6 +46,19 @@ TINY = {
         "pos_att_type": ["p2c", "c2p"], "position_biased_input": False, "max_relative_positions": -1,
     },
 }  # fmt: skip
+_LIKE_LLAMA = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+TINY_CAUSAL = {
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 128},
+    "llama": {**_LIKE_LLAMA, "num_key_value_heads": 1, "tie_word_embeddings": True},
+    "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 2},
+    "opt": {
+        "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "ffn_dim": 64, "word_embed_proj_dim": 32,
+    },
+    "gpt_neox": _LIKE_LLAMA,
+    "qwen3": {**_LIKE_LLAMA, "num_key_value_heads": 1, "head_dim": 16},
+    "mistral": {**_LIKE_LLAMA, "num_key_value_heads": 1, "sliding_window": 6},
+    "gemma3_text": {**_LIKE_LLAMA, "num_key_value_heads": 1, "head_dim": 16, "sliding_window": 6},
+}  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -60,12 +73,19 @@ def any_tokenizer(request):
     return train_vocabulary(TEXTS, request.param, {"wordpiece": 120, "bpe": 320, "unigram": 70}[request.param], True)
 
 
+@pytest.fixture(scope="session")
+def causal_tokenizer():
+    """A byte-level BPE tokenizer of 320 tokens, as GPT-2's: one special token, which also pads."""
+    return train_vocabulary(TEXTS, "bpe", 320, lowercase=False, style="gpt2")
+
+
 def tiny_model(architecture: str, tokenizer, attention: str = "eager", **overrides):
     """A model of that architecture with random weights and no dropout."""
-    config = AutoConfig.for_model(architecture, **{**TINY[architecture], **overrides})
+    known, auto_class = (TINY, AutoModelForMaskedLM) if architecture in TINY else (TINY_CAUSAL, AutoModelForCausalLM)
+    config = AutoConfig.for_model(architecture, **{**known[architecture], **overrides})
     for name in vars(config):
         if "dropout" in name and isinstance(getattr(config, name), float):
             setattr(config, name, 0.0)
     fit_to_tokenizer(config, tokenizer)
     torch.manual_seed(0)
-    return AutoModelForMaskedLM.from_config(config, attn_implementation=attention).eval()
+    return auto_class.from_config(config, attn_implementation=attention).eval()

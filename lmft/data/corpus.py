@@ -11,18 +11,29 @@ from typing import Any, Literal
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from lmft.data.examples import Blocks, Documents, Examples, Lines, Sample, is_held_out, split_by_content
+from lmft.data.examples import Blocks, Documents, Examples, Sample, is_held_out, split_by_content
+from lmft.data.formats import FORMATS, TRAIN_ON, Format
 from lmft.data.noise import key
 from lmft.data.sources import Source, documents, open_source
 from lmft.data.store import FORMAT, StoreWriter, TokenStore, content_hash, open_or_build
-from lmft.data.tokenize import Encoder, id_of, tokenize
+from lmft.data.tokenize import id_of, tokenize
 from lmft.data.unigram import unigram_perplexity
-from lmft.errors import UserError
+from lmft.data.windows import Lines, Packs, Windows
+from lmft.errors import UserError, did_you_mean
+from lmft.objectives.base import Objective
 
 log = logging.getLogger("lmft")
 Split = Literal["train", "validation"]
 Counting = Callable[[str, int | None, str], AbstractContextManager[Callable[[int], None]]]
 """A progress display: (description, total, unit) to a function that is told how much more is done."""
+
+
+_CHOICES = {
+    "format": tuple(FORMATS),
+    "train_on": tuple(TRAIN_ON),
+    "examples": ("blocks", "lines", "packs"),
+    "too_long": ("windows", "cut", "refuse"),
+}
 
 
 @dataclass(frozen=True)
@@ -36,31 +47,42 @@ class DataConfig:
     train: str | list[str] | None = None
     validation: str | list[str] | None = None
     validation_fraction: float | None = None
+    format: str = "text"
     text_column: str = "text"
+    columns: dict[str, str] = field(default_factory=dict)
+    chat_template: str | None = None
+    train_on: str = "all"
     encoding: str = "utf-8"
     document_separator: str | None = None
     examples: str = "blocks"
     block_size: int = 128
     stride: int | None = None
+    too_long: str = "windows"
     isolate_documents: bool = False
     batch_size: int = 64
     num_workers: int | None = None
     max_train_examples: int | None = None
     max_validation_examples: int | None = None
     cache_dir: str = "~/.cache/lmft"
-    probes: list[str] = field(default_factory=list)
+    probes: list[Any] = field(default_factory=list)
 
     def __post_init__(self):
         for name in ("block_size", "batch_size", "stride", "max_train_examples", "max_validation_examples"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"data.{name}={value} must be at least 1")
-        if self.examples not in ("blocks", "lines"):
-            raise UserError(
-                f"data.examples={self.examples} is unknown", fix="data.examples=blocks or data.examples=lines"
-            )
-        if self.examples != "lines" and self.stride is not None:
-            raise UserError("data.stride is read only with data.examples=lines", fix="data.examples=lines")
+        for name, known in _CHOICES.items():
+            value = getattr(self, name)
+            if value not in known:
+                hint = did_you_mean(str(value), known)
+                raise UserError(f"data.{name}={value} is unknown{hint}", fix=f"one of: {', '.join(known)}")
+        if self.examples == "packs":
+            object.__setattr__(self, "isolate_documents", True)
+        if self.format == "text" and self.train_on != "all":
+            raise UserError(f"data.train_on={self.train_on} needs conversations", fix="data=chat data.train=FILE.jsonl")
+        if self.stride is not None and (self.examples != "lines" or self.too_long != "windows"):
+            fix = "data.examples=lines data.too_long=windows"
+            raise UserError("data.stride is read only where long lines are cut into windows", fix=fix)
         if self.validation_fraction is not None and not 0 <= self.validation_fraction < 1:
             raise UserError(f"data.validation_fraction={self.validation_fraction} is no share between 0 and 1")
 
@@ -89,6 +111,9 @@ class TrainingTexts:
     config: DataConfig
 
     def __iter__(self) -> Iterator[str]:
+        if self.config.format != "text":
+            fix = "model.tokenizer.name_or_path=FOLDER; `lmft.prepare data=files` trains one on text"
+            raise UserError("a vocabulary is trained on texts, not on conversations", "model.tokenizer.train=true", fix)
         held_out = self.config.validation_fraction or 0.0
         for text in documents(_training_source(self.config), self.config.text_column, Counter()):
             if not is_held_out(np.array([content_hash(text)], np.uint64), held_out)[0]:
@@ -108,19 +133,15 @@ def _training_source(config: DataConfig) -> Source:
     return source
 
 
-def token_store(
-    config: DataConfig, source: Source, tokenizer: PreTrainedTokenizerFast, word_starts: bool, counting: Counting
-) -> TokenStore:
+def token_store(config: DataConfig, source: Source, format: Format, counting: Counting) -> TokenStore:
     """The store of a source's documents under a tokenizer: opened if it is there, else built."""
-    encoder = Encoder(tokenizer, word_starts)
-    folder = (
-        config.cache / "stores" / f"{key(FORMAT, source.fingerprint, config.text_column, encoder.fingerprint):016x}"
-    )
+    encoder = format.encoder
+    folder = config.cache / "stores" / f"{key(FORMAT, source.fingerprint, format.fingerprint):016x}"
 
     def build(writer: StoreWriter) -> None:
         cleaned: Counter[str] = Counter()
         with counting(f"tokenising {source.name}", source.size, "bytes") as advance:
-            counts = tokenize(documents(source, config.text_column, cleaned, advance), encoder, writer)
+            counts = tokenize(format.documents(source, cleaned, advance), encoder, writer)
         if not counts["documents"]:
             dropped = ", ".join(f"{count} {reason}" for reason, count in cleaned.items())
             raise UserError(f"there is no text in {source.name}" + (f" (dropped: {dropped})" if dropped else ""))
@@ -150,7 +171,7 @@ class Corpus:
 def load_corpus(
     config: DataConfig,
     tokenizer: PreTrainedTokenizerFast,
-    word_starts: bool,
+    objective: Objective,
     seed: int,
     counting: Counting,
     splits: tuple[Split, ...] = ("train", "validation"),
@@ -162,19 +183,21 @@ def load_corpus(
     held_out = "validation" in sources and sources["validation"] is None
     if held_out or "train" in sources:
         sources["train"] = _training_source(config)
+    format = FORMATS[config.format](config, tokenizer, objective.needs_word_starts)
     stores: dict[Split, TokenStore] = {
-        split: token_store(config, source, tokenizer, word_starts, counting)
-        for split, source in sources.items()
-        if source is not None
+        split: token_store(config, source, format, counting) for split, source in sources.items() if source is not None
     }
-    texts: dict[Split, Documents] = {split: Documents(store) for split, store in stores.items()}
+    bit = TRAIN_ON[config.train_on]
+    texts: dict[Split, Documents] = {split: Documents(store, None, bit) for split, store in stores.items()}
     if held_out:
-        texts["train"], texts["validation"] = split_by_content(stores["train"], config.validation_fraction or 0.0)
+        texts["train"], texts["validation"] = split_by_content(stores["train"], config.validation_fraction or 0.0, bit)
 
-    pad_id = id_of(tokenizer, "pad") or 0
-    examples: dict[Split, Examples] = {
-        split: _cut(config, texts[split], pad_id, seed, split) for split in splits if split in texts
-    }
+    examples: dict[Split, Examples] = {}
+    for split in (split for split in splits if split in texts):
+        source = sources["train"] if split == "validation" and held_out else sources[split]
+        assert source is not None
+        cutter = _Cutter(config, objective, id_of(tokenizer, "pad") or 0, format, source)
+        examples[split] = cutter.cut(texts[split], split, seed)
     ledger: dict[str, dict[str, Any]] = {str(split): _account(texts[split], examples[split]) for split in examples}
     for split in examples.keys() & stores.keys():
         ledger[split]["cleaned"] = stores[split].meta["cleaned"]
@@ -184,27 +207,74 @@ def load_corpus(
     return Corpus(texts, examples, ledger)
 
 
-def _cut(config: DataConfig, texts: Documents, pad_id: int, seed: int, split: Split) -> Examples:
-    limit = config.max_train_examples if split == "train" else config.max_validation_examples
-    examples: Examples
-    if config.examples == "lines":
-        window = config.block_size - len(texts.store.prefix) - len(texts.store.suffix)
+@dataclass(frozen=True)
+class _Cutter:
+    """Cuts a split into examples, and says what is left out."""
+
+    config: DataConfig
+    objective: Objective
+    pad_id: int
+    format: Format
+    source: Source
+
+    def cut(self, texts: Documents, split: Split, seed: int) -> Examples:
+        """The split's examples, and of these as many as are wanted."""
+        config = self.config
+        limit = config.max_train_examples if split == "train" else config.max_validation_examples
+        size = self.objective.num_raw_tokens(config.block_size)
+        examples: Examples
+        if config.examples == "blocks":
+            isolated, numbered = config.isolate_documents, self.objective.needs_documents
+            examples = Blocks(texts, size, self.pad_id, isolated, numbered)
+        else:
+            examples = self._of_windows(texts, size, split)
+        if not len(examples):
+            reasons = ", ".join(f"{count} {reason}" for reason, count in examples.documents_dropped.items())
+            found = f"{len(texts)} documents, {texts.num_tokens} tokens" + (f"; dropped: {reasons}" if reasons else "")
+            raise UserError(f"the {split} text holds no example: {found}")
+        return Sample(examples, limit, seed) if limit is not None and limit < len(examples) else examples
+
+    def _of_windows(self, texts: Documents, size: int, split: Split) -> Examples:
+        config = self.config
+        window = size - len(texts.store.prefix) - len(texts.store.suffix)
         if window < 1:
             raise UserError(f"data.block_size={config.block_size} leaves no room between the separators")
         if config.stride is not None and config.stride > window:
             raise UserError(f"data.stride={config.stride} leaves tokens out: a window holds {window} tokens of text")
-        examples = Lines(texts, config.block_size, pad_id, config.stride)
-    else:
-        examples = Blocks(texts, config.block_size, pad_id, config.isolate_documents)
-    if not len(examples):
-        raise UserError(f"the {split} text holds no example: {len(texts)} documents, {texts.num_tokens} tokens")
-    return Sample(examples, limit, seed) if limit is not None and limit < len(examples) else examples
+        only_first = config.too_long == "cut"
+        if config.examples == "lines":
+            examples = Lines(texts, size, self.pad_id, config.stride, only_first)
+        else:
+            examples = Packs(texts, size, self.pad_id, only_first)
+        self._report(texts, examples.windows, split)
+        return examples
+
+    def _report(self, texts: Documents, windows: Windows, split: Split) -> None:
+        config = self.config
+        if len(windows.too_long) and config.too_long == "refuse":
+            first = windows.too_long[0]
+            share = f"{len(windows.too_long)} of {len(texts)} documents"
+            place = self.format.place_of(self.source, int(texts.numbers[first]))
+            raise UserError(
+                f"{share} are longer than data.block_size={config.block_size}",
+                f"the first: {place}, {texts.lengths[first]} tokens",
+                "a larger data.block_size, or data.too_long=cut",
+            )
+        if windows.documents_cut:
+            share = f"{windows.documents_cut} of {len(texts)} {split} documents"
+            log.warning("%s are longer than data.block_size=%d and were cut", share, config.block_size)
+        if windows.first_dropped is not None:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in windows.documents_dropped.items())
+            first = self.format.place_of(self.source, int(texts.numbers[windows.first_dropped]))
+            log.warning("%s documents dropped: %s (the first: %s)", split, reasons, first)
 
 
 def _account(texts: Documents, examples: Examples) -> dict[str, Any]:
     """tokens + tokens_repeated = tokens_in_examples + tokens_dropped."""
     return {
         "documents": len(texts),
+        "documents_cut": examples.documents_cut or None,
+        "documents_dropped": examples.documents_dropped or None,
         "bytes": texts.num_bytes,
         "tokens": texts.num_tokens,
         "examples": len(examples),

@@ -63,9 +63,9 @@ class DataModule(LightningDataModule):
         assert trainer is not None
         examples = self.corpus.examples[split]
         objective = self.objective if split == "train" else self.objective.for_validation()
-        schedule = Schedule(
-            len(examples), self.batch_size, self.seed, shuffled, trainer.global_rank, trainer.world_size
-        )
+        ranks = trainer.global_rank, trainer.world_size
+        accumulate = trainer.accumulate_grad_batches if shuffled else 1
+        schedule = Schedule(len(examples), self.batch_size, self.seed, shuffled, *ranks, examples.lengths, accumulate)
         if shuffled:
             schedule.start(*self._resume_at)
         on_gpu = trainer.strategy.root_device.type == "cuda"
@@ -103,5 +103,12 @@ class DataModule(LightningDataModule):
 def vocabulary_of(tokenizer: PreTrainedTokenizerFast) -> Vocabulary:
     """What objectives need to know of a tokenizer."""
     special = set(tokenizer.all_special_ids)
-    ordinary = np.array([i for i in range(len(tokenizer)) if i not in special], np.int64)
-    return Vocabulary(len(tokenizer), id_of(tokenizer, "mask"), ordinary)
+    return Vocabulary(
+        size=len(tokenizer),
+        mask_id=id_of(tokenizer, "mask"),
+        ordinary_ids=np.array([i for i in range(len(tokenizer)) if i not in special], np.int64),
+        pad_id=id_of(tokenizer, "pad") or 0,
+        bos_id=id_of(tokenizer, "bos"),
+        eos_id=id_of(tokenizer, "eos"),
+        ids={str(token): number for number, token in tokenizer.added_tokens_decoder.items()},
+    )

@@ -9,6 +9,7 @@ from torch.utils.data import Sampler
 from lmft.data.noise import key, mix
 
 _NUM_ROUNDS = 8
+_WINDOW = 64  # optimizer steps among which examples are sorted by length
 
 
 class Permutation:
@@ -55,16 +56,31 @@ class Schedule(Sampler[MicroBatch]):
     step depend on the global batch size alone. The last stretch of an epoch is shared out as evenly as it goes.
 
     shuffled=False gives the examples as they lie, every epoch alike (validation).
+
+    lengths: [num_examples] tokens of each, where they differ. Then examples of like length share a step, so that little
+    is padding: the examples of each 64 steps are sorted by length and parted so that the largest step, padded, holds as
+    few tokens as it can; short examples come many at a time, and `batch_size` is the mean. A step is parted in the same
+    way into its `accumulate` micro-batches.
     """
 
     def __init__(
-        self, num_examples: int, batch_size: int, seed: int, shuffled: bool, rank: int = 0, world_size: int = 1
+        self,
+        num_examples: int,
+        batch_size: int,
+        seed: int,
+        shuffled: bool,
+        rank: int = 0,
+        world_size: int = 1,
+        lengths: np.ndarray | None = None,
+        accumulate: int = 1,
     ):
         self.num_examples, self.batch_size = num_examples, batch_size
+        self.lengths, self.accumulate = lengths, accumulate
         self.seed, self.shuffled = seed, shuffled
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
         self._start = (0, 0)  # (epoch, position) where iteration begins
+        self._window: tuple[tuple[int, int], list[np.ndarray]] | None = None  # the latest one's steps, by its name
 
     def __len__(self) -> int:
         """Micro-batches of a whole epoch."""
@@ -80,15 +96,79 @@ class Schedule(Sampler[MicroBatch]):
 
     def micro_batch(self, epoch: int, position: int) -> MicroBatch:
         """This rank's micro-batch at a position of an epoch."""
-        stretch = self.batch_size * self.world_size
-        start, stop = position * stretch, min((position + 1) * stretch, self.num_examples)
-        mine = [start + (stop - start) * rank // self.world_size for rank in (self.rank, self.rank + 1)]
-        positions = np.arange(*mine)
+        epoch = epoch if self.shuffled else 0
+        examples = self._stretch(epoch, position)
+        mine = [len(examples) * rank // self.world_size for rank in (self.rank, self.rank + 1)]
+        return MicroBatch(epoch, examples[slice(*mine)])
+
+    def _stretch(self, epoch: int, position: int) -> np.ndarray:
+        """The examples of all ranks at a position of an epoch."""
+        size = self.batch_size * self.world_size
+        if self.lengths is None:
+            return self._in_order(epoch, position * size, (position + 1) * size)
+        step, micro_batch = divmod(position, self.accumulate)
+        number, place = divmod(step, _WINDOW)
+        if self._window is None or self._window[0] != (epoch, number):
+            size *= self.accumulate * _WINDOW
+            self._window = (epoch, number), self._steps(epoch, number * size, (number + 1) * size)
+        examples = self._window[1][place]
+        return self._parted(examples, min(self.accumulate, len(self) - step * self.accumulate))[micro_batch]
+
+    def _in_order(self, epoch: int, start: int, stop: int) -> np.ndarray:
+        positions = np.arange(start, min(stop, self.num_examples))
         if not self.shuffled:
-            return MicroBatch(0, positions)
-        return MicroBatch(epoch, Permutation(self.num_examples, key(self.seed, "order", epoch))(positions))
+            return positions
+        return Permutation(self.num_examples, key(self.seed, "order", epoch))(positions)
+
+    def _steps(self, epoch: int, start: int, stop: int) -> list[np.ndarray]:
+        """The examples at these places of the epoch's order, sorted by length and parted; the parts shuffled."""
+        assert self.lengths is not None
+        examples = self._in_order(epoch, start, stop)
+        examples = examples[np.argsort(self.lengths[examples], kind="stable")]
+        num_steps = -(-len(examples) // (self.batch_size * self.world_size * self.accumulate))
+        steps = self._parted(examples, num_steps)
+        if not self.shuffled:
+            return steps
+        order = Permutation(num_steps, key(self.seed, "steps", epoch, start))(np.arange(num_steps))
+        return [steps[step] for step in order]
+
+    def _parted(self, examples: np.ndarray, num_parts: int) -> list[np.ndarray]:
+        """Examples in the order of their lengths, parted; where they are fewer than the parts, some are empty."""
+        assert self.lengths is not None
+        if len(examples) < num_parts:
+            return np.array_split(examples, num_parts)
+        return np.split(examples, evenly_padded(self.lengths[examples], num_parts))
 
     def __iter__(self) -> Iterator[MicroBatch]:
         start_epoch, start = self._start
         for position in range(start if start_epoch == self.epoch else 0, len(self)):
             yield self.micro_batch(self.epoch, position)
+
+
+def evenly_padded(lengths: np.ndarray, num_parts: int) -> np.ndarray:
+    """Where to part ascending lengths [n], so that the largest part holds as few tokens, padding counted, as it can.
+
+    Returns the places [num_parts − 1] where a part ends and the next begins; no part is empty.
+    """
+    low, high = int(lengths[-1]), int(lengths[-1]) * len(lengths)
+    while low < high:  # the smallest budget of tokens under which there are no more parts than asked for
+        middle = (low + high) // 2
+        low, high = (low, middle) if len(_filled(lengths, middle, num_parts)) <= num_parts else (middle + 1, high)
+    begins = _filled(lengths, low, num_parts)[::-1]
+    sizes = np.diff([*begins, len(lengths)])
+    while len(begins) < num_parts:
+        largest = int(sizes.argmax())
+        begins.insert(largest + 1, begins[largest] + int(sizes[largest]) // 2)
+        sizes = np.diff([*begins, len(lengths)])
+    return np.array(begins[1:], np.int64)
+
+
+def _filled(lengths: np.ndarray, budget: int, most: int) -> list[int]:
+    """Where the parts begin, from the last to the first, if each takes as much as the budget allows; stops after `most`
+    parts and one.
+    """
+    begins, end = [], len(lengths)
+    while end and len(begins) <= most:
+        end = max(0, end - budget // int(lengths[end - 1]))
+        begins.append(end)
+    return begins

@@ -96,7 +96,12 @@ class TokenStore:
 
 def content_hash(text: str) -> int:
     """xxh3 of a document's text: equal for equal texts, uniform over uint64."""
-    return xxhash.xxh3_64_intdigest(text.encode("utf-8", "surrogatepass"))
+    return bytes_hash(text.encode("utf-8", "surrogatepass"))
+
+
+def bytes_hash(content: bytes) -> int:
+    """`content_hash` of a text that is encoded already."""
+    return xxhash.xxh3_64_intdigest(content)
 
 
 def _read_meta(path: Path) -> dict[str, Any]:

@@ -4,16 +4,16 @@ import copy
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from lmft.data.store import StoreWriter, content_hash
+from lmft.data.store import StoreWriter, bytes_hash
 from lmft.objectives.base import SPECIAL, WORD_START
 
 _BATCH_CHARACTERS = 1 << 20  # text tokenised at a time; its encodings take some 40 MB
@@ -29,6 +29,26 @@ class Encoded(NamedTuple):
     lengths: np.ndarray  # [documents] tokens of each, separators included
 
 
+Document = TypeVar("Document")
+
+
+class DocumentEncoder(Protocol[Document]):
+    """Turns documents of some kind into ids and flags."""
+
+    dtype: str  # of the ids: <u2 or <u4
+    prefix: list[int]  # separators before each document, and before each window of a long one
+    suffix: list[int]  # and behind
+    has_word_starts: bool  # whether WORD_START is set
+
+    def content(self, document: Document) -> str:
+        """What a document says, however it is rendered: what its hash and its bytes are taken of."""
+        ...
+
+    def encode(self, documents: list[Document]) -> Encoded:
+        """Ids, flags and lengths of these documents."""
+        ...
+
+
 def id_of(tokenizer: PreTrainedTokenizerFast, name: str) -> int | None:
     """The id of a special token: "mask", "pad", "eos"; None where the tokenizer has none."""
     return getattr(tokenizer, f"{name}_token_id")
@@ -37,7 +57,8 @@ def id_of(tokenizer: PreTrainedTokenizerFast, name: str) -> int | None:
 class Encoder:
     """Turns documents into ids and flags, with the tokenizer's own separators around each document.
 
-    A tokenizer whose template adds none (GPT-2) gets its end-of-text token behind each document, if it has one.
+    A tokenizer whose template ends no text (GPT-2, Llama) gets its end-of-text token behind each document, if it has
+    one. `prefix` and `suffix` belong around every window of a long document, `closing` only at the document's end.
     Truncation and padding baked into the tokenizer are switched off.
 
     word_starts: whether WORD_START is wanted where it cannot be read from the vocabulary. WordPiece and Metaspace
@@ -50,8 +71,7 @@ class Encoder:
         self.backend.no_padding()
         self.prefix, self.suffix = separators(self.backend)
         end = id_of(tokenizer, "eos")
-        if not self.prefix and not self.suffix and end is not None:
-            self.suffix = [end]
+        self.closing = [end] if not self.suffix and end is not None else []
         self.dtype = "<u2" if len(tokenizer) <= 1 << 16 else "<u4"
 
         self._begins = word_beginnings(self.backend)
@@ -67,15 +87,26 @@ class Encoder:
     @property
     def fingerprint(self) -> str:
         """Changes when the ids or flags of some text might."""
-        parts = [self.backend.to_str(), self.prefix, self.suffix, self._flags.tolist(), self.has_word_starts]
+        parts = [
+            self.backend.to_str(),
+            self.prefix,
+            self.suffix,
+            self.closing,
+            self._flags.tolist(),
+            self.has_word_starts,
+        ]
         return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 
-    def encode(self, texts: list[str]) -> Encoded:
+    def content(self, document: str) -> str:
+        """The text itself."""
+        return document
+
+    def encode(self, documents: list[str]) -> Encoded:
         """Ids, flags and lengths of these documents."""
-        pieces = [pieces_of(text) for text in texts]
+        pieces = [pieces_of(text) for text in documents]
         parts = [self._by_vocabulary(some) or self._by_word_ids(some) for some in batches(chain.from_iterable(pieces))]
         tokens, flags, lengths = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        if len(lengths) > len(texts):
+        if len(lengths) > len(documents):
             lengths = np.add.reduceat(lengths, np.cumsum([0] + [len(some) for some in pieces[:-1]]))
         return self._with_separators(tokens, flags, lengths)
 
@@ -103,13 +134,14 @@ class Encoder:
         return Encoded(tokens, self._flags[tokens] & SPECIAL | _word_starts(encodings, len(tokens)), lengths)
 
     def _with_separators(self, tokens: np.ndarray, flags: np.ndarray, lengths: np.ndarray) -> Encoded:
-        before, after = len(self.prefix), len(self.suffix)
+        behind = self.closing + self.suffix
+        before, after = len(self.prefix), len(behind)
         lengths = lengths + before + after
         ends = np.cumsum(lengths)
         body = np.ones(int(ends[-1]) if len(ends) else 0, bool)
         all_tokens, all_flags = np.empty(len(body), np.uint32), np.empty(len(body), np.uint8)
         places = [ends - lengths + i for i in range(before)] + [ends - after + i for i in range(after)]
-        for place, token in zip(places, self.prefix + self.suffix, strict=True):
+        for place, token in zip(places, self.prefix + behind, strict=True):
             body[place] = False
             all_tokens[place], all_flags[place] = token, SPECIAL | WORD_START
         all_tokens[body], all_flags[body] = tokens, flags
@@ -183,12 +215,12 @@ def pieces_of(text: str) -> list[str]:
     return [*pieces, text[start:]]
 
 
-def batches(documents: Iterable[str]) -> Iterator[list[str]]:
+def batches(documents: Iterable[Document], content: Callable[[Document], str] = str) -> Iterator[list[Document]]:
     """Documents in lists of about a million characters."""
     batch, size = [], 0
     for document in documents:
         batch.append(document)
-        size += len(document)
+        size += len(content(document))
         if size >= _BATCH_CHARACTERS:
             yield batch
             batch, size = [], 0
@@ -196,20 +228,21 @@ def batches(documents: Iterable[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def tokenize(documents: Iterable[str], encoder: Encoder, writer: StoreWriter) -> Counter[str]:
+def tokenize(documents: Iterable[Document], encoder: DocumentEncoder[Document], writer: StoreWriter) -> Counter[str]:
     """Writes all documents into a store, in constant memory. Returns the counts `documents` and `bytes`."""
     counts: Counter[str] = Counter()
 
-    def write(texts: list[str], encoded: Encoded) -> None:
-        num_bytes = np.array([len(text.encode("utf-8", "surrogatepass")) for text in texts])
-        writer.append(*encoded, np.array([content_hash(text) for text in texts], np.uint64), num_bytes)
-        counts["documents"] += len(texts)
+    def write(batch: list[Document], encoded: Encoded) -> None:
+        contents = [encoder.content(document).encode("utf-8", "surrogatepass") for document in batch]
+        num_bytes = np.array([len(content) for content in contents])
+        writer.append(*encoded, np.array([bytes_hash(content) for content in contents], np.uint64), num_bytes)
+        counts["documents"] += len(batch)
         counts["bytes"] += int(num_bytes.sum())
 
     with ThreadPoolExecutor(1) as pool:  # tokenising leaves Python free to read, hash and write meanwhile
         pending = None
-        for texts in batches(documents):
-            following = texts, pool.submit(encoder.encode, texts)
+        for batch in batches(documents, encoder.content):
+            following = batch, pool.submit(encoder.encode, batch)
             if pending:
                 write(pending[0], pending[1].result())
             pending = following

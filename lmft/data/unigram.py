@@ -14,7 +14,7 @@ _MOST_STRETCHES = 256  # of each side; more would not move the figure
 def unigram_perplexity(train: Documents, validation: Documents, vocab_size: int) -> float | None:
     """Perplexity of the validation tokens under the training tokens' frequencies, each count raised by one.
 
-    Special tokens are left out, as they are never predicted; None where nothing else is there.
+    Special tokens are left out, and what is no target of chats; None where nothing else is there.
     """
     frequencies = _counts(train, vocab_size) + 1.0
     occurrences = _counts(validation, vocab_size)
@@ -30,5 +30,8 @@ def _counts(documents: Documents, vocab_size: int) -> np.ndarray:
     counts = np.zeros(vocab_size, np.int64)
     for number in range(min(len(stretches), _MOST_STRETCHES)):
         rows = stretches.rows(np.array([number]))
-        counts += np.bincount(rows.tokens[(rows.flags & SPECIAL) == 0], minlength=vocab_size)
+        counted = (rows.flags & SPECIAL) == 0
+        if rows.trainable is not None:
+            counted &= rows.trainable
+        counts += np.bincount(rows.tokens[counted], minlength=vocab_size)
     return counts

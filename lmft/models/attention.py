@@ -1,24 +1,70 @@
-"""Which attention a model uses, and how it is kept inside one document of a block."""
+"""Which attention a model uses, and how it is kept inside one document of a row."""
 
+import inspect
 import sys
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from lmft.errors import UserError
 
+_WITH_MASKS = ("eager", "sdpa")  # implementations of attention that take a mask of any shape
+_KINDS = {"full_attention", "sliding_attention"}  # of layers, as configs name them in `layer_types`
 
-def support_isolation(model: PreTrainedModel) -> None:
-    """Makes the model ready for `isolated`; raises UserError where its attention takes no mask of a block's shape."""
+
+def obstacle(model_class: type[PreTrainedModel], config: PreTrainedConfig) -> str | None:
+    """Why such a model cannot keep its documents apart, if that can be told before it is built; else None."""
+    module = sys.modules[model_class.__module__]
+    if model_class._is_stateful:
+        return "its layers carry a state from token to token"
+    if getattr(config, "alibi", False):
+        return "its positions are counted over the whole row"
+    if kinds := set(getattr(config, "layer_types", None) or ()) - _KINDS:
+        return f"it has layers of {', '.join(sorted(kinds))}"
+    takes_masks = hasattr(module, "create_causal_mask") or hasattr(module, "create_bidirectional_mask")
+    if not takes_masks and config.model_type != "deberta-v2":
+        return "it takes no mask of a row's shape"
+    return None
+
+
+@torch.no_grad()
+def support_isolation(model: PreTrainedModel, causal: bool = False) -> None:
+    """Makes the model ready for `isolated`, and tries it: two documents in a row must give what each gives alone.
+
+    Raises UserError where they do not.
+    """
+    fix = "data.isolate_documents=false, or data.examples=lines"
+    if why := obstacle(type(model), model.config):
+        raise UserError(f"{model.config.model_type} cannot keep attention inside a document: {why}", fix=fix)
+    if model.config._attn_implementation not in _WITH_MASKS:
+        which = f"model.attn_implementation={model.config._attn_implementation}"
+        raise UserError(f"{which} cannot keep attention inside a document", fix="model.attn_implementation=sdpa")
     if model.config.model_type == "deberta-v2":
         # DeBERTa's encoder takes a [B, T, T] mask, but its embeddings want one of [B, T].
-        embeddings_of(model).register_forward_pre_hook(_one_mask_a_token, with_kwargs=True)
-    elif not hasattr(sys.modules[type(model).__module__], "create_bidirectional_mask"):
-        raise UserError(
-            f"{model.config.model_type} cannot keep attention inside a document", fix="data.isolate_documents=false"
+        model.base_model.embeddings.register_forward_pre_hook(_one_mask_a_token, with_kwargs=True)
+    if model.config.model_type == "bloom":
+        model.base_model.build_alibi_tensor = _alibi_of(model.base_model.build_alibi_tensor)  # pyright: ignore
+    difference = _difference(model, causal)
+    if not difference < 1e-3:
+        what = (
+            f"{model.config.model_type} does not keep attention inside a document (logits differ by {difference:.2g})"
         )
+        raise UserError(what, fix=fix)
+
+
+def _difference(model: PreTrainedModel, causal: bool) -> float:
+    """Largest difference between hidden states of two documents in one row and alone, as a share of the largest one."""
+    was_training = model.training
+    model.eval()
+    documents = torch.tensor([[0] * 7 + [1] * 5], device=model.device)
+    tokens = 1 + torch.arange(12, device=model.device)[None] % (model.config.get_text_config().vocab_size - 1)
+    together = model.base_model(input_ids=tokens, **isolated(model, documents, causal)).last_hidden_state
+    parts = tokens.split((7, 5), dim=1)
+    alone = torch.cat([model.base_model(input_ids=part).last_hidden_state for part in parts], dim=1)
+    model.train(was_training)
+    return float((together - alone).abs().max() / alone.abs().max())
 
 
 def _one_mask_a_token(_module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
@@ -28,28 +74,49 @@ def _one_mask_a_token(_module: nn.Module, args: tuple, kwargs: dict[str, Any]) -
     return args, kwargs
 
 
-def embeddings_of(model: PreTrainedModel) -> Any:
-    """The module that turns ids and positions into the first hidden states."""
-    return model.base_model.embeddings
+def _alibi_of(of_padding: Any) -> Any:
+    """Bloom reads positions off a [B, T] mask. Only their differences matter, so any row's do inside a document too."""
+
+    def build_alibi_tensor(attention_mask: Tensor, num_heads: int, dtype: torch.dtype) -> Tensor:
+        is_isolating = attention_mask.dim() == 4
+        whole = attention_mask.new_ones(attention_mask.shape[0], attention_mask.shape[-1], dtype=torch.long)
+        return of_padding(whole if is_isolating else attention_mask, num_heads, dtype)
+
+    return build_alibi_tensor
 
 
-def isolated(model: PreTrainedModel, document_ids: Tensor) -> dict[str, Any]:
+def isolated(model: PreTrainedModel, document_ids: Tensor, causal: bool = False) -> dict[str, Any]:
     """Body inputs under which a token sees its own document only, with positions counted from the document's start.
 
-    document_ids: [B, T] number of each token's document, −1 for padding.
+    document_ids: [B, T] number of each token's document, −1 for padding; causal: nor what comes after it.
     """
     same = document_ids[:, :, None] == document_ids[:, None, :]  # [B, T, T]
     positions = _positions(document_ids)
-    config, embeddings = model.config, embeddings_of(model)
+    config = model.config
     if config.model_type == "deberta-v2":
         return {"attention_mask": same, "position_ids": positions}
-    if config.model_type == "modernbert":
-        near = (positions[:, :, None] - positions[:, None, :]).abs() <= config.sliding_window
-        masks = {"full_attention": same, "sliding_attention": same & near}
-        return {"attention_mask": {k: _mask(model, m) for k, m in masks.items()}, "position_ids": positions}
-    if hasattr(embeddings, "create_position_ids_from_input_ids"):  # RoBERTa counts behind its padding id
-        positions = positions + embeddings.padding_idx + 1
-    return {"attention_mask": _mask(model, same), "position_ids": positions}
+    if causal:
+        same = same.tril()
+    inputs: dict[str, Any] = {"attention_mask": _masks(model, same, positions, causal)}
+    if "position_ids" in inspect.signature(model.base_model.forward).parameters:
+        embeddings = getattr(model.base_model, "embeddings", None)
+        if hasattr(embeddings, "create_position_ids_from_input_ids"):  # RoBERTa counts behind its padding id
+            positions = positions + embeddings.padding_idx + 1
+        inputs["position_ids"] = positions
+    return inputs
+
+
+def _masks(model: PreTrainedModel, same: Tensor, positions: Tensor, causal: bool) -> Any:
+    """One mask, or one for each kind of layer if there are several."""
+    config = model.config
+    window = getattr(config, "sliding_window", None)
+    kinds = set(getattr(config, "layer_types", None) or ["sliding_attention" if window else "full_attention"])
+    masks = {"full_attention": same}
+    if "sliding_attention" in kinds and window:
+        distance = (positions[:, :, None] - positions[:, None, :]).abs()
+        masks["sliding_attention"] = same & (distance < window if causal else distance <= window)
+    masks = {kind: _mask(model, mask) for kind, mask in masks.items() if kind in kinds}
+    return masks if len(masks) > 1 else next(iter(masks.values()))
 
 
 def _mask(model: PreTrainedModel, allowed: Tensor) -> Tensor:
@@ -61,7 +128,7 @@ def _mask(model: PreTrainedModel, allowed: Tensor) -> Tensor:
 
 
 def _positions(document_ids: Tensor) -> Tensor:
-    """Place of each token in its document's stretch of the block. [B, T] → [B, T]"""
+    """Place of each token in its document's stretch of the row. [B, T] → [B, T]"""
     columns = torch.arange(document_ids.shape[1], device=document_ids.device).expand_as(document_ids)
     begins = torch.ones_like(document_ids, dtype=torch.bool)
     begins[:, 1:] = document_ids[:, 1:] != document_ids[:, :-1]

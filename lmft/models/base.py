@@ -1,6 +1,7 @@
 """The LightningModule of every family: batch in, sum of nats out, divided once by the number of targets."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
 from lightning import LightningModule
@@ -8,12 +9,15 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, get_scheduler
 
+from lmft.models.adapters import Adapted
 from lmft.models.attention import isolated
-from lmft.models.head import nats, target_logits
+from lmft.models.freezing import keep_trained
+from lmft.models.head import target_nats, target_scores
 from lmft.training.optimizer import MakeOptimizer, ScheduleConfig, parameter_groups
 from lmft.training.scores import Scores
 
 _CONSTANT = 1024.0  # what sums are divided by until the number of targets is known; a power of two costs no precision
+_NO_INPUTS = ("target_index", "targets", "num_tokens", "num_targets")  # of a batch: what the model is not called with
 
 
 class LanguageModel(LightningModule):
@@ -21,6 +25,10 @@ class LanguageModel(LightningModule):
 
     A step's gradient is the sum over all micro-batches and devices, divided by the number of targets in them.
     """
+
+    task: ClassVar[str]  # the pipeline of transformers that its folders are for
+    is_causal: ClassVar[bool] = False  # whether a token sees only what comes before it
+    body_options: ClassVar[dict[str, Any]] = {}  # given to the model beside the batch's inputs
 
     def __init__(
         self,
@@ -30,12 +38,19 @@ class LanguageModel(LightningModule):
         schedule: ScheduleConfig | None = None,
         num_training_steps: int = 0,
         seed: int = 0,
+        tokens_per_byte: float | None = None,
+        generation: dict[str, Any] | None = None,
     ):
+        """tokens_per_byte: of the validation text, where the loss is a likelihood of it; else None.
+        generation: how answers are generated, as `generate` of transformers takes it.
+        """
         super().__init__()
         self.model, self.tokenizer = model, tokenizer
         self.make_optimizer, self.schedule, self.num_training_steps = optimizer, schedule, num_training_steps
-        self.seed = seed
-        self.scores = Scores()
+        self.seed, self.generation = seed, generation or {}
+        self.exported: PreTrainedModel | Adapted = model  # what is saved for others
+        self.strict_loading = all(weight.requires_grad for weight in model.parameters())
+        self.scores = Scores(tokens_per_byte)
         self._targets_of_step = 0
 
     @property
@@ -43,16 +58,16 @@ class LanguageModel(LightningModule):
         """The part of the model that hands over hidden states [B, T, D]."""
         return self.model.base_model
 
-    def probe(self, prompt: str) -> dict[str, Any]:
-        """What the model answers to a prompt; what an answer is depends on the family."""
+    def answer(self, prompts: Sequence[Any]) -> list[dict[str, Any]]:
+        """What the model answers to each prompt; what an answer is depends on the family."""
         raise NotImplementedError(f"{type(self).__name__} answers no prompts")
 
-    def logits(self, batch: dict[str, Any]) -> Tensor:
-        """Logits at the batch's targets. [K, V]"""
-        inputs = {k: v for k, v in batch.items() if k not in ("target_index", "targets", "num_tokens", "num_targets")}
+    def inputs(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """What the model is called with."""
+        inputs = {k: v for k, v in batch.items() if k not in _NO_INPUTS} | self.body_options
         if "document_ids" in inputs:
-            inputs |= isolated(self.model, inputs.pop("document_ids"))
-        return target_logits(self.model, self.body, inputs, batch["target_index"])
+            inputs |= isolated(self.model, inputs.pop("document_ids"), self.is_causal)
+        return inputs
 
     # training
 
@@ -63,7 +78,8 @@ class LanguageModel(LightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """The batch's nats over a constant; `on_before_optimizer_step` puts the number of targets in its place."""
-        total = nats(self.logits(batch), batch["targets"])
+        inputs = self.inputs(batch)
+        total = target_nats(self.model, self.body, inputs, batch["target_index"], batch["targets"])
         self._targets_of_step += batch["num_targets"]
         loss = total * (self.trainer.accumulate_grad_batches / self._divisor(batch["num_targets"]))
         return {"loss": loss, "nats": total.detach()}
@@ -102,13 +118,17 @@ class LanguageModel(LightningModule):
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leaves out weights that are not trained: where they came from, they are found again."""
+        checkpoint["state_dict"] = keep_trained(checkpoint["state_dict"], self.model, "model.")
+
     # validation
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Adds the batch to the scores."""
-        logits = self.logits(batch)
-        correct = (logits.argmax(-1) == batch["targets"]).sum()
-        self.scores.update(nats(logits, batch["targets"]), correct, batch["num_targets"])
+        inputs = self.inputs(batch)
+        nats, correct = target_scores(self.model, self.body, inputs, batch["target_index"], batch["targets"])
+        self.scores.update(nats, correct, batch["num_targets"])
 
     def on_validation_epoch_end(self) -> None:
         """Logs `val/loss` (nats per target), `val/perplexity`, `val/accuracy`; what callbacks may monitor."""

@@ -6,9 +6,11 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from lmft.models.adapters import Adapted
+
 
 def export(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, card: Callable[[Path], None], folder: Path
+    model: PreTrainedModel | Adapted, tokenizer: PreTrainedTokenizerFast, card: Callable[[Path], None], folder: Path
 ) -> None:
     """Writes weights, config, tokenizer and the model card (by `card`); the folder is whole or not there."""
     temporary = folder.with_name(folder.name + ".writing")

@@ -16,20 +16,21 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
+    AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from lmft import hub
 from lmft.errors import UserError, did_you_mean
+from lmft.models.adapters import LoraConfig
 from lmft.models.vocabulary import train_vocabulary
 
 log = logging.getLogger("lmft")
-AUTO_CLASSES = {"masked": AutoModelForMaskedLM}
+AUTO_CLASSES: dict[str, Any] = {"masked": AutoModelForMaskedLM, "causal": AutoModelForCausalLM}
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class TokenizerConfig:
     name_or_path: str | None = None
     train: bool = False
     algorithm: str = "wordpiece"
+    special_tokens: str | None = None
     vocab_size: int = 30522
     lowercase: bool = True
 
@@ -58,12 +60,17 @@ class ModelConfig:
     attn_implementation: str = "auto"
     compile: bool = False
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
-    probes: list[str] = field(default_factory=list)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    freeze: list[str] = field(default_factory=list)
+    probes: list[Any] = field(default_factory=list)
+    generation: dict[str, Any] = field(default_factory=dict)
     recipe: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
-        if isinstance(self.tokenizer, dict):
-            object.__setattr__(self, "tokenizer", TokenizerConfig(**self.tokenizer))
+        for name, kind in (("tokenizer", TokenizerConfig), ("lora", LoraConfig)):
+            value = getattr(self, name)
+            if isinstance(value, dict):
+                object.__setattr__(self, name, kind(**value))
         if self.from_scratch and not self.architecture:
             raise UserError(
                 "model.from_scratch=true needs an architecture", fix="model.architecture=distilbert (a model_type)"
@@ -87,7 +94,7 @@ class ModelConfig:
 def load_config(config: ModelConfig) -> PreTrainedConfig:
     """The Hugging Face config with `model.config`'s overrides, checked before any weight is read. Raises UserError."""
     hf_config = _new_config(config) if config.from_scratch else _stored_config(config)
-    _check_family(config, hf_config.model_type)
+    _check_family(config, hf_config)
     known = _options_of(hf_config)
     for name in config.config:
         if name not in known:
@@ -125,15 +132,25 @@ def _options_of(hf_config: PreTrainedConfig) -> set[str]:
     return {*hf_config.to_dict(), *hf_config.attribute_map, *undeclared}
 
 
-def _check_family(config: ModelConfig, model_type: str) -> None:
-    if config.family == "masked" and model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
-        kind = "causal" if model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES else "no masked language model"
-        fix = "use objective=causal" if kind == "causal" else "model=distilbert, or another masked model"
-        raise UserError(f"{model_type} is {kind}: {fix}", where=f"{config.name}, under a masked objective")
+def model_class(family: str, hf_config: PreTrainedConfig) -> type[PreTrainedModel] | None:
+    """The class that a family's model of such a config has; None where transformers knows none."""
+    return AUTO_CLASSES[family]._model_mapping.get(type(hf_config), None)
+
+
+def _check_family(config: ModelConfig, hf_config: PreTrainedConfig) -> None:
+    if config.trust_remote_code or model_class(config.family, hf_config):
+        return
+    families = [family for family in AUTO_CLASSES if model_class(family, hf_config)]
+    kind = " and ".join(families) or "no language model that lmft trains"
+    fix = f"model={families[0]} model.name_or_path={config.name}" if families else f"model={config.family}, or another"
+    raise UserError(f"{hf_config.model_type} is {kind}, not {config.family}", where=config.name, fix=fix)
 
 
 def load_tokenizer(
-    config: ModelConfig, texts: Iterable[str], text_key: Callable[[], str], cache: Path
+    config: ModelConfig,
+    texts: Iterable[str],
+    text_key: Callable[[], str],
+    cache: Path,
 ) -> PreTrainedTokenizerFast:
     """The tokenizer named by the config, or one trained on `texts` and kept in `cache`. Raises UserError.
 
@@ -153,24 +170,22 @@ def load_tokenizer(
         )
     if not getattr(tokenizer, "is_fast", False):
         raise UserError(f"{wanted.name_or_path} has no tokenizer.json (a fast tokenizer), which lmft needs")
-    if config.family == "masked" and tokenizer.mask_token_id is None:
-        raise UserError(
-            f"the tokenizer of {wanted.name_or_path} has no mask token, which masked objectives need",
-            fix="model.tokenizer.name_or_path=FOLDER of a masked model, or objective=causal",
-        )
     return tokenizer
 
 
 def _trained_tokenizer(
     wanted: TokenizerConfig, texts: Iterable[str], text_key: Callable[[], str], cache: Path
 ) -> PreTrainedTokenizerFast:
-    name = f"{wanted.algorithm}-{wanted.vocab_size}-{'lower' if wanted.lowercase else 'cased'}-{text_key()}"
+    case = "lower" if wanted.lowercase else "cased"
+    name = f"{wanted.algorithm}-{wanted.special_tokens or 'usual'}-{wanted.vocab_size}-{case}-{text_key()}"
     folder = cache / "tokenizers" / name
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
             log.info("training a %s vocabulary of %d tokens", wanted.algorithm, wanted.vocab_size)
-            tokenizer = train_vocabulary(texts, wanted.algorithm, wanted.vocab_size, wanted.lowercase)
+            tokenizer = train_vocabulary(
+                texts, wanted.algorithm, wanted.vocab_size, wanted.lowercase, wanted.special_tokens
+            )
             temporary = folder.with_name(folder.name + ".building")
             shutil.rmtree(temporary, ignore_errors=True)
             tokenizer.save_pretrained(temporary)
@@ -178,8 +193,14 @@ def _trained_tokenizer(
     return _read(AutoTokenizer, str(folder), "tokenizer.json", {})
 
 
-def load_model(config: ModelConfig, hf_config: PreTrainedConfig, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
-    """The model with float32 weights: loaded, or built with random ones for this vocabulary. Raises UserError."""
+def load_model(
+    config: ModelConfig, hf_config: PreTrainedConfig, tokenizer: PreTrainedTokenizerFast, num_new_tokens: int = 0
+) -> PreTrainedModel:
+    """The model with float32 weights: loaded, or built with random ones for this vocabulary. Raises UserError.
+
+    num_new_tokens: how many tokens the tokenizer has been given besides its own; a loaded embedding grows by as many
+    rows as it lacks for them.
+    """
     auto_class = AUTO_CLASSES[config.family]
     attention = {} if config.attn_implementation == "auto" else {"attn_implementation": config.attn_implementation}
     if config.attn_implementation == "auto" and not torch.cuda.is_available():
@@ -190,9 +211,10 @@ def load_model(config: ModelConfig, hf_config: PreTrainedConfig, tokenizer: PreT
             return auto_class.from_config(hf_config, dtype=torch.float32, **attention)
         except (ValueError, KeyError) as error:
             raise UserError(f"{config.name} cannot be built: {error}", where="model.config") from error
-    if len(tokenizer) > hf_config.vocab_size:
+    vocab_size = hf_config.get_text_config().vocab_size
+    if len(tokenizer) - num_new_tokens > vocab_size:
         raise UserError(
-            f"the tokenizer has {len(tokenizer)} tokens, the model's embedding only {hf_config.vocab_size}",
+            f"the tokenizer has {len(tokenizer)} tokens, the model's embedding only {vocab_size}",
             where=f"{config.tokenizer.name_or_path or 'a trained vocabulary'} with {config.name}",
             fix="model.tokenizer.name_or_path of the same model, or model.from_scratch=true",
         )
@@ -202,6 +224,13 @@ def load_model(config: ModelConfig, hf_config: PreTrainedConfig, tokenizer: PreT
     if info["missing_keys"]:
         new = sorted(info["missing_keys"])
         log.warning("not among the weights loaded, so new and random: %s%s", ", ".join(new[:3]), _and_more(new[3:]))
+    if len(tokenizer) > vocab_size:
+        log.info("the embedding grows from %d to %d tokens", vocab_size, len(tokenizer))
+        model.resize_token_embeddings(len(tokenizer))
+    if model.can_generate() and tokenizer.eos_token_id is not None:
+        ends = model.generation_config.eos_token_id
+        ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
+        model.generation_config.eos_token_id = list(dict.fromkeys([*ends, tokenizer.eos_token_id]))
     return model.train()  # from_pretrained gives it in evaluation mode, in which dropout would stay off
 
 

@@ -1,5 +1,6 @@
 """Masked language models: bidirectional, they fill in hidden tokens."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -12,15 +13,17 @@ _NUM_FILLS = 5
 class MaskedLanguageModel(LanguageModel):
     """Any model of AutoModelForMaskedLM."""
 
-    family: ClassVar[str] = "masked"
     task: ClassVar[str] = "fill-mask"
 
-    @torch.no_grad()
-    def probe(self, prompt: str) -> dict[str, Any]:
+    def answer(self, prompts: Sequence[str]) -> list[dict[str, Any]]:
         """The five likeliest tokens with their probabilities at each mask; `[MASK]` stands for the model's mask token.
 
-        {"prompt": …, "fills": [[{"token", "probability"} × 5] for each mask]}
+        {"prompt": …, "fills": [[{"token", "probability"} × 5] for each mask]} for each prompt.
         """
+        return [self._fill(prompt) for prompt in prompts]
+
+    @torch.no_grad()
+    def _fill(self, prompt: str) -> dict[str, Any]:
         text = prompt.replace("[MASK]", str(self.tokenizer.mask_token))
         inputs = self.tokenizer(text, return_tensors="pt").to(self.device)
         logits = self.model(**inputs).logits[0][inputs["input_ids"][0] == self.tokenizer.mask_token_id]  # [masks, V]

@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from lmft.reporting.summary import Row, ledger_equations, ledger_table, score_table, token_text, training_line
+from lmft.reporting.answers import readable, token_text
+from lmft.reporting.summary import ABSENT, Row, ledger_equations, ledger_table, score_table, training_line
 
 Point = tuple[float, float]
 
@@ -36,7 +37,7 @@ def write_report(
     command = path.with_name("command.txt")
     scores = _table(*score_table(metrics))
     sections = [
-        ("Scores", scores and scores + _note("On the validation text, always with the same masks.")),
+        ("Scores", scores and scores + _note("On the validation text, with the same targets every time.")),
         ("Loss", line_plot({"train": train_loss, "val": val_loss}, "nats per target", height=300)),
         ("Learning rate", line_plot({"rate": _points(rows, "lr")}, "learning rate", height=170, low=0)),
         ("Speed", line_plot({"rate": _points(rows, "tokens_per_second")}, "tokens/s", height=170, low=0)),
@@ -161,29 +162,52 @@ def _ledger(ledger: Mapping[str, Any]) -> str:
 
 
 def _probes(samples: Sequence[Mapping[str, Any]]) -> str:
-    """A table for each mask of each prompt: a row for each time it was asked, the best fill first."""
+    """For each prompt, its answers: a row for each time it was asked."""
     by_prompt: dict[str, list[Mapping[str, Any]]] = {}
     for sample in samples:
         by_prompt.setdefault(sample["prompt"], []).append(sample)
     parts = []
     for prompt, asked in by_prompt.items():
-        parts.append(f"<h3>{escape(prompt)}</h3>")
-        num_masks = max(len(sample["fills"]) for sample in asked)
-        for mask in range(num_masks):
-            parts.append(_note(f"mask {mask + 1} of {num_masks}") if num_masks > 1 else "")
-            rows = "".join(_probe_row(sample, sample["fills"][mask]) for sample in asked)
-            parts.append(f'<div class="wide tall"><table class="fills"><tbody>{rows}</tbody></table></div>')
+        parts.append(f"<h3>{_lines(prompt)}</h3>")
+        parts.append(_fills(asked) if "fills" in asked[0] else _texts(asked))
     return "".join(parts)
 
 
-def _probe_row(sample: Mapping[str, Any], fills: Iterable[Mapping[str, Any]]) -> str:
+def _fills(asked: Sequence[Mapping[str, Any]]) -> str:
+    """A table for each mask, the best fill first."""
+    parts = []
+    num_masks = max(len(sample["fills"]) for sample in asked)
+    for mask in range(num_masks):
+        parts.append(_note(f"mask {mask + 1} of {num_masks}") if num_masks > 1 else "")
+        rows = "".join(_row(sample, map(_fill, sample["fills"][mask])) for sample in asked)
+        parts.append(f'<div class="wide tall"><table class="fills"><tbody>{rows}</tbody></table></div>')
+    return "".join(parts)
+
+
+def _fill(fill: Mapping[str, Any]) -> str:
+    share = f"{fill['probability']:.1%}"
+    return f'<td style="--share:{share}">{escape(token_text(fill["token"]))}<small>{share}</small></td>'
+
+
+def _texts(asked: Sequence[Mapping[str, Any]]) -> str:
+    """A column for each text by its name: greedy, sampled."""
+    names = list(dict.fromkeys(name for sample in asked for name in sample["texts"]))
+    head = "".join(f"<th>{escape(name)}</th>" for name in ("", *names))
+    cells = ([f"<td>{_lines(sample['texts'].get(name, ABSENT))}</td>" for name in names] for sample in asked)
+    rows = "".join(map(_row, asked, cells))
+    table = f'<table class="texts"><thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table>'
+    return f'<div class="wide tall">{table}</div>'
+
+
+def _row(sample: Mapping[str, Any], cells: Iterable[str]) -> str:
     when = f"step {sample['step']:,}" if sample["stage"] == "validation" else sample["stage"]
-    cells = (
-        f'<td style="--share:{fill["probability"]:.1%}">{escape(token_text(fill["token"]))}'
-        f"<small>{fill['probability']:.1%}</small></td>"
-        for fill in fills
-    )
     return f"<tr><th>{escape(when)}</th>{''.join(cells)}</tr>\n"
+
+
+def _lines(text: str) -> str:
+    """A text that keeps its line ends."""
+    shown = readable(text, newline="\n")
+    return f'<span class="lines">{escape(shown)}</span>'
 
 
 def _pairs(values: Mapping[str, Any]) -> str:
@@ -225,6 +249,9 @@ th:first-child, td:first-child { padding-left: 0; text-align: left; }
 .fills td { width: 18%; padding-left: .5rem; text-align: left;
   background: linear-gradient(to right, var(--share-ink) var(--share), transparent var(--share)); }
 .fills small { float: right; margin-left: .6rem; color: var(--faint); line-height: 1.7; }
+.lines { white-space: pre-wrap; overflow-wrap: anywhere; }
+.texts th, .texts td { vertical-align: top; text-align: left; }
+.texts td { min-width: 14rem; }
 .pairs { width: auto; }
 .pairs td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
 figure { margin: 0; }

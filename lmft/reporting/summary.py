@@ -1,4 +1,4 @@
-"""What a run says on the terminal: its config before it starts; its text, its scores and its probes.
+"""What a run says on the terminal: its config before it starts; its text and its scores.
 
 `score_table` and `ledger_table` are the one place where these numbers become words; report.py and model_card.py use
 them too.
@@ -32,6 +32,7 @@ SCORES = (
 LEDGER = (
     ("documents", "documents"),
     ("documents dropped", "documents_dropped"),
+    ("documents cut", "documents_cut"),
     ("documents cleaned", "cleaned"),
     ("bytes of text", "bytes"),
     ("tokens", "tokens"),
@@ -77,11 +78,11 @@ def _unigram(metrics: Mapping[str, Any]) -> float | None:
 
 
 def ledger_table(ledger: Mapping[str, Mapping[str, Any]]) -> tuple[Row, list[Row]]:
-    """Heads and rows of the table of what happened to the text: a column a split, a row a count that any split has."""
+    """Heads and rows of the table of what happened to the text: a column a split, a row each thing that happened."""
     rows = [
         (label, *(_count(split.get(key)) for split in ledger.values()))
         for label, key in LEDGER
-        if any(split.get(key) is not None for split in ledger.values())
+        if any(_total(split.get(key)) for split in ledger.values())
     ]
     return ("", *ledger), rows
 
@@ -157,40 +158,6 @@ def print_validation(scores: Mapping[str, Any], console: Console | None = None) 
     _print_table(console or Console(), "scores on the validation text", ("", "value"), rows, [])
 
 
-def print_probes(
-    prompts: Sequence[str], answers: Mapping[str, Sequence[Mapping[str, Any]]], console: Console | None = None
-) -> None:
-    """Prints each prompt's fills, those of each stage ("before", "after") side by side.
-
-    A stage's answers are in the order of `prompts`, or none; an answer is `{"prompt", "fills"}` where `fills` holds,
-    for each mask, the best tokens as `{"token", "probability"}`.
-    """
-    console = console or Console()
-    for index, prompt in enumerate(prompts):
-        stages = {name: of_stage[index]["fills"] for name, of_stage in answers.items() if of_stage}
-        console.print(Text(prompt, style="bold"))
-        num_masks = max((len(fills) for fills in stages.values()), default=0)
-        for mask in range(num_masks):
-            heads = list(stages) if num_masks == 1 else [f"{name}, mask {mask + 1}" for name in stages]
-            console.print(_fills(heads, [fills[mask] for fills in stages.values()]))
-
-
-def token_text(token: str) -> str:
-    """A token without the space that byte-level vocabularies keep before it; quoted if nothing but space."""
-    return token.strip() or repr(token)
-
-
-def _fills(heads: Sequence[str], columns: Sequence[Sequence[Mapping[str, Any]]]) -> Padding:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
-    for head in heads:
-        table.add_column(Text(head), min_width=14)
-        table.add_column("", justify="right")
-    for fills in zip(*columns, strict=True):
-        cells = ((token_text(fill["token"]), f"{fill['probability']:.1%}") for fill in fills)
-        table.add_row(*(Text(cell) for pair in cells for cell in pair))
-    return _indented(table)
-
-
 def _print_table(console: Console, title: str, heads: Row, rows: Sequence[Row], notes: Sequence[str]) -> None:
     console.print(Text(title, style="bold"))
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
@@ -199,13 +166,14 @@ def _print_table(console: Console, title: str, heads: Row, rows: Sequence[Row], 
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     if rows:
-        console.print(_indented(table))
+        console.print(indented(table))
     for note in notes:
         console.print(Padding(Text(note), (0, 0, 0, 2), expand=False))
     console.print()
 
 
-def _indented(table: Table) -> Padding:
+def indented(table: Table) -> Padding:
+    """A table below its title, and an empty line behind it."""
     return Padding(table, (0, 0, 1, 1), expand=False)
 
 
@@ -223,7 +191,11 @@ def _count(value: Any) -> str:
     if not isinstance(value, Mapping):
         return f"{value:,}"
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in value.items() if count)
-    return f"{sum(value.values()):,}" + (f" ({reasons})" if reasons else "")
+    return f"{_total(value):,}" + (f" ({reasons})" if reasons else "")
+
+
+def _total(value: Any) -> int:
+    return sum(value.values()) if isinstance(value, Mapping) else value or 0
 
 
 def _leaf(key: str, value: Any) -> Text:

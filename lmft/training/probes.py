@@ -10,7 +10,7 @@ from lightning import Callback, LightningModule, Trainer
 class Probes(Callback):
     """Asks the model at each validation and writes the answers to samples.jsonl."""
 
-    def __init__(self, prompts: list[str], path: Path):
+    def __init__(self, prompts: list[Any], path: Path):
         self.prompts, self.path = prompts, path
         self.first: list[dict[str, Any]] = []
         self.latest: list[dict[str, Any]] = []
@@ -31,7 +31,8 @@ class Probes(Callback):
 
     def ask(self, pl_module: Any, step: int, stage: str) -> None:
         """Answers of the model as it is, appended to the file."""
-        self.latest = [pl_module.probe(prompt) for prompt in self.prompts]
+        with pl_module.trainer.precision_plugin.val_step_context():
+            self.latest = pl_module.answer(self.prompts)
         self.first = self.first or self.latest
         with self.path.open("a", encoding="utf-8") as file:
             for answer in self.latest:

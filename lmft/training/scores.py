@@ -20,8 +20,10 @@ class Scores(Metric):
     correct: list[Tensor]
     targets: list[Tensor]
 
-    def __init__(self):
+    def __init__(self, tokens_per_byte: float | None = None):
+        """tokens_per_byte: of the text that is scored, where its loss is a likelihood; else None."""
         super().__init__()
+        self.tokens_per_byte = tokens_per_byte
         for name in ("nats", "correct", "targets"):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
@@ -32,7 +34,11 @@ class Scores(Metric):
         self.targets.append(torch.tensor(num_targets, device=nats.device))
 
     def compute(self) -> dict[str, Any]:
-        """loss (nats per target), perplexity, accuracy, bits_per_byte (None), targets."""
+        """loss (nats per target), perplexity, accuracy, bits_per_byte, targets.
+
+        Bits per byte are those that coding the text would take, were each of its tokens as likely as a target is on
+        average; None where the loss is no likelihood.
+        """
         nats, correct, targets = (
             float(dim_zero_cat(state).double().sum()) if len(state) else 0.0
             for state in (self.nats, self.correct, self.targets)
@@ -42,7 +48,7 @@ class Scores(Metric):
             "loss": loss,
             "perplexity": perplexity(loss),
             "accuracy": correct / targets if targets else math.nan,
-            "bits_per_byte": None,  # a masked loss is no likelihood of the text
+            "bits_per_byte": loss * self.tokens_per_byte / math.log(2) if self.tokens_per_byte else None,
             "targets": int(targets),
         }
 

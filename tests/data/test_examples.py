@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmft.data.examples import Blocks, Documents, Lines, Sample, is_held_out, split_by_content
+from lmft.data.examples import Blocks, Documents, Sample, is_held_out, split_by_content
 from lmft.data.store import content_hash
-from lmft.objectives.base import SPECIAL, WORD_START, Rows
+from lmft.data.windows import Lines, Packs
+from lmft.objectives.base import ANSWER, SPECIAL, WORD_START, Rows
 
 PAD = 9_999
 few = settings(max_examples=60, deadline=None)
@@ -24,11 +25,13 @@ class Store:
     prefix: list[int] = field(default_factory=list)
     suffix: list[int] = field(default_factory=list)
     texts: list[str] | None = None
+    answers: frozenset[int] = frozenset()  # the tokens that are ANSWER
 
     def __post_init__(self):
         self.all = [[*self.prefix, *body, *self.suffix] for body in self.bodies]
         self.tokens = np.array([*chain(*self.all)], np.uint16)
         self.flags = np.where(self.tokens < 10, SPECIAL | WORD_START, self.tokens % 3 == 0).astype(np.uint8)
+        self.flags[np.isin(self.tokens, [*self.answers])] |= ANSWER
         self.offsets = np.cumsum([0, *map(len, self.all)])
         self.bytes = np.array([4 * len(body) for body in self.bodies], np.uint32)
         texts = self.texts or [str(body) for body in self.bodies]
@@ -37,11 +40,17 @@ class Store:
 
 @st.composite
 def stores(draw, min_documents: int = 0):
-    """Documents of 0 to 12 tokens, each token another number, and up to two separators on each side."""
+    """Documents of 0 to 12 tokens, each token another number, and up to two separators on each side.
+
+    Some of the tokens are answers, anywhere.
+    """
     lengths = draw(st.lists(st.integers(0, 12), min_size=min_documents, max_size=12))
     ends = np.cumsum([10, *lengths])
     bodies = [[*range(start, stop)] for start, stop in pairwise(ends.tolist())]
-    return Store(bodies, list(range(1, 1 + draw(st.integers(0, 2)))), list(range(5, 5 + draw(st.integers(0, 2)))))
+    chance = np.random.default_rng(draw(st.integers(0, 2**32))).random(ends[-1])
+    answers = frozenset(np.flatnonzero(chance < draw(st.sampled_from([0, 0.05, 0.2, 0.8]))).tolist()) - {*range(10)}
+    prefix, suffix = range(1, 1 + draw(st.integers(0, 2))), range(5, 5 + draw(st.integers(0, 2)))
+    return Store(bodies, [*prefix], [*suffix], answers=answers)
 
 
 @st.composite
@@ -60,13 +69,20 @@ def flags_of(tokens: list[int]) -> list[int]:
     return [int(SPECIAL | WORD_START) if token < 10 else int(token % 3 == 0) for token in tokens]
 
 
-def assert_rows(rows: Rows, expected: list[list[int]], numbers: list[int]) -> None:
+def assert_rows(
+    rows: Rows, expected: list[list[int]], numbers: list[int], answers: frozenset[int] | None = None
+) -> None:
+    """answers: the tokens that may be targets; None: all may."""
     width = max(map(len, expected))
     assert rows.tokens.dtype == np.int64
     assert rows.flags.dtype == np.uint8
     assert rows.tokens.tolist() == [line + [PAD] * (width - len(line)) for line in expected]
     assert rows.lengths.tolist() == [len(line) for line in expected]
     assert rows.numbers.tolist() == numbers
+    if answers is None:
+        assert rows.trainable is None
+    else:
+        assert rows.trainable.tolist() == [[token in answers for token in row] for row in rows.tokens.tolist()]
     padding = [int(SPECIAL)]
     special = [[flag & SPECIAL for flag in flags_of(line)] + padding * (width - len(line)) for line in expected]
     assert (rows.flags & SPECIAL).tolist() == special
@@ -76,15 +92,15 @@ def assert_rows(rows: Rows, expected: list[list[int]], numbers: list[int]) -> No
         ]
 
 
-def assert_all_examples(examples, expected: list[list[int]], data) -> None:
+def assert_all_examples(examples, expected: list[list[int]], data, answers: frozenset[int] | None = None) -> None:
     """Alone, all together, and some of them in any order."""
     assert len(examples) == len(expected)
     for number, line in enumerate(expected):
-        assert_rows(examples.rows(np.array([number])), [line], [number])
+        assert_rows(examples.rows(np.array([number])), [line], [number], answers)
     if expected:
         some = data.draw(st.lists(st.integers(0, len(expected) - 1), min_size=1, max_size=6))
         for chosen in (some, [*range(len(expected))]):
-            assert_rows(examples.rows(np.array(chosen)), [expected[number] for number in chosen], chosen)
+            assert_rows(examples.rows(np.array(chosen)), [expected[number] for number in chosen], chosen, answers)
 
 
 class TestDocuments:
@@ -102,28 +118,32 @@ class TestDocuments:
 
 class TestBlocks:
     @few
-    @given(part=parts(), block_size=st.integers(1, 20), data=st.data())
-    def test_they_are_windows_over_the_joined_documents(self, part, block_size, data):
+    @given(part=parts(), block_size=st.integers(1, 20), bit=st.sampled_from([0, ANSWER]), data=st.data())
+    def test_they_are_windows_over_the_joined_documents(self, part, block_size, bit, data):
         store, numbers = part
         stream = [*chain(*(store.all[number] for number in numbers_of(*part)))]
         expected = [stream[start : start + block_size] for start in range(0, len(stream), block_size)]
-        blocks = Blocks(Documents(store, numbers), block_size, PAD)
-        assert_all_examples(blocks, expected, data)
+        blocks = Blocks(Documents(store, numbers, bit), block_size, PAD)
+        assert_all_examples(blocks, expected, data, store.answers if bit else None)
         assert blocks.num_tokens == len(stream)
-        assert blocks.num_repeated == blocks.num_dropped == 0
+        assert blocks.num_repeated == blocks.num_dropped == blocks.documents_cut == 0
+        assert blocks.documents_dropped == {}
+        assert blocks.lengths is None  # they hardly differ
         if expected:
-            assert blocks.rows(np.arange(len(blocks))).documents is None
+            rows = blocks.rows(np.arange(len(blocks)))
+            assert (rows.documents, rows.isolated, rows.num_seen) == (None, False, None)
 
     @few
-    @given(part=parts(min_documents=1), block_size=st.integers(1, 20))
-    def test_each_token_knows_its_document(self, part, block_size):
+    @given(part=parts(min_documents=1), block_size=st.integers(1, 20), isolated=st.booleans())
+    def test_each_token_knows_its_document(self, part, block_size, isolated):
         store, numbers = part
         documents = Documents(store, numbers)
-        blocks = Blocks(documents, block_size, PAD, isolated=True)
+        blocks = Blocks(documents, block_size, PAD, isolated, numbered=not isolated)
         if not len(blocks):
             return
         of_stream = [*chain(*([number] * len(store.all[number]) for number in numbers_of(*part)))]
         rows = blocks.rows(np.arange(len(blocks)))
+        assert rows.isolated == isolated
         plain = Blocks(documents, block_size, PAD).rows(np.arange(len(blocks)))
         np.testing.assert_array_equal(rows.tokens, plain.tokens)
         for found, length, start in zip(
@@ -150,62 +170,12 @@ class TestBlocks:
         assert store.flags.any()
 
 
-def windows_of(body: list[int], window: int, stride: int) -> list[list[int]]:
-    """A document's windows, slowly: as few as hold every token."""
-    if not body:
-        return []
-    found = [body[:window]]
-    for start in range(stride, len(body), stride):
-        if found[-1][-1] == body[-1]:
-            break
-        found.append(body[start : start + window])
-    return found
-
-
-class TestLines:
-    @few
-    @given(part=parts(), window=st.integers(1, 8), data=st.data())
-    def test_windows_between_separators(self, part, window, data):
-        store, numbers = part
-        stride = data.draw(st.none() | st.integers(1, window))
-        block_size = window + len(store.prefix) + len(store.suffix)
-        bodies = [store.bodies[number] for number in numbers_of(*part)]
-        windows = [windows_of(body, window, stride or window) for body in bodies]
-        expected = [[*store.prefix, *line, *store.suffix] for line in chain(*windows)]
-        lines = Lines(Documents(store, numbers), block_size, PAD, stride)
-        assert_all_examples(lines, expected, data)
-        assert {token for line in expected for token in line if token >= 10} == {*chain(*bodies)}
-        assert all(len(line) <= block_size for line in expected)
-
-        in_examples, in_documents = [*chain(*expected)], [*chain(*(store.all[n] for n in numbers_of(*part)))]
-        empty = sum(not body for body in bodies) * (len(store.prefix) + len(store.suffix))
-        further = sum(max(0, len(some) - 1) for some in windows) * (len(store.prefix) + len(store.suffix))
-        twice = sum(map(len, chain(*windows))) - sum(map(len, bodies))
-        assert lines.num_tokens == len(in_examples)
-        assert lines.num_dropped == empty
-        assert lines.num_repeated == twice + further
-        assert len(in_documents) + lines.num_repeated == lines.num_tokens + lines.num_dropped
-
-    def test_padded_to_the_longest_of_the_batch(self):
-        store = Store([[*range(10, 12)], [*range(12, 18)], [*range(18, 21)]], [1], [5])
-        lines = Lines(Documents(store), 100, PAD)
-        assert lines.rows(np.array([0, 2])).tokens.tolist() == [[1, 10, 11, 5, PAD], [1, 18, 19, 20, 5]]
-        assert lines.rows(np.array([0, 1])).tokens.shape == (2, 8)
-
-    def test_no_document(self):
-        for store in (Store([]), Store([[], []], [1], [5])):
-            lines = Lines(Documents(store), 8, PAD)
-            assert len(lines) == 0
-            assert lines.num_tokens == 0
-            assert lines.num_dropped == len(store.tokens)
-
-
 class TestSample:
     @few
-    @given(part=parts(min_documents=1), size=st.integers(1, 9), seed=st.integers(0, 99), lines=st.booleans())
-    def test_it_keeps_numbers_and_accounts(self, part, size, seed, lines):
-        documents = Documents(*part)
-        examples = Lines(documents, 8, PAD, 2) if lines else Blocks(documents, 5, PAD)
+    @given(part=parts(min_documents=1), size=st.integers(1, 9), seed=st.integers(0, 99), kind=st.integers(0, 2))
+    def test_it_keeps_numbers_and_accounts(self, part, size, seed, kind):
+        documents = Documents(*part, ANSWER)
+        examples = [Blocks(documents, 5, PAD), Lines(documents, 8, PAD, 2), Packs(documents, 8, PAD, True)][kind]
         if len(examples) < size:
             return
         sample = Sample(examples, size, seed)
@@ -214,6 +184,9 @@ class TestSample:
         assert rows.numbers.tolist() == sorted(set(rows.numbers.tolist()))
         np.testing.assert_array_equal(rows.tokens, examples.rows(rows.numbers).tokens)
         assert sample.num_tokens == rows.lengths.sum()
+        if examples.lengths is not None:
+            assert sample.lengths.tolist() == rows.lengths.tolist()
+        assert (sample.documents_dropped, sample.documents_cut) == (examples.documents_dropped, examples.documents_cut)
         assert documents.num_tokens + sample.num_repeated == sample.num_tokens + sample.num_dropped
         backwards = sample.rows(np.arange(size)[::-1])
         assert backwards.numbers.tolist() == rows.numbers.tolist()[::-1]
@@ -272,7 +245,8 @@ class TestSplitByContent:
 
     def test_both_sides_together_hold_every_token(self):
         store = Store([[*range(10 + 7 * i, 17 + 7 * i)] for i in range(60)], [1], [5])
-        sides = split_by_content(store, 0.4)
+        sides = split_by_content(store, 0.4, ANSWER)
+        assert {side.trainable_bit for side in sides} == {ANSWER}
         blocks = [Blocks(side, 16, PAD) for side in sides]
         found = [b.rows(np.arange(len(b))).tokens.ravel() for b in blocks]
         assert min(map(len, found)) > 0

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from lmft.data import tokenize as module
 from lmft.data.store import content_hash, open_or_build
 from lmft.data.tokenize import Encoder, batches, id_of, pieces_of, separators, tokenize
-from lmft.models.vocabulary import BERT_TOKENS, ROBERTA_TOKENS, train_vocabulary
+from lmft.models.vocabulary import STYLES, train_vocabulary
 from lmft.objectives.base import SPECIAL, WORD_START
 from tests.conftest import TEXTS
 
@@ -70,7 +70,7 @@ def roberta_processor(add_prefix_space: bool, trim_offsets: bool):
 
 def wordpiece(pre_tokenizer, **options):
     return trained(
-        models.WordPiece(unk_token="[UNK]", **options), trainers.WordPieceTrainer, pre_tokenizer, BERT_TOKENS,
+        models.WordPiece(unk_token="[UNK]", **options), trainers.WordPieceTrainer, pre_tokenizer, STYLES["bert"].names,
         vocab_size=120,
     )  # fmt: skip
 

@@ -2,24 +2,29 @@
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
-from lmft.models.attention import isolated, support_isolation
-from tests.conftest import TINY, tiny_model
+from lmft.errors import UserError
+from lmft.models.attention import isolated, obstacle, support_isolation
+from tests.conftest import TINY, TINY_CAUSAL, tiny_model
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
-@pytest.mark.parametrize("architecture", TINY)
+@pytest.mark.parametrize("architecture", [*TINY, *TINY_CAUSAL])
 def test_logits_equal_those_of_each_document_alone(architecture, attention, tokenizer):
     if architecture == "deberta-v2" and attention == "sdpa":
         pytest.skip("DeBERTa has one attention only")
+    if architecture == "bloom" and attention == "sdpa":
+        pytest.skip("so has Bloom")
+    causal = architecture in TINY_CAUSAL
     model = tiny_model(architecture, tokenizer, attention)
-    support_isolation(model)
+    support_isolation(model, causal)
     generator = torch.Generator().manual_seed(2)
     first, second, third = (torch.randint(5, len(tokenizer), (1, n), generator=generator) for n in (9, 17, 6))
     block = torch.cat([first, second, third], dim=1)
     documents = torch.tensor([[4] * 9 + [5] * 17 + [6] * 6])
     with torch.no_grad():
-        together = model(input_ids=block, **isolated(model, documents)).logits
+        together = model(input_ids=block, **isolated(model, documents, causal)).logits
         alone = torch.cat([model(input_ids=each).logits for each in (first, second, third)], dim=1)
         leaking = model(input_ids=block).logits
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
@@ -36,3 +41,36 @@ def test_padding_changes_nothing(architecture, tokenizer):
         padded = model(input_ids=block, **isolated(model, documents)).logits[:, :9]
         dense = model(input_ids=block[:, :9], **isolated(model, documents[:, :9])).logits
     torch.testing.assert_close(padded, dense, rtol=1e-4, atol=1e-5)
+
+
+def test_bloom_still_reads_a_mask_of_padding(tokenizer):
+    """What is put in the place of its own function must do for batches that are not isolated, too."""
+    model = tiny_model("bloom", tokenizer)
+    tokens, mask = torch.randint(5, len(tokenizer), (2, 9)), torch.ones(2, 9, dtype=torch.long)
+    mask[0, :3] = 0
+    with torch.no_grad():
+        before = model(input_ids=tokens, attention_mask=mask).logits
+        support_isolation(model, causal=True)
+        after = model(input_ids=tokens, attention_mask=mask).logits
+    torch.testing.assert_close(before, after)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "options", "why"),
+    [
+        ("mamba", {}, "state"),
+        ("falcon", {"alibi": True}, "positions"),
+        ("qwen3_next", {}, "state"),
+        ("xlnet", {}, "mask"),
+    ],
+)
+def test_models_that_cannot_say_why(architecture, options, why):
+    config = AutoConfig.for_model(architecture, **options)
+    assert why in obstacle(AutoModelForCausalLM._model_mapping[type(config)], config)
+
+
+def test_a_model_that_only_seems_to_isolate_is_found_out(tokenizer, monkeypatch):
+    model = tiny_model("gpt2", tokenizer)
+    monkeypatch.setattr("lmft.models.attention._masks", lambda *_: None)
+    with pytest.raises(UserError, match="does not keep attention inside"):
+        support_isolation(model, causal=True)

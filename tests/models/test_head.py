@@ -3,8 +3,10 @@
 import pytest
 import torch
 
-from lmft.models.head import nats, target_logits
-from tests.conftest import TINY, tiny_model
+from lmft.models import head
+from lmft.models.causal import CausalLanguageModel
+from lmft.models.head import nats, target_logits, target_nats, target_scores
+from tests.conftest import TINY, TINY_CAUSAL, tiny_model
 
 
 def batch(tokenizer, padded: bool):
@@ -19,29 +21,83 @@ def batch(tokenizer, padded: bool):
     return inputs, labels
 
 
+def of_targets(labels, shift=0):
+    """(target_index, targets) of labels [B, T], with some padding; shift: the target stands so far behind."""
+    index = labels.flatten().ne(-100).nonzero().flatten()
+    padding = torch.full((5,), -100)
+    return torch.cat([index - shift, torch.zeros(5, dtype=torch.long)]), torch.cat([labels.flatten()[index], padding])
+
+
+def gradients(model, loss):
+    model.zero_grad()
+    loss.backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def assert_same(found, expected):
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-5, msg=name)
+
+
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("architecture", TINY)
 def test_loss_and_gradients_equal_the_models_own(architecture, padded, tokenizer):
     model = tiny_model(architecture, tokenizer)
     inputs, labels = batch(tokenizer, padded)
     expected = model(**inputs, labels=labels).loss
-    expected.backward()
-    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-    model.zero_grad()
-
-    index = labels.flatten().ne(-100).nonzero().flatten()
-    padded_index = torch.cat([index, torch.zeros(5, dtype=torch.long)])
-    targets = torch.cat([labels.flatten()[index], torch.full((5,), -100)])
-    logits = target_logits(model, model.base_model, inputs, padded_index)
-    assert logits.shape == (len(padded_index), len(tokenizer))
-    loss = nats(logits, targets) / len(index)
-    loss.backward()
-
+    index, targets = of_targets(labels)
+    logits = target_logits(model, model.base_model, inputs, index)
+    assert logits.shape == (len(index), len(tokenizer))
+    loss = nats(logits, targets) / targets.ne(-100).sum()
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
-    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    assert found.keys() == gradients.keys()
-    for name, gradient in gradients.items():
-        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-5, msg=name)
+    assert_same(gradients(model, loss), gradients(model, expected))
+
+
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("architecture", TINY_CAUSAL)
+def test_causal_loss_and_gradients_equal_the_models_own(architecture, dense, causal_tokenizer):
+    """The shift is in `target_index`; the model makes it from `labels` itself."""
+    model = tiny_model(architecture, causal_tokenizer)
+    inputs, labels = batch(causal_tokenizer, padded=False)
+    labels = inputs["input_ids"].clone() if dense else labels
+    labels[:, 0] = -100
+    expected = model(**inputs, labels=labels, use_cache=False).loss
+    index, targets = of_targets(labels, shift=1)
+    body = CausalLanguageModel(model, causal_tokenizer).body
+    total = target_nats(model, body, {**inputs, "use_cache": False}, index, targets)
+    loss = total / targets.ne(-100).sum()
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
+    assert_same(gradients(model, loss), gradients(model, expected))
+
+
+@pytest.mark.parametrize("architecture", ["bert", "modernbert", "gpt2", "llama", "gemma3_text"])
+def test_parts_give_what_the_whole_gives(architecture, tokenizer, monkeypatch):
+    """Seven rows of logits at a time: same loss, same gradients, same scores."""
+    model = tiny_model(architecture, tokenizer)
+    inputs, labels = batch(tokenizer, padded=False)
+    arguments = model, model.base_model, inputs, *of_targets(labels)
+    whole = target_nats(*arguments)
+    expected = gradients(model, 0.1 * whole)
+    monkeypatch.setattr(head, "rows_at_a_time", lambda *_: 7)
+    loss = target_nats(*arguments)
+    torch.testing.assert_close(loss, whole, rtol=1e-6, atol=1e-5)
+    assert_same(gradients(model, 0.1 * loss), expected)
+    with torch.no_grad():
+        logits = target_logits(*arguments[:4])
+        total, right = target_scores(*arguments)
+        torch.testing.assert_close(target_nats(*arguments), whole, rtol=1e-6, atol=1e-5)
+    torch.testing.assert_close(total, whole, rtol=1e-6, atol=1e-5)
+    assert right == (logits.argmax(-1) == arguments[4]).sum()
+
+
+def test_parts_leave_frozen_weights_alone(causal_tokenizer, monkeypatch):
+    model = tiny_model("gpt2", causal_tokenizer)
+    model.transformer.wte.requires_grad_(False)
+    inputs, labels = batch(causal_tokenizer, padded=False)
+    monkeypatch.setattr(head, "rows_at_a_time", lambda *_: 7)
+    found = gradients(model, target_nats(model, model.base_model, inputs, *of_targets(labels)))
+    assert "transformer.wte.weight" not in found and "transformer.wpe.weight" in found
 
 
 def test_the_full_head_is_itself_again_afterwards(tokenizer):

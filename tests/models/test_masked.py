@@ -6,7 +6,7 @@ from tests.conftest import TINY, tiny_model
 
 
 def answer(architecture, tokenizer, prompt):
-    return MaskedLanguageModel(tiny_model(architecture, tokenizer), tokenizer).eval().probe(prompt)
+    return MaskedLanguageModel(tiny_model(architecture, tokenizer), tokenizer).eval().answer([prompt])[0]
 
 
 @pytest.mark.parametrize("architecture", TINY)
@@ -22,7 +22,7 @@ def test_five_likeliest_tokens(architecture, tokenizer):
 
 def test_they_are_the_models_own_softmax(tokenizer):
     model = tiny_model("bert", tokenizer)
-    (fills,) = MaskedLanguageModel(model, tokenizer).eval().probe("the [MASK] fox")["fills"]
+    (fills,) = MaskedLanguageModel(model, tokenizer).eval().answer(["the [MASK] fox"])[0]["fills"]
     inputs = tokenizer("the [MASK] fox", return_tensors="pt")
     with torch.no_grad():
         expected = model(**inputs).logits[0, 2].double().softmax(-1)
@@ -55,5 +55,5 @@ def test_mask_stands_for_the_models_own(architecture, any_tokenizer):
 
 def test_weights_are_left_alone(tokenizer):
     module = MaskedLanguageModel(tiny_model("bert", tokenizer), tokenizer).eval()
-    module.probe("the [MASK] fox")
+    module.answer(["the [MASK] fox"])
     assert all(weight.grad is None and weight.requires_grad for weight in module.parameters())

@@ -5,14 +5,14 @@ import pytest
 from transformers import AutoTokenizer
 
 from lmft.errors import UserError
-from lmft.models.vocabulary import BERT_TOKENS, ROBERTA_TOKENS, train_vocabulary
+from lmft.models.vocabulary import STYLES, train_vocabulary
 from tests.conftest import TEXTS, WORDS
 
 SENTENCE = "The old garden's walls, (again) and 42 times."
 
 
 def special_tokens(tokenizer):
-    return BERT_TOKENS if tokenizer.mask_token == "[MASK]" else ROBERTA_TOKENS
+    return STYLES["bert"].names if tokenizer.mask_token == "[MASK]" else ROBERTA_TOKENS
 
 
 def test_decoding_gives_the_text_back(any_tokenizer):

@@ -118,6 +118,21 @@ def test_probes_in_the_order_they_were_asked(report):
     assert "31.2%" in page
 
 
+def test_texts_over_the_steps(report):
+    def asked(step: int, stage: str, greedy: str) -> dict:
+        return {"step": step, "stage": stage, "prompt": "Once\n<b>", "texts": {"greedy": greedy, "sampled": "a\x1bb"}}
+
+    page = report(
+        samples=[asked(0, "before", ""), asked(20, "validation", "<i>fox</i>\nfox"), asked(60, "after", "king")]
+    )
+    assert page.count("<h3>") == 1 and "Once\n&lt;b&gt;" in page
+    assert "<th>greedy</th><th>sampled</th>" in page
+    texts = re.findall(r"<tr><th>([^<]+)</th><td><span[^>]*>([^<]*)</span></td>", page)
+    assert texts == [("before", "(empty)"), ("step 20", "&lt;i&gt;fox&lt;/i&gt;\nfox"), ("after", "king")]
+    assert "\x1b" not in page
+    Balance().feed(page.removeprefix("<!doctype html>"))
+
+
 def test_a_run_that_failed_at_once(report):
     page = report({"status": "failed", "before": None, "after": None})
     assert "failed" in page and "<svg" not in page and "Scores" not in page

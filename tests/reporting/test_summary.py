@@ -9,7 +9,6 @@ from lmft.reporting.summary import (
     ledger_equations,
     print_config,
     print_ledger,
-    print_probes,
     print_scores,
     score_table,
     training_line,
@@ -91,6 +90,20 @@ def test_ledger_shows_each_count_and_the_sum():
     assert "validation: 100 tokens = 90 in examples + 3 dropped; 7 unaccounted for" in text
 
 
+def test_what_never_happened_has_no_row():
+    nothing = {"documents_dropped": {}, "documents_cut": None}
+    assert printed(print_ledger, {"train": {**LEDGER["train"], **nothing}}) == printed(
+        print_ledger, {"train": {key: value for key, value in LEDGER["train"].items() if key != "documents_dropped"}}
+    )
+    cut = {
+        "train": {**LEDGER["train"], **nothing, "documents_cut": 3},
+        "validation": {**LEDGER["validation"], **nothing},
+    }
+    text = printed(print_ledger, cut)
+    assert cells(text, "documents cut") == ["3", "-"]
+    assert "documents dropped" not in text and "train: 1,000 tokens = " in text
+
+
 def test_no_equation_without_its_terms():
     assert ledger_equations({"train": {"tokens": 5}}) == []
 
@@ -128,26 +141,3 @@ def test_a_failed_run_has_no_table():
     )
     assert training_line({}) == "unknown"
     assert training_line({"status": "stopped", "epochs": 2.53125}) == "stopped: 2.53 epochs"
-
-
-def fills(*tokens: str) -> list[dict]:
-    return [{"token": token, "probability": 0.5 / (place + 1)} for place, token in enumerate(tokens)]
-
-
-def test_probes_side_by_side():
-    prompts = ["This is a great [MASK].", "[red]A[/red] [MASK] [MASK]."]
-    before = [{"prompt": "", "fills": [fills("deal", "idea")]}, {"prompt": "", "fills": [fills("x"), fills(" ")]}]
-    after = [{"prompt": "", "fills": [fills(" film", "##ness")]}, {"prompt": "", "fills": [fills("y"), fills("[b]")]}]
-    text = printed(print_probes, prompts, {"before": before, "after": after})
-    assert all(prompt in text for prompt in prompts)
-    assert cells(text, "deal") == ["50.0%", "film", "50.0%"]
-    assert cells(text, "idea") == ["25.0%", "##ness", "25.0%"]
-    assert "before, mask 2" in text
-    assert cells(text, "' '") == ["50.0%", "[b]", "50.0%"]
-
-
-def test_probes_without_a_before():
-    text = printed(
-        print_probes, ["A [MASK]."], {"before": [], "after": [{"prompt": "A [MASK].", "fills": [fills("film")]}]}
-    )
-    assert "before" not in text and cells(text, "film") == ["50.0%"]

@@ -1,0 +1,79 @@
+"""Training speed and memory of a causal model, beside the Hugging Face Trainer's: plain text, and chats.
+
+    python benchmarks/train_causal.py plain --peer PEER.py --model SMOLLM2_FOLDER --text IMDB_FOLDER [--rounds 3]
+    python benchmarks/train_causal.py chat --peer PEER.py --model SMOLLM2_FOLDER --text CHATS.jsonl [--rounds 3]
+
+plain: 4 blocks of 256 tokens a step. chat: rows of at most 512 tokens, the loss on the answers; here packs of 512 tokens,
+5 a step, there 8 rows a step, padded to the longest, in random order or with --group-by-length. Tokens are real ones:
+padding is not counted. PEER.py takes `train --objective clm|chat --model FOLDER --text FILE --precision bf16 …` and prints
+a JSON line with tokens_per_s and peak_gb; the two first steps of either side are warm-up.
+"""
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from turns import compare, in_turns, last_json
+
+OURS = {
+    "plain": ["data=imdb", "data.block_size=256", "data.batch_size=4", "data.validation_fraction=0"],
+    "chat": ["data=chat", "data.block_size=512", "data.batch_size=5", "data.validation_fraction=0"],
+}
+
+
+def ours(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
+    """One run of `python -m lmft.train`: real tokens over seconds, of the steps after the second."""
+    run = Path(tempfile.mkdtemp(dir=folder))
+    text = "data.path" if arguments.what == "plain" else "data.train"
+    command = [
+        *(sys.executable, "-m", "lmft.train", "model=smollm2", f"model.name_or_path={arguments.model}"),
+        *OURS[arguments.what],
+        *(f"{text}={arguments.text}", f"data.cache_dir={folder / 'cache'}", f"run.dir={run}", "run.name=bench"),
+        *(f"trainer.max_steps={arguments.steps}", "trainer.log_every_n_steps=1", "validate_before=false"),
+        *("checkpoint.keep_last=0", "trainer.precision=bf16-mixed", "model.probes=[]", "data.probes=[]"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.stderr[-2000:])
+    with (run / "bench" / "metrics.csv").open(newline="") as file:
+        speeds = [float(row["tokens_per_second"]) for row in csv.DictReader(file)][2:]
+    peak = json.loads((run / "bench" / "metrics.json").read_text())["train"]["peak_memory_gb"]
+    return {"tokens_per_s": len(speeds) / sum(1 / speed for speed in speeds), "peak_gb": peak}
+
+
+def peer(arguments: argparse.Namespace, folder: Path, *options: str) -> dict[str, float]:
+    """One run of the peer."""
+    plain = arguments.what == "plain"
+    text = f"{arguments.text}/train.parquet" if plain else arguments.text
+    sizes = ("4", "256") if plain else ("8", "512")
+    command = [
+        *(sys.executable, arguments.peer, "train", "--objective", "clm" if plain else "chat"),
+        *("--model", arguments.model, "--text", text, "--precision", "bf16", "--steps", str(arguments.steps)),
+        *("--batch-size", sizes[0], "--block-size", sizes[1], "--max-rows", "500", "--out", str(folder / "peer")),
+        *options,
+    ]
+    row = last_json(command)
+    return {"tokens_per_s": row["tokens_per_s"], "peak_gb": row["peak_gb"]}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["plain", "chat"])
+    parser.add_argument("--peer", required=True)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--text", required=True)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=8)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        sides = {"lmft": lambda: ours(given, place), "Trainer": lambda: peer(given, place)}
+        if given.what == "chat":
+            sides["Trainer, by length"] = lambda: peer(given, place, "--group-by-length")
+        found = in_turns(sides, given.rounds)
+    compare(found, "tokens_per_s", "lmft")
+    compare(found, "peak_gb", "lmft")

@@ -1,0 +1,98 @@
+"""What a row is: a text, or a conversation. Each format reads documents from a source and turns them into tokens."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Protocol
+
+from transformers import PreTrainedTokenizerFast
+
+from lmft.data.chat_encoder import ChatEncoder
+from lmft.data.chats import ChatTemplate, conversations
+from lmft.data.sources import Source, documents
+from lmft.data.tokenize import DocumentEncoder, Encoder
+from lmft.objectives.base import ANSWER, LAST_ANSWER
+
+if TYPE_CHECKING:
+    from lmft.data.corpus import DataConfig
+
+TRAIN_ON = {"all": 0, "assistant": int(ANSWER), "completion": int(ANSWER), "last_turn": int(LAST_ANSWER)}
+"""What the loss counts: the flag of its tokens; 0: every token."""
+
+
+class Format(Protocol):
+    """Between a source's rows and a store's tokens."""
+
+    encoder: DocumentEncoder
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when the tokens or flags of some row might."""
+        ...
+
+    def documents(self, source: Source, cleaned: Counter[str], advance: Callable[[int], object]) -> Iterator[Any]:
+        """What the encoder takes, row by row; `cleaned` counts rows dropped and mended, by reason."""
+        ...
+
+    def place_of(self, source: Source, number: int) -> str:
+        """Where a document stands, for messages; found by reading up to it again."""
+        ...
+
+
+class TextFormat:
+    """A row is a text, in the column `data.text_column`."""
+
+    def __init__(self, config: "DataConfig", tokenizer: PreTrainedTokenizerFast, word_starts: bool):
+        self.text_column, self.encoder = config.text_column, Encoder(tokenizer, word_starts)
+
+    @property
+    def fingerprint(self) -> str:
+        """Column and encoder."""
+        return f"{self.text_column} {self.encoder.fingerprint}"
+
+    def documents(self, source: Source, cleaned: Counter[str], advance: Callable[[int], object]) -> Iterator[str]:
+        """The texts."""
+        return documents(source, self.text_column, cleaned, advance)
+
+    def place_of(self, source: Source, number: int) -> str:
+        """Its number suffices: texts are counted as they come."""
+        return f"{source.name}, document {number + 1}"
+
+
+class ChatFormat:
+    """A row is a conversation, or a prompt and its completion, in the columns that `data.columns` names."""
+
+    def __init__(self, config: "DataConfig", tokenizer: PreTrainedTokenizerFast, word_starts: bool):
+        self.columns = config.columns
+        self.template = chat_template(config, tokenizer)
+        self.encoder = ChatEncoder(tokenizer)
+
+    @property
+    def fingerprint(self) -> str:
+        """Columns, template and encoder."""
+        source = self.template.source if self.template else ""
+        template = hashlib.blake2b(source.encode(), digest_size=16).hexdigest()
+        return f"{sorted(self.columns.items())} {template} {self.encoder.fingerprint}"
+
+    def documents(self, source: Source, cleaned: Counter[str], advance: Callable[[int], object] | None = None) -> Any:
+        """The conversations, rendered."""
+        return (each for _, each in conversations(source, self.columns, self.template, cleaned, advance))
+
+    def place_of(self, source: Source, number: int) -> str:
+        """File and row."""
+        place, _ = next(islice(conversations(source, self.columns, self.template, Counter()), number, None))
+        return str(place)
+
+
+def chat_template(config: "DataConfig", tokenizer: PreTrainedTokenizerFast) -> ChatTemplate | None:
+    """The one the user names, or the tokenizer's own; None where there is none, which texts need not."""
+    if config.chat_template is None and not tokenizer.chat_template:
+        return None
+    return ChatTemplate.load(config.chat_template, tokenizer)
+
+
+FORMATS: dict[str, Callable[["DataConfig", PreTrainedTokenizerFast, bool], Format]] = {
+    "text": TextFormat,
+    "chat": ChatFormat,
+}
