@@ -20,7 +20,7 @@ from lmft.models.causal import CausalLanguageModel
 from lmft.models.export import export
 from lmft.models.loading import ModelConfig
 from lmft.parts import Parts, assemble, build_module, load_module
-from lmft.reporting import summary
+from lmft.reporting import answers, summary
 from lmft.reporting.model_card import write_model_card
 from lmft.reporting.progress import Live, Progress
 from lmft.reporting.report import write_report
@@ -99,7 +99,7 @@ def _train(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any]:
     samples = [json.loads(line) for line in run.paths.samples.read_text(encoding="utf-8").splitlines()]
     rows = read_rows(run.paths.metrics_csv)
     write_report(run.paths.report, run.name, settings, result, rows, samples)
-    summary.print_probes({"before": probes.first, "after": probes.latest})
+    answers.print_probes({"before": probes.first, "after": probes.latest})
     summary.print_scores(result)
     log.info("the model is in %s, the report in %s", run.paths.model, run.paths.report)
     return result
@@ -189,11 +189,11 @@ def predict(config: dict[str, Any], prompts: list[Any], completion: str | None =
         if not isinstance(module, CausalLanguageModel):
             raise UserError("teacher_forced=true needs a causal model", fix="model=causal, or the run of one")
         forced = [module.teacher_forced(prompt, completion) for prompt in prompts]
-        summary.print_teacher_forced(forced)
+        answers.print_teacher_forced(forced)
         return forced
-    answers = module.answer(prompts)
-    summary.print_probes({"answer": answers})
-    return answers
+    found = module.answer(prompts)
+    answers.print_probes({"answer": found})
+    return found
 
 
 def prepare(config: dict[str, Any]) -> dict[str, Any]:

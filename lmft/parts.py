@@ -138,7 +138,7 @@ def _tokens_per_byte(parts: Parts) -> float | None:
     return ledger["tokens"] / ledger["bytes"]
 
 
-def load_module(config: ModelConfig, seed: int) -> LanguageModel:
+def load_module(config: ModelConfig, seed: int = 0) -> LanguageModel:
     """A model that answers prompts, without any data. Raises UserError."""
     hf_config = load_config(config)
     tokenizer = load_tokenizer(config, texts=(), text_key=lambda: "none", cache=Path())

@@ -9,16 +9,16 @@ import pytest
 import torch
 import yaml
 from hydra.utils import get_object, instantiate
-from transformers import AutoModelForMaskedLM
 
 from lmft import arguments
 from lmft.config import compose, composed, config_dir, plain
 from lmft.data.corpus import DataConfig
-from lmft.models.loading import ModelConfig, TokenizerConfig, load_config
+from lmft.models.adapters import LoraConfig
+from lmft.models.loading import AUTO_CLASSES, ModelConfig, TokenizerConfig, load_config
 from lmft.models.vocabulary import train_vocabulary
 from lmft.training.checkpoint import Checkpoints
 from lmft.training.optimizer import ScheduleConfig
-from tests.conftest import TEXTS, TINY
+from tests.conftest import TEXTS, TINY, TINY_CAUSAL
 
 CONF = config_dir()
 COMMANDS = sorted(path.stem for path in CONF.glob("*.yaml"))
@@ -31,16 +31,25 @@ CHOICES = sorted(
 GROUPS = {choice.split("/")[0] for choice in CHOICES}
 MODELS = [choice.split("/")[1] for choice in CHOICES if choice.startswith("model/")]
 
-# Millions of weights of the model that the YAML names, its head for masked language modelling included.
+FAMILIES = ("masked", "causal")  # whose YAMLs name no model
+# Millions of weights of the model that the YAML names, its head for language modelling included.
 MILLIONS = {
     "albert": 11.2,
     "bert": 109.5,
+    "bloom": 559.2,
     "deberta_v3": 184.5,
     "distilbert": 67.0,
+    "distilgpt2": 81.9,
     "distilroberta": 82.2,
     "electra": 13.5,
+    "gpt2": 124.4,
+    "llama": 1235.8,
     "modernbert": 149.7,
+    "opt": 125.2,
+    "pythia": 162.3,
+    "qwen": 596.0,
     "roberta": 124.7,
+    "smollm2": 134.5,
     "xlm_roberta": 278.3,
 }
 
@@ -124,12 +133,13 @@ def test_files_yaml_says_the_defaults_of_the_class(monkeypatch):
 
 def test_masked_yaml_says_the_defaults_of_the_class():
     given, expected = compose(["model=masked"])["model"], defaults_of(ModelConfig)
+    assert given.pop("lora") == dataclasses.asdict(expected.pop("lora")) == defaults_of(LoraConfig)
     assert given.pop("tokenizer") == dataclasses.asdict(expected.pop("tokenizer")) == defaults_of(TokenizerConfig)
     assert given.pop("recipe").keys() == {"learning_rate", "max_epochs", "warmup"} and expected.pop("recipe") == {}
     assert given == expected
 
 
-@pytest.mark.parametrize("name", ["mlm", "whole_word"])
+@pytest.mark.parametrize("name", ["mlm", "whole_word", "causal", "fim"])
 def test_an_objectives_yaml_says_the_defaults_of_the_class(name):
     node = compose([f"objective={name}"])["objective"]
     assert instantiate(node) == get_object(node["_target_"])()
@@ -138,21 +148,21 @@ def test_an_objectives_yaml_says_the_defaults_of_the_class(name):
 # models
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name not in ("masked", "distilbert_tiny")])
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in FAMILIES and "tiny" not in name])
 def test_from_scratch_a_model_is_as_large_as_the_one_it_is_named_after(name):
     model = ModelConfig(**compose([f"model={name}", "model.from_scratch=true"])["model"])
-    assert model.architecture in TINY, "then its head and its isolation are tested"
+    assert model.architecture in {**TINY, **TINY_CAUSAL}, "then its head and its isolation are tested"
     hf_config = load_config(model)
     hf_config.vocab_size = model.tokenizer.vocab_size
     with torch.device("meta"):
-        weights = AutoModelForMaskedLM.from_config(hf_config).parameters()
+        weights = AUTO_CLASSES[model.family].from_config(hf_config).parameters()
     assert sum(weight.numel() for weight in weights) / 1e6 == pytest.approx(MILLIONS[name], rel=0.01)
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name != "masked"])
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in FAMILIES])
 def test_a_models_vocabulary_can_be_trained(name):
     wanted = ModelConfig(**compose([f"model={name}", "model.from_scratch=true"])["model"]).tokenizer
-    tokenizer = train_vocabulary(TEXTS, wanted.algorithm, 330, wanted.lowercase)
+    tokenizer = train_vocabulary(TEXTS, wanted.algorithm, 330, wanted.lowercase, wanted.special_tokens)
     upper, lower = (tokenizer(text)["input_ids"] for text in ("The", "the"))
     assert (upper == lower) == wanted.lowercase
 

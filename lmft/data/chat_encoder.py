@@ -9,7 +9,7 @@ import numpy as np
 from tokenizers import Encoding, Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from lmft.data.chats import Conversation
+from lmft.data.chat_template import Conversation
 from lmft.data.tokenize import Encoded, id_of, separators
 from lmft.objectives.base import ANSWER, LAST_ANSWER, SPECIAL
 
@@ -102,8 +102,7 @@ class ChatEncoder:
         """
         found = (encoding.char_to_token(at) for at in range(start, end))
         first = next((token for token in found if token is not None), len(encoding))
-        found = (encoding.char_to_token(at) for at in range(end - 1, start - 1, -1))
-        stop = next((token for token in found if token is not None), first)
+        stop = max(first, encoding.char_to_token(end - 1) or 0)
         while stop < len(encoding) and encoding.token_to_chars(stop)[0] < end:  # pyright: ignore[reportOptionalSubscript]
             stop += 1
         if first < stop and encoding.token_to_chars(first)[0] < start:  # pyright: ignore[reportOptionalSubscript]

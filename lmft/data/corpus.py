@@ -28,6 +28,7 @@ Counting = Callable[[str, int | None, str], AbstractContextManager[Callable[[int
 """A progress display: (description, total, unit) to a function that is told how much more is done."""
 
 
+COLUMNS = ("messages", "prompt", "completion")
 _CHOICES = {
     "format": tuple(FORMATS),
     "train_on": tuple(TRAIN_ON),
@@ -49,7 +50,7 @@ class DataConfig:
     validation_fraction: float | None = None
     format: str = "text"
     text_column: str = "text"
-    columns: dict[str, str] = field(default_factory=dict)
+    columns: dict[str, str] = field(default_factory=lambda: {name: name for name in COLUMNS})
     chat_template: str | None = None
     train_on: str = "all"
     encoding: str = "utf-8"

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from transformers import PreTrainedTokenizerFast
 
 from lmft.data.chat_encoder import ChatEncoder
-from lmft.data.chats import ChatTemplate, conversations
+from lmft.data.chat_template import ChatTemplate
+from lmft.data.chats import conversations
 from lmft.data.sources import Source, documents
 from lmft.data.tokenize import DocumentEncoder, Encoder
 from lmft.objectives.base import ANSWER, LAST_ANSWER

@@ -59,8 +59,9 @@ class Schedule(Sampler[MicroBatch]):
 
     lengths: [num_examples] tokens of each, where they differ. Then examples of like length share a step, so that little
     is padding: the examples of each 64 steps are sorted by length and parted so that the largest step, padded, holds as
-    few tokens as it can; short examples come many at a time, and `batch_size` is the mean. A step is parted in the same
-    way into its `accumulate` micro-batches.
+    few tokens as it can; short examples come many at a time, and `batch_size` is the mean. The last window is of
+    up to 127 steps; a step that is not whole ends it, and has the shortest. A step is parted in the same way into its
+    `accumulate` micro-batches.
     """
 
     def __init__(
@@ -107,11 +108,13 @@ class Schedule(Sampler[MicroBatch]):
         if self.lengths is None:
             return self._in_order(epoch, position * size, (position + 1) * size)
         step, micro_batch = divmod(position, self.accumulate)
-        number, place = divmod(step, _WINDOW)
+        size *= self.accumulate * _WINDOW
+        last = max(1, self.num_examples // size) - 1
+        number = min(step // _WINDOW, last)
         if self._window is None or self._window[0] != (epoch, number):
-            size *= self.accumulate * _WINDOW
-            self._window = (epoch, number), self._steps(epoch, number * size, (number + 1) * size)
-        examples = self._window[1][place]
+            stop = (number + 1) * size if number < last else self.num_examples
+            self._window = (epoch, number), self._steps(epoch, number * size, stop)
+        examples = self._window[1][step - number * _WINDOW]
         return self._parted(examples, min(self.accumulate, len(self) - step * self.accumulate))[micro_batch]
 
     def _in_order(self, epoch: int, start: int, stop: int) -> np.ndarray:
@@ -121,16 +124,22 @@ class Schedule(Sampler[MicroBatch]):
         return Permutation(self.num_examples, key(self.seed, "order", epoch))(positions)
 
     def _steps(self, epoch: int, start: int, stop: int) -> list[np.ndarray]:
-        """The examples at these places of the epoch's order, sorted by length and parted; the parts shuffled."""
+        """The examples at these places of the epoch's order, sorted by length and parted; the parts shuffled.
+
+        A step that is not whole comes last, and holds its share of the tokens in the shortest examples.
+        """
         assert self.lengths is not None
         examples = self._in_order(epoch, start, stop)
         examples = examples[np.argsort(self.lengths[examples], kind="stable")]
-        num_steps = -(-len(examples) // (self.batch_size * self.world_size * self.accumulate))
-        steps = self._parted(examples, num_steps)
-        if not self.shuffled:
-            return steps
-        order = Permutation(num_steps, key(self.seed, "steps", epoch, start))(np.arange(num_steps))
-        return [steps[step] for step in order]
+        num_whole, num_over = divmod(len(examples), self.batch_size * self.world_size * self.accumulate)
+        tokens = np.cumsum(self.lengths[examples])
+        num_shortest = int(np.searchsorted(tokens, tokens[-1] * num_over // len(examples), side="right"))
+        num_shortest = min(num_shortest, len(examples) - num_whole)  # each whole step needs an example
+        steps = self._parted(examples[num_shortest:], num_whole) if num_whole else []
+        if self.shuffled:
+            order = Permutation(num_whole, key(self.seed, "steps", epoch, start))(np.arange(num_whole))
+            steps = [steps[step] for step in order]
+        return [*steps, examples[:num_shortest]]
 
     def _parted(self, examples: np.ndarray, num_parts: int) -> list[np.ndarray]:
         """Examples in the order of their lengths, parted; where they are fewer than the parts, some are empty."""

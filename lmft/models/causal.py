@@ -26,7 +26,8 @@ class CausalLanguageModel(LanguageModel):
     def answer(self, prompts: Sequence[Any]) -> list[dict[str, Any]]:
         """Continues each prompt, once greedily and once by sampling under the run's seed, all prompts in one batch.
 
-        A prompt is a text, or {"chat": TEXT | MESSAGES}, which the tokenizer's chat template is put around.
+        A prompt is a text, of which what stands before a `[MASK]` counts, or {"chat": TEXT | MESSAGES}, which the
+        tokenizer's chat template is put around.
         [{"prompt": …, "texts": {"greedy": …, "sampled": …}}]
         """
         if not prompts:
@@ -82,7 +83,7 @@ class CausalLanguageModel(LanguageModel):
         if isinstance(prompt, dict):
             ids = self._render(messages_of(prompt["chat"]), answer_follows=True)
         else:
-            ids = self.tokenizer(str(prompt))["input_ids"]
+            ids = self.tokenizer(shown(prompt))["input_ids"]
         start = self.tokenizer.bos_token_id if self.tokenizer.bos_token_id is not None else self.tokenizer.eos_token_id
         return ids or [start]
 
@@ -91,7 +92,7 @@ class CausalLanguageModel(LanguageModel):
             turns = [*messages_of(prompt["chat"]), {"role": "assistant", "content": completion}]
             return self._render(turns, answer_follows=False)
         end = self.tokenizer.eos_token_id
-        return self.tokenizer(str(prompt) + completion)["input_ids"] + ([] if end is None else [end])
+        return self.tokenizer(shown(prompt) + completion)["input_ids"] + ([] if end is None else [end])
 
     def _render(self, messages: list[dict[str, Any]], answer_follows: bool) -> list[int]:
         if not self.tokenizer.chat_template:
@@ -124,8 +125,10 @@ def messages_of(chat: Any) -> list[dict[str, Any]]:
 
 
 def shown(prompt: Any) -> str:
-    """A prompt for people: a chat by its last message."""
-    return str(messages_of(prompt["chat"])[-1]["content"]) if isinstance(prompt, dict) else str(prompt)
+    """A prompt for people: a chat by its last message, a text up to its first `[MASK]`."""
+    if isinstance(prompt, dict):
+        return str(messages_of(prompt["chat"])[-1]["content"])
+    return str(prompt).partition("[MASK]")[0].rstrip() if "[MASK]" in str(prompt) else str(prompt)
 
 
 def _as_list(ids: Any) -> list[int]:

@@ -59,6 +59,7 @@ class ModelConfig:
     config: dict[str, Any] = field(default_factory=dict)
     attn_implementation: str = "auto"
     compile: bool = False
+    gradient_checkpointing: bool = False
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
     freeze: list[str] = field(default_factory=list)
@@ -201,16 +202,37 @@ def load_model(
     num_new_tokens: how many tokens the tokenizer has been given besides its own; a loaded embedding grows by as many
     rows as it lacks for them.
     """
-    auto_class = AUTO_CLASSES[config.family]
-    attention = {} if config.attn_implementation == "auto" else {"attn_implementation": config.attn_implementation}
-    if config.attn_implementation == "auto" and not torch.cuda.is_available():
-        attention = {"attn_implementation": "eager"}  # at 128 tokens it beats scaled_dot_product_attention on CPUs
-    if config.from_scratch:
-        fit_to_tokenizer(hf_config, tokenizer)
-        try:
-            return auto_class.from_config(hf_config, dtype=torch.float32, **attention)
-        except (ValueError, KeyError) as error:
-            raise UserError(f"{config.name} cannot be built: {error}", where="model.config") from error
+    model = (_built if config.from_scratch else _loaded)(config, hf_config, tokenizer, num_new_tokens)
+    if model.can_generate() and tokenizer.eos_token_id is not None:
+        ends = model.generation_config.eos_token_id
+        ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
+        model.generation_config.eos_token_id = list(dict.fromkeys([*ends, tokenizer.eos_token_id]))
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    return model.train()  # from_pretrained gives it in evaluation mode, in which dropout would stay off
+
+
+def _options(config: ModelConfig) -> dict[str, Any]:
+    """Weights are float32, whatever they are stored as; attention is what is fastest."""
+    attention = config.attn_implementation
+    if attention == "auto" and config.family == "masked" and not torch.cuda.is_available():
+        attention = "eager"  # at 128 tokens it beats scaled_dot_product_attention on CPUs
+    return {"dtype": torch.float32} | ({} if attention == "auto" else {"attn_implementation": attention})
+
+
+def _built(
+    config: ModelConfig, hf_config: PreTrainedConfig, tokenizer: PreTrainedTokenizerFast, _num_new_tokens: int
+) -> PreTrainedModel:
+    fit_to_tokenizer(hf_config, tokenizer)
+    try:
+        return AUTO_CLASSES[config.family].from_config(hf_config, **_options(config))
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{config.name} cannot be built: {error}", where="model.config") from error
+
+
+def _loaded(
+    config: ModelConfig, hf_config: PreTrainedConfig, tokenizer: PreTrainedTokenizerFast, num_new_tokens: int
+) -> PreTrainedModel:
     vocab_size = hf_config.get_text_config().vocab_size
     if len(tokenizer) - num_new_tokens > vocab_size:
         raise UserError(
@@ -218,20 +240,16 @@ def load_model(
             where=f"{config.tokenizer.name_or_path or 'a trained vocabulary'} with {config.name}",
             fix="model.tokenizer.name_or_path of the same model, or model.from_scratch=true",
         )
-    options = {**config.hub_options, **attention, "dtype": torch.float32, "output_loading_info": True}
+    options = {**config.hub_options, **_options(config), "output_loading_info": True, "config": hf_config}
     folder = _located(str(config.name_or_path), "model", config.revision)
-    model, info = _read(auto_class, folder, "weights", {**options, "config": hf_config})
+    model, info = _read(AUTO_CLASSES[config.family], folder, "weights", options)
     if info["missing_keys"]:
         new = sorted(info["missing_keys"])
         log.warning("not among the weights loaded, so new and random: %s%s", ", ".join(new[:3]), _and_more(new[3:]))
     if len(tokenizer) > vocab_size:
         log.info("the embedding grows from %d to %d tokens", vocab_size, len(tokenizer))
         model.resize_token_embeddings(len(tokenizer))
-    if model.can_generate() and tokenizer.eos_token_id is not None:
-        ends = model.generation_config.eos_token_id
-        ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
-        model.generation_config.eos_token_id = list(dict.fromkeys([*ends, tokenizer.eos_token_id]))
-    return model.train()  # from_pretrained gives it in evaluation mode, in which dropout would stay off
+    return model
 
 
 def _and_more(names: list[str]) -> str:

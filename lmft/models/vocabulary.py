@@ -21,31 +21,29 @@ class SpecialTokens:
 STYLES = {
     "bert": SpecialTokens(
         {
-            "pad_token": "[PAD]",
-            "unk_token": "[UNK]",
-            "cls_token": "[CLS]",
-            "sep_token": "[SEP]",
-            "mask_token": "[MASK]",
+            "pad": "[PAD]",
+            "unk": "[UNK]",
+            "cls": "[CLS]",
+            "sep": "[SEP]",
+            "mask": "[MASK]",
         },
         "[CLS] $A [SEP]",
         "[CLS] $A [SEP] $B:1 [SEP]:1",
     ),
     "roberta": SpecialTokens(
         {
-            "bos_token": "<s>",
-            "pad_token": "<pad>",
-            "eos_token": "</s>",
-            "unk_token": "<unk>",
-            "mask_token": "<mask>",
-            "cls_token": "<s>",
-            "sep_token": "</s>",
+            "bos": "<s>",
+            "pad": "<pad>",
+            "eos": "</s>",
+            "unk": "<unk>",
+            "mask": "<mask>",
+            "cls": "<s>",
+            "sep": "</s>",
         },
         "<s> $A </s>",
         "<s> $A </s> $B:1 </s>:1",
     ),
-    "gpt2": SpecialTokens(
-        dict.fromkeys(("bos_token", "eos_token", "unk_token", "pad_token"), "<|endoftext|>"), "$A", "$A $B:1"
-    ),
+    "gpt2": SpecialTokens(dict.fromkeys(("bos", "eos", "unk", "pad"), "<|endoftext|>"), "$A", "$A $B:1"),
 }
 
 
@@ -68,12 +66,12 @@ def train_vocabulary(
             )
     special = STYLES[style]
     # Where the space before a word belongs to the word, the mask takes it along; left behind, it would be a token.
-    mask = special.names.get("mask_token")
+    mask = special.names.get("mask")
     tokens = [
         AddedToken(token, lstrip=token == mask and algorithm != "wordpiece", special=True)
         for token in dict.fromkeys(special.names.values())
     ]
-    backend = builders[algorithm](texts, vocab_size, lowercase, tokens, special.names["unk_token"])
+    backend = builders[algorithm](texts, vocab_size, lowercase, tokens, special.names["unk"])
     used = [token for token in dict.fromkeys(special.names.values()) if token in special.pair]
     if used:
         backend.post_processor = processors.TemplateProcessing(
@@ -81,7 +79,9 @@ def train_vocabulary(
             pair=special.pair,
             special_tokens=[(token, backend.token_to_id(token)) for token in used],
         )
-    return PreTrainedTokenizerFast(tokenizer_object=backend, **special.names)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, **{f"{name}_token": token for name, token in special.names.items()}
+    )
 
 
 def _wordpiece(

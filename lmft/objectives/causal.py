@@ -1,5 +1,6 @@
 """Causal language modelling: each token is predicted from those before it."""
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy as np
 from lmft.objectives.base import Noise, Objective, Rows, Vocabulary, padded_targets
 
 
+@dataclass(frozen=True)
 class NextToken(Objective):
     """Every token that may be one is a target, predicted at the position before it, special tokens included.
 

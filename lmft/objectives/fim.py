@@ -154,7 +154,7 @@ def _written_anew(rows: Rows, vocabulary: Vocabulary, cuts: _Cuts) -> Rows:
     trainable = rows.trainable
     if rows.num_seen is not None:  # tokens seen before do not stay in front, so they are told one by one
         unseen = columns >= rows.num_seen[:, None]
-        trainable = unseen if trainable is None else trainable
+        trainable = unseen if trainable is None else trainable & unseen
     return replace(
         rows,
         tokens=moved(rows.tokens, vocabulary.pad_id, sentinel_ids(vocabulary.ids)),

@@ -115,7 +115,7 @@ def _texts(stages: Mapping[str, Mapping[str, str]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, show_lines=True)
     table.add_column("", no_wrap=True)
     for head in heads:
-        table.add_column(Text(head), overflow="fold", ratio=1)
+        table.add_column(Text(head), overflow="fold")
     for name, texts in rows:
         table.add_row(Text(name), *(Text(ABSENT if text is None else excerpt(text)) for text in texts))
     return table

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import processors
 
 from lmft.data.chat_encoder import ChatEncoder
-from lmft.data.chats import ChatTemplate, Conversation
+from lmft.data.chat_template import ChatTemplate, Conversation
 from lmft.data.tokenize import DocumentEncoder
 from lmft.objectives.base import ANSWER, LAST_ANSWER, SPECIAL
 from tests.data.test_chats import CHATML, LINES, MARKED, TEMPLATES, answers, chat, tokenizer_with
@@ -155,6 +156,14 @@ class TestIds:
         tokenizer.backend_tokenizer.enable_padding(length=512)
         conversation = loaded(CHATML).render(chat("the quick brown fox", "dog"))
         expected = split_up(encoder_with(CHATML).encode([conversation]))
+        assert split_up(ChatEncoder(tokenizer).encode([conversation])) == expected
+
+    def test_white_space_is_part_of_a_token(self):
+        """A post-processor may take it off the offsets; an answer's first token can be nothing else."""
+        tokenizer = copy.deepcopy(tokenizer_with(TEMPLATES["mistral"]))
+        tokenizer.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
+        conversation = loaded(TEMPLATES["mistral"]).render(chat("q", "\n\n fox"))
+        expected = split_up(encoder_with(TEMPLATES["mistral"]).encode([conversation]))
         assert split_up(ChatEncoder(tokenizer).encode([conversation])) == expected
 
     def test_separators_are_inside_the_conversations(self):

@@ -1,5 +1,6 @@
 """From files to examples: tokenised once, split by content, every token accounted for, mistakes said in a line."""
 
+import json
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -8,13 +9,19 @@ import pytest
 
 from lmft.data import corpus as module
 from lmft.data.corpus import Corpus, DataConfig, TrainingTexts, count_examples, load_corpus, text_key
-from lmft.data.examples import Blocks, Lines, Sample, is_held_out
+from lmft.data.examples import Blocks, Sample, is_held_out
 from lmft.data.store import content_hash
 from lmft.data.unigram import unigram_perplexity
+from lmft.data.windows import Lines, Packs
 from lmft.errors import UserError
 from lmft.models.vocabulary import train_vocabulary
+from lmft.objectives.causal import NextToken
+from lmft.objectives.fim import FillInTheMiddle
+from lmft.objectives.mlm import MaskedTokens
+from lmft.objectives.whole_word import MaskedWords
 from tests.conftest import TEXTS
 
+TOKENS, WORDS = MaskedTokens(0.2), MaskedWords(0.2)
 LINES = [f"{text} {i}" for i in range(8) for text in TEXTS]
 SHOWN = []
 
@@ -46,8 +53,8 @@ def config(**values) -> DataConfig:
     return DataConfig(**given)
 
 
-def load(tokenizer, word_starts=False, seed=1, splits=("train", "validation"), **values) -> Corpus:
-    return load_corpus(config(**values), tokenizer, word_starts, seed, counting, splits)
+def load(tokenizer, objective=TOKENS, seed=1, splits=("train", "validation"), **values) -> Corpus:
+    return load_corpus(config(**values), tokenizer, objective, seed, counting, splits)
 
 
 @pytest.fixture
@@ -78,7 +85,8 @@ class TestTokenisedOnce:
         "changed",
         [
             {}, {"seed": 2}, {"block_size": 16}, {"validation_fraction": 0.5}, {"max_train_examples": 3},
-            {"examples": "lines", "block_size": 12, "stride": 5}, {"isolate_documents": True}, {"word_starts": True},
+            {"examples": "lines", "block_size": 12, "stride": 5}, {"isolate_documents": True}, {"objective": WORDS},
+            {"examples": "packs"}, {"examples": "lines", "block_size": 12, "too_long": "cut"}, {"objective": NextToken()},
             {"batch_size": 3}, {"num_workers": 2}, {"splits": ("validation",)}, {"probes": ["x"]},
         ],
     )  # fmt: skip
@@ -119,8 +127,8 @@ class TestTokenisedOnce:
 
     def test_word_starts_are_worth_a_store_only_where_the_vocabulary_does_not_tell(self, any_tokenizer):
         write("train.txt")
-        for word_starts in (False, True, False):
-            load(any_tokenizer, word_starts)
+        for objective in (TOKENS, WORDS, TOKENS):
+            load(any_tokenizer, objective)
         by_vocabulary = any_tokenizer.backend_tokenizer.model.__class__.__name__ != "BPE"
         assert len(list(Path("cache/stores").glob("*/store.json"))) == (1 if by_vocabulary else 2)
 
@@ -253,13 +261,68 @@ class TestExamples:
         write("train.txt")
         rows = load(tokenizer, isolate_documents=True).examples["validation"].rows(np.arange(2))
         assert len(np.unique(rows.documents)) > 1
+        assert rows.isolated
+
+    def test_packs(self, tokenizer):
+        write("train.txt")
+        assert config(examples="packs").isolate_documents
+        corpus = load(tokenizer, examples="packs", block_size=200)
+        assert_accounts(corpus)
+        assert isinstance(corpus.examples["train"], Packs)
+        assert len(corpus.examples["train"]) < len(corpus.documents["train"]) / 2
+        assert corpus.examples["train"].rows(np.arange(2)).isolated
+
+    def test_room_is_left_for_what_the_objective_adds(self, tokenizer):
+        write("train.txt")
+        for kind in ("blocks", "lines", "packs"):
+            corpus = load(tokenizer, FillInTheMiddle(), examples=kind, block_size=24)
+            assert_accounts(corpus)
+            rows = corpus.examples["train"].rows(np.arange(len(corpus.examples["train"])))
+            assert rows.lengths.max() == 21
+            assert rows.documents is not None
+            assert rows.isolated == (kind == "packs")
+
+    @pytest.mark.parametrize("kind", ["lines", "packs"])
+    def test_what_is_too_long_is_cut_where_that_is_asked_for(self, kind, tokenizer, caplog):
+        write("train.txt", [*LINES, "fox", "the fox"])
+        values = {"examples": kind, "block_size": 12, "validation_fraction": 0}
+        cut, windows = load(tokenizer, too_long="cut", **values), load(tokenizer, **values)
+        assert f"{len(LINES)} of {len(LINES) + 2} train documents" in caplog.text
+        for corpus in (cut, windows):
+            assert_accounts(corpus)
+        assert (cut.ledger["train"]["documents_cut"], windows.ledger["train"]["documents_cut"]) == (len(LINES), None)
+        assert (cut.ledger["train"]["tokens_dropped"], windows.ledger["train"]["tokens_dropped"]) == (
+            cut.ledger["train"]["tokens"] - cut.examples["train"].num_tokens,
+            0,
+        )
+
+    def test_chats_without_an_answer_in_the_block_are_dropped_and_said(self, tokenizer, caplog):
+        def chat(*contents):
+            turns = zip(("user", "assistant"), contents, strict=False)
+            return json.dumps({"messages": [{"role": role, "content": content} for role, content in turns]})
+
+        rows = [chat("old fox?", f"the {i} times") for i in range(20)]
+        rows.insert(7, chat(" ".join(TEXTS[:4]), "never seen"))
+        write("chats.jsonl", rows)
+        values = {"train": "chats.jsonl", "format": "chat", "chat_template": "plain", "train_on": "assistant"}
+        values |= {"examples": "lines", "block_size": 40, "too_long": "cut", "validation_fraction": 0}
+        corpus = load(tokenizer, NextToken(), **values)
+        assert_accounts(corpus)
+        assert corpus.ledger["train"]["documents_dropped"] == {"without a target": 1}
+        assert len(corpus.examples["train"]) == 20
+        assert "1 without a target (the first: chats.jsonl, line 8)" in caplog.text
+        trainable = corpus.examples["train"].rows(np.arange(20)).trainable
+        assert (trainable.sum(axis=1) > 0).all() and not trainable.all(axis=1).any()
 
 
 class TestMistakes:
     @pytest.mark.parametrize(
         ("values", "said"),
         [
-            ({"examples": "sentences"}, "data.examples=sentences"), ({"block_size": 0}, "data.block_size=0"),
+            ({"examples": "sentences"}, "data.examples=sentences"), ({"format": "chats"}, "did you mean 'chat'"),
+            ({"too_long": "crop"}, "windows, cut, refuse"), ({"train_on": "assistant"}, "data.train_on=assistant"),
+            ({"examples": "lines", "too_long": "cut", "stride": 5}, "data.stride"),
+            ({"block_size": 0}, "data.block_size=0"),
             ({"batch_size": -1}, "data.batch_size=-1"), ({"stride": 0, "examples": "lines"}, "data.stride=0"),
             ({"max_train_examples": 0}, "data.max_train_examples=0"), ({"stride": 5}, "data.stride"),
             ({"max_validation_examples": 0}, "data.max_validation_examples=0"),
@@ -278,6 +341,8 @@ class TestMistakes:
         [
             ({"examples": "lines", "block_size": 2}, "data.block_size=2"),
             ({"examples": "lines", "block_size": 12, "stride": 11}, "10 tokens"),
+            ({"examples": "lines", "block_size": 20, "too_long": "refuse"}, "train.txt, document 1, "),
+            ({"examples": "packs", "block_size": 20, "too_long": "refuse"}, "longer than data.block_size=20"),
             ({"train": None}, "training text"), ({"train": "missing.txt"}, "missing.txt"),
             ({"validation_fraction": None}, "validation"), ({"validation_fraction": 1e-9}, "validation"),
         ],
@@ -295,6 +360,10 @@ class TestMistakes:
         assert corpus.examples["train"].num_repeated == 2 * (
             len(corpus.examples["train"]) - len(corpus.documents["train"])
         )
+
+    def test_no_vocabulary_is_trained_on_conversations(self):
+        with pytest.raises(UserError, match="conversations"):
+            next(iter(TrainingTexts(config(format="chat"))))
 
     @pytest.mark.parametrize("lines", [[], ["", "  "]])
     def test_no_text_leaves_nothing_behind(self, lines, tokenizer):

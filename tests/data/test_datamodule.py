@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from lmft.data.corpus import Corpus
 from lmft.data.datamodule import Batches, DataModule, vocabulary_of
-from lmft.data.examples import Blocks, Documents, Lines, Sample, split_by_content
+from lmft.data.examples import Blocks, Documents, Sample, split_by_content
 from lmft.data.schedule import MicroBatch, Schedule
 from lmft.data.store import open_or_build
 from lmft.data.tokenize import Encoder, tokenize
+from lmft.data.windows import Lines, Packs
 from lmft.objectives.base import IGNORED, Vocabulary
 from lmft.objectives.mlm import MaskedTokens
 from lmft.objectives.whole_word import MaskedWords
@@ -42,10 +43,23 @@ def corpus(store, tokenizer):
     return Corpus({"train": train, "validation": validation}, blocks, {})
 
 
-def module_of(corpus, tokenizer, rank=0, world_size=1, seed=5, batch_size=8, num_workers=0, objective=OBJECTIVE):
+@pytest.fixture(scope="module", params=["blocks", "lines"])
+def any_corpus(request, corpus):
+    """Lines are of many lengths, by which their schedule sorts them."""
+    if request.param == "blocks":
+        return corpus
+    lines = {split: Lines(documents, 16, 0, 5) for split, documents in corpus.documents.items()}
+    return Corpus(corpus.documents, lines, {})
+
+
+def module_of(
+    corpus, tokenizer, rank=0, world_size=1, seed=5, batch_size=8, num_workers=0, objective=OBJECTIVE, accumulate=1
+):
     module = DataModule(corpus, objective, vocabulary_of(tokenizer), seed, batch_size, num_workers)
     strategy = SimpleNamespace(root_device=torch.device("cpu"))
-    module.trainer = SimpleNamespace(global_rank=rank, world_size=world_size, strategy=strategy)
+    module.trainer = SimpleNamespace(
+        global_rank=rank, world_size=world_size, accumulate_grad_batches=accumulate, strategy=strategy
+    )
     return module
 
 
@@ -64,6 +78,8 @@ def examples_of(batches: list[dict]) -> list[tuple]:
         real = batch["targets"] != IGNORED
         labels[batch["target_index"][real]] = batch["targets"][real]
         mask = batch.get("attention_mask", torch.ones_like(tokens)).bool()
+        if "document_ids" in batch:
+            mask = batch["document_ids"] >= 0
         for row in range(len(tokens)):
             one = mask[row]
             found.append((tuple(tokens[row][one].tolist()), tuple(labels.view_as(tokens)[row][one].tolist())))
@@ -77,7 +93,12 @@ class TestBatches:
         documents = Documents(store)
         examples = data.draw(
             st.sampled_from(
-                [Blocks(documents, 24, 0), Lines(documents, 16, 0, 9), Sample(Blocks(documents, 9, 0), 50, 1)]
+                [
+                    Blocks(documents, 24, 0),
+                    Lines(documents, 16, 0, 9),
+                    Packs(documents, 60, 0),
+                    Sample(Blocks(documents, 9, 0), 50, 1),
+                ]
             )
         )
         objective = data.draw(st.sampled_from([OBJECTIVE, MaskedWords(0.3)]))
@@ -87,10 +108,15 @@ class TestBatches:
         together = examples_of([batches[MicroBatch(epoch, part)] for part in parts])
         assert together == examples_of([batches[MicroBatch(epoch, np.array([number]))] for number in numbers])
 
-    @pytest.mark.parametrize("kind", ["blocks", "lines", "isolated"])
+    @pytest.mark.parametrize("kind", ["blocks", "lines", "packs", "isolated"])
     def test_counts_and_tensors(self, kind, store, tokenizer):
         documents = Documents(store)
-        examples = Lines(documents, 40, 0) if kind == "lines" else Blocks(documents, 24, 0, kind == "isolated")
+        examples = {
+            "blocks": Blocks(documents, 24, 0),
+            "lines": Lines(documents, 40, 0),
+            "packs": Packs(documents, 60, 0),
+            "isolated": Blocks(documents, 24, 0, isolated=True),
+        }[kind]
         batches = Batches(examples, OBJECTIVE, vocabulary_of(tokenizer), 5, "train")
         total = 0
         for start in range(0, len(examples), 8):
@@ -101,7 +127,8 @@ class TestBatches:
             assert batch["num_targets"] == (batch["targets"] != IGNORED).sum() >= len(numbers)
             tensors = {name: value for name, value in batch.items() if not name.startswith("num_")}
             assert all(value.dtype == torch.int64 for value in tensors.values())
-            mask = {"isolated": "document_ids"}.get(kind, "attention_mask" if len(set(lengths.tolist())) > 1 else "")
+            padding = "attention_mask" if len(set(lengths.tolist())) > 1 else ""
+            mask = "document_ids" if kind in ("packs", "isolated") else padding
             assert set(tensors) - {mask} == {"input_ids", "target_index", "targets"}
             assert all(tensors[name].shape == (len(numbers), lengths.max()) for name in tensors if "target" not in name)
             total += batch["num_tokens"]
@@ -141,9 +168,9 @@ class TestDataModule:
         assert epochs[0] == epochs[1] == epochs[2]
         assert len(epochs[0]) == len(corpus.examples["train"])
 
-    def test_ranks_share_the_step_of_one(self, corpus, tokenizer):
-        alone = list(module_of(corpus, tokenizer, batch_size=8).train_dataloader())
-        ranks = [list(module_of(corpus, tokenizer, rank, 2, batch_size=4).train_dataloader()) for rank in range(2)]
+    def test_ranks_share_the_step_of_one(self, any_corpus, tokenizer):
+        alone = list(module_of(any_corpus, tokenizer, batch_size=8).train_dataloader())
+        ranks = [list(module_of(any_corpus, tokenizer, rank, 2, batch_size=4).train_dataloader()) for rank in range(2)]
         assert len(alone) == len(ranks[0]) == len(ranks[1])
         for whole, *parts in zip(alone, *ranks, strict=True):
             assert sorted(examples_of([whole])) == sorted(
@@ -152,10 +179,26 @@ class TestDataModule:
             for count in ("num_tokens", "num_targets"):
                 assert whole[count] == sum(part[count] for part in parts)
 
-    def test_workers_change_nothing(self, corpus, tokenizer):
+    def test_accumulated_micro_batches_make_the_same_step(self, any_corpus, tokenizer):
+        whole = list(module_of(any_corpus, tokenizer, batch_size=8).train_dataloader())
+        halves = list(module_of(any_corpus, tokenizer, batch_size=4, accumulate=2).train_dataloader())
+        steps = [halves[start : start + 2] for start in range(0, len(halves), 2)]
+        assert [sorted(examples_of(step)) for step in steps] == [sorted(examples_of([batch])) for batch in whole]
+
+    def test_sorting_by_length_leaves_little_padding(self, corpus, tokenizer):
+        lines = {split: Lines(documents, 30, 0) for split, documents in corpus.documents.items()}
+        module = module_of(Corpus(corpus.documents, lines, {}), tokenizer)
+        for loader, in_order in ((module.train_dataloader(), False), (module.val_dataloader(), True)):
+            examples = loader.dataset.examples
+            numbers = np.arange(len(examples)) if in_order else np.random.default_rng(0).permutation(len(examples))
+            plain = sum(examples.rows(numbers[i : i + 8]).tokens.size for i in range(0, len(numbers), 8))
+            assert sum(batch["input_ids"].numel() for batch in loader) < plain
+            assert sum(batch["num_tokens"] for batch in loader) == examples.num_tokens
+
+    def test_workers_change_nothing(self, any_corpus, tokenizer):
         passes = []
         for num_workers in (0, 2):
-            module = module_of(corpus, tokenizer, num_workers=num_workers)
+            module = module_of(any_corpus, tokenizer, num_workers=num_workers)
             module.load_state_dict({"epoch": 1, "position": 2})
             loader = module.train_dataloader()
             batches = list(loader)
@@ -165,9 +208,9 @@ class TestDataModule:
             assert_equal(one, other)
 
     @pytest.mark.parametrize("position", [0, 1, 3])
-    def test_it_goes_on_where_it_was(self, position, corpus, tokenizer):
-        whole = module_of(corpus, tokenizer).train_dataloader()
-        later = module_of(corpus, tokenizer)
+    def test_it_goes_on_where_it_was(self, position, any_corpus, tokenizer):
+        whole = module_of(any_corpus, tokenizer).train_dataloader()
+        later = module_of(any_corpus, tokenizer)
         later.load_state_dict({"epoch": 3, "position": position})
         resumed = later.train_dataloader()
         for epoch in (3, 4):
@@ -241,6 +284,9 @@ def test_what_objectives_know_of_a_tokenizer(any_tokenizer):
     assert isinstance(vocabulary, Vocabulary)
     assert vocabulary.size == len(any_tokenizer)
     assert vocabulary.mask_id == any_tokenizer.mask_token_id
+    ids = vocabulary.pad_id, vocabulary.bos_id, vocabulary.eos_id
+    assert ids == (any_tokenizer.pad_token_id, any_tokenizer.bos_token_id, any_tokenizer.eos_token_id)
+    assert vocabulary.ids[any_tokenizer.mask_token] == vocabulary.mask_id
     assert sorted([*vocabulary.ordinary_ids.tolist(), *set(any_tokenizer.all_special_ids)]) == list(
         range(vocabulary.size)
     )

@@ -1,5 +1,7 @@
 """Packs are as full as by the book, and the same each time."""
 
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -30,7 +32,7 @@ def test_the_fill_is_that_of_best_fit_decreasing(seed):
     members, offsets = best_fit_decreasing(given_lengths, capacity)
     assert given_lengths.tolist() == lengths
     assert sorted(members.tolist()) == [*range(len(lengths))]
-    packs = [members[start:stop] for start, stop in zip(offsets[:-1], offsets[1:], strict=True)]
+    packs = [members[start:stop] for start, stop in pairwise(offsets)]
     assert sum(map(len, packs)) == len(lengths)
     assert all(len(pack) and (np.diff(pack) > 0).all() for pack in packs)  # in their order
     assert sorted(capacity - given_lengths[pack].sum() for pack in packs) == rooms_by_the_book(lengths, capacity)
@@ -51,4 +53,4 @@ def test_edges():
         ([], 5, []), ([3], 5, [[0]]), ([5], 5, [[0]]), ([1, 1, 1], 1, [[0], [1], [2]]), ([2, 1, 3], 3, [[2], [0, 1]]),
     ):  # fmt: skip
         members, offsets = best_fit_decreasing(np.array(lengths, np.int64), capacity)
-        assert [members[a:b].tolist() for a, b in zip(offsets[:-1], offsets[1:], strict=True)] == packs
+        assert [members[a:b].tolist() for a, b in pairwise(offsets)] == packs

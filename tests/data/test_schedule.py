@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lmft.data import schedule as module
 from lmft.data.noise import key
-from lmft.data.schedule import MicroBatch, Permutation, Schedule
+from lmft.data.schedule import MicroBatch, Permutation, Schedule, evenly_padded
 
 DEVIATIONS = 4.5  # of a standard normal
 
@@ -94,11 +95,13 @@ class TestPermutation:
         assert 0.3 < (np.diff(order) > 0).mean() < 0.7
 
 
-def epoch_of(num_examples, batch_size, world_size, epoch=0, shuffled=True, seed=3) -> list[list[list[int]]]:
+def epoch_of(
+    num_examples, batch_size, world_size, epoch=0, shuffled=True, seed=3, lengths=None, accumulate=1
+) -> list[list[list[int]]]:
     """The examples of each rank [rank][position][example]."""
     ranks = []
     for rank in range(world_size):
-        schedule = Schedule(num_examples, batch_size, seed, shuffled, rank, world_size)
+        schedule = Schedule(num_examples, batch_size, seed, shuffled, rank, world_size, lengths, accumulate)
         schedule.set_epoch(epoch)
         batches = list(schedule)
         assert len(batches) == len(schedule)
@@ -111,7 +114,7 @@ shapes = {"num_examples": st.integers(0, 300), "batch_size": st.integers(1, 17),
 
 
 class TestSchedule:
-    @settings(max_examples=120, deadline=None)
+    @settings(max_examples=60, deadline=None)
     @given(**shapes, epoch=st.integers(0, 9), shuffled=st.booleans())
     def test_every_example_exactly_once(self, num_examples, batch_size, world_size, epoch, shuffled):
         ranks = epoch_of(num_examples, batch_size, world_size, epoch, shuffled)
@@ -126,7 +129,7 @@ class TestSchedule:
             assert max(tail) - min(tail) <= 1
             assert max(tail) <= batch_size
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=30, deadline=None)
     @given(
         num_examples=st.integers(1, 300),
         parts=st.sampled_from([[(8, 1), (4, 2), (2, 4), (1, 8)], [(6, 1), (3, 2), (2, 3)], [(10, 2), (4, 5)]]),
@@ -146,7 +149,7 @@ class TestSchedule:
         halves = epoch_of(96, 4, 1)[0]
         assert [one + other for one, other in zip(halves[::2], halves[1::2], strict=True)] == whole
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=30, deadline=None)
     @given(**shapes, epoch=st.integers(0, 5), data=st.data())
     def test_it_goes_on_where_it_is_told(self, num_examples, batch_size, world_size, epoch, data):
         rank = data.draw(st.integers(0, world_size - 1))
@@ -198,3 +201,172 @@ class TestSchedule:
         schedule.start(2, 3)
         copy = pickle.loads(pickle.dumps(schedule))
         assert [b.examples.tolist() for b in copy] == [b.examples.tolist() for b in schedule]
+
+
+WINDOW = 3  # steps among which examples are sorted: few, so that small epochs have several windows
+
+
+@pytest.fixture(scope="class")
+def small_windows():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_WINDOW", WINDOW)
+        yield
+
+
+def lengths_of(num_examples: int, seed: int = 0) -> np.ndarray:
+    """Of texts as they are: mostly short, some very long."""
+    return np.random.default_rng(seed).lognormal(4, 1, num_examples).astype(np.int64).clip(2, 512)
+
+
+def padded(batches: list[list[int]], lengths: np.ndarray) -> np.ndarray:
+    """Tokens of each micro-batch, padding counted."""
+    return np.array([len(batch) * lengths[batch].max() for batch in batches])
+
+
+def joined(parts) -> list[int]:
+    return [*itertools.chain(*parts)]
+
+
+def steps_of(ranks, accumulate: int) -> list[list[int]]:
+    """The examples of each step, those of all its micro-batches and ranks."""
+    stretches = [joined(parts) for parts in zip(*ranks, strict=True)]
+    return [joined(stretches[start : start + accumulate]) for start in range(0, len(stretches), accumulate)]
+
+
+@pytest.mark.usefixtures("small_windows")
+class TestByLength:
+    @settings(max_examples=100, deadline=None)
+    @given(**shapes, epoch=st.integers(0, 3), shuffled=st.booleans(), accumulate=st.integers(1, 4))
+    def test_every_example_exactly_once_in_the_window_it_would_be_in(
+        self, num_examples, batch_size, world_size, epoch, shuffled, accumulate
+    ):
+        sizes = num_examples, batch_size, world_size, epoch, shuffled
+        plain = epoch_of(*sizes)
+        ranks = epoch_of(*sizes, lengths=lengths_of(num_examples), accumulate=accumulate)
+        assert [len(batches) for batches in ranks] == [len(batches) for batches in plain]
+        expected, found = steps_of(plain, accumulate), steps_of(ranks, accumulate)
+        size = batch_size * world_size * accumulate
+        num_windows = max(1, num_examples // (size * WINDOW))
+        for number in range(num_windows):
+            stop = (number + 1) * WINDOW if number + 1 < num_windows else None
+            window = slice(number * WINDOW, stop)
+            assert sorted(joined(found[window])) == sorted(joined(expected[window]))
+        assert sorted(joined(found)) == [*range(num_examples)]
+
+    @settings(max_examples=100, deadline=None)
+    @given(**shapes, accumulate=st.integers(1, 4))
+    def test_nothing_is_empty_that_need_not_be(self, num_examples, batch_size, world_size, accumulate):
+        lengths = lengths_of(num_examples)
+        ranks = epoch_of(num_examples, batch_size, world_size, lengths=lengths, accumulate=accumulate)
+        assert all(steps_of(ranks, accumulate))
+        for parts in zip(*ranks, strict=True):
+            sizes = [len(part) for part in parts]
+            assert max(sizes) - min(sizes) <= 1  # as many for each rank
+        stretches = [joined(parts) for parts in zip(*ranks, strict=True)]
+        for start in range(0, len(stretches), accumulate):
+            step = stretches[start : start + accumulate]
+            assert all(step) or max(map(len, step)) == 1
+
+    @settings(max_examples=60, deadline=None)
+    @given(**shapes, epoch=st.integers(0, 3), shuffled=st.booleans(), accumulate=st.integers(1, 3), data=st.data())
+    def test_any_position_in_any_order(self, num_examples, batch_size, world_size, epoch, shuffled, accumulate, data):
+        lengths, rank = lengths_of(num_examples), data.draw(st.integers(0, world_size - 1))
+        sizes = num_examples, batch_size, world_size, epoch, shuffled
+        whole = epoch_of(*sizes, lengths=lengths, accumulate=accumulate)[rank]
+        schedule = Schedule(num_examples, batch_size, 3, shuffled, rank, world_size, lengths, accumulate)
+        names = [*itertools.product((epoch, epoch + 1), range(len(schedule)))]
+        for some_epoch, position in data.draw(st.lists(st.sampled_from(names), max_size=12)) if names else []:
+            found = schedule.micro_batch(some_epoch, position).examples.tolist()
+            assert some_epoch != epoch or found == whole[position]
+        position = data.draw(st.integers(0, len(schedule)))  # in the middle of a window, or of a step
+        schedule.start(epoch, position)
+        assert [batch.examples.tolist() for batch in schedule] == whole[position:]
+
+    @settings(max_examples=30, deadline=None)
+    @given(num_examples=st.integers(1, 200), shuffled=st.booleans())
+    def test_a_step_depends_on_the_global_batch_alone(self, num_examples, shuffled):
+        lengths = lengths_of(num_examples)
+        first, *others = [
+            steps_of(
+                epoch_of(num_examples, *sizes, shuffled=shuffled, lengths=lengths, accumulate=accumulate), accumulate
+            )
+            for *sizes, accumulate in ((12, 1, 1), (6, 2, 1), (4, 1, 3), (2, 2, 3), (1, 4, 3))
+        ]
+        assert all(other == first for other in others)
+
+    def test_a_step_is_of_like_lengths(self):
+        lengths = lengths_of(120)
+        for accumulate in (1, 2):
+            steps = steps_of(epoch_of(120, 8, 1, lengths=lengths, accumulate=accumulate), accumulate)
+            for start in range(0, len(steps), WINDOW):
+                ranges = sorted((lengths[step].min(), lengths[step].max()) for step in steps[start : start + WINDOW])
+                assert all(one[1] <= other[0] for one, other in itertools.pairwise(ranges))
+
+    def test_long_and_short_ones_take_turns(self):
+        lengths = lengths_of(14_400)
+        batches = epoch_of(14_400, 8, 1, lengths=lengths)[0]
+        orders = [
+            tuple(np.argsort([lengths[batch].max() for batch in batches[start : start + WINDOW]]).tolist())
+            for start in range(0, len(batches), WINDOW)
+        ]
+        assert_expected(np.array([orders.count(order) for order in itertools.permutations(range(3))]), len(orders))
+
+    def test_a_giant_leaves_the_other_steps_something(self):
+        lengths = np.array([1] * 9 + [10_000])
+        assert [len(batch) for batch in epoch_of(10, 4, 1, shuffled=False, lengths=lengths)[0]] == [1, 1, 8]
+
+    def test_epochs_and_seeds_differ(self):
+        names = [{"epoch": 0}, {"epoch": 1}, {"seed": 4}]
+        orders = [epoch_of(200, 8, 1, lengths=lengths_of(200), **name)[0] for name in names]
+        assert all(one != other for one, other in itertools.combinations(orders, 2))
+
+    def test_validation_is_the_same_at_every_pass(self):
+        passes = [epoch_of(53, 8, 2, epoch, shuffled=False, lengths=lengths_of(53)) for epoch in (0, 4)]
+        assert passes[0] == passes[1]
+
+    def test_a_loader_process_gets_the_same(self):
+        schedule = Schedule(50, 7, 3, True, lengths=lengths_of(50))
+        first = [batch.examples.tolist() for batch in schedule]
+        copy = pickle.loads(pickle.dumps(schedule))
+        assert [batch.examples.tolist() for batch in copy] == first
+
+
+class TestPadding:
+    @pytest.mark.parametrize(("shuffled", "accumulate"), [(True, 1), (False, 1), (True, 4)])
+    def test_sorting_saves_it_and_memory(self, shuffled, accumulate):
+        lengths = lengths_of(5000)
+        plain = padded(epoch_of(5000, 16, 1, shuffled=shuffled)[0], lengths)
+        by_length = padded(epoch_of(5000, 16, 1, shuffled=shuffled, lengths=lengths, accumulate=accumulate)[0], lengths)
+        assert plain.sum() > 2 * lengths.sum()
+        assert by_length.sum() < 1.1 * lengths.sum()
+        assert by_length.max() < plain.max() / 3
+
+    @pytest.mark.parametrize(("num_steps", "num_over", "accumulate"), [(64, 1, 1), (65, 1, 1), (1, 1, 64), (80, 3, 8)])
+    def test_the_end_of_an_epoch_needs_no_more_memory(self, num_steps, num_over, accumulate):
+        num_examples = 16 * (num_steps * accumulate + num_over)
+        lengths = lengths_of(num_examples)
+        sizes = padded(epoch_of(num_examples, 16, 1, lengths=lengths, accumulate=accumulate)[0], lengths)
+        assert sizes.max() < 1.5 * np.median(sizes)
+
+
+class TestEvenlyPadded:
+    @settings(max_examples=300, deadline=None)
+    @given(lengths=st.lists(st.integers(1, 20), min_size=1, max_size=9).map(sorted), data=st.data())
+    def test_the_largest_part_is_as_small_as_can_be(self, lengths, data):
+        num_parts = data.draw(st.integers(1, len(lengths)))
+
+        def largest(places):
+            begins, ends = (0, *places), (*places, len(lengths))
+            return max((end - begin) * lengths[end - 1] for begin, end in zip(begins, ends, strict=True))
+
+        places = evenly_padded(np.array(lengths), num_parts).tolist()
+        assert places == sorted({*places} - {0, len(lengths)})  # no part is empty
+        assert len(places) == num_parts - 1
+        ways = itertools.combinations(range(1, len(lengths)), num_parts - 1)
+        assert largest(places) == min(map(largest, ways))
+
+    def test_equal_lengths_give_equal_parts(self):
+        assert evenly_padded(np.full(12, 7), 3).tolist() == [4, 8]
+
+    def test_few_long_ones_beside_many_short_ones(self):
+        assert evenly_padded(np.array([10] * 10 + [100]), 2).tolist() == [10]

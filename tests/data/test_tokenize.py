@@ -19,6 +19,8 @@ from lmft.models.vocabulary import STYLES, train_vocabulary
 from lmft.objectives.base import SPECIAL, WORD_START
 from tests.conftest import TEXTS
 
+ROBERTA = {name: token for name, token in STYLES["roberta"].names.items() if name not in ("bos_token", "eos_token")}
+
 
 def trained(model, trainer, pre_tokenizer, special: dict[str, str], normalizer=None, post=None, **options):
     """A tokenizer of any make, trained on the usual texts; without a template unless `post` gives one."""
@@ -27,12 +29,10 @@ def trained(model, trainer, pre_tokenizer, special: dict[str, str], normalizer=N
         backend.normalizer = normalizer
     if pre_tokenizer:
         backend.pre_tokenizer = pre_tokenizer
-    backend.train_from_iterator(TEXTS, trainer(special_tokens=list(special.values()), show_progress=False, **options))
+    backend.train_from_iterator(TEXTS, trainer(special_tokens=[*special.values()], show_progress=False, **options))
     if post:
         backend.post_processor = post(backend)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend, **{f"{name}_token": text for name, text in special.items()}
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **special)
 
 
 def sentencepiece(pre_tokenizer, template: str = "$A </s>", **options):
@@ -40,7 +40,7 @@ def sentencepiece(pre_tokenizer, template: str = "$A </s>", **options):
         tokens = [(token, backend.token_to_id(token)) for token in ("<s>", "</s>")]
         return processors.TemplateProcessing(single=template, special_tokens=tokens)
 
-    special = {**ROBERTA_TOKENS, "eos": "</s>"}
+    special = {**ROBERTA, "eos_token": "</s>"}
     normalizer = normalizers.Sequence([normalizers.Nmt(), normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])
     return trained(
         models.Unigram(), trainers.UnigramTrainer, pre_tokenizer, special, normalizer, post,
@@ -49,13 +49,13 @@ def sentencepiece(pre_tokenizer, template: str = "$A </s>", **options):
 
 
 def metaspace_bpe(pre_tokenizer):
-    special = {"unk": "<unk>", "eos": "</s>"}
+    special = {"unk_token": "<unk>", "eos_token": "</s>"}
     return trained(models.BPE(unk_token="<unk>"), trainers.BpeTrainer, pre_tokenizer, special, vocab_size=120)
 
 
 def byte_level(add_prefix_space: bool, trim_offsets: bool = True, post=None):
     return trained(
-        models.BPE(), trainers.BpeTrainer, pre_tokenizers.ByteLevel(add_prefix_space, trim_offsets), ROBERTA_TOKENS,
+        models.BPE(), trainers.BpeTrainer, pre_tokenizers.ByteLevel(add_prefix_space, trim_offsets), ROBERTA,
         post=post, vocab_size=320, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )  # fmt: skip
 
@@ -103,6 +103,7 @@ MAKES = {
     "bpe with a space before": lambda: roberta_processor(True, True),
     "bpe, offsets not trimmed": lambda: roberta_processor(False, False),
     "bpe without a template": lambda: byte_level(False),
+    "bpe of GPT-2": lambda: train_vocabulary(TEXTS, "bpe", 320, True, style="gpt2"),
     "unigram": lambda: train_vocabulary(TEXTS, "unigram", 70, True),
     "unigram with added tokens": lambda: with_more_tokens(train_vocabulary(TEXTS, "unigram", 70, True)),
     "unigram, metaspace first": lambda: sentencepiece(METASPACE(prepend_scheme="first")),
@@ -138,11 +139,17 @@ def encoder_of(name: str, word_starts: bool) -> Encoder:
     return Encoder(make(name), word_starts)
 
 
-def expected(tokenizer, text: str, prefix=(), suffix=()) -> tuple[list[int], list[int]]:
-    """Ids and flags, slowly: by the tokenizer's own call and its `word_ids`, separators added."""
+def closing_of(tokenizer) -> list[int]:
+    """What ends a document where the template does not."""
+    ends_itself = separators(tokenizer.backend_tokenizer)[1] or tokenizer.eos_token_id is None
+    return [] if ends_itself else [tokenizer.eos_token_id]
+
+
+def expected(tokenizer, text: str, closing=()) -> tuple[list[int], list[int]]:
+    """Ids and flags, slowly: by the tokenizer's own call and its `word_ids`, and what ends the document."""
     encoding = tokenizer(text, add_special_tokens=True, truncation=False)
-    ids = [*prefix, *encoding["input_ids"], *suffix]
-    words = [*[None] * len(prefix), *encoding.word_ids(), *[None] * len(suffix)]
+    ids = [*encoding["input_ids"], *closing]
+    words = [*encoding.word_ids(), *[None] * len(closing)]
     special = set(tokenizer.all_special_ids)
     flags = []
     for i, (token, word) in enumerate(zip(ids, words, strict=True)):
@@ -166,6 +173,7 @@ FRAGMENTS = [
     "👍🏽", "e\u0301", "İ", "ß", "☃", "\u00a0", "\u200b", "\u2028", "\u3000", "\x85", "\x1c", "ﬁ", "[MASK]", "<mask>",
     "[UNK]", "<unk>", "[CLS]", "<s>", "</s>", "[SEP]", "[PAD]", "<pad>", "[mask]", "<S>", "<UNK>", "<eat>", "<user>",
     "fox jumps", "##zz", "##qq", "Old",
+    "<|endoftext|>",
 ]  # fmt: skip
 texts = st.lists(st.one_of(st.sampled_from(FRAGMENTS), st.text(st.characters(exclude_categories=["Cs"]), max_size=3)))
 few = settings(max_examples=25, deadline=None)
@@ -176,9 +184,7 @@ few = settings(max_examples=25, deadline=None)
 @given(documents=st.lists(texts.map("".join), min_size=1, max_size=4))
 def test_ids_and_words_are_the_tokenizers_own(name, documents):
     tokenizer, encoder = make(name), encoder_of(name, True)
-    bare = "without" in name or "metaspace bpe" in name or "whole texts" in name
-    suffix = [tokenizer.eos_token_id] if bare and tokenizer.eos_token_id is not None else []
-    reference = [expected(tokenizer, text, suffix=suffix) for text in documents]
+    reference = [expected(tokenizer, text, closing_of(tokenizer)) for text in documents]
     assert split_up(encoder.encode(documents)) == reference
 
     bare_encoder = encoder_of(name, False)
@@ -201,10 +207,10 @@ def test_the_usual_algorithms(any_tokenizer):
     assert encoded.flags.dtype == np.uint8
 
 
-@pytest.mark.parametrize("name", ["wordpiece", "bpe", "unigram", "bpe without a template"])
+@pytest.mark.parametrize("name", ["wordpiece", "bpe", "unigram", "bpe without a template", "unigram, start only"])
 def test_texts_without_a_token(name):
     encoder = encoder_of(name, True)
-    frame = encoder.prefix + encoder.suffix
+    frame = encoder.prefix + encoder.closing + encoder.suffix
     for documents in ([""], ["", "old", ""], ["", ""]):
         found = split_up(encoder.encode(documents))
         assert [ids for ids, _ in found if len(ids) <= len(frame)] == [frame] * documents.count("")
@@ -225,17 +231,29 @@ class TestSeparators:
         found = separators(tokenizer.backend_tokenizer)
         assert [tokenizer.convert_ids_to_tokens(ids) for ids in found] == [before, after]
 
-    def test_without_a_template_the_end_of_text_parts_documents(self):
-        tokenizer = copy.deepcopy(make("bpe without a template"))
-        assert (Encoder(tokenizer, False).prefix, Encoder(tokenizer, False).suffix) == ([], [])
-        tokenizer.eos_token = "</s>"
-        encoder = Encoder(tokenizer, False)
-        assert (encoder.prefix, encoder.suffix) == ([], [tokenizer.eos_token_id])
-        body = tokenizer("the quick")["input_ids"]
-        assert split_up(encoder.encode(["the quick"]))[0][0] == [*body, tokenizer.eos_token_id]
+    @pytest.mark.parametrize("name", ["bpe without a template", "bpe of GPT-2", "unigram, start only"])
+    def test_where_the_template_ends_no_text_the_end_of_text_does(self, name):
+        tokenizer = copy.deepcopy(make(name))
+        before = separators(tokenizer.backend_tokenizer)[0]
+        for end in (tokenizer.eos_token, None, "x"):
+            tokenizer.eos_token = end
+            encoder, closing = Encoder(tokenizer, False), [] if end is None else [tokenizer.eos_token_id]
+            assert (encoder.prefix, encoder.closing, encoder.suffix) == (before, closing, [])
+            body = tokenizer("the quick")["input_ids"]
+            assert split_up(encoder.encode(["the quick"]))[0][0] == [*body, *closing]
 
-    def test_a_template_is_enough(self):
-        assert encoder_of("unigram, start only", False).suffix == []  # although the tokenizer has an end of text
+    @pytest.mark.parametrize("name", ["wordpiece", "bpe", "unigram", "unigram, metaspace first"])
+    def test_a_template_that_ends_a_text_is_enough(self, name):
+        assert encoder_of(name, False).closing == []
+
+    def test_a_long_document_ends_once(self, monkeypatch):
+        tokenizer, text = make("bpe of GPT-2"), " ".join(TEXTS)
+        monkeypatch.setattr(module, "_PIECE_CHARACTERS", 100)
+        found = split_up(Encoder(tokenizer, False).encode([text, "old"]))
+        assert [ids for ids, _ in found] == [
+            [*tokenizer(each)["input_ids"], tokenizer.eos_token_id] for each in (text, "old")
+        ]
+        assert all(flags[-1] == SPECIAL | WORD_START for _, flags in found)
 
 
 class TestTokenizerSettings:

@@ -72,9 +72,9 @@ def bert(tmp_path_factory, tokenizer):
         ("bert", {"num_hidden_layers": 2.5}, "Field 'num_hidden_layers' expected int, got float"),
         ("deberta-v2", {"position_bukets": 2}, "'position_buckets'"),
         ("distilbrt", {}, "model.architecture=distilbrt is no model_type (did you mean 'distilbert'?)"),
-        ("gpt2", {}, "gpt2 is causal: use objective=causal"),
-        ("llama", {}, "llama is causal: use objective=causal"),
-        ("vit", {}, "vit is no masked language model"),
+        ("gpt2", {}, "gpt2 is causal, not masked"),
+        ("llama", {}, "llama is causal, not masked"),
+        ("vit", {}, "vit is no language model that lmft trains"),
     ],
 )
 def test_from_scratch(architecture, overrides, said):
@@ -85,7 +85,7 @@ def test_from_scratch(architecture, overrides, said):
 def test_a_folder_of_another_family(tmp_path):
     AutoConfig.for_model("gpt2").save_pretrained(tmp_path)  # neither weights nor tokenizer: none is looked for
     said = mistake(load_config, ModelConfig(name_or_path=str(tmp_path)))
-    assert "gpt2 is causal: use objective=causal" in said and str(tmp_path) in said
+    assert "gpt2 is causal, not masked" in said and str(tmp_path) in said
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ def test_what_is_exported_works_in_a_pipeline(architecture, any_tokenizer, tmp_p
     prompt = f"the {fill.tokenizer.mask_token} fox"
     answers = fill(prompt)
     module = load_module(ModelConfig(name_or_path=str(folder), tokenizer=TokenizerConfig(name_or_path=str(folder))))
-    (fills,) = module.probe(prompt)["fills"]
+    (fills,) = module.answer([prompt])[0]["fills"]
     assert [each["score"] for each in answers] == pytest.approx([each["probability"] for each in fills], rel=1e-3)
     assert [each["token_str"].strip() for each in answers] == [each["token"] for each in fills]
 

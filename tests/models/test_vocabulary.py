@@ -12,7 +12,7 @@ SENTENCE = "The old garden's walls, (again) and 42 times."
 
 
 def special_tokens(tokenizer):
-    return STYLES["bert"].names if tokenizer.mask_token == "[MASK]" else ROBERTA_TOKENS
+    return STYLES["bert"].names if tokenizer.mask_token == "[MASK]" else STYLES["roberta"].names
 
 
 def test_decoding_gives_the_text_back(any_tokenizer):
@@ -50,7 +50,7 @@ def test_special_tokens_frame_the_text(any_tokenizer):
 
 
 def test_bos_and_eos_are_those_of_roberta(any_tokenizer):
-    is_roberta = special_tokens(any_tokenizer) is ROBERTA_TOKENS
+    is_roberta = special_tokens(any_tokenizer) is STYLES["roberta"].names
     assert (any_tokenizer.bos_token, any_tokenizer.eos_token) == (("<s>", "</s>") if is_roberta else (None, None))
 
 

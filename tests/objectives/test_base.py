@@ -64,6 +64,8 @@ class TestBodyInputs:
     @given(rows=drawn_rows())
     def test_isolated_documents_tell_the_padding_too(self, rows):
         documents = np.zeros_like(rows.tokens)
-        inputs = body_inputs(replace(rows, documents=documents), rows.tokens)
+        inputs = body_inputs(replace(rows, documents=documents, isolated=True), rows.tokens)
         assert set(inputs) == {"input_ids", "document_ids"}
         assert inputs["document_ids"] is documents
+        together = body_inputs(replace(rows, documents=documents), rows.tokens)
+        assert together.keys() == body_inputs(rows, rows.tokens).keys()  # documents alone change nothing

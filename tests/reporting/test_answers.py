@@ -80,11 +80,8 @@ def test_long_texts_are_folded_and_cut(width):
 def test_answers_are_matched_by_their_prompts():
     """A run that goes on may have been given other probes than it began with."""
     before, after = [generated("old", greedy="1"), generated("p", greedy="2")], [generated("p", greedy="3")] * 2
-    blocks = printed(print_probes, {"before": before, "after": after}).split("\n\n")
-    said = [re.findall(r"old|p(?=\n)|\d", block.replace(" ", "")) for block in blocks]
-    assert said  # the blocks' layout is rich's; what belongs together is ours
-    flat = [each for block in said for each in block]
-    assert flat == ["old", "1", "p", "2", "3", "p", "3"]
+    words = [word for word in printed(print_probes, {"before": before, "after": after}).split() if "─" not in word]
+    assert " ".join(words) == "old before greedy 1 p greedy before 2 after 3 p after greedy 3"
 
 
 def test_what_would_steer_a_terminal_is_shown():
@@ -112,4 +109,4 @@ def test_teacher_forced_shows_what_the_model_would_have_said():
 
 def test_teacher_forced_where_nothing_is_likely_or_nothing_is_said():
     assert "inf nats per token, perplexity inf" in printed(print_teacher_forced, [forced(("a", "b", 0.0, 9))])
-    assert printed(print_teacher_forced, [forced()]) == "Say dog.\n  no token to predict\n\n"
+    assert printed(print_teacher_forced, [forced()]).split("\n")[1].strip() == "no token to predict"

@@ -4,7 +4,7 @@ import socket
 import pytest
 from huggingface_hub import ModelCard
 
-from lmft.reporting.model_card import write_model_card
+from lmft.reporting.model_card import PIPELINE_TAGS, write_model_card
 
 M = {"loss": 3.2, "perplexity": 24.53, "accuracy": 0.4231, "bits_per_byte": None, "targets": 1000}
 METRICS = {
@@ -72,12 +72,70 @@ def test_body_says_what_was_done(card):
     assert 'pipeline("fill-mask"' in text
     assert "`` A `[MASK]`. ``: `<film>` 31.2%" in text
     assert "device: `NVIDIA <H200>`" in text
-    assert "cannot be\ncompared with that of a causal model" in text
+    assert "cannot be compared with that of a causal model" in text
+    assert "A masked language model, trained further from `distilbert/distilbert-base-uncased`: it fills in" in text
 
 
-def test_the_example_of_use_is_python(card):
-    code = card().text.split("```python\n")[1].split("```")[0]
-    compile(code, "card", "exec")
+LORA = {"r": 8, "alpha": None, "dropout": 0.05, "target_modules": None, "merge": False, "modules_to_save": []}
+CAUSAL = {"family": "causal", "name_or_path": "openai-community/gpt2"}
+CHAT = {"format": "chat", "train_on": "assistant", "chat_template": "/secret/mine.jinja", "too_long": "cut"}
+
+
+def example(written: ModelCard) -> str:
+    return written.text.split("```python\n")[1].split("```")[0]
+
+
+@pytest.mark.parametrize("family", ["masked", "causal", "seq2seq", "permuted"])
+@pytest.mark.parametrize("lora", [{}, LORA, {**LORA, "merge": True}])
+@pytest.mark.parametrize("probes", [[], [{"prompt": "{'a\"}\n", "texts": {"greedy": "b"}}]])
+def test_the_example_of_use_is_python(card, family, lora, probes):
+    written = card(config({"family": family, "lora": lora}), probes=probes)
+    compile(example(written), "card", "exec")
+    assert written.data.pipeline_tag == PIPELINE_TAGS[family]
+
+
+def test_a_model_that_continues_text(card):
+    after = {**M, "bits_per_byte": 1.25}
+    probes = [{"prompt": "Once\n\nupon", "texts": {"greedy": " a `fox`\n# x", "sampled": "<b>"}}]
+    written = card(config(CAUSAL), {**METRICS, "after": after}, probes)
+    assert written.data.pipeline_tag == "text-generation" and written.data.base_model == "openai-community/gpt2"
+    assert "A causal language model, trained further from `openai-community/gpt2`: it continues text." in written.text
+    assert (
+        "over the predicted tokens. Perplexity is exp(loss). Each token is predicted from at most 127" in written.text
+    )
+    assert "under the same tokenizer only; bits per byte, across tokenizers too." in written.text
+    assert r"generate('Once\n\nupon', max_new_tokens=64)" in example(written)
+    assert "- `Once↵ ↵ upon`: greedy `` a `fox`↵ # x ``; sampled `<b>`\n" in written.text
+    assert "format" not in written.text
+
+
+def test_one_text_needs_no_name(card):
+    assert "- `p`: `b`\n" in card(config(CAUSAL), probes=[{"prompt": "p", "texts": {"greedy": "b"}}]).text
+
+
+def test_a_model_that_answers_messages(card):
+    text = (written := card(config(CAUSAL, CHAT), probes=[{"prompt": "Who?", "texts": {"greedy": "I."}}])).text
+    assert "it answers messages." in text
+    assert "over the tokens of the assistant's answers." in text and "bits per byte, across" not in text
+    assert 'generate([{"role": "user", "content": \'Who?\'}], max_new_tokens=64)' in example(written)
+    assert "- data: format chat, chat_template mine.jinja, train_on assistant, block_size 128, too_long cut\n" in text
+    assert "secret" not in text
+
+
+def test_an_adapter_alone_is_loaded_by_peft(card):
+    written = card(config({**CAUSAL, "lora": LORA, "freeze": ["embeddings", "layers.0-3"]}))
+    assert written.data.library_name == "peft" and written.data.base_model == "openai-community/gpt2"
+    assert "holds a LoRA adapter alone" in written.text
+    assert 'AutoPeftModelForCausalLM.from_pretrained(".")' in example(written)
+    assert "- LoRA: r 8, alpha 16, dropout 0.05, target_modules all linear layers\n" in written.text
+    assert "- frozen: embeddings, layers.0-3\n" in written.text
+
+
+def test_a_merged_adapter_is_an_ordinary_model(card):
+    written = card(config({**CAUSAL, "lora": {**LORA, "merge": True}}))
+    assert written.data.library_name == "transformers" and "peft" not in written.text
+    assert "- LoRA: r 8" in written.text
+    assert "LoRA" not in card(config({**CAUSAL, "lora": {**LORA, "r": 0}})).text
 
 
 def test_folders_are_no_hub_ids_and_their_paths_stay_private(card, tmp_path):

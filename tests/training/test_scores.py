@@ -36,6 +36,22 @@ def test_how_targets_fall_into_batches_does_not_show(targets_of_batches):
         assert found["accuracy"] == int((nats < 2).sum()) / len(nats)
 
 
+@pytest.mark.parametrize("tokens_per_byte", [0.25, 1.0, None])
+def test_bits_per_byte_are_those_of_the_texts_code(tokens_per_byte):
+    scores = Scores(tokens_per_byte)
+    for nats, num_targets in ((80.0, 10), (16.0, 2)):
+        scores.update(torch.tensor(nats), torch.tensor(0), num_targets)
+    # 8 nats a token: 400 bytes in 100 tokens, 0.25 a byte, take 100 * 8 / ln 2 bits
+    expected = None if tokens_per_byte is None else pytest.approx(tokens_per_byte * 8 / math.log(2))
+    assert scores.compute()["bits_per_byte"] == expected
+
+
+def test_bytes_as_tokens_that_are_equally_probable_take_eight_bits_each():
+    scores = Scores(tokens_per_byte=1.0)
+    scores.update(torch.tensor(50 * math.log(256)), torch.tensor(0), 50)
+    assert scores.compute()["bits_per_byte"] == pytest.approx(8)
+
+
 def test_small_sums_are_not_lost_beside_large_ones():
     scores = Scores()
     for nats in (1e8, *[1.0] * 100):
