@@ -3,10 +3,10 @@
     python benchmarks/train_causal.py plain --peer PEER.py --model SMOLLM2_FOLDER --text IMDB_FOLDER [--rounds 3]
     python benchmarks/train_causal.py chat --peer PEER.py --model SMOLLM2_FOLDER --text CHATS.jsonl [--rounds 3]
 
-plain: 4 blocks of 256 tokens a step. chat: rows of at most 512 tokens, the loss on the answers; here packs of 512 tokens,
-5 a step, there 8 rows a step, padded to the longest, in random order or with --group-by-length. Tokens are real ones:
-padding is not counted. PEER.py takes `train --objective clm|chat --model FOLDER --text FILE --precision bf16 …` and prints
-a JSON line with tokens_per_s and peak_gb; the two first steps of either side are warm-up.
+plain: 4 blocks of 256 tokens a step. chat: rows of at most 512 tokens, the loss on the answers; here 5 packs of 512
+tokens a step, there 8 rows, padded to the longest, in random order or with --group-by-length. Tokens are real ones:
+padding is not counted. PEER.py takes `train --objective clm|chat --model FOLDER --text FILE --precision bf16 …` and
+prints a JSON line with tokens_per_s and peak_gb; the two first steps of either side are warm-up.
 """
 
 import argparse

@@ -50,7 +50,7 @@ def assemble(config: dict[str, Any], splits: tuple[Split, ...] = ("train", "vali
     _check_length(data, hf_config)
     data = _with_examples_it_can_isolate(data, model, hf_config)
     tokenizer = load_tokenizer(model, TrainingTexts(data), lambda: text_key(data), data.cache)
-    new_tokens = _prepare_tokenizer(tokenizer, data, objective)
+    new_tokens = _prepare_tokenizer(tokenizer, model, data, objective)
     corpus = load_corpus(data, tokenizer, objective, config["seed"], counting, splits)
     return Parts(data, model, hf_config, tokenizer, new_tokens, objective, corpus)
 
@@ -84,7 +84,9 @@ def _with_examples_it_can_isolate(data: DataConfig, model: ModelConfig, hf_confi
     return replace(data, examples="lines", isolate_documents=False)
 
 
-def _prepare_tokenizer(tokenizer: PreTrainedTokenizerFast, data: DataConfig, objective: Objective) -> list[str]:
+def _prepare_tokenizer(
+    tokenizer: PreTrainedTokenizerFast, model: ModelConfig, data: DataConfig, objective: Objective
+) -> list[str]:
     """Gives the tokenizer the chat template and the tokens that template and objective need; returns the new ones."""
     known = {str(token) for token in tokenizer.added_tokens_decoder.values()}
     wanted = objective.new_tokens(known)
@@ -98,7 +100,7 @@ def _prepare_tokenizer(tokenizer: PreTrainedTokenizerFast, data: DataConfig, obj
     try:
         objective.check(vocabulary_of(tokenizer), data.block_size)
     except ValueError as error:
-        raise UserError(str(error), where="the tokenizer and the objective") from error
+        raise UserError(str(error), where=f"the tokenizer of {model.name}") from error
     return new
 
 

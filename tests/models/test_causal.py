@@ -5,7 +5,10 @@ from lmft.errors import UserError
 from lmft.models.causal import CausalLanguageModel
 from tests.conftest import TINY_CAUSAL, tiny_model
 
-CHAT = "{% for m in messages %}<{{ m.role }}> {{ m.content }}{{ eos_token }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+CHAT = (
+    "{% for m in messages %}<{{ m.role }}> {{ m.content }}{{ eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
 
 
 def module(tokenizer, architecture="gpt2", seed=0, **generation):

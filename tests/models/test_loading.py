@@ -148,16 +148,6 @@ def test_a_folder_that_holds_something_else(tmp_path):
     assert f"{tmp_path}" in mistake(tokenizer_of, config, tmp_path)
 
 
-def test_a_tokenizer_without_a_mask(tmp_path, tokenizer):
-    folder = tmp_path / "unmasked"
-    tokenizer.save_pretrained(folder)
-    file = folder / "tokenizer_config.json"
-    file.write_text(file.read_text().replace('"mask_token": "[MASK]"', '"mask_token": null'))
-    config = ModelConfig(name_or_path="x", tokenizer=TokenizerConfig(name_or_path=str(folder)))
-    said = mistake(tokenizer_of, config, tmp_path)
-    assert "has no mask token" in said and "objective=causal" in said
-
-
 def test_no_tokenizer_at_all(tmp_path):
     said = mistake(tokenizer_of, ModelConfig(from_scratch=True, architecture="bert"), tmp_path)
     assert "model.tokenizer.name_or_path=FOLDER, or model.tokenizer.train=true" in said
