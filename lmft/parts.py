@@ -114,8 +114,8 @@ def build_module(config: dict[str, Any], parts: Parts, num_steps: int) -> Langua
         freeze(model, parts.model.freeze)
     exported = model
     if parts.model.lora.r:
-        new_ids = [id for id in parts.tokenizer.convert_tokens_to_ids(parts.new_tokens) if isinstance(id, int)]
-        exported = add_adapters(model, parts.model.lora, new_ids)
+        ids = parts.tokenizer.get_vocab()
+        exported = add_adapters(model, parts.model.lora, [ids[token] for token in parts.new_tokens])
     module = family(
         model,
         parts.tokenizer,

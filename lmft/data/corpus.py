@@ -143,6 +143,8 @@ def token_store(config: DataConfig, source: Source, format: Format, counting: Co
         cleaned: Counter[str] = Counter()
         with counting(f"tokenising {source.name}", source.size, "bytes") as advance:
             counts = tokenize(format.documents(source, cleaned, advance), encoder, writer)
+        for warning in format.warnings():
+            log.warning("%s: %s", source.name, warning)
         if not counts["documents"]:
             dropped = ", ".join(f"{count} {reason}" for reason, count in cleaned.items())
             raise UserError(f"there is no text in {source.name}" + (f" (dropped: {dropped})" if dropped else ""))
@@ -194,7 +196,9 @@ def load_corpus(
         texts["train"], texts["validation"] = split_by_content(stores["train"], config.validation_fraction or 0.0, bit)
 
     examples: dict[Split, Examples] = {}
-    for split in (split for split in splits if split in texts):
+    for split in splits:
+        if split not in texts:
+            continue
         source = sources["train"] if split == "validation" and held_out else sources[split]
         assert source is not None
         cutter = _Cutter(config, objective, id_of(tokenizer, "pad") or 0, format, source)

@@ -1,7 +1,7 @@
 """Examples: index arithmetic over a token store. Nothing is copied before a batch asks for it."""
 
 from dataclasses import replace
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -16,13 +16,17 @@ class Examples(Protocol):
 
     # tokens of the documents + num_repeated = num_tokens + num_dropped
     num_tokens: int  # in all examples, padding not counted
-    lengths: np.ndarray | None  # [examples] tokens of each; None where they hardly differ
     num_repeated: int  # of these, seen more than once: overlapping windows, separators around each window
     num_dropped: int  # in no example
     documents_dropped: dict[str, int]  # why whole documents are in no example, and how many
     documents_cut: int  # of which the end is in no example
 
     def __len__(self) -> int: ...
+
+    @property
+    def lengths(self) -> np.ndarray | None:
+        """[examples] tokens of each; None where they hardly differ."""
+        ...
 
     def rows(self, examples: np.ndarray) -> Rows:
         """These examples [B] as one rectangle, padded to the longest."""
@@ -74,13 +78,13 @@ class Blocks:
 
     lengths = None
     num_repeated = num_dropped = documents_cut = 0
-    documents_dropped: ClassVar[dict[str, int]] = {}
 
     def __init__(
         self, documents: Documents, block_size: int, pad_id: int, isolated: bool = False, numbered: bool = False
     ):
         self.documents, self.block_size, self.pad_id = documents, block_size, pad_id
         self.isolated, self.numbered = isolated, isolated or numbered
+        self.documents_dropped: dict[str, int] = {}
         self.num_tokens = documents.num_tokens
         joins = np.flatnonzero(documents.starts[1:] != documents.starts[:-1] + documents.lengths[:-1]) + 1
         firsts = np.concatenate(([0], joins)) if len(documents) else np.zeros(0, np.int64)

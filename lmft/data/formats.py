@@ -25,7 +25,10 @@ TRAIN_ON = {"all": 0, "assistant": int(ANSWER), "completion": int(ANSWER), "last
 class Format(Protocol):
     """Between a source's rows and a store's tokens."""
 
-    encoder: DocumentEncoder
+    @property
+    def encoder(self) -> DocumentEncoder:
+        """Turns documents into tokens."""
+        ...
 
     @property
     def fingerprint(self) -> str:
@@ -38,6 +41,10 @@ class Format(Protocol):
 
     def place_of(self, source: Source, number: int) -> str:
         """Where a document stands, for messages; found by reading up to it again."""
+        ...
+
+    def warnings(self) -> list[str]:
+        """What a user should know of the documents tokenised so far."""
         ...
 
 
@@ -59,6 +66,10 @@ class TextFormat:
     def place_of(self, source: Source, number: int) -> str:
         """Its number suffices: texts are counted as they come."""
         return f"{source.name}, document {number + 1}"
+
+    def warnings(self) -> list[str]:
+        """None: whatever is mended is counted."""
+        return []
 
 
 class ChatFormat:
@@ -84,6 +95,12 @@ class ChatFormat:
         """File and row."""
         place, _ = next(islice(conversations(source, self.columns, self.template, Counter()), number, None))
         return str(place)
+
+    def warnings(self) -> list[str]:
+        """That answers begin inside tokens: of a prompt alone, the tokenizer makes other tokens at its end."""
+        count = self.encoder.num_straddling
+        many = f"{count} tokens hold the end of a prompt and the beginning of its answer: end prompts without a space"
+        return [many] if count else []
 
 
 def chat_template(config: "DataConfig", tokenizer: PreTrainedTokenizerFast) -> ChatTemplate | None:

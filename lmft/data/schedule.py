@@ -60,7 +60,7 @@ class Schedule(Sampler[MicroBatch]):
     lengths: [num_examples] tokens of each, where they differ. Then examples of like length share a step, so that little
     is padding: the examples of each 64 steps are sorted by length and parted so that the largest step, padded, holds as
     few tokens as it can; short examples come many at a time, and `batch_size` is the mean. The last window is of
-    up to 127 steps; a step that is not whole ends it, and has the shortest. A step is parted in the same way into its
+    up to 128 steps; a step that is not whole ends it, and has the shortest. A step is parted in the same way into its
     `accumulate` micro-batches.
     """
 

@@ -43,7 +43,8 @@ def support_isolation(model: PreTrainedModel, causal: bool = False) -> None:
         raise UserError(f"{which} cannot keep attention inside a document", fix="model.attn_implementation=sdpa")
     if model.config.model_type == "deberta-v2":
         # DeBERTa's encoder takes a [B, T, T] mask, but its embeddings want one of [B, T].
-        model.base_model.embeddings.register_forward_pre_hook(_one_mask_a_token, with_kwargs=True)
+        embeddings: Any = model.base_model.embeddings
+        embeddings.register_forward_pre_hook(_one_mask_a_token, with_kwargs=True)
     if model.config.model_type == "bloom":
         model.base_model.build_alibi_tensor = _alibi_of(model.base_model.build_alibi_tensor)  # pyright: ignore
     difference = _difference(model, causal)
@@ -99,7 +100,7 @@ def isolated(model: PreTrainedModel, document_ids: Tensor, causal: bool = False)
         same = same.tril()
     inputs: dict[str, Any] = {"attention_mask": _masks(model, same, positions, causal)}
     if "position_ids" in inspect.signature(model.base_model.forward).parameters:
-        embeddings = getattr(model.base_model, "embeddings", None)
+        embeddings: Any = getattr(model.base_model, "embeddings", None)
         if hasattr(embeddings, "create_position_ids_from_input_ids"):  # RoBERTa counts behind its padding id
             positions = positions + embeddings.padding_idx + 1
         inputs["position_ids"] = positions

@@ -83,22 +83,27 @@ class CausalLanguageModel(LanguageModel):
         if isinstance(prompt, dict):
             ids = self._render(messages_of(prompt["chat"]), answer_follows=True)
         else:
-            ids = self.tokenizer(shown(prompt))["input_ids"]
-        start = self.tokenizer.bos_token_id if self.tokenizer.bos_token_id is not None else self.tokenizer.eos_token_id
-        return ids or [start]
+            ids = self._ids(shown(prompt))
+        start: Any = self.tokenizer.bos_token_id
+        end: Any = self.tokenizer.eos_token_id
+        return ids or [end if start is None else start]
 
     def _whole_ids(self, prompt: Any, completion: str) -> list[int]:
         if isinstance(prompt, dict):
             turns = [*messages_of(prompt["chat"]), {"role": "assistant", "content": completion}]
             return self._render(turns, answer_follows=False)
-        end = self.tokenizer.eos_token_id
-        return self.tokenizer(shown(prompt) + completion)["input_ids"] + ([] if end is None else [end])
+        end: Any = self.tokenizer.eos_token_id
+        return self._ids(shown(prompt) + completion) + ([] if end is None else [end])
 
     def _render(self, messages: list[dict[str, Any]], answer_follows: bool) -> list[int]:
         if not self.tokenizer.chat_template:
             raise UserError("the tokenizer has no chat template", fix='prompt="…" instead of chat="…"')
         text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=answer_follows)
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return self._ids(str(text), add_special_tokens=False)
+
+    def _ids(self, text: str, **options: Any) -> list[int]:
+        encoded: Any = self.tokenizer(text, **options)
+        return encoded["input_ids"]
 
     @torch.no_grad()
     def _generate(self, prompts: list[list[int]], options: dict[str, Any]) -> list[str]:

@@ -86,7 +86,8 @@ class TestTokenisedOnce:
         [
             {}, {"seed": 2}, {"block_size": 16}, {"validation_fraction": 0.5}, {"max_train_examples": 3},
             {"examples": "lines", "block_size": 12, "stride": 5}, {"isolate_documents": True}, {"objective": WORDS},
-            {"examples": "packs"}, {"examples": "lines", "block_size": 12, "too_long": "cut"}, {"objective": NextToken()},
+            {"examples": "packs"}, {"examples": "lines", "block_size": 12, "too_long": "cut"},
+            {"objective": NextToken()},
             {"batch_size": 3}, {"num_workers": 2}, {"splits": ("validation",)}, {"probes": ["x"]},
         ],
     )  # fmt: skip
@@ -310,7 +311,7 @@ class TestExamples:
         assert_accounts(corpus)
         assert corpus.ledger["train"]["documents_dropped"] == {"without a target": 1}
         assert len(corpus.examples["train"]) == 20
-        assert "1 without a target (the first: chats.jsonl, line 8)" in caplog.text
+        assert "1 without a target (the first: chats.jsonl, row 8)" in caplog.text
         trainable = corpus.examples["train"].rows(np.arange(20)).trainable
         assert (trainable.sum(axis=1) > 0).all() and not trainable.all(axis=1).any()
 

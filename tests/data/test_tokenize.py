@@ -15,11 +15,12 @@ from transformers import PreTrainedTokenizerFast
 from lmft.data import tokenize as module
 from lmft.data.store import content_hash, open_or_build
 from lmft.data.tokenize import Encoder, batches, id_of, pieces_of, separators, tokenize
-from lmft.models.vocabulary import STYLES, train_vocabulary
+from lmft.models.vocabulary import train_vocabulary
 from lmft.objectives.base import SPECIAL, WORD_START
 from tests.conftest import TEXTS
 
-ROBERTA = {name: token for name, token in STYLES["roberta"].names.items() if name not in ("bos_token", "eos_token")}
+BERT = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+ROBERTA = {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "unk": "<unk>", "mask": "<mask>"}
 
 
 def trained(model, trainer, pre_tokenizer, special: dict[str, str], normalizer=None, post=None, **options):
@@ -32,7 +33,9 @@ def trained(model, trainer, pre_tokenizer, special: dict[str, str], normalizer=N
     backend.train_from_iterator(TEXTS, trainer(special_tokens=[*special.values()], show_progress=False, **options))
     if post:
         backend.post_processor = post(backend)
-    return PreTrainedTokenizerFast(tokenizer_object=backend, **special)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, **{f"{name}_token": text for name, text in special.items()}
+    )
 
 
 def sentencepiece(pre_tokenizer, template: str = "$A </s>", **options):
@@ -40,7 +43,7 @@ def sentencepiece(pre_tokenizer, template: str = "$A </s>", **options):
         tokens = [(token, backend.token_to_id(token)) for token in ("<s>", "</s>")]
         return processors.TemplateProcessing(single=template, special_tokens=tokens)
 
-    special = {**ROBERTA, "eos_token": "</s>"}
+    special = {**ROBERTA, "eos": "</s>"}
     normalizer = normalizers.Sequence([normalizers.Nmt(), normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])
     return trained(
         models.Unigram(), trainers.UnigramTrainer, pre_tokenizer, special, normalizer, post,
@@ -49,7 +52,7 @@ def sentencepiece(pre_tokenizer, template: str = "$A </s>", **options):
 
 
 def metaspace_bpe(pre_tokenizer):
-    special = {"unk_token": "<unk>", "eos_token": "</s>"}
+    special = {"unk": "<unk>", "eos": "</s>"}
     return trained(models.BPE(unk_token="<unk>"), trainers.BpeTrainer, pre_tokenizer, special, vocab_size=120)
 
 
@@ -70,7 +73,7 @@ def roberta_processor(add_prefix_space: bool, trim_offsets: bool):
 
 def wordpiece(pre_tokenizer, **options):
     return trained(
-        models.WordPiece(unk_token="[UNK]", **options), trainers.WordPieceTrainer, pre_tokenizer, STYLES["bert"].names,
+        models.WordPiece(unk_token="[UNK]", **options), trainers.WordPieceTrainer, pre_tokenizer, BERT,
         vocab_size=120,
     )  # fmt: skip
 

@@ -9,6 +9,7 @@ import pytest
 from lmft.data import unigram
 from lmft.data.examples import Documents
 from lmft.data.unigram import unigram_perplexity
+from lmft.objectives.base import ANSWER
 from tests.data.test_examples import Store
 
 VOCABULARY = 60
@@ -56,3 +57,10 @@ def test_only_so_much_is_counted(monkeypatch):
     monkeypatch.setattr(unigram, "_MOST_STRETCHES", 2)
     train, validation = Store([[10] * 10, [11] * 1000]), Store([[10]])
     assert unigram_perplexity(Documents(train), Documents(validation), 12) == pytest.approx((10 + 12) / 11)
+
+
+def test_only_what_may_be_a_target_counts():
+    train = Store([[10] * 4 + [11]], answers=frozenset({11}))
+    validation = Store([[10, 10, 11]], answers=frozenset({11}))
+    train, validation = (Documents(store, None, int(ANSWER)) for store in (train, validation))
+    assert unigram_perplexity(train, validation, 12) == pytest.approx((1 + 12) / 2)
