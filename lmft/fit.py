@@ -27,6 +27,7 @@ from lmft.reporting.report import write_report
 from lmft.reporting.results import SCORES, environment, results
 from lmft.run import Run
 from lmft.training.checkpoint import Checkpoints, WholeFileIO
+from lmft.training.memory import keep_freed_memory
 from lmft.training.metrics import Metrics, MetricsFile, read_rows
 from lmft.training.optimizer import ScheduleConfig
 from lmft.training.precision import check_accelerator, resolve_precision
@@ -62,6 +63,8 @@ def _train(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any]:
     summary.print_config(run.redacted(config))
     summary.print_ledger(parts.corpus.ledger)
 
+    if not torch.cuda.is_available():
+        keep_freed_memory()
     torch.manual_seed(config["seed"])  # the weights of a new model, or of a new head
     live = Live()
     metrics = Metrics(live, config["trainer"]["log_every_n_steps"])

@@ -1,6 +1,7 @@
 """`python -m lmft.predict`: a run's trained model, or any other, fills gaps, goes on with a text, answers a chat."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,7 +36,7 @@ def prompts_of(config: Mapping[str, Any]) -> list[Any]:
 
 
 def _messages(chat: str) -> str | list[dict[str, Any]]:
-    if not chat.lstrip().startswith("[{"):
+    if not re.match(r"\s*\[\s*\{", chat):
         return chat
     try:
         messages = json.loads(chat)

@@ -185,8 +185,10 @@ def recorded_config(path: Path, config: Mapping[str, Any], overrides: Sequence[s
         fix = f"finish it with the command in {run.command}"
         raise UserError(f"the run has no model yet (status: {run.status() or 'unfinished'})", str(path), fix)
     recorded: dict[str, Any] = yaml.safe_load(run.config.read_text("utf-8"))
-    trained = {"name_or_path": str(run.model), "revision": None, "from_scratch": False, "config": {}, "freeze": []}
+    trained = {"name_or_path": str(run.model), "from_scratch": False, "freeze": []}
     trained["lora"] = {**recorded["model"].get("lora", {}), "r": 0}
+    if not (run.model / "adapter_config.json").exists():  # adapters alone: their base is loaded as it was for training
+        trained |= {"revision": None, "config": {}}
     tokenizer = {**recorded["model"]["tokenizer"], "name_or_path": str(run.model), "train": False}
     recorded["model"] = {**recorded["model"], **trained, "tokenizer": tokenizer}
     of_now = [key for key in config if key not in recorded] + [

@@ -8,11 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
 from lmft.config import compose
 from lmft.fit import fit, silence_libraries
+from lmft.models.loading import fit_to_tokenizer
 from lmft.models.vocabulary import train_vocabulary
 from lmft.run import Run
-from tests.conftest import TEXTS, WORDS, tiny_model
+from tests.conftest import TEXTS, TINY_CAUSAL, WORDS
 from tests.runs import write_text
 
 silence_libraries()
@@ -34,7 +38,10 @@ def saved(folder: Path, architecture: str, **overrides: Any) -> Path:
     path = folder / "-".join([architecture, *map(str, overrides.values())])
     if not path.exists():
         tokenizer = train_vocabulary(TEXTS, "bpe", 320, lowercase=False, style="gpt2")
-        tiny_model(architecture, tokenizer, "sdpa", **overrides).save_pretrained(path)
+        config = AutoConfig.for_model(architecture, **TINY_CAUSAL.get(architecture, {}), **overrides)
+        fit_to_tokenizer(config, tokenizer)
+        torch.manual_seed(0)
+        AutoModelForCausalLM.from_config(config).save_pretrained(path)
         tokenizer.save_pretrained(path)
     return path
 

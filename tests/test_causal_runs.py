@@ -83,7 +83,7 @@ def test_the_loss_falls(on_text):
     assert result["after"]["loss"] < 0.8 * result["before"]["loss"]
     assert result["before"]["loss"] == pytest.approx(math.log(320), rel=0.05)
     assert result["after"]["perplexity"] == pytest.approx(math.exp(result["after"]["loss"]))
-    assert [row["step"] for row in rows(run) if row["val/loss"]][0] == "0"
+    assert next(row["step"] for row in rows(run) if row["val/loss"]) == "0"
 
 
 def test_the_scores_are_those_of_the_models_own_loss(on_text, folder):
@@ -142,8 +142,8 @@ def test_with_a_stride_every_token_but_the_first_is_scored_once(stride, on_text,
         ids = [*tokenizer(line)["input_ids"], tokenizer.eos_token_id]
         num_tokens += len(ids) - 1
         parts.append(nats_by_labels(model, ids[:16]))
-        for begin in range(stride, len(ids) - 16 + stride, stride):
-            parts.append(nats_by_labels(model, ids[begin : begin + 16], seen=max(1, 16 - stride)))
+        begins = range(stride, len(ids) - 16 + stride, stride)
+        parts += (nats_by_labels(model, ids[begin : begin + 16], max(1, 16 - stride)) for begin in begins)
     nats, count = (sum(column) for column in zip(*parts, strict=True))
     if stride < 16:
         assert count == num_tokens, "of windows that touch, the first token has nothing before it"

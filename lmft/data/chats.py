@@ -114,7 +114,8 @@ def _checked_message(message: object, name: str) -> dict[str, Any]:
 def _must_have_a_column(row: dict, columns: Mapping[str, str]) -> None:
     if not {columns["messages"], columns["prompt"], columns["completion"]} & row.keys():
         name = columns["messages"]
-        what = f"there is neither '{name}'{did_you_mean(name, row)} nor '{columns['prompt']}', but {', '.join(row)}"
+        others = ", ".join(row) or "nothing"
+        what = f"there is neither '{name}'{did_you_mean(name, row)} nor '{columns['prompt']}', but {others}"
         raise UserError(what, fix="data.columns.messages=NAME of the column that holds the conversations")
 
 

@@ -4,7 +4,7 @@ import csv
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import accumulate
+from itertools import accumulate, groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lmft.data.files import File, unreadable
@@ -74,15 +74,26 @@ def _read_json(file: File, encoding: str, columns: Sequence[str] | None) -> Iter
     for lines, num_bytes in split(without_bom(texts(file, encoding)), "\n"):
         numbers = [number for number, line in enumerate(lines, first) if line and not line.isspace()]
         rows = [_parse_object(lines[number - first], Place(file.label, number)) for number in numbers]
-        names = dict.fromkeys(name for row in rows for name in row) if columns is None else columns
+        first += len(lines)
+        if columns is None:
+            yield from _by_keys(file.label, numbers, rows, num_bytes)
+            continue
         try:
-            values = {name: [row.get(name) if columns is None else row[name] for row in rows] for name in names}
+            values = {name: [row[name] for row in rows] for name in columns}
         except KeyError:
             for number, row in zip(numbers, rows, strict=True):
                 check_columns(columns, row, str(Place(file.label, number)))
             raise
         yield Chunk(file.label, numbers, values, num_bytes)
-        first += len(lines)
+
+
+def _by_keys(label: str, numbers: list[int], rows: list[dict[str, Any]], num_bytes: int) -> Iterator[Chunk]:
+    """Neighbours with the same keys together: a key that a row lacks is not one without a value."""
+    for names, group in groupby(zip(numbers, rows, strict=True), lambda pair: pair[1].keys()):
+        some = list(group)
+        values = {name: [row[name] for _, row in some] for name in names}
+        yield Chunk(label, [number for number, _ in some], values, num_bytes)
+        num_bytes = 0  # all told with the first
 
 
 def _parse_object(line: str, place: Place) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Low-rank adapters (LoRA, Hu et al. 2021): small trained matrices beside frozen ones. The work is done by `peft`."""
 
 import copy
+import json
 import re
 import warnings
 from collections.abc import Sequence
@@ -45,10 +46,8 @@ class LoraConfig:
             raise UserError("model.lora.target_modules names nothing", fix="null, for all linear layers")
         if isinstance(self.modules_to_save, str):
             raise UserError("model.lora.modules_to_save is a list", fix=f"…=[{self.modules_to_save}]")
-        if self.r and find_spec("peft") is None:
-            raise UserError(
-                "adapters need peft, which is not installed", where="model.lora", fix='pip install "lmft[peft]"'
-            )
+        if self.r:
+            _require_peft("model.lora")
 
 
 @dataclass(frozen=True)
@@ -85,6 +84,29 @@ class Adapted:
 def _on_cpu(tensor: Tensor) -> Tensor:
     copied = tensor.detach().to("cpu", copy=True)
     return nn.Parameter(copied, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else copied
+
+
+def base_of(folder: str) -> str | None:
+    """What the model is called that the adapters in a folder are for; None where the folder holds not adapters alone."""
+    described = Path(folder) / "adapter_config.json"
+    if not described.is_file() or described.with_name("config.json").is_file():
+        return None
+    return json.loads(described.read_text("utf-8"))["base_model_name_or_path"]
+
+
+def with_stored_adapters(model: PreTrainedModel, folder: str) -> PreTrainedModel:
+    """The model with a folder's adapters added into its weights. Raises UserError."""
+    _require_peft(folder)
+    from peft import PeftModel
+
+    merged: Any = PeftModel.from_pretrained(model, folder).merge_and_unload()  # pyright: ignore[reportCallIssue]
+    merged.name_or_path = folder
+    return merged
+
+
+def _require_peft(where: str) -> None:
+    if find_spec("peft") is None:
+        raise UserError("adapters need peft, which is not installed", where=where, fix='pip install "lmft[peft]"')
 
 
 def add_adapters(model: PreTrainedModel, config: LoraConfig, new_token_ids: Sequence[int] = ()) -> Adapted:

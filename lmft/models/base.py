@@ -103,6 +103,11 @@ class LanguageModel(LightningModule):
             gradients, divisor * self.trainer.world_size / count
         )
 
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Lets go of the gradients at once: Lightning would keep them until the next step's forward pass is over."""
+        super().optimizer_step(*args, **kwargs)
+        self.optimizers(use_pl_optimizer=False).zero_grad()  # pyright: ignore[reportAttributeAccessIssue]
+
     def configure_optimizers(self) -> Any:
         """The optimizer, without decay on biases and norms, and the schedule of transformers by steps."""
         assert self.make_optimizer is not None and self.schedule is not None, "built for evaluation only"

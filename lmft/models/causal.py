@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import jinja2
 import torch
 from torch import Tensor, nn
 
@@ -35,7 +36,7 @@ class CausalLanguageModel(LanguageModel):
         options = dict(self.generation)
         encoded = [self._prompt_ids(prompt) for prompt in prompts]
         longest = max(map(len, encoded))
-        room = (max_positions(self.model.config) or 10**9) - longest
+        room = self._room_behind(longest)
         if room < 1:
             raise UserError(f"a prompt of {longest} tokens fills the model's {longest + room} positions")
         limit = {"max_new_tokens": min(options.pop("max_new_tokens", 40), room)}
@@ -58,6 +59,9 @@ class CausalLanguageModel(LanguageModel):
         """
         ids = self._prompt_ids(prompt)
         whole = self._whole_ids(prompt, completion) if completion else ids
+        room = self._room_behind(len(whole))
+        if room < 0:
+            raise UserError(f"a text of {len(whole)} tokens is longer than the model's {len(whole) + room} positions")
         known = max(1, next((i for i, (a, b) in enumerate(zip(ids, whole, strict=False)) if a != b), len(ids)))
         known = known if completion else 1
         logits = self.model(input_ids=torch.tensor([whole], device=self.device)).logits[0, known - 1 : -1]  # [n, V]
@@ -79,14 +83,20 @@ class CausalLanguageModel(LanguageModel):
         ]
         return {"prompt": shown(prompt), "completion": completion, "tokens": tokens}
 
+    def _room_behind(self, num_tokens: int) -> int:
+        """Positions that are left behind so many tokens."""
+        return (max_positions(self.model.config) or 10**9) - num_tokens
+
     def _prompt_ids(self, prompt: Any) -> list[int]:
         if isinstance(prompt, dict):
             ids = self._render(messages_of(prompt["chat"]), answer_follows=True)
         else:
             ids = self._ids(shown(prompt))
         start: Any = self.tokenizer.bos_token_id
-        end: Any = self.tokenizer.eos_token_id
-        return ids or [end if start is None else start]
+        start = self.tokenizer.eos_token_id if start is None else start
+        if not ids and start is None:
+            raise UserError("an empty prompt: the tokenizer has no token that begins a text", fix='prompt="…"')
+        return ids or [start]
 
     def _whole_ids(self, prompt: Any, completion: str) -> list[int]:
         if isinstance(prompt, dict):
@@ -98,7 +108,10 @@ class CausalLanguageModel(LanguageModel):
     def _render(self, messages: list[dict[str, Any]], answer_follows: bool) -> list[int]:
         if not self.tokenizer.chat_template:
             raise UserError("the tokenizer has no chat template", fix='prompt="…" instead of chat="…"')
-        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=answer_follows)
+        try:
+            text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=answer_follows)
+        except (jinja2.TemplateError, TypeError) as error:
+            raise UserError(f"the chat template refuses the chat: {' '.join(str(error).split())}", "chat") from error
         return self._ids(str(text), add_special_tokens=False)
 
     def _ids(self, text: str, **options: Any) -> list[int]:

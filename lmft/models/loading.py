@@ -26,7 +26,7 @@ from transformers import (
 
 from lmft import hub
 from lmft.errors import UserError, did_you_mean
-from lmft.models.adapters import LoraConfig
+from lmft.models.adapters import LoraConfig, base_of, with_stored_adapters
 from lmft.models.vocabulary import train_vocabulary
 
 log = logging.getLogger("lmft")
@@ -121,8 +121,15 @@ def _new_config(config: ModelConfig) -> PreTrainedConfig:
 
 
 def _stored_config(config: ModelConfig) -> PreTrainedConfig:
-    folder = _located(str(config.name_or_path), "model", config.revision)
+    folder, _ = _folders(config)
     return _read(AutoConfig, folder, "config.json", config.hub_options)
+
+
+def _folders(config: ModelConfig) -> tuple[str, str | None]:
+    """Where the model lies, and the adapters to be put on it, if the name is that of a folder of adapters alone."""
+    folder = _located(str(config.name_or_path), "model", config.revision)
+    base = base_of(folder)
+    return (folder, None) if base is None else (_located(base, "model", config.revision), folder)
 
 
 def _options_of(hf_config: PreTrainedConfig) -> set[str]:
@@ -234,14 +241,14 @@ def _loaded(
     config: ModelConfig, hf_config: PreTrainedConfig, tokenizer: PreTrainedTokenizerFast, num_new_tokens: int
 ) -> PreTrainedModel:
     vocab_size = hf_config.get_text_config().vocab_size
-    if len(tokenizer) - num_new_tokens > vocab_size:
+    folder, adapters = _folders(config)
+    if not adapters and len(tokenizer) - num_new_tokens > vocab_size:
         raise UserError(
             f"the tokenizer has {len(tokenizer)} tokens, the model's embedding only {vocab_size}",
             where=f"{config.tokenizer.name_or_path or 'a trained vocabulary'} with {config.name}",
             fix="model.tokenizer.name_or_path of the same model, or model.from_scratch=true",
         )
     options = {**config.hub_options, **_options(config), "output_loading_info": True, "config": hf_config}
-    folder = _located(str(config.name_or_path), "model", config.revision)
     model, info = _read(AUTO_CLASSES[config.family], folder, "weights", options)
     if info["missing_keys"]:
         new = sorted(info["missing_keys"])
@@ -249,7 +256,7 @@ def _loaded(
     if len(tokenizer) > vocab_size:
         log.info("the embedding grows from %d to %d tokens", vocab_size, len(tokenizer))
         model.resize_token_embeddings(len(tokenizer))
-    return model
+    return with_stored_adapters(model, adapters) if adapters else model
 
 
 def _and_more(names: list[str]) -> str:

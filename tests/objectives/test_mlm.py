@@ -51,6 +51,12 @@ def test_an_example_is_the_same_in_any_company(rows, rate, epoch):
     np.testing.assert_array_equal(backwards.shown[::-1], together.shown)
 
 
+def test_a_vocabulary_without_a_mask_is_refused():
+    MaskedTokens().check(VOCABULARY, 128)
+    with pytest.raises(ValueError, match="no mask token"):
+        MaskedTokens().check(replace(VOCABULARY, mask_id=None), 128)
+
+
 def test_an_example_without_candidates_has_no_target_and_spoils_nothing():
     rows = plain_rows(2, 20)
     rows.flags[0] = SPECIAL
