@@ -194,6 +194,8 @@ def predict(config: dict[str, Any], prompts: list[Any], completion: str | None =
         forced = [module.teacher_forced(prompt, completion) for prompt in prompts]
         answers.print_teacher_forced(forced)
         return forced
+    if any(isinstance(prompt, dict) for prompt in prompts) and not isinstance(module, CausalLanguageModel):
+        raise UserError("chat=… needs a causal model", fix='prompt="…", or model=causal, or the run of a causal model')
     found = module.answer(prompts)
     answers.print_probes({"answer": found})
     return found

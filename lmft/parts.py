@@ -51,6 +51,7 @@ def assemble(config: dict[str, Any], splits: tuple[Split, ...] = ("train", "vali
     data = _with_examples_it_can_isolate(data, model, hf_config)
     tokenizer = load_tokenizer(model, TrainingTexts(data), lambda: text_key(data), data.cache)
     new_tokens = _prepare_tokenizer(tokenizer, model, data, objective)
+    _check_probes([*model.probes, *data.probes], model, tokenizer)
     corpus = load_corpus(data, tokenizer, objective, config["seed"], counting, splits)
     return Parts(data, model, hf_config, tokenizer, new_tokens, objective, corpus)
 
@@ -104,6 +105,15 @@ def _prepare_tokenizer(
     return new
 
 
+def _check_probes(probes: list[Any], model: ModelConfig, tokenizer: PreTrainedTokenizerFast) -> None:
+    chats = [probe for probe in probes if isinstance(probe, dict)]
+    if wrong := [probe for probe in chats if probe.keys() != {"chat"}]:
+        raise UserError(f"a probe is a text or {{chat: …}}, not {wrong[0]}", "data.probes and model.probes")
+    if chats and (model.family != "causal" or not tokenizer.chat_template):
+        what = f"{model.name} is {model.family}" if model.family != "causal" else "the tokenizer has no chat template"
+        raise UserError(f"{what}, so no probe can be a chat", "data.probes and model.probes", "give a text instead")
+
+
 def build_module(config: dict[str, Any], parts: Parts, num_steps: int) -> LanguageModel:
     """The model inside its family's LightningModule, ready to train."""
     family = FAMILIES[parts.model.family]
@@ -112,10 +122,13 @@ def build_module(config: dict[str, Any], parts: Parts, num_steps: int) -> Langua
         support_isolation(model, family.is_causal)
     if parts.model.freeze:
         freeze(model, parts.model.freeze)
-    exported = model
+        if parts.new_tokens and not model.get_input_embeddings().weight.requires_grad:
+            new = ", ".join(parts.new_tokens)
+            raise UserError(f"the embeddings are frozen, but these tokens are new: {new}", where="model.freeze")
+    adapted = None
     if parts.model.lora.r:
         ids = parts.tokenizer.get_vocab()
-        exported = add_adapters(model, parts.model.lora, [ids[token] for token in parts.new_tokens])
+        adapted = add_adapters(model, parts.model.lora, [ids[token] for token in parts.new_tokens])
     module = family(
         model,
         parts.tokenizer,
@@ -126,7 +139,7 @@ def build_module(config: dict[str, Any], parts: Parts, num_steps: int) -> Langua
         tokens_per_byte=_tokens_per_byte(parts),
         generation=parts.model.generation,
     )
-    module.exported = exported
+    module.adapted = adapted
     if parts.model.compile:
         module.body.forward = torch.compile(module.body.forward)
     return module

@@ -12,8 +12,7 @@ from lmft import train as command
 from lmft.config import compose
 from lmft.errors import UserError
 from lmft.fit import evaluate, predict
-from lmft.models.loading import ModelConfig
-from lmft.parts import assemble, load_module
+from lmft.parts import assemble, build_module
 from lmft.run_folder import recorded_config
 from tests.causal import (
     SCRATCH,
@@ -42,7 +41,7 @@ def nats_of(scores) -> float:
 
 def measured(*arguments):
     """Scores of a model that is not trained first."""
-    return evaluate(compose(arguments, "evaluate"))["validation"]
+    return evaluate(compose(arguments))["validation"]
 
 
 def recorded(run, *overrides):
@@ -184,7 +183,7 @@ def test_a_document_of_one_token_is_dropped_and_counted(tmp_path):
     tokenizer.save_pretrained(model)
     arguments = text_arguments(tmp_path)
     (tmp_path / "text.txt").write_text("a\n" + "the quick brown fox\n" * 8)
-    options = ("data.examples=lines", "run.name=one", "trainer.max_steps=1", 'data.probes=[""]')
+    options = ("data.examples=lines", "run.name=one", "trainer.max_steps=1", "data.probes=[a]")
     _, result = train("model=causal", f"model.name_or_path={model}", *arguments, *options)
     assert result["data"]["train"]["documents_dropped"] == {"too short": 1}
     assert result["data"]["train"]["examples"] == 8
@@ -240,8 +239,7 @@ def test_a_run_answers_as_it_has_learnt(on_chats):
     found = predict(recorded(run, "model.generation.max_new_tokens=20"), [{"chat": question["content"]}])
     assert found[0]["texts"]["greedy"] == answer["content"]
     forced = predict(recorded(run), [{"chat": question["content"]}], answer["content"])[0]["tokens"]
-    learnt = [token for token in forced if token["token"].strip()]
-    assert "".join(token["predicted"] for token in learnt) == answer["content"] + "<|im_end|>"
+    assert "".join(token["predicted"] for token in forced).startswith(answer["content"] + "<|im_end|>")
 
 
 def test_packs_and_lines_say_the_same_of_the_same_conversations(folder):
@@ -259,12 +257,10 @@ def test_packs_and_lines_say_the_same_of_the_same_conversations(folder):
 
 def test_the_score_is_that_of_labels_that_hide_all_but_the_answers(folder):
     arguments = chat_arguments(folder)
-    scores = measured(*arguments)
-    module = load_module(ModelConfig(**compose(arguments)["model"]))
-    model, tokenizer = module.model, module.tokenizer
-    tokenizer.add_special_tokens({"extra_special_tokens": ["<|im_start|>", "<|im_end|>"]})
-    torch.manual_seed(compose(arguments)["seed"])
-    model.resize_token_embeddings(len(tokenizer))
+    scores, config = measured(*arguments), compose(arguments)
+    parts = assemble(config)
+    torch.manual_seed(config["seed"])  # whence the rows of new tokens are
+    model, tokenizer = build_module(config, parts, 0).model.eval(), parts.tokenizer
     nats, count = 0.0, 0
     for row in conversations(9, seed=2):
         ids, labels = [], []
@@ -279,7 +275,7 @@ def test_the_score_is_that_of_labels_that_hide_all_but_the_answers(folder):
             nats += num * float(model(input_ids=torch.tensor([ids]), labels=torch.tensor([labels])).loss)
         count += num
     assert scores["targets"] == count
-    assert scores["loss"] == pytest.approx(nats / count, rel=0.02), "the new tokens' rows are random"
+    assert scores["loss"] == pytest.approx(nats / count, rel=1e-5)
 
 
 @pytest.mark.parametrize("examples", ["lines", "packs"])
@@ -320,7 +316,8 @@ def test_what_is_trained_on(folder):
 def test_prompts_and_completions(folder):
     pairs = [{"prompt": "the quick", "completion": " brown fox"}, {"prompt": "a", "completion": " lazy dog\n"}] * 4
     files = (f"data.train={write_rows(folder / 'pairs.jsonl', pairs)}", "data.validation=null")
-    options = ("data.validation_fraction=0", "data.chat_template=null", "trainer.max_epochs=1", "run.name=pairs")
+    options = ("data.validation_fraction=0", "data.chat_template=null", "data.examples=lines", "trainer.max_epochs=1")
+    options = (*options, "run.name=pairs")
     run, result = train(*chat_arguments(folder), *files, *options)
     _, tokenizer = reference(run)
     ends = [len(tokenizer(pair["completion"])["input_ids"]) + 1 for pair in pairs]
@@ -472,6 +469,14 @@ MISTAKES = {
         ("data.block_size=4", "data.validation=null", "data.validation_fraction=0"),
         ("no example", "without a target"),
     ),
+    "a vocabulary of conversations": (
+        [],
+        ("model.from_scratch=true", "model.architecture=gpt2", "model.tokenizer.train=true"),
+        ("trained on texts, not on conversations",),
+    ),
+    "a part that is not there": ([], ("model.freeze=[layers.7]",), ("llama has layers.0-1, not layers.7",)),
+    "nothing left to train": ([], ("model.freeze=[embeddings, layers, model.norm]",), ("leaves nothing to train",)),
+    "an adapter for nothing": ([], ("model.lora.r=4", "model.lora.target_modules=[qproj]"), ("'q_proj'",)),
     "a text's option": ([], ("data.format=text",), ("data.train_on=assistant needs conversations",)),
     "another family's objective": ([], ("objective=mlm",), ("is causal: this objective trains masked models",)),
     "another family's model": ([], ("model=masked",), ("llama is causal, not masked", "model=causal")),

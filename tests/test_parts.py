@@ -6,6 +6,7 @@ from transformers import AutoTokenizer
 
 from lmft.config import compose
 from lmft.errors import UserError
+from lmft.models.loading import ModelConfig
 from lmft.parts import assemble, build_module, load_module
 from tests.causal import SCRATCH, chat_arguments, saved, text_arguments
 from tests.runs import tiny
@@ -149,6 +150,21 @@ def test_the_tokenizers_own_template_is_left_as_it_is(tmp_path):
     assert parts.tokenizer.chat_template != own and len(parts.new_tokens) == 2
 
 
+# probes
+
+
+@pytest.mark.parametrize(
+    ("probe", "said"),
+    [("{chat: a}", "no chat template, so no probe can be a chat"), ("{chatt: a}", "a text or {chat: …}, not {'chatt'")],
+)
+def test_probes_that_cannot_be_asked(probe, said, gpt2):
+    assert said in refused(compose([*gpt2, f"data.probes=[b, {probe}]"]))
+
+
+def test_a_chat_for_a_masked_model(folder):
+    assert "distilbert is masked, so no probe can be a chat" in refused(tiny(folder, "data.probes=[{chat: a}]"))
+
+
 # the model
 
 
@@ -172,3 +188,8 @@ def test_what_is_frozen_is_not_trained(gpt2):
 def test_a_loaded_model_answers_without_any_data(gpt2):
     module = load_module(assemble(compose(gpt2)).model)
     assert not module.training and module.answer(["the"])[0]["prompt"] == "the"
+
+
+def test_adapters_and_freezing_exclude_each_other():
+    with pytest.raises(UserError, match="exclude each other"):
+        ModelConfig(name_or_path="x", lora={"r": 4}, freeze=["layers.0"])

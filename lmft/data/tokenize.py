@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from lmft.data.store import StoreWriter, bytes_hash
 from lmft.objectives.base import SPECIAL, WORD_START
 
-_BATCH_CHARACTERS = 1 << 20  # text tokenised at a time; its encodings take some 40 MB
+_BATCH_CHARACTERS = 1 << 18  # text tokenised at a time, while the next is read; its encodings take some 10 MB
 _PIECE_CHARACTERS = 1 << 20  # a longer document is tokenised in pieces of this length
 _WORD_MARK = "▁"  # begins a word in SentencePiece's vocabularies
 
@@ -216,7 +216,7 @@ def pieces_of(text: str) -> list[str]:
 
 
 def batches(documents: Iterable[Document], content: Callable[[Document], str] = str) -> Iterator[list[Document]]:
-    """Documents in lists of about a million characters."""
+    """Documents in lists of about a quarter of a million characters."""
     batch, size = [], 0
     for document in documents:
         batch.append(document)

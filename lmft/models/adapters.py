@@ -4,7 +4,8 @@ import copy
 import json
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -87,7 +88,7 @@ def _on_cpu(tensor: Tensor) -> Tensor:
 
 
 def base_of(folder: str) -> str | None:
-    """What the model is called that the adapters in a folder are for; None where the folder holds not adapters alone."""
+    """Name of the model that the adapters in a folder are for; None where the folder holds more, or none at all."""
     described = Path(folder) / "adapter_config.json"
     if not described.is_file() or described.with_name("config.json").is_file():
         return None
@@ -99,9 +100,18 @@ def with_stored_adapters(model: PreTrainedModel, folder: str) -> PreTrainedModel
     _require_peft(folder)
     from peft import PeftModel
 
-    merged: Any = PeftModel.from_pretrained(model, folder).merge_and_unload()  # pyright: ignore[reportCallIssue]
+    with _without_pefts_warning():
+        merged: Any = PeftModel.from_pretrained(model, folder).merge_and_unload()  # pyright: ignore[reportCallIssue]
     merged.name_or_path = folder
     return merged
+
+
+@contextmanager
+def _without_pefts_warning() -> Iterator[None]:
+    """It reads a name that transformers has given up."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        yield
 
 
 def _require_peft(where: str) -> None:
@@ -137,8 +147,7 @@ def add_adapters(model: PreTrainedModel, config: LoraConfig, new_token_ids: Sequ
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in (targets or _linear(model)).values()),
         task_type=_task_type(model),
     )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+    with _without_pefts_warning():
         peft_model = get_peft_model(model, peft_config)
     head: Any = model.get_output_embeddings()
     if hasattr(head, "token_adapter") and head.original_module.bias is not None:

@@ -48,10 +48,15 @@ class LanguageModel(LightningModule):
         self.model, self.tokenizer = model, tokenizer
         self.make_optimizer, self.schedule, self.num_training_steps = optimizer, schedule, num_training_steps
         self.seed, self.generation = seed, generation or {}
-        self.exported: PreTrainedModel | Adapted = model  # what is saved for others
+        self.adapted: Adapted | None = None  # the model's adapters, where it has any
         self.strict_loading = all(weight.requires_grad for weight in model.parameters())
         self.scores = Scores(tokens_per_byte)
         self._targets_of_step = 0
+
+    @property
+    def exported(self) -> PreTrainedModel | Adapted:
+        """What is saved for others. (As an attribute it would be a second copy of every weight in checkpoints.)"""
+        return self.adapted or self.model
 
     @property
     def body(self) -> nn.Module:

@@ -127,13 +127,18 @@ class CausalLanguageModel(LanguageModel):
         longest = max(map(len, prompts))
         ids = torch.tensor([[pad] * (longest - len(prompt)) + prompt for prompt in prompts], device=self.device)
         mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-        made: Tensor = self.model.generate(  # pyright: ignore[reportCallIssue, reportAssignmentType]
-            input_ids=ids,
-            attention_mask=mask.to(self.device),
-            pad_token_id=pad,
-            eos_token_id=sorted(set(ends)) or None,
-            **options,
-        )
+        try:
+            made: Tensor = self.model.generate(  # pyright: ignore[reportCallIssue, reportAssignmentType]
+                input_ids=ids,
+                attention_mask=mask.to(self.device),
+                pad_token_id=pad,
+                eos_token_id=sorted(set(ends)) or None,
+                **options,
+            )
+        except ValueError as error:
+            raise UserError(
+                f"`generate` refuses its options: {' '.join(str(error).split())}", "model.generation"
+            ) from error
         return [str(text) for text in self.tokenizer.batch_decode(made[:, longest:], skip_special_tokens=True)]
 
 

@@ -4,6 +4,7 @@ import inspect
 import logging
 import re
 import shutil
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,6 +79,12 @@ class ModelConfig:
             )
         if not self.from_scratch and not self.name_or_path:
             raise UserError("no model is named", fix="model.name_or_path=FOLDER_OR_HUB_ID, or model.from_scratch=true")
+        if isinstance(self.freeze, str):
+            object.__setattr__(self, "freeze", [self.freeze])
+        if self.freeze and self.lora.r:
+            raise UserError(
+                "model.freeze and model.lora exclude each other", fix="adapters leave all other weights as they are"
+            )
         if self.trust_remote_code and not self.revision:
             raise UserError("model.trust_remote_code=true runs code from the hub", fix="pin it: model.revision=COMMIT")
 
@@ -215,7 +222,9 @@ def load_model(
         ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
         model.generation_config.eos_token_id = list(dict.fromkeys([*ends, tokenizer.eos_token_id]))
     if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # about a name of transformers' own
+            model.gradient_checkpointing_enable({"use_reentrant": False})
     return model.train()  # from_pretrained gives it in evaluation mode, in which dropout would stay off
 
 

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmft.data.examples import Documents, Lines
+from lmft.data.examples import Documents
 from lmft.data.store import open_or_build
 from lmft.data.tokenize import Encoder, tokenize
+from lmft.data.windows import Lines
 from lmft.objectives.base import SPECIAL, WORD_START, Rows
 from lmft.objectives.mlm import MaskedTokens
 from lmft.objectives.whole_word import MaskedWords

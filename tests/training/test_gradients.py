@@ -73,7 +73,7 @@ def test_the_gradient_is_that_of_the_models_own_mean_loss(in_one_go):
         real = batch["targets"] != -100
         labels.view(-1)[batch["target_index"][real]] = batch["targets"][real]
         module.model.zero_grad()
-        inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+        inputs = {name: batch[name] for name in ("input_ids", "attention_mask") if name in batch}
         module.model(**inputs, labels=labels).loss.backward()
         for name, weight in module.model.named_parameters():
             torch.testing.assert_close(found[name], weight.grad, rtol=0, atol=1e-6, msg=name)

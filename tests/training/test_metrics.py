@@ -37,7 +37,10 @@ def training_batches(folder, num_epochs, *options):
     config = tiny(folder, *options)
     data = build_data(config, assemble(config))
     data.trainer = SimpleNamespace(  # pyright: ignore[reportAttributeAccessIssue]
-        global_rank=0, world_size=1, strategy=SimpleNamespace(root_device=SimpleNamespace(type="cpu"))
+        global_rank=0,
+        world_size=1,
+        accumulate_grad_batches=config["trainer"]["accumulate_grad_batches"],
+        strategy=SimpleNamespace(root_device=SimpleNamespace(type="cpu")),
     )
     loader = data.train_dataloader()
     for epoch in range(num_epochs):
@@ -52,7 +55,7 @@ def test_every_token_is_accounted_for(examples, folder):
     ledger, counted = result["data"]["train"], result["train"]
     assert counted["tokens"] == 2 * ledger["tokens_in_examples"]
     targets, rectangle = 0, 0
-    for batch in training_batches(folder, 2, option):
+    for batch in training_batches(folder, 2, option, "trainer.accumulate_grad_batches=2"):
         targets += int((batch["targets"] != -100).sum())
         rectangle += batch["input_ids"].numel()
     assert 0 < counted["targets"] == targets < counted["tokens"]
