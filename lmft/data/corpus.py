@@ -236,7 +236,8 @@ class _Cutter:
         if not len(examples):
             reasons = ", ".join(f"{count} {reason}" for reason, count in examples.documents_dropped.items())
             found = f"{len(texts)} documents, {texts.num_tokens} tokens" + (f"; dropped: {reasons}" if reasons else "")
-            raise UserError(f"the {split} text holds no example: {found}")
+            fix = "a larger data.block_size" if config.too_long == "cut" else "more text"
+            raise UserError(f"the {split} text holds no example: {found}", fix=fix)
         return Sample(examples, limit, seed) if limit is not None and limit < len(examples) else examples
 
     def _of_windows(self, texts: Documents, size: int, split: Split) -> Examples:
