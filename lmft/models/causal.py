@@ -112,7 +112,8 @@ class CausalLanguageModel(LanguageModel):
             text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=answer_follows)
         except (jinja2.TemplateError, TypeError) as error:
             raise UserError(f"the chat template refuses the chat: {' '.join(str(error).split())}", "chat") from error
-        return self._ids(str(text), add_special_tokens=False)
+        # White space behind the last end of turn is the template's: nobody is to say it.
+        return self._ids(str(text) if answer_follows else str(text).rstrip(), add_special_tokens=False)
 
     def _ids(self, text: str, **options: Any) -> list[int]:
         encoded: Any = self.tokenizer(text, **options)
