@@ -14,7 +14,7 @@ from lightning import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 
 from lmft.data.corpus import count_examples
-from lmft.data.datamodule import DataModule, vocabulary_of
+from lmft.data.datamodule import DataModule
 from lmft.errors import UserError
 from lmft.models.causal import CausalLanguageModel
 from lmft.models.export import export
@@ -139,9 +139,8 @@ def build_trainer(
 
 def build_data(config: dict[str, Any], parts: Parts) -> DataModule:
     """Loaders of the corpus under the objective."""
-    vocabulary = vocabulary_of(parts.tokenizer)
     batch_size, num_workers = parts.data.batch_size, parts.data.num_workers
-    return DataModule(parts.corpus, parts.objective, vocabulary, config["seed"], batch_size, num_workers)
+    return DataModule(parts.corpus, parts.objective, parts.vocabulary, config["seed"], batch_size, num_workers)
 
 
 def num_training_steps(config: dict[str, Any], parts: Parts, world_size: int) -> int:

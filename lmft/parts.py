@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
+from omegaconf import OmegaConf
 from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 
+from lmft.config import config_dir
 from lmft.data.corpus import Corpus, DataConfig, Split, TrainingTexts, load_corpus, text_key
 from lmft.data.datamodule import vocabulary_of
 from lmft.data.formats import chat_template
@@ -19,14 +21,29 @@ from lmft.models.attention import obstacle, support_isolation
 from lmft.models.base import LanguageModel
 from lmft.models.causal import CausalLanguageModel
 from lmft.models.freezing import freeze
-from lmft.models.loading import ModelConfig, load_config, load_model, load_tokenizer, max_positions, model_class
+from lmft.models.loading import (
+    ModelConfig,
+    fit_to_tokenizer,
+    load_config,
+    load_model,
+    load_tokenizer,
+    max_positions,
+    model_class,
+)
 from lmft.models.masked import MaskedLanguageModel
-from lmft.objectives.base import Objective
+from lmft.models.permuted import PermutedLanguageModel
+from lmft.models.seq2seq import Seq2SeqLanguageModel
+from lmft.objectives.base import Objective, Vocabulary
 from lmft.reporting.progress import counting
 from lmft.training.optimizer import ScheduleConfig
 
 log = logging.getLogger("lmft")
-FAMILIES: dict[str, type[LanguageModel]] = {"masked": MaskedLanguageModel, "causal": CausalLanguageModel}
+FAMILIES: dict[str, type[LanguageModel]] = {
+    "masked": MaskedLanguageModel,
+    "causal": CausalLanguageModel,
+    "seq2seq": Seq2SeqLanguageModel,
+    "permuted": PermutedLanguageModel,
+}
 
 
 @dataclass(frozen=True)
@@ -39,40 +56,57 @@ class Parts:
     tokenizer: PreTrainedTokenizerFast
     new_tokens: list[str]  # that the tokenizer has been given besides its own
     objective: Objective
+    vocabulary: Vocabulary  # what the objective knows of tokenizer and model
     corpus: Corpus
 
 
 def assemble(config: dict[str, Any], splits: tuple[Split, ...] = ("train", "validation")) -> Parts:
     """Checks the config and tokenises the text. Whatever is wrong is said here, before a weight is read."""
     data, model = DataConfig(**config["data"]), ModelConfig(**config["model"])
-    objective = _objective(config, model)
+    objective = _objective(config, model, data)
     hf_config = load_config(model)
     _check_length(data, hf_config)
     data = _with_examples_it_can_isolate(data, model, hf_config)
     tokenizer = load_tokenizer(model, TrainingTexts(data), lambda: text_key(data), data.cache)
-    new_tokens = _prepare_tokenizer(tokenizer, model, data, objective)
+    new_tokens = _give_new_tokens(tokenizer, data, objective)
+    vocabulary = _vocabulary(tokenizer, model, hf_config, objective, data)
     _check_probes([*model.probes, *data.probes], model, tokenizer)
     corpus = load_corpus(data, tokenizer, objective, config["seed"], counting, splits)
-    return Parts(data, model, hf_config, tokenizer, new_tokens, objective, corpus)
+    return Parts(data, model, hf_config, tokenizer, new_tokens, objective, vocabulary, corpus)
 
 
-def _objective(config: dict[str, Any], model: ModelConfig) -> Objective:
+def _objective(config: dict[str, Any], model: ModelConfig, data: DataConfig) -> Objective:
     try:
-        objective = instantiate(config["objective"], _convert_="all")
+        objective = instantiate(config["objective"], _convert_="all").for_family(model.family)
     except InstantiationException as error:
         raise UserError(str(error.__cause__ or error)) from error
-    if model.family not in objective.families:
-        raise UserError(f"{model.name} is {model.family}: this objective trains {', '.join(objective.families)} models")
+    if objective is None:
+        raise UserError(f"{model.name} is {model.family}: objectives {', '.join(_objectives_of(model.family))}")
+    if objective.needs_pairs and data.format != "pairs":
+        raise UserError("objective=pairs needs sources and targets", fix="data=pairs data.train=FILE.jsonl")
+    if data.format == "pairs" and not objective.needs_pairs:
+        raise UserError("the objective hides parts of texts, and data.format=pairs has none", fix="objective=pairs")
+    if model.family == "seq2seq" and data.train_on != "all":
+        fix = "data=pairs objective=pairs, or data.train_on=all"
+        raise UserError(f"data.train_on={data.train_on} is not read by objectives of seq2seq models", fix=fix)
     return objective
+
+
+def _objectives_of(family: str) -> list[str]:
+    """Names of the shipped YAMLs whose objectives train such models; not of those that vary another one."""
+    paths = sorted(config_dir().glob("objective/*.yaml"))
+    targets = {path.stem: OmegaConf.select(OmegaConf.load(path), "_target_") for path in paths}
+    return [name for name, target in targets.items() if target and family in get_class(target).families]
 
 
 def _check_length(data: DataConfig, hf_config: PreTrainedConfig) -> None:
     longest = max_positions(hf_config)
-    if longest is not None and data.block_size > longest:
-        raise UserError(
-            f"data.block_size={data.block_size} is longer than the {longest} positions of {hf_config.model_type}",
-            fix=f"data.block_size={longest}",
-        )
+    for name in ("max_source_tokens", "max_target_tokens") if data.format == "pairs" else ("block_size",):
+        if longest is not None and getattr(data, name) > longest:
+            raise UserError(
+                f"data.{name}={getattr(data, name)} is longer than the {longest} positions of {hf_config.model_type}",
+                fix=f"data.{name}={longest}",
+            )
 
 
 def _with_examples_it_can_isolate(data: DataConfig, model: ModelConfig, hf_config: PreTrainedConfig) -> DataConfig:
@@ -85,9 +119,7 @@ def _with_examples_it_can_isolate(data: DataConfig, model: ModelConfig, hf_confi
     return replace(data, examples="lines", isolate_documents=False)
 
 
-def _prepare_tokenizer(
-    tokenizer: PreTrainedTokenizerFast, model: ModelConfig, data: DataConfig, objective: Objective
-) -> list[str]:
+def _give_new_tokens(tokenizer: PreTrainedTokenizerFast, data: DataConfig, objective: Objective) -> list[str]:
     """Gives the tokenizer the chat template and the tokens that template and objective need; returns the new ones."""
     known = {str(token) for token in tokenizer.added_tokens_decoder.values()}
     wanted = objective.new_tokens(known)
@@ -98,11 +130,25 @@ def _prepare_tokenizer(
             tokenizer.eos_token = template.eos_token
     new = [token for token in dict.fromkeys(wanted) if token not in known]
     tokenizer.add_special_tokens({"extra_special_tokens": new}, replace_extra_special_tokens=False)
+    return new
+
+
+def _vocabulary(
+    tokenizer: PreTrainedTokenizerFast,
+    model: ModelConfig,
+    hf_config: PreTrainedConfig,
+    objective: Objective,
+    data: DataConfig,
+) -> Vocabulary:
+    """What the objective has to know. Raises UserError where it cannot work with it."""
+    if model.from_scratch:  # the model is built later; what its decoder will start with is asked for here
+        fit_to_tokenizer(hf_config, tokenizer)
+    vocabulary = vocabulary_of(tokenizer, getattr(hf_config, "decoder_start_token_id", None))
     try:
-        objective.check(vocabulary_of(tokenizer), data.block_size)
+        objective.check(vocabulary, data.block_size)
     except ValueError as error:
         raise UserError(str(error), where=f"the tokenizer of {model.name}") from error
-    return new
+    return vocabulary
 
 
 def _check_probes(probes: list[Any], model: ModelConfig, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -141,7 +187,8 @@ def build_module(config: dict[str, Any], parts: Parts, num_steps: int) -> Langua
     )
     module.adapted = adapted
     if parts.model.compile:
-        module.body.forward = torch.compile(module.body.forward)
+        for stack in module.stacks:
+            stack.forward = torch.compile(stack.forward)
     return module
 
 

@@ -9,7 +9,7 @@ import warnings
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
 from lmft.models.loading import fit_to_tokenizer
 from lmft.models.vocabulary import train_vocabulary
@@ -59,6 +59,20 @@ TINY_CAUSAL = {
     "mistral": {**_LIKE_LLAMA, "num_key_value_heads": 1, "sliding_window": 6},
     "gemma3_text": {**_LIKE_LLAMA, "num_key_value_heads": 1, "head_dim": 16, "sliding_window": 6},
 }  # fmt: skip
+TINY_SEQ2SEQ = {
+    "t5": {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2},
+    "bart": {
+        "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64,
+        "encoder_attention_heads": 2, "decoder_attention_heads": 2, "max_position_embeddings": 128,
+    },
+}  # fmt: skip
+TINY_PERMUTED = {"xlnet": {"d_model": 32, "n_layer": 2, "n_head": 2, "d_inner": 64}}
+_AUTO_CLASSES = (
+    (TINY, AutoModelForMaskedLM),
+    (TINY_CAUSAL, AutoModelForCausalLM),
+    (TINY_SEQ2SEQ, AutoModelForSeq2SeqLM),
+    (TINY_PERMUTED, AutoModelForCausalLM),
+)
 
 
 @pytest.fixture(scope="session")
@@ -79,9 +93,27 @@ def causal_tokenizer():
     return train_vocabulary(TEXTS, "bpe", 320, lowercase=False, style="gpt2")
 
 
+@pytest.fixture(scope="session")
+def t5_tokenizer():
+    """A Unigram tokenizer with a hundred sentinels, as T5's."""
+    return train_vocabulary(TEXTS, "unigram", 170, lowercase=False, style="t5")
+
+
+@pytest.fixture(scope="session")
+def bart_tokenizer():
+    """A byte-level BPE tokenizer of 320 tokens, as BART's."""
+    return train_vocabulary(TEXTS, "bpe", 320, lowercase=False, style="roberta")
+
+
+@pytest.fixture(scope="session")
+def xlnet_tokenizer():
+    """A Unigram tokenizer whose separators stand behind a text, as XLNet's."""
+    return train_vocabulary(TEXTS, "unigram", 80, lowercase=False, style="xlnet")
+
+
 def tiny_model(architecture: str, tokenizer, attention: str = "eager", **overrides):
     """A model of that architecture with random weights and no dropout."""
-    known, auto_class = (TINY, AutoModelForMaskedLM) if architecture in TINY else (TINY_CAUSAL, AutoModelForCausalLM)
+    known, auto_class = next(pair for pair in _AUTO_CLASSES if architecture in pair[0])
     config = AutoConfig.for_model(architecture, **{**known[architecture], **overrides})
     for name in vars(config):
         if "dropout" in name and isinstance(getattr(config, name), float):

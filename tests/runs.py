@@ -12,13 +12,16 @@ from tests.conftest import WORDS
 
 silence_libraries()
 
-TINY_MODEL = (
-    "model.config.dim=32",
-    "model.config.hidden_dim=64",
-    "model.config.n_heads=2",
-    "model.config.n_layers=1",
-    "model.tokenizer.vocab_size=120",
-)
+TINY_MODELS = {
+    "distilbert_tiny": ("dim=32", "hidden_dim=64", "n_heads=2", "n_layers=1"),
+    "t5_tiny": ("d_model=32", "d_kv=16", "d_ff=64", "num_heads=2", "num_layers=1"),
+    "bart_tiny": (
+        *("d_model=32", "encoder_layers=1", "decoder_layers=1", "encoder_ffn_dim=64", "decoder_ffn_dim=64"),
+        *("encoder_attention_heads=2", "decoder_attention_heads=2"),
+    ),
+    "xlnet_tiny": ("d_model=32", "d_inner=64", "n_layer=1", "n_head=2"),
+}
+VOCAB_SIZES = {"distilbert_tiny": 120, "t5_tiny": 170, "bart_tiny": 320, "xlnet_tiny": 80}
 
 
 def write_text(path: Path, num_lines: int = 60) -> Path:
@@ -29,7 +32,13 @@ def write_text(path: Path, num_lines: int = 60) -> Path:
     return path
 
 
-def tiny_arguments(folder: Path) -> list[str]:
+def model_arguments(model: str) -> list[str]:
+    """What makes a `*_tiny` model tinier still."""
+    shape = [f"model.config.{each}" for each in TINY_MODELS[model]]
+    return [f"model={model}", f"model.tokenizer.vocab_size={VOCAB_SIZES[model]}", *shape]
+
+
+def tiny_arguments(folder: Path, model: str = "distilbert_tiny") -> list[str]:
     """What makes `lmft.train` a tiny training on CPU in float32; text, cache and runs lie in `folder`."""
     text = folder / "text.txt"
     if not text.exists():
@@ -46,18 +55,18 @@ def tiny_arguments(folder: Path) -> list[str]:
         "trainer.precision=32-true",
         "trainer.max_epochs=2",
         f"run.dir={folder}/runs",
-        *TINY_MODEL,
+        *model_arguments(model),
     ]
 
 
-def tiny(folder: Path, *overrides: str) -> dict[str, Any]:
+def tiny(folder: Path, *overrides: str, model: str = "distilbert_tiny") -> dict[str, Any]:
     """The config of a tiny training."""
-    return compose([*tiny_arguments(folder), *overrides])
+    return compose([*tiny_arguments(folder, model), *overrides])
 
 
-def train(folder: Path, *overrides: str) -> tuple[Run, dict[str, Any]]:
+def train(folder: Path, *overrides: str, model: str = "distilbert_tiny") -> tuple[Run, dict[str, Any]]:
     """A tiny training: the run, and what its metrics.json holds."""
-    config = tiny(folder, *overrides)
+    config = tiny(folder, *overrides, model=model)
     run = Run(config)
     return run, fit(config, run)
 

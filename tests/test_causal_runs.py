@@ -478,7 +478,7 @@ MISTAKES = {
     "nothing left to train": ([], ("model.freeze=[embeddings, layers, model.norm]",), ("leaves nothing to train",)),
     "an adapter for nothing": ([], ("model.lora.r=4", "model.lora.target_modules=[qproj]"), ("'q_proj'",)),
     "a text's option": ([], ("data.format=text",), ("data.train_on=assistant needs conversations",)),
-    "another family's objective": ([], ("objective=mlm",), ("is causal: this objective trains masked models",)),
+    "another family's objective": ([], ("objective=mlm",), ("is causal: objectives causal, fim",)),
     "another family's model": ([], ("model=masked",), ("llama is causal, not masked", "model=causal")),
 }
 

@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "models": {"errors", "hub", "training.optimizer", "training.scores"},
     "data": {"errors", "hub", "objectives.base"},
     "hub": {"errors"},
-    "parts": {"data", "errors", "models", "objectives", "reporting", "training"},
+    "parts": {"config", "data", "errors", "models", "objectives", "reporting", "training"},
     "fit": {"data", "errors", "models", "parts", "reporting", "run", "training"},
     **{shell: {"errors", "run", "run_folder", "cli", "fit"} for shell in COMMANDS},
 }

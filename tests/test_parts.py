@@ -36,11 +36,11 @@ def refused(config) -> str:
 
 
 def test_an_objective_of_another_family(folder, gpt2):
-    assert "gpt2 is causal: this objective trains masked models" in refused(compose([*SCRATCH, "objective=mlm"]))
-    assert "is causal: this objective trains masked models" in refused(compose([*gpt2, "objective=whole_word"]))
+    assert "gpt2 is causal: objectives causal, fim" in refused(compose([*SCRATCH, "objective=mlm"]))
+    assert "is causal: objectives causal, fim" in refused(compose([*gpt2, "objective=whole_word"]))
     for objective in ("causal", "fim"):
         said = refused(tiny(folder, f"objective={objective}"))
-        assert "distilbert is masked: this objective trains causal models" in said
+        assert "distilbert is masked: objectives mlm, whole_word" in said
 
 
 def test_a_model_of_another_family(gpt2):

@@ -13,7 +13,7 @@ import yaml
 from transformers import AutoModelForMaskedLM, pipeline
 
 from lmft.run_folder import RunFolder
-from tests.runs import TINY_MODEL, write_text
+from tests.runs import model_arguments, write_text
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 OPTIONS = (
@@ -26,7 +26,7 @@ OPTIONS = (
     "trainer=cpu",
     "trainer.max_steps=6",
     "trainer.log_every_n_steps=2",
-    *TINY_MODEL,
+    *model_arguments("distilbert_tiny"),
 )
 SCORES = {"loss", "perplexity", "accuracy", "bits_per_byte", "targets"}
 

@@ -33,7 +33,7 @@ def conversations(
         for number, *values in zip(chunk.numbers, *chunk.columns.values(), strict=True):
             place, reasons = Place(chunk.file, number), set()
             try:
-                row = _mended(dict(zip(chunk.columns, values, strict=True)), reasons)
+                row = mended(dict(zip(chunk.columns, values, strict=True)), reasons)
                 conversation = _conversation(row, columns, template)
             except UserError as error:
                 error.where = str(place)
@@ -65,7 +65,7 @@ def _conversation(row: dict, columns: Mapping[str, str], template: ChatTemplate 
         before = _checked(prompt, columns["prompt"])
         return _rendered(before + _checked(completion, columns["completion"]), len(before), row, template)
     if not isinstance(prompt, str) or not isinstance(completion, str):
-        what = f"'{columns['prompt']}' holds {_kind(prompt)} and '{columns['completion']}' {_kind(completion)}"
+        what = f"'{columns['prompt']}' holds {kind_of(prompt)} and '{columns['completion']}' {kind_of(completion)}"
         raise UserError(what, fix="both are text, or both are lists of messages")
     if not completion.strip():
         raise UserError(f"'{columns['completion']}' is empty", fix="leave the row out, or give the text to be learnt")
@@ -76,7 +76,7 @@ def _conversation(row: dict, columns: Mapping[str, str], template: ChatTemplate 
 def _rendered(messages: Messages, first: int, row: dict, template: ChatTemplate | None) -> Conversation:
     tools = row.get("tools")
     if tools is not None and not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
-        raise UserError(f"'tools' holds {_kind(tools)}, not a list of objects", fix="one JSON schema a tool")
+        raise UserError(f"'tools' holds {kind_of(tools)}, not a list of objects", fix="one JSON schema a tool")
     if template is None:
         raise UserError("the tokenizer has no chat template", fix=NO_TEMPLATE_FIX)
     return template.render(messages, tools, first)
@@ -85,7 +85,7 @@ def _rendered(messages: Messages, first: int, row: dict, template: ChatTemplate 
 def _checked(messages: object, column: str) -> Messages:
     """The messages, without the keys that have no value. Raises UserError for what is no message."""
     if not isinstance(messages, list):
-        raise UserError(f"'{column}' holds {_kind(messages)}, not a list of messages", fix=_SHAPE)
+        raise UserError(f"'{column}' holds {kind_of(messages)}, not a list of messages", fix=_SHAPE)
     if not messages:
         raise UserError(f"'{column}' is empty", fix="leave the row out, or give its messages")
     return [_checked_message(message, f"message {i} of '{column}'") for i, message in enumerate(messages, 1)]
@@ -93,7 +93,7 @@ def _checked(messages: object, column: str) -> Messages:
 
 def _checked_message(message: object, name: str) -> dict[str, Any]:
     if not isinstance(message, dict):
-        raise UserError(f"{name} is {_kind(message)}, not an object", fix=_SHAPE)
+        raise UserError(f"{name} is {kind_of(message)}, not an object", fix=_SHAPE)
     message = {key: value for key, value in message.items() if value is not None}
     if "role" not in message:
         others = {"from", "value"} & message.keys()
@@ -105,7 +105,7 @@ def _checked_message(message: object, name: str) -> dict[str, Any]:
         hint = f" (did you mean '{near}'?)" if near else did_you_mean(str(role), ROLES)
         raise UserError(f"{name} has an unknown role {role!r}{hint}", fix=f"one of {', '.join(ROLES)}")
     if not isinstance(content, str):
-        raise UserError(f"the content of {name} is {_kind(content)}, not text", fix=_SHAPE)
+        raise UserError(f"the content of {name} is {kind_of(content)}, not text", fix=_SHAPE)
     if not content.strip() and not (role == "assistant" and message.get("tool_calls")):
         raise UserError(f"{name} has no content", fix="leave the message out, or say what it says")
     return message
@@ -119,21 +119,22 @@ def _must_have_a_column(row: dict, columns: Mapping[str, str]) -> None:
         raise UserError(what, fix="data.columns.messages=NAME of the column that holds the conversations")
 
 
-def _mended(value: Any, reasons: set[str]) -> Any:
+def mended(value: Any, reasons: set[str]) -> Any:
     """The value with all text in it mended as `sources.MENDS` does, and what that was for."""
     if isinstance(value, dict):
-        return {key: _mended(each, reasons) for key, each in value.items()}
+        return {key: mended(each, reasons) for key, each in value.items()}
     if isinstance(value, list):
-        return [_mended(each, reasons) for each in value]
+        return [mended(each, reasons) for each in value]
     if isinstance(value, str) and not (value.isascii() and "\0" not in value):
         for reason, mend in MENDS.items():
-            mended = mend(value)
-            if mended != value:
+            better = mend(value)
+            if better != value:
                 reasons.add(reason)
-                value = mended
+                value = better
     return value
 
 
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
+    """What a value is, for messages."""
     names = {str: "text", list: "a list", dict: "an object", bool: "a truth value", int: "a number", float: "a number"}
     return names.get(type(value), f"a {type(value).__name__}")

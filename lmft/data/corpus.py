@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,14 +11,15 @@ from typing import Any, Literal
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from lmft.data.examples import Blocks, Documents, Examples, Sample, is_held_out, split_by_content
+from lmft.data.cutting import Cutter
+from lmft.data.examples import Documents, Examples, is_held_out, split_by_content
 from lmft.data.formats import FORMATS, TRAIN_ON, Format
 from lmft.data.noise import key
+from lmft.data.pairs import SIDES, pairs
 from lmft.data.sources import Source, documents, open_source
 from lmft.data.store import FORMAT, StoreWriter, TokenStore, content_hash, open_or_build
 from lmft.data.tokenize import id_of, tokenize
 from lmft.data.unigram import unigram_perplexity
-from lmft.data.windows import Lines, Packs, Windows
 from lmft.errors import UserError, did_you_mean
 from lmft.objectives.base import Objective
 
@@ -28,7 +29,7 @@ Counting = Callable[[str, int | None, str], AbstractContextManager[Callable[[int
 """A progress display: (description, total, unit) to a function that is told how much more is done."""
 
 
-COLUMNS = ("messages", "prompt", "completion")
+COLUMNS = ("messages", "prompt", "completion", *SIDES)
 _CHOICES = {
     "format": tuple(FORMATS),
     "train_on": tuple(TRAIN_ON),
@@ -58,6 +59,8 @@ class DataConfig:
     examples: str = "blocks"
     block_size: int = 128
     stride: int | None = None
+    max_source_tokens: int = 512
+    max_target_tokens: int = 128
     too_long: str = "windows"
     isolate_documents: bool = False
     batch_size: int = 64
@@ -68,7 +71,8 @@ class DataConfig:
     probes: list[Any] = field(default_factory=list)
 
     def __post_init__(self):
-        for name in ("block_size", "batch_size", "stride", "max_train_examples", "max_validation_examples"):
+        counts = ("block_size", "batch_size", "stride", "max_train_examples", "max_validation_examples")
+        for name in (*counts, "max_source_tokens", "max_target_tokens"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"data.{name}={value} must be at least 1")
@@ -79,8 +83,11 @@ class DataConfig:
                 raise UserError(f"data.{name}={value} is unknown{hint}", fix=f"one of: {', '.join(known)}")
         if self.examples == "packs":
             object.__setattr__(self, "isolate_documents", True)
-        if self.format == "text" and self.train_on != "all":
+        if self.format != "chat" and self.train_on != "all":
             raise UserError(f"data.train_on={self.train_on} needs conversations", fix="data=chat data.train=FILE.jsonl")
+        if self.format == "pairs" and (self.examples != "lines" or self.too_long == "windows"):
+            fix = "data=pairs, or data.examples=lines data.too_long=cut"
+            raise UserError("pairs stay whole: they make no blocks, no packs and no windows", fix=fix)
         if self.stride is not None and (self.examples != "lines" or self.too_long != "windows"):
             fix = "data.examples=lines data.too_long=windows"
             raise UserError("data.stride is read only where long lines are cut into windows", fix=fix)
@@ -112,19 +119,28 @@ class TrainingTexts:
     config: DataConfig
 
     def __iter__(self) -> Iterator[str]:
-        if self.config.format != "text":
+        held_out = self.config.validation_fraction or 0.0
+        for content, texts in self._documents():
+            if not is_held_out(np.array([content_hash(content)], np.uint64), held_out)[0]:
+                yield from texts
+
+    def _documents(self) -> Iterator[tuple[str, Sequence[str]]]:
+        """What each document's hash is taken of, and its texts."""
+        config = self.config
+        if config.format == "chat":
             fix = "model.tokenizer.name_or_path=FOLDER; `lmft.prepare data=files` trains one on text"
             raise UserError("a vocabulary is trained on texts, not on conversations", "model.tokenizer.train=true", fix)
-        held_out = self.config.validation_fraction or 0.0
-        for text in documents(_training_source(self.config), self.config.text_column, Counter()):
-            if not is_held_out(np.array([content_hash(text)], np.uint64), held_out)[0]:
-                yield text
+        source = _training_source(config)
+        if config.format == "pairs":
+            return ((pair.content, pair) for _, pair in pairs(source, config.columns, Counter()))
+        return ((text, [text]) for text in documents(source, config.text_column, Counter()))
 
 
 def text_key(config: DataConfig) -> str:
     """Changes when the `TrainingTexts` do."""
     source = _training_source(config)
-    return f"{key(source.fingerprint, config.text_column, str(config.validation_fraction)):016x}"
+    columns = config.text_column if config.format == "text" else str([config.columns[side] for side in SIDES])
+    return f"{key(source.fingerprint, columns, str(config.validation_fraction)):016x}"
 
 
 def _training_source(config: DataConfig) -> Source:
@@ -201,7 +217,7 @@ def load_corpus(
             continue
         source = sources["train"] if split == "validation" and held_out else sources[split]
         assert source is not None
-        cutter = _Cutter(config, objective, id_of(tokenizer, "pad") or 0, format, source)
+        cutter = Cutter(config, objective, id_of(tokenizer, "pad") or 0, format, source)
         examples[split] = cutter.cut(texts[split], split, seed)
     ledger: dict[str, dict[str, Any]] = {str(split): _account(texts[split], examples[split]) for split in examples}
     for split in examples.keys() & stores.keys():
@@ -210,69 +226,6 @@ def load_corpus(
         unigram = unigram_perplexity(texts["train"], texts["validation"], len(tokenizer))
         ledger["validation"]["unigram_perplexity"] = unigram
     return Corpus(texts, examples, ledger)
-
-
-@dataclass(frozen=True)
-class _Cutter:
-    """Cuts a split into examples, and says what is left out."""
-
-    config: DataConfig
-    objective: Objective
-    pad_id: int
-    format: Format
-    source: Source
-
-    def cut(self, texts: Documents, split: Split, seed: int) -> Examples:
-        """The split's examples, and of these as many as are wanted."""
-        config = self.config
-        limit = config.max_train_examples if split == "train" else config.max_validation_examples
-        size = self.objective.num_raw_tokens(config.block_size)
-        examples: Examples
-        if config.examples == "blocks":
-            isolated, numbered = config.isolate_documents, self.objective.needs_documents
-            examples = Blocks(texts, size, self.pad_id, isolated, numbered)
-        else:
-            examples = self._of_windows(texts, size, split)
-        if not len(examples):
-            reasons = ", ".join(f"{count} {reason}" for reason, count in examples.documents_dropped.items())
-            found = f"{len(texts)} documents, {texts.num_tokens} tokens" + (f"; dropped: {reasons}" if reasons else "")
-            fix = "a larger data.block_size" if config.too_long == "cut" else "more text"
-            raise UserError(f"the {split} text holds no example: {found}", fix=fix)
-        return Sample(examples, limit, seed) if limit is not None and limit < len(examples) else examples
-
-    def _of_windows(self, texts: Documents, size: int, split: Split) -> Examples:
-        config = self.config
-        window = size - len(texts.store.prefix) - len(texts.store.suffix)
-        if window < 1:
-            raise UserError(f"data.block_size={config.block_size} leaves no room between the separators")
-        if config.stride is not None and config.stride > window:
-            raise UserError(f"data.stride={config.stride} leaves tokens out: a window holds {window} tokens of text")
-        only_first = config.too_long == "cut"
-        if config.examples == "lines":
-            examples = Lines(texts, size, self.pad_id, config.stride, only_first)
-        else:
-            examples = Packs(texts, size, self.pad_id, only_first)
-        self._report(texts, examples.windows, split)
-        return examples
-
-    def _report(self, texts: Documents, windows: Windows, split: Split) -> None:
-        config = self.config
-        if len(windows.too_long) and config.too_long == "refuse":
-            first = windows.too_long[0]
-            share = f"{len(windows.too_long)} of {len(texts)} documents"
-            place = self.format.place_of(self.source, int(texts.numbers[first]))
-            raise UserError(
-                f"{share} are longer than data.block_size={config.block_size}",
-                f"the first: {place}, {texts.lengths[first]} tokens",
-                "a larger data.block_size, or data.too_long=cut",
-            )
-        if windows.documents_cut:
-            share = f"{windows.documents_cut} of {len(texts)} {split} documents"
-            log.warning("%s are longer than data.block_size=%d and were cut", share, config.block_size)
-        if windows.first_dropped is not None:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in windows.documents_dropped.items())
-            first = self.format.place_of(self.source, int(texts.numbers[windows.first_dropped]))
-            log.warning("%s documents dropped: %s (the first: %s)", split, reasons, first)
 
 
 def _account(texts: Documents, examples: Examples) -> dict[str, Any]:

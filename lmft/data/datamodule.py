@@ -1,5 +1,6 @@
 """Loaders of both splits: examples in, what the model eats out."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from lmft.data.noise import TokenNoise, key
 from lmft.data.schedule import MicroBatch, Schedule
 from lmft.data.tokenize import id_of
 from lmft.objectives.base import IGNORED, Objective, Vocabulary
+
+_SENTENCE_END = re.compile(r"""[.!?。！？]["'”’»)\]]*$""")  # a full stop or the like, and what closes behind it
 
 
 class Batches(Dataset):
@@ -100,15 +103,20 @@ class DataModule(LightningDataModule):
         self._resume_at = (state_dict["epoch"], state_dict["position"])
 
 
-def vocabulary_of(tokenizer: PreTrainedTokenizerFast) -> Vocabulary:
-    """What objectives need to know of a tokenizer."""
+def vocabulary_of(tokenizer: PreTrainedTokenizerFast, decoder_start_id: int | None = None) -> Vocabulary:
+    """What objectives need to know of a tokenizer, and what the decoder of a seq2seq model is given first."""
     special = set(tokenizer.all_special_ids)
+    ordinary = [i for i in range(len(tokenizer)) if i not in special]
+    pieces = tokenizer.convert_ids_to_tokens(ordinary)
+    ends = [i for i, piece in zip(ordinary, pieces, strict=True) if _SENTENCE_END.search(piece)]
     return Vocabulary(
         size=len(tokenizer),
         mask_id=id_of(tokenizer, "mask"),
-        ordinary_ids=np.array([i for i in range(len(tokenizer)) if i not in special], np.int64),
+        ordinary_ids=np.array(ordinary, np.int64),
         pad_id=id_of(tokenizer, "pad") or 0,
         bos_id=id_of(tokenizer, "bos"),
         eos_id=id_of(tokenizer, "eos"),
         ids={str(token): number for number, token in tokenizer.added_tokens_decoder.items()},
+        decoder_start_id=decoder_start_id,
+        sentence_end_ids=np.array(ends, np.int64),
     )

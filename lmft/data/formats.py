@@ -1,4 +1,4 @@
-"""What a row is: a text, or a conversation. Each format reads documents from a source and turns them into tokens."""
+"""What a row is: a text, a conversation, or a pair of texts. Each format turns the rows of a source into tokens."""
 
 import hashlib
 from collections import Counter
@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from lmft.data.chat_encoder import ChatEncoder
 from lmft.data.chat_template import ChatTemplate
 from lmft.data.chats import conversations
+from lmft.data.pairs import SIDES, Pair, PairEncoder, pairs
 from lmft.data.sources import Source, documents
 from lmft.data.tokenize import DocumentEncoder, Encoder
 from lmft.objectives.base import ANSWER, LAST_ANSWER
@@ -103,6 +104,31 @@ class ChatFormat:
         return [many] if count else []
 
 
+class PairsFormat:
+    """A row is a source and a target, in the columns that `data.columns` names."""
+
+    def __init__(self, config: "DataConfig", tokenizer: PreTrainedTokenizerFast, word_starts: bool):
+        self.columns, self.encoder = config.columns, PairEncoder(tokenizer)
+
+    @property
+    def fingerprint(self) -> str:
+        """Columns and encoder."""
+        return f"pairs {[self.columns[side] for side in SIDES]} {self.encoder.fingerprint}"
+
+    def documents(self, source: Source, cleaned: Counter[str], advance: Callable[[int], object]) -> Iterator[Pair]:
+        """The pairs."""
+        return (pair for _, pair in pairs(source, self.columns, cleaned, advance))
+
+    def place_of(self, source: Source, number: int) -> str:
+        """File and row."""
+        place, _ = next(islice(pairs(source, self.columns, Counter()), number, None))
+        return str(place)
+
+    def warnings(self) -> list[str]:
+        """None: a row that is no pair is refused."""
+        return []
+
+
 def chat_template(config: "DataConfig", tokenizer: PreTrainedTokenizerFast) -> ChatTemplate | None:
     """The one the user names, or the tokenizer's own; None where there is none, which texts need not."""
     if config.chat_template is None and not tokenizer.chat_template:
@@ -113,4 +139,5 @@ def chat_template(config: "DataConfig", tokenizer: PreTrainedTokenizerFast) -> C
 FORMATS: dict[str, Callable[["DataConfig", PreTrainedTokenizerFast, bool], Format]] = {
     "text": TextFormat,
     "chat": ChatFormat,
+    "pairs": PairsFormat,
 }

@@ -17,6 +17,8 @@ _KINDS = {"full_attention", "sliding_attention"}  # of layers, as configs name t
 def obstacle(model_class: type[PreTrainedModel], config: PreTrainedConfig) -> str | None:
     """Why such a model cannot keep its documents apart, if that can be told before it is built; else None."""
     module = sys.modules[model_class.__module__]
+    if config.is_encoder_decoder:
+        return "its decoder attends to another text than it says"
     if model_class._is_stateful:
         return "its layers carry a state from token to token"
     if getattr(config, "alibi", False):

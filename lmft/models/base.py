@@ -63,6 +63,11 @@ class LanguageModel(LightningModule):
         """The part of the model that hands over hidden states [B, T, D]."""
         return self.model.base_model
 
+    @property
+    def stacks(self) -> list[nn.Module]:
+        """The parts that do the work; `model.compile` compiles them."""
+        return [self.body]
+
     def answer(self, prompts: Sequence[Any]) -> list[dict[str, Any]]:
         """What the model answers to each prompt; what an answer is depends on the family."""
         raise NotImplementedError(f"{type(self).__name__} answers no prompts")

@@ -97,10 +97,12 @@ def _apart(
 
     handle = body.register_forward_hook(keep_one)
     try:
-        model(**inputs)
+        result = model(**inputs)
     finally:
         handle.remove()
     output, hidden = found
+    if (encoded := result.get("encoder_last_hidden_state")) is not None:  # then the encoder need not read again
+        inputs = {**inputs, "encoder_outputs": (encoded.detach(),)}
 
     def head(rows: Tensor) -> Tensor:
         known = copy(output)

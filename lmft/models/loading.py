@@ -19,6 +19,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
@@ -31,7 +32,12 @@ from lmft.models.adapters import LoraConfig, base_of, with_stored_adapters
 from lmft.models.vocabulary import train_vocabulary
 
 log = logging.getLogger("lmft")
-AUTO_CLASSES: dict[str, Any] = {"masked": AutoModelForMaskedLM, "causal": AutoModelForCausalLM}
+AUTO_CLASSES: dict[str, Any] = {
+    "masked": AutoModelForMaskedLM,
+    "causal": AutoModelForCausalLM,
+    "seq2seq": AutoModelForSeq2SeqLM,
+    "permuted": AutoModelForCausalLM,
+}
 
 
 @dataclass(frozen=True)
@@ -144,12 +150,22 @@ def _options_of(hf_config: PreTrainedConfig) -> set[str]:
     folder = Path(inspect.getfile(type(hf_config))).parent
     code = "".join(file.read_text("utf-8") for file in folder.glob(f"*_{folder.name}.py"))
     undeclared = re.findall(r'(?:getattr\((?:self\.)?config, |kwargs\.(?:get|pop)\()"(\w+)"', code)
-    return {*hf_config.to_dict(), *hf_config.attribute_map, *undeclared}
+    start = ["decoder_start_token_id"] if hf_config.is_encoder_decoder else []
+    return {*hf_config.to_dict(), *hf_config.attribute_map, *undeclared, *start}
 
 
 def model_class(family: str, hf_config: PreTrainedConfig) -> type[PreTrainedModel] | None:
-    """The class that a family's model of such a config has; None where transformers knows none."""
-    return AUTO_CLASSES[family]._model_mapping.get(type(hf_config), None)
+    """The class that a family's model of such a config has; None where there is none.
+
+    transformers also knows BART as a masked model and its decoder as a causal one, and XLNet as a causal one, of which
+    none is trained in that way.
+    """
+    possible = ("masked", "causal")
+    if hf_config.is_encoder_decoder:
+        possible = ("seq2seq",)
+    elif hf_config.model_type == "xlnet":
+        possible = ("permuted",)
+    return AUTO_CLASSES[family]._model_mapping.get(type(hf_config), None) if family in possible else None
 
 
 def _check_family(config: ModelConfig, hf_config: PreTrainedConfig) -> None:
@@ -222,6 +238,9 @@ def load_model(
         ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
         model.generation_config.eos_token_id = list(dict.fromkeys([*ends, tokenizer.eos_token_id]))
     if config.gradient_checkpointing:
+        if not model.supports_gradient_checkpointing:
+            fix = "model.gradient_checkpointing=false"
+            raise UserError(f"{hf_config.model_type} cannot compute activations a second time", fix=fix)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # about a name of transformers' own
             model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -273,17 +292,30 @@ def _and_more(names: list[str]) -> str:
 
 
 def fit_to_tokenizer(hf_config: PreTrainedConfig, tokenizer: PreTrainedTokenizerFast) -> None:
-    """A new model gets the tokenizer's vocabulary and the ids of its special tokens."""
+    """A new model gets the tokenizer's vocabulary and the ids of its special tokens.
+
+    Other ids of the config are one of these under another name, and stay that: BART's decoder starts with the token
+    that ends a text. Where a config does not say what the decoder starts with, that is the padding, as T5 has it.
+    """
+    names = {getattr(hf_config, f"{name}_token_id", None): name for name in ("bos", "eos", "pad")}
     hf_config.vocab_size = len(tokenizer)
     for name in ("pad", "bos", "eos", "cls", "sep", "mask"):
         token_id = getattr(tokenizer, f"{name}_token_id")
         if hasattr(hf_config, f"{name}_token_id"):
             setattr(hf_config, f"{name}_token_id", token_id)
+    if hf_config.is_encoder_decoder:
+        for role in ("decoder_start", "forced_bos", "forced_eos"):
+            token_id = getattr(hf_config, f"{role}_token_id", None)
+            name = "pad" if token_id is None and role == "decoder_start" else names.get(token_id)
+            if name:
+                setattr(hf_config, f"{role}_token_id", getattr(tokenizer, f"{name}_token_id"))
 
 
 def max_positions(hf_config: PreTrainedConfig) -> int | None:
     """The longest example the model takes, in tokens; None where nothing limits it."""
     positions = getattr(hf_config, "max_position_embeddings", None)
+    if positions == -1:  # so XLNet's says
+        return None
     if positions is not None and hf_config.model_type in ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl"):
         return positions - hf_config.pad_token_id - 1  # their positions start behind the padding id
     return positions

@@ -16,6 +16,13 @@ class SpecialTokens:
     names: dict[str, str]  # in the order of their ids
     single: str  # the template of a text, as tokenizers.TemplateProcessing reads it
     pair: str  # of two texts
+    further: tuple[str, ...] = ()  # special tokens without a name in transformers, behind those with one
+    last: tuple[str, ...] = ()  # and at the end of the vocabulary
+
+
+def sentinel(number: int) -> str:
+    """What stands for the hidden span of that number, in T5's inputs and targets."""
+    return f"<extra_id_{number}>"
 
 
 STYLES = {
@@ -44,6 +51,26 @@ STYLES = {
         "<s> $A </s> $B:1 </s>:1",
     ),
     "gpt2": SpecialTokens(dict.fromkeys(("bos", "eos", "unk", "pad"), "<|endoftext|>"), "$A", "$A $B:1"),
+    "t5": SpecialTokens(
+        {"pad": "<pad>", "eos": "</s>", "unk": "<unk>"},
+        "$A </s>",
+        "$A </s> $B </s>",
+        last=tuple(sentinel(number) for number in reversed(range(100))),
+    ),
+    "xlnet": SpecialTokens(
+        {
+            "unk": "<unk>",
+            "bos": "<s>",
+            "eos": "</s>",
+            "cls": "<cls>",
+            "sep": "<sep>",
+            "pad": "<pad>",
+            "mask": "<mask>",
+        },
+        "$A <sep> <cls>:2",
+        "$A <sep> $B:1 <sep>:1 <cls>:2",
+        further=("<eod>", "<eop>"),
+    ),
 }
 
 
@@ -65,13 +92,15 @@ def train_vocabulary(
                 fix=f"one of {', '.join(known)}",
             )
     special = STYLES[style]
-    # Where the space before a word belongs to the word, the mask takes it along; left behind, it would be a token.
+    # Where the space before a word belongs to the word, what hides it takes it along; left behind, it would be a token.
     mask = special.names.get("mask")
-    tokens = [
-        AddedToken(token, lstrip=token == mask and algorithm != "wordpiece", special=True)
-        for token in dict.fromkeys(special.names.values())
-    ]
-    backend = builders[algorithm](texts, vocab_size, lowercase, tokens, special.names["unk"])
+    stand_for_words = {mask, *special.last} if algorithm != "wordpiece" else set()
+    first, last = (
+        [AddedToken(token, lstrip=token in stand_for_words, special=True) for token in dict.fromkeys(some)]
+        for some in ((*special.names.values(), *special.further), special.last)
+    )
+    backend = builders[algorithm](texts, vocab_size - len(last), lowercase, first, special.names["unk"])
+    backend.add_special_tokens(last)
     used = [token for token in dict.fromkeys(special.names.values()) if token in special.pair]
     if used:
         backend.post_processor = processors.TemplateProcessing(
@@ -80,7 +109,9 @@ def train_vocabulary(
             special_tokens=[(token, backend.token_to_id(token)) for token in used],
         )
     return PreTrainedTokenizerFast(
-        tokenizer_object=backend, **{f"{name}_token": token for name, token in special.names.items()}
+        tokenizer_object=backend,
+        extra_special_tokens=[*special.further, *special.last],
+        **{f"{name}_token": token for name, token in special.names.items()},
     )
 
 

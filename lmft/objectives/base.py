@@ -42,6 +42,8 @@ class Vocabulary:
     bos_id: int | None = None
     eos_id: int | None = None
     ids: Mapping[str, int] = field(default_factory=dict)  # of special and added tokens, by their text
+    decoder_start_id: int | None = None  # what the decoder of a seq2seq model is given first
+    sentence_end_ids: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # of `.`, `!`, `?` and the like
 
 
 class Noise(Protocol):
@@ -58,7 +60,12 @@ class Objective(ABC):
     families: ClassVar[tuple[str, ...]]  # families of models it can train
     needs_word_starts: ClassVar[bool] = False  # whether it reads the WORD_START flag
     needs_documents: ClassVar[bool] = False  # whether it reads Rows.documents
+    needs_pairs: ClassVar[bool] = False  # whether its rows hold a source and a target
     is_likelihood: ClassVar[bool] = False  # whether its losses add up to −log p of the text
+
+    def for_family(self, family: str) -> "Objective | None":
+        """What trains models of a family in this way; None where nothing does."""
+        return self if family in self.families else None
 
     def for_validation(self) -> Self:
         """The objective that validation measures; the same unless the user wants another."""

@@ -11,13 +11,14 @@ from lmft.models.export import export
 from lmft.models.loading import (
     ModelConfig,
     TokenizerConfig,
+    fit_to_tokenizer,
     load_config,
     load_model,
     load_tokenizer,
     max_positions,
 )
 from lmft.parts import assemble, load_module
-from tests.conftest import TEXTS, TINY, tiny_model
+from tests.conftest import TEXTS, TINY, TINY_PERMUTED, TINY_SEQ2SEQ, tiny_model
 
 
 class Texts:
@@ -74,12 +75,28 @@ def bert(tmp_path_factory, tokenizer):
         ("distilbrt", {}, "model.architecture=distilbrt is no model_type (did you mean 'distilbert'?)"),
         ("gpt2", {}, "gpt2 is causal, not masked"),
         ("llama", {}, "llama is causal, not masked"),
+        ("t5", {}, "t5 is seq2seq, not masked"),
+        ("bart", {}, "bart is seq2seq, not masked"),
+        ("xlnet", {}, "xlnet is permuted, not masked"),
         ("vit", {}, "vit is no language model that lmft trains"),
     ],
 )
 def test_from_scratch(architecture, overrides, said):
     config = ModelConfig(from_scratch=True, architecture=architecture, config=overrides)
     assert said in mistake(load_config, config)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "family", "said"),
+    [
+        ("xlnet", "causal", "xlnet is permuted, not causal"),
+        ("bart", "causal", "bart is seq2seq, not causal"),
+        ("gpt2", "permuted", "gpt2 is causal, not permuted"),
+        ("bert", "seq2seq", "bert is masked and causal, not seq2seq"),
+    ],
+)
+def test_a_family_that_transformers_would_let_pass(architecture, family, said):
+    assert said in mistake(load_config, ModelConfig(from_scratch=True, architecture=architecture, family=family))
 
 
 def test_a_folder_of_another_family(tmp_path):
@@ -195,6 +212,13 @@ def test_positions_end_where_the_model_says(architecture, any_tokenizer):
         model(input_ids=ids)
 
 
+def test_activations_that_cannot_be_computed_again(xlnet_tokenizer):
+    options = {"from_scratch": True, "architecture": "xlnet", "family": "permuted", "config": TINY_PERMUTED["xlnet"]}
+    config = ModelConfig(**options, gradient_checkpointing=True)
+    said = mistake(load_model, config, load_config(config), xlnet_tokenizer)
+    assert "xlnet cannot compute activations" in said and "model.gradient_checkpointing=false" in said
+
+
 # what is loaded
 
 
@@ -238,6 +262,26 @@ def test_a_new_model_fits_its_tokenizer(architecture, any_tokenizer):
             assert getattr(model.config, f"{name}_token_id") == getattr(any_tokenizer, f"{name}_token_id"), name
     assert embedding.padding_idx == any_tokenizer.pad_token_id
     assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize(("architecture", "kind", "start"), [("t5", "t5", "pad"), ("bart", "bart", "eos")])
+def test_a_new_decoder_starts_as_its_kind_does(architecture, kind, start, request):
+    tokenizer = request.getfixturevalue(f"{kind}_tokenizer")
+    shape = TINY_SEQ2SEQ[architecture]
+    config = ModelConfig(from_scratch=True, architecture=architecture, family="seq2seq", config=shape)
+    hf_config = load_config(config)
+    for _ in range(2):  # done once before the objective is checked and once for the model
+        fit_to_tokenizer(hf_config, tokenizer)
+    model = load_model(config, hf_config, tokenizer)
+    expected = getattr(tokenizer, f"{start}_token_id")
+    assert model.config.decoder_start_token_id == model.generation_config.decoder_start_token_id == expected
+    assert getattr(model.config, "forced_eos_token_id", None) == (tokenizer.eos_token_id if kind == "bart" else None)
+    assert len(tokenizer) == model.get_input_embeddings().num_embeddings
+
+
+@pytest.mark.parametrize(("architecture", "longest"), [("t5", None), ("bart", 1024), ("xlnet", None)])
+def test_positions_of_other_families(architecture, longest):
+    assert max_positions(AutoConfig.for_model(architecture)) == longest
 
 
 @pytest.mark.parametrize("architecture", TINY)

@@ -6,6 +6,7 @@ from transformers import AutoTokenizer
 
 from lmft.errors import UserError
 from lmft.models.vocabulary import STYLES, train_vocabulary
+from lmft.objectives import span_corruption
 from tests.conftest import TEXTS, WORDS
 
 SENTENCE = "The old garden's walls, (again) and 42 times."
@@ -47,6 +48,29 @@ def test_special_tokens_frame_the_text(any_tokenizer):
     assert any_tokenizer("the fox")["input_ids"] == [cls, *first, sep]
     assert any_tokenizer("the fox", "a dog")["input_ids"] == [cls, *first, sep, *second, sep]
     assert not set(first) & set(any_tokenizer.all_special_ids)
+
+
+def test_t5s_sentinels_end_the_vocabulary(t5_tokenizer):
+    size = len(t5_tokenizer)
+    assert t5_tokenizer.convert_ids_to_tokens([0, 1, 2]) == ["<pad>", "</s>", "<unk>"]
+    assert t5_tokenizer.convert_ids_to_tokens([size - 1, size - 100]) == ["<extra_id_0>", "<extra_id_99>"]
+    assert size <= 170 and sorted(t5_tokenizer.all_special_ids) == [0, 1, 2, *range(size - 100, size)]
+    ids = t5_tokenizer("the <extra_id_0> fox")["input_ids"]
+    assert ids == [*t5_tokenizer("the")["input_ids"][:-1], size - 1, *t5_tokenizer("fox")["input_ids"]]
+    assert ids[-1] == t5_tokenizer.eos_token_id
+
+
+def test_the_sentinels_are_those_of_span_corruption():
+    assert STYLES["t5"].last == tuple(span_corruption.sentinel(number) for number in reversed(range(100)))
+
+
+def test_xlnets_separators_stand_behind_the_text(xlnet_tokenizer):
+    special = ["<unk>", "<s>", "</s>", "<cls>", "<sep>", "<pad>", "<mask>", "<eod>", "<eop>"]
+    assert xlnet_tokenizer.convert_ids_to_tokens(range(9)) == special
+    assert sorted(xlnet_tokenizer.all_special_ids) == list(range(9))
+    first, second = (xlnet_tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("the fox", "a dog"))
+    assert xlnet_tokenizer("the fox")["input_ids"] == [*first, 4, 3]
+    assert xlnet_tokenizer("the fox", "a dog")["input_ids"] == [*first, 4, *second, 4, 3]
 
 
 def test_bos_and_eos_are_those_of_roberta(any_tokenizer):

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from transformers import DataCollatorForLanguageModeling
 
 from lmft.objectives.base import SPECIAL, WORD_START, Rows
-from lmft.objectives.mlm import MaskedTokens
+from lmft.objectives.mlm import MaskedDenoising, MaskedTokens
 from lmft.objectives.whole_word import MaskedWords
 from tests.conftest import TEXTS
+from tests.objectives import seq2seq
 from tests.objectives.rows import MASK, VOCABULARY, alone, drawn_rows, near, outcome, sample_of
 
 few = settings(max_examples=60, deadline=None)
@@ -163,3 +164,32 @@ def test_validation_may_be_measured_at_a_share_of_its_own(objective):
     measured = objective(0.4, 0.7, 0.2, 0.15).for_validation()
     assert (measured.mlm_probability, measured.mask_share, measured.random_share) == (0.15, 0.7, 0.2)
     np.testing.assert_array_equal(outcome(measured, rows).labels, outcome(objective(0.15, 0.7, 0.2), rows).labels)
+
+
+# of models with a decoder
+
+
+@few
+@given(rows=drawn_rows(), rate=st.floats(0.01, 1), epoch=st.integers(0, 3))
+def test_only_hidden_tokens_count_and_the_decoder_goes_through_the_text(rows, rate, epoch):
+    masked = outcome(MaskedTokens(rate, 1.0, 0.0), rows, seq2seq.VOCABULARY, epoch=epoch)
+    for row, example in enumerate(seq2seq.examples_of(MaskedDenoising(rate), rows, epoch=epoch)):
+        text = seq2seq.texts_of(rows)[row]
+        chosen = np.flatnonzero(masked.chosen[row]).tolist()
+        assert example.targets == {column: text[column] for column in chosen}
+        assert example.inputs == [MASK if column in chosen else token for column, token in enumerate(text)]
+        assert example.given[: len(text)] == [seq2seq.START, *text[:-1]]
+
+
+def test_it_is_the_same_objective_for_another_family():
+    objective = MaskedTokens(0.4, 0.9, 0.05, validation_mlm_probability=0.15)
+    assert objective.for_family("masked") is objective and objective.for_family("causal") is None
+    found = objective.for_family("seq2seq")
+    assert found == MaskedDenoising(0.4, 0.9, 0.05, 0.15)
+    assert found.for_validation().mlm_probability == 0.15 and found.for_family("masked") is None
+
+
+@pytest.mark.parametrize(("missing", "said"), [("mask_id", "mask token"), ("decoder_start_id", "decoder_start")])
+def test_what_a_decoder_needs(missing, said):
+    with pytest.raises(ValueError, match=said):
+        MaskedDenoising().check(replace(seq2seq.VOCABULARY, **{missing: None}), 64)

@@ -1,0 +1,106 @@
+"""Rows of a source and a target, such as an article and its summary, and their tokens."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
+from typing import NamedTuple
+
+import numpy as np
+from transformers import PreTrainedTokenizerFast
+
+from lmft.data.chats import kind_of, mended
+from lmft.data.sources import Place, Source
+from lmft.data.tokenize import Encoded, Encoder
+from lmft.errors import UserError, did_you_mean
+from lmft.objectives.base import ANSWER
+
+SIDES = ("source", "target")
+
+
+class Pair(NamedTuple):
+    """A text, and what is to be made of it."""
+
+    source: str
+    target: str
+
+    @property
+    def content(self) -> str:
+        """Both."""
+        return f"{self.source}\n{self.target}"
+
+
+def pairs(
+    source: Source,
+    columns: Mapping[str, str],
+    cleaned: Counter[str],
+    advance: Callable[[int], object] | None = None,
+) -> Iterator[tuple[Place, Pair]]:
+    """Each row's place and pair.
+
+    columns: the user's names of `source` and `target`. `cleaned` and `advance` are those of `sources.documents`; rows
+    without both values are counted as `none`.
+
+    Raises UserError, naming the row, for a value that is missing, empty or no text, and for what cannot be read.
+    """
+    for chunk in source.read(None):
+        for number, *values in zip(chunk.numbers, *chunk.columns.values(), strict=True):
+            place, reasons = Place(chunk.file, number), set()
+            try:
+                pair = _pair(mended(dict(zip(chunk.columns, values, strict=True)), reasons), columns)
+            except UserError as error:
+                error.where = str(place)
+                raise
+            cleaned.update(reasons if pair else ["none"])
+            if pair:
+                yield place, pair
+        if advance:
+            advance(chunk.num_bytes)
+
+
+def _pair(row: dict, columns: Mapping[str, str]) -> Pair | None:
+    names = [columns[side] for side in SIDES]
+    for side, name in zip(SIDES, names, strict=True):
+        if name not in row:
+            what = f"there is no '{name}'{did_you_mean(name, row)}, but {', '.join(row) or 'nothing'}"
+            raise UserError(what, fix=f"data.columns.{side}=NAME of the column that holds it")
+    values = [row[name] for name in names]
+    if values == [None, None]:
+        return None
+    for name, value in zip(names, values, strict=True):
+        if not isinstance(value, str):
+            what = "nothing" if value is None else kind_of(value)
+            raise UserError(f"'{name}' holds {what}, not text", fix="leave the row out, or give its text")
+        if not value.strip():
+            raise UserError(f"'{name}' is empty", fix="leave the row out, or give its text")
+    return Pair(*values)
+
+
+class PairEncoder:
+    """Turns pairs into ids and flags; a `tokenize.DocumentEncoder`.
+
+    The tokens of the source come first, then those of the target, which are ANSWERs. Each side has the tokenizer's
+    separators around it, and ends with its end-of-text token, if it has one.
+    """
+
+    has_word_starts = False
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast):
+        self.sides = Encoder(tokenizer, word_starts=False)
+        self.dtype, self.prefix = self.sides.dtype, self.sides.prefix
+        self.suffix = self.sides.closing + self.sides.suffix
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when the ids or flags of some pair might."""
+        return self.sides.fingerprint
+
+    def content(self, document: Pair) -> str:
+        """Both texts."""
+        return document.content
+
+    def encode(self, documents: list[Pair]) -> Encoded:
+        """Ids, flags and lengths of these pairs."""
+        tokens, flags, lengths = self.sides.encode(list(chain.from_iterable(documents)))
+        is_target = np.arange(len(lengths)) % 2 == 1
+        flags |= np.where(np.repeat(is_target, lengths), ANSWER, np.uint8(0))
+        return Encoded(tokens, flags, lengths.reshape(-1, 2).sum(axis=1))

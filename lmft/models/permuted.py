@@ -1,0 +1,32 @@
+"""Permuted language models: they predict tokens in any order, each from those before it in that order (XLNet)."""
+
+from typing import Any, ClassVar
+
+from lmft.errors import UserError
+from lmft.models.generation import GeneratingModel, up_to_mask
+
+
+class PermutedLanguageModel(GeneratingModel):
+    """XLNet. A batch's `target_mapping` [B, P, T] makes its body hand over the hidden states of the targets, [B, P, D].
+
+    It continues text: of a prompt, what stands before a `[MASK]` counts.
+    """
+
+    task: ClassVar[str] = "text-generation"
+    body_options: ClassVar[dict[str, Any]] = {"use_mems": False}  # no row goes on with the one before it
+
+    def prompt_ids(self, prompt: Any) -> list[int]:
+        """The text without the tokenizer's separators, which would end it."""
+        if isinstance(prompt, dict):
+            raise UserError(f"{self.model.config.model_type} answers no chats", fix='prompt="…" instead of chat="…"')
+        end: Any = self.tokenizer.cls_token_id  # of the text before
+        return self.text_ids(self.shown(prompt), add_special_tokens=False) or [end]
+
+    def shown(self, prompt: Any) -> str:
+        """The text up to its first `[MASK]`."""
+        return up_to_mask(str(prompt))
+
+    def generate(self, prompts: list[list[int]], options: dict[str, Any]) -> list[list[int]]:
+        """The new tokens behind each prompt, one prompt at a time: transformers' XLNet does not mask padding here."""
+        options = {**options, **self.body_options}
+        return [super(PermutedLanguageModel, self).generate([prompt], options)[0] for prompt in prompts]

@@ -1,0 +1,121 @@
+"""Span corruption: hidden spans become sentinels, and the decoder says what each of them stands for (T5)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lmft.objectives.base import Noise, Rows, Vocabulary
+from lmft.objectives.denoising import Denoising, Sequences, check_end, ended, packed
+
+_PLACE = np.uint64(2**20 - 1)  # the bits that hold a place
+
+
+@dataclass(frozen=True)
+class SpanCorruption(Denoising):
+    """Raffel et al. 2020, section 3.1.4, with the sizes of their code.
+
+    A text of L tokens has round(L * noise_density) hidden tokens in round(hidden / mean_noise_span_length) spans, at
+    least one of each. Hidden and shown tokens are cut into that many parts, all ways of cutting being as probable; the
+    parts alternate, and a shown one comes first. Inputs: the text with `<extra_id_0>`, `<extra_id_1>`, … in place of
+    the spans, then the end-of-sequence token. Targets: each sentinel and the span it hides, then the end-of-sequence
+    token. As in their code, and unlike the paper's figure 2, no last sentinel stands before it: 568 tokens of text make
+    512 of input and 114 targets. A text of a single token stays whole, and its targets are the end alone.
+    """
+
+    noise_density: float = 0.15
+    mean_noise_span_length: float = 3.0
+
+    def __post_init__(self):
+        if not 0 < self.noise_density < 1:
+            raise ValueError(f"objective.noise_density={self.noise_density} is no share between 0 and 1")
+        if not 1 <= self.mean_noise_span_length < float("inf"):
+            raise ValueError(f"objective.mean_noise_span_length={self.mean_noise_span_length} must be 1 token or more")
+
+    def num_raw_tokens(self, block_size: int) -> int:
+        """The longest text whose input has at most `block_size` tokens; ValueError where there is none."""
+        # An input has at least as many tokens as are shown; rounding shifts their number by less than one.
+        lengths = np.arange(2, 3 + int((block_size + 1) / (1 - self.noise_density)))
+        num_hidden, num_spans = self.sizes(lengths)
+        fitting = lengths[lengths - num_hidden + num_spans + 1 <= block_size]
+        if not len(fitting):
+            raise ValueError(f"blocks of {block_size} tokens are too short for span corruption")
+        return int(fitting[-1])
+
+    def check_text(self, vocabulary: Vocabulary, num_tokens: int) -> None:
+        """Raises ValueError without an end-of-sequence token, or with fewer sentinels than there may be spans."""
+        super().check_text(vocabulary, num_tokens)
+        check_end(vocabulary)
+        num_sentinels, num_spans = 0, int(self.sizes(np.array(num_tokens))[1])
+        while sentinel(num_sentinels) in vocabulary.ids:
+            num_sentinels += 1
+        if not num_sentinels:
+            raise ValueError(f"the tokenizer has no sentinels ({sentinel(0)}, …), which span corruption needs")
+        if num_sentinels < num_spans:
+            raise ValueError(
+                f"{num_tokens} tokens of text need {num_spans} sentinels and the tokenizer has {num_sentinels}: raise "
+                "objective.mean_noise_span_length, or lower objective.noise_density or data.block_size"
+            )
+
+    def sizes(self, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """How many tokens are hidden, in how many spans, in texts of these lengths."""
+        num_hidden = np.rint(lengths * self.noise_density).astype(np.int64)
+        num_hidden = np.minimum(np.maximum(num_hidden, 1), lengths - 1)
+        num_spans = np.rint(num_hidden / self.mean_noise_span_length).astype(np.int64)
+        num_spans = np.minimum(np.maximum(num_spans, 1), lengths - num_hidden)
+        return num_hidden, np.minimum(num_spans, num_hidden)  # none in a text of one token
+
+    def corrupt(self, rows: Rows, vocabulary: Vocabulary, noise: Noise) -> tuple[Sequences, Sequences]:
+        """The text with sentinels in place of its hidden spans, and the spans, each behind its sentinel."""
+        num_hidden, num_spans = self.sizes(rows.lengths)
+        row = np.repeat(np.arange(len(num_spans)), num_spans)  # [S] of each span
+        number = np.arange(len(row)) - (np.cumsum(num_spans) - num_spans)[row]  # [S] of the span in its row
+        shown_ends = part_ends(rows.lengths - num_hidden, num_spans, noise, "shown")  # [S]
+        hidden_ends = part_ends(num_hidden, num_spans, noise, "hidden")  # [S]
+        before = np.concatenate(([0], hidden_ends))[:-1]  # [S] hidden tokens of the row before each span, but its first
+        starts = shown_ends + np.where(number > 0, before, 0)  # [S] columns where the spans begin
+
+        tokens = ended(rows, vocabulary)  # [B, T + 1]
+        edges = np.zeros(tokens.shape, np.int8)
+        edges[row, starts] = 1
+        edges[row, shown_ends + hidden_ends] = -1
+        hidden = np.cumsum(edges, axis=1, dtype=np.int8).view(bool)
+        shown = np.arange(tokens.shape[1]) <= rows.lengths[:, None]
+        shown &= ~hidden
+
+        ids = np.array([vocabulary.ids[sentinel(i)] for i in range(num_spans.max())], np.int64)
+        with_sentinels = tokens.copy()
+        with_sentinels[row, starts] = ids[number]
+        shown[row, starts] = True
+        inputs = packed(with_sentinels, shown, vocabulary)
+
+        tokens[row, starts - 1] = ids[number]  # a shown token stands before each span; its place is free in the targets
+        hidden[row, starts - 1] = True
+        hidden[np.arange(len(tokens)), rows.lengths] = True
+        return inputs, packed(tokens, hidden, vocabulary)
+
+
+def sentinel(number: int) -> str:
+    """The text of a sentinel."""
+    return f"<extra_id_{number}>"
+
+
+def part_ends(totals: np.ndarray, num_parts: np.ndarray, noise: Noise, stream: str) -> np.ndarray:
+    """Where the parts end when each row's total is cut at random into positive parts. totals, num_parts [B] → [S]
+
+    Each of the total - 1 places to cut at has its bits, and the places of the smallest are cut.
+    """
+    num_places, num_cuts = max(0, int(totals.max()) - 1), np.maximum(num_parts - 1, 0)
+    places, most = np.arange(num_places), int(num_cuts.max())  # a cut at place p ends a part of p + 1
+    bits = noise.bits(stream, places)  # [B, places]
+    bits &= ~_PLACE
+    bits |= places.astype(np.uint64)  # so that no two are the same, and the place can be read from them
+    if totals.min() <= num_places:
+        bits[places >= totals[:, None] - 1] = np.iinfo(np.uint64).max
+    if most < num_places:
+        bits = np.partition(bits, most, axis=1)[:, :most]
+    ends = np.empty((len(totals), most + 1), np.int64)
+    ends[:, :-1] = (np.sort(bits, axis=1) & _PLACE) + np.uint64(1)
+    nth = np.arange(most + 1)
+    ends = np.where(nth < num_cuts[:, None], ends, totals[:, None])  # the last part ends with the total
+    ends.sort(axis=1)
+    return ends[nth < num_parts[:, None]]
