@@ -248,7 +248,7 @@ def test_home_is_found(monkeypatch):
 
 
 def test_a_text_or_a_model_that_is_missing(capsys, fit):
-    assert "'text' is needed" in mistake(capsys, predict, "model.name_or_path=x")
+    assert "no prompt is given" in mistake(capsys, predict, "model.name_or_path=x")
     assert "run=runs/NAME" in mistake(capsys, predict, "text=a")
     assert "run=runs/NAME" in mistake(capsys, evaluate)
     assert "no such folder" in mistake(capsys, evaluate, "model.name_or_path=x", "output=no/where.json")

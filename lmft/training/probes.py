@@ -31,8 +31,7 @@ class Probes(Callback):
 
     def ask(self, pl_module: Any, step: int, stage: str) -> None:
         """Answers of the model as it is, appended to the file."""
-        with pl_module.trainer.precision_plugin.val_step_context():
-            self.latest = pl_module.answer(self.prompts)
+        self.latest = pl_module.answer(self.prompts)
         self.first = self.first or self.latest
         with self.path.open("a", encoding="utf-8") as file:
             for answer in self.latest:

@@ -1,5 +1,4 @@
 import json
-from contextlib import nullcontext
 from types import SimpleNamespace
 
 from lmft.training.probes import Probes
@@ -9,7 +8,6 @@ class Module:
     """Answers with how often it was asked."""
 
     asked = 0
-    trainer = SimpleNamespace(precision_plugin=SimpleNamespace(val_step_context=nullcontext))
 
     def answer(self, prompts):
         return [self.probe(prompt) for prompt in prompts]
