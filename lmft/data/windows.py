@@ -118,6 +118,7 @@ class Lines:
         """These lines [B]: tokens [B, T], padded to the longest."""
         windows = self.windows
         rows = windows.rows(examples, np.arange(len(examples)), examples, self.pad_id, isolated=False)
+        rows = replace(rows, are_lines=True)
         if windows.stride == windows.size:
             return rows
         overlap = windows.before + windows.size - windows.stride

@@ -28,6 +28,7 @@ class Rows:
     documents: np.ndarray | None = None  # [B, T] number of the token's document, −1 in padding; only where asked for
     isolated: bool = False  # whether no token may attend to another document; then `documents` are there
     trainable: np.ndarray | None = None  # [B, T] bool: tokens that may be targets; None: all
+    are_lines: bool = False  # whether each row is a text of its own, with its separators around it
     num_seen: np.ndarray | None = None  # [B] leading tokens that the window before holds too; None: no windows overlap
 
 

@@ -1,7 +1,7 @@
 """Sequence to sequence: what the encoder reads, what the decoder is to say, and the batch of both."""
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -80,6 +80,14 @@ def shifted_right(tokens: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
     shifted[:, 0] = vocabulary.decoder_start_id
     shifted[:, 1:] = tokens[:, :-1]
     return shifted
+
+
+def without_end(rows: Rows, vocabulary: Vocabulary) -> Rows:
+    """Lines without the end-of-sequence token among their separators, where `ended` is to put one behind each row."""
+    if not rows.are_lines:
+        return rows
+    last = rows.tokens[np.arange(len(rows.lengths)), rows.lengths - 1]
+    return replace(rows, lengths=rows.lengths - (last == vocabulary.eos_id))
 
 
 def ended(rows: Rows, vocabulary: Vocabulary) -> np.ndarray:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmft.objectives.base import Noise, Rows, Vocabulary
-from lmft.objectives.denoising import Denoising, Sequences, check_end, ended, packed
+from lmft.objectives.denoising import Denoising, Sequences, check_end, ended, packed, without_end
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class PrefixLM(Denoising):
 
     def corrupt(self, rows: Rows, vocabulary: Vocabulary, noise: Noise) -> tuple[Sequences, Sequences]:
         """The text up to the split, and the rest."""
+        rows = without_end(rows, vocabulary)
         bits = noise.bits("split", np.zeros(1, np.int64))[:, 0]  # [B]
         num_places = np.maximum(rows.lengths - 1, 1)
         splits = 1 + (bits % num_places.astype(np.uint64)).astype(np.int64)  # [B] where the rest begins

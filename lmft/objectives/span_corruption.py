@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmft.objectives.base import Noise, Rows, Vocabulary
-from lmft.objectives.denoising import Denoising, Sequences, check_end, ended, packed
+from lmft.objectives.denoising import Denoising, Sequences, check_end, ended, packed, without_end
 
 _PLACE = np.uint64(2**20 - 1)  # the bits that hold a place
 
@@ -66,6 +66,7 @@ class SpanCorruption(Denoising):
 
     def corrupt(self, rows: Rows, vocabulary: Vocabulary, noise: Noise) -> tuple[Sequences, Sequences]:
         """The text with sentinels in place of its hidden spans, and the spans, each behind its sentinel."""
+        rows = without_end(rows, vocabulary)
         num_hidden, num_spans = self.sizes(rows.lengths)
         row = np.repeat(np.arange(len(num_spans)), num_spans)  # [S] of each span
         number = np.arange(len(row)) - (np.cumsum(num_spans) - num_spans)[row]  # [S] of the span in its row

@@ -16,7 +16,7 @@ from lmft.objectives.prefix_lm import PrefixLM
 from lmft.objectives.span_corruption import SpanCorruption
 from lmft.objectives.text_infilling import TextInfilling
 from tests.objectives.rows import alone, drawn_rows
-from tests.objectives.seq2seq import VOCABULARY, examples_of, numbered, texts_of
+from tests.objectives.seq2seq import EOS, VOCABULARY, examples_of, numbered, texts_of
 
 few = settings(max_examples=25, deadline=None)
 EVERYTHING = TextInfilling(0.3, 2.0, 0.5, 0.1, 0.1, 0.5)
@@ -133,3 +133,11 @@ class TestPrefixLM:
             PrefixLM().check(VOCABULARY, 1)
         with pytest.raises(ValueError, match="end-of-sequence"):
             PrefixLM().check(replace(VOCABULARY, eos_id=None), 10)
+
+
+@pytest.mark.parametrize("objective", [SpanCorruption(), PrefixLM()], ids=lambda objective: type(objective).__name__)
+def test_a_line_that_ends_with_its_own_separator_is_not_ended_twice(objective):
+    text = numbered(3, 12)
+    closed = replace(text, tokens=np.concatenate([text.tokens, np.full((3, 1), EOS)], axis=1), lengths=text.lengths + 1)
+    closed = replace(closed, flags=np.zeros(closed.tokens.shape, np.uint8), are_lines=True)
+    assert examples_of(objective, closed) == examples_of(objective, text)
