@@ -33,6 +33,8 @@ def prepare(tokenizer: str, text: str, word_ids: bool, cache: str) -> dict[str, 
 
     from lmft.data import tokenize
     from lmft.data.corpus import DataConfig, load_corpus
+    from lmft.objectives.mlm import MaskedTokens
+    from lmft.objectives.whole_word import MaskedWords
 
     loaded = AutoTokenizer.from_pretrained(tokenizer)
     if word_ids:  # as for a vocabulary that does not tell where words begin
@@ -40,7 +42,7 @@ def prepare(tokenizer: str, text: str, word_ids: bool, cache: str) -> dict[str, 
     files = sorted(str(path) for path in Path(text).glob("train*")) if Path(text).is_dir() else text
     config = DataConfig(train=files, validation_fraction=0, cache_dir=cache)
     start = time.perf_counter()
-    corpus = load_corpus(config, loaded, word_ids, 1, silent)
+    corpus = load_corpus(config, loaded, MaskedWords() if word_ids else MaskedTokens(), 1, silent)
     corpus.examples["train"].rows(np.arange(64))
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3

@@ -10,39 +10,29 @@ prints a JSON line with tokens_per_s and peak_gb; the two first steps of either 
 """
 
 import argparse
-import csv
-import json
-import subprocess
+import statistics
 import sys
 import tempfile
 from pathlib import Path
 
+from training import lmft_train
 from turns import compare, in_turns, last_json
 
 OURS = {
-    "plain": ["data=imdb", "data.block_size=256", "data.batch_size=4", "data.validation_fraction=0"],
-    "chat": ["data=chat", "data.block_size=512", "data.batch_size=5", "data.validation_fraction=0"],
+    "plain": ["data=imdb", "data.block_size=256", "data.batch_size=4"],
+    "chat": ["data=chat", "data.block_size=512", "data.batch_size=5"],
 }
 
 
 def ours(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
     """One run of `python -m lmft.train`: real tokens over seconds, of the steps after the second."""
-    run = Path(tempfile.mkdtemp(dir=folder))
     text = "data.path" if arguments.what == "plain" else "data.train"
-    command = [
-        *(sys.executable, "-m", "lmft.train", "model=smollm2", f"model.name_or_path={arguments.model}"),
-        *OURS[arguments.what],
-        *(f"{text}={arguments.text}", f"data.cache_dir={folder / 'cache'}", f"run.dir={run}", "run.name=bench"),
-        *(f"trainer.max_steps={arguments.steps}", "trainer.log_every_n_steps=1", "validate_before=false"),
-        *("checkpoint.keep_last=0", "trainer.precision=bf16-mixed", "model.probes=[]", "data.probes=[]"),
+    options = [
+        *("model=smollm2", f"model.name_or_path={arguments.model}", *OURS[arguments.what]),
+        *(f"{text}={arguments.text}", f"trainer.max_steps={arguments.steps}", "trainer.precision=bf16-mixed"),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(done.stderr[-2000:])
-    with (run / "bench" / "metrics.csv").open(newline="") as file:
-        speeds = [float(row["tokens_per_second"]) for row in csv.DictReader(file)][2:]
-    peak = json.loads((run / "bench" / "metrics.json").read_text())["train"]["peak_memory_gb"]
-    return {"tokens_per_s": len(speeds) / sum(1 / speed for speed in speeds), "peak_gb": peak}
+    speeds, peak = lmft_train(folder, options)
+    return {"tokens_per_s": statistics.harmonic_mean(speeds), "peak_gb": peak}
 
 
 def peer(arguments: argparse.Namespace, folder: Path, *options: str) -> dict[str, float]:

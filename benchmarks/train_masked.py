@@ -8,13 +8,12 @@ tokens_per_s and peak_gb; the two first steps of either side are warm-up.
 """
 
 import argparse
-import json
 import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from training import lmft_train
 from turns import compare, in_turns, last_json
 
 TOKENS = 16 * 128
@@ -22,21 +21,13 @@ TOKENS = 16 * 128
 
 def ours(arguments: argparse.Namespace, folder: Path, precision: str) -> dict[str, float]:
     """One run of `python -m lmft.train`; the median of its steps."""
-    run = Path(tempfile.mkdtemp(dir=folder))
-    command = [
-        *(sys.executable, "-m", "lmft.train", "model=distilbert", "model.from_scratch=true", "data=imdb"),
-        *(f"model.tokenizer.name_or_path={arguments.tokenizer}", f"data.path={arguments.text}"),
-        *(f"data.cache_dir={folder / 'cache'}", f"run.dir={run}", "run.name=bench", "data.batch_size=16"),
-        *(f"trainer.max_steps={arguments.steps}", "trainer.log_every_n_steps=1", "validate_before=false"),
-        *("data.validation_fraction=0", "checkpoint.keep_last=0", f"trainer.precision={precision}"),
+    options = [
+        *("model=distilbert", "model.from_scratch=true", f"model.tokenizer.name_or_path={arguments.tokenizer}"),
+        *("data=imdb", f"data.path={arguments.text}", "data.batch_size=16"),
+        *(f"trainer.max_steps={arguments.steps}", f"trainer.precision={precision}"),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(done.stderr[-2000:])
-    rows = (run / "bench" / "metrics.csv").read_text().splitlines()[1:]
-    seconds = [TOKENS / float(row.split(",")[-1]) for row in rows][2:]
-    peak = json.loads((run / "bench" / "metrics.json").read_text())["train"]["peak_memory_gb"]
-    return {"tokens_per_s": TOKENS / statistics.median(seconds), "peak_gb": peak}
+    speeds, peak = lmft_train(folder, options)
+    return {"tokens_per_s": statistics.median(speeds), "peak_gb": peak}
 
 
 def peer(arguments: argparse.Namespace, folder: Path, precision: str) -> dict[str, float]:

@@ -21,6 +21,7 @@ from lmft import arguments, config, usage
 from lmft.errors import UserError, user_errors_end_the_process
 from lmft.mistakes import config_mistakes_are_user_errors, option_mistakes_are_user_errors
 from lmft.redaction import Redactor
+from lmft.stopping import Stopped, handling_signals
 from lmft.sweep import Sweep, attempt, job_name
 
 # What conf/hydra/lmft.yaml calls.
@@ -56,12 +57,13 @@ def run_command(command: str, task: Task, argv: Sequence[str] | None = None, mak
         makes_runs: whether each job leaves a run's folder.
 
     Exits with 2 after a user's mistake, which is said on stderr; any other error is raised. A sweep goes on after a
-    job's error, and exits with 2 if all errors were user's mistakes, else with 1.
+    job's error, and exits with 2 if all errors were user's mistakes, else with 1. SIGTERM and Ctrl-C end all of it,
+    with exit code 143 or 130.
     """
     argv = [arguments.readable(argument) for argument in (sys.argv[1:] if argv is None else argv)]
     flags = get_args_parser().parse_intermixed_args(argv)
     argv = [*flags.overrides, *(argument for argument in argv if argument not in flags.overrides)]  # Hydra mixes none
-    with user_errors_end_the_process():
+    with handling_signals(), _stops_end_the_process(), user_errors_end_the_process():
         _check_flags(flags)
         if any(getattr(flags, name) for name in _SHOWING):
             _show(command, task, argv, flags)
@@ -69,6 +71,16 @@ def run_command(command: str, task: Task, argv: Sequence[str] | None = None, mak
             _run_sweep(command, task, argv, flags, makes_runs)
         else:
             _run_once(command, task, argv)
+
+
+@contextmanager
+def _stops_end_the_process() -> Iterator[None]:
+    try:
+        yield
+    except Stopped as stopped:
+        if not stopped.is_silent:
+            print(stopped, file=sys.stderr)
+        sys.exit(stopped.exit_code)
 
 
 _SHOWING = ("help", "hydra_help", "shell_completion", "cfg", "info")  # flags that have something printed, and no more
@@ -112,7 +124,7 @@ def _run_once(command: str, task: Task, argv: list[str]) -> None:
     def job(composed: DictConfig) -> None:
         try:
             with option_mistakes_are_user_errors():
-                task(_job(composed, argv))
+                task(_job(composed, argv, argv))
         except Exception as error:
             errors.append(error)  # raised below: Hydra would add words of its own, with every override in them
 
@@ -131,7 +143,7 @@ def _run_sweep(command: str, task: Task, argv: list[str], flags: Namespace, make
     def job(composed: DictConfig) -> float | None:
         folder = Path(HydraConfig.get().runtime.output_dir)
         with attempt(folder, Redactor({"config": OmegaConf.to_container(composed)})):
-            return task(_job_of_sweep(composed, config_dir, folder if makes_runs else None))
+            return task(_job_of_sweep(composed, config_dir, folder if makes_runs else None, argv))
         return math.nan
 
     try:
@@ -141,15 +153,15 @@ def _run_sweep(command: str, task: Task, argv: list[str], flags: Namespace, make
     sys.exit(exit_code)
 
 
-def _job(composed: DictConfig, argv: list[str]) -> Job:
+def _job(composed: DictConfig, argv: list[str], command_line: list[str]) -> Job:
     node = HydraConfig.get()
     groups = [str(group) for group in node.runtime.choices if str(group).split("/")[0] != "hydra"]
     choices = {group: node.runtime.choices[group] for group in groups}
-    return Job(config.plain(composed), choices, list(node.overrides.task), argv)
+    return Job(config.plain(composed, command_line), choices, list(node.overrides.task), argv)
 
 
-def _job_of_sweep(composed: DictConfig, flags: list[str], run_folder: Path | None) -> Job:
-    job = _job(composed, [*flags, *HydraConfig.get().overrides.task])
+def _job_of_sweep(composed: DictConfig, flags: list[str], run_folder: Path | None, command_line: list[str]) -> Job:
+    job = _job(composed, [*flags, *HydraConfig.get().overrides.task], command_line)
     if run_folder is not None:
         name = Path(os.path.relpath(run_folder, job.config["run"]["dir"])).as_posix()
         job.config["run"]["name"] = name

@@ -1,6 +1,6 @@
 """From YAML files and `key=value` arguments to one config."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,7 @@ import hydra
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from lmft import arguments
+from lmft import arguments, trust
 from lmft.errors import UserError
 from lmft.mistakes import config_mistakes_are_user_errors
 
@@ -26,7 +26,7 @@ def compose(overrides: Sequence[str] = (), command: str = "train") -> dict[str, 
     overrides = [arguments.readable(override) for override in overrides]
     check(overrides, command)
     arguments.refuse_several_values(overrides)
-    return plain(composed(overrides, command))
+    return plain(composed(overrides, command), overrides)
 
 
 @config_mistakes_are_user_errors()
@@ -38,17 +38,22 @@ def composed(overrides: Sequence[str], command: str, extra_folder: str | None = 
 
 
 @config_mistakes_are_user_errors()
-def plain(config: DictConfig) -> dict[str, Any]:
-    """`config` as resolved dicts and lists, without the node `hydra`. Raises: UserError."""
+def plain(config: DictConfig, command_line: Iterable[str] = ()) -> dict[str, Any]:
+    """`config` as resolved dicts and lists, without the node `hydra`.
+
+    Raises: UserError, also for classes that are not trusted; what is trusted, `command_line` alone says.
+    """
     config = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(resolved, dict)
-    return {str(key): value for key, value in resolved.items()}
+    resolved = {str(key): value for key, value in resolved.items()}
+    trust.check(resolved, command_line)
+    return resolved
 
 
 @config_mistakes_are_user_errors()
 def check(overrides: Sequence[str], command: str, extra_folder: str | None = None) -> DictConfig:
-    """Finds mistyped keys and values of a wrong type. Raises: UserError.
+    """Finds mistyped keys, values of a wrong type, and what Hydra must not run. Raises: UserError.
 
     Returns: the config before any single value is overridden, with the groups' YAMLs that `overrides` chooses.
     """
@@ -57,7 +62,9 @@ def check(overrides: Sequence[str], command: str, extra_folder: str | None = Non
     given = [arguments.parse(override) for override in overrides]
     groups = _groups([config_dir(), Path(extra_folder)] if extra_folder else [config_dir()])
     shaping = [override for override in given if _shapes_config(override, groups)]
-    defaults = composed([first_value(override) for override in shaping], command, extra_folder)
+    defaults, *others = [composed(choice, command, extra_folder) for choice in _choices(shaping)]
+    for each in (defaults, *others):
+        trust.check_hydras(each)
     known = dict.fromkeys(groups) | dict(_values(defaults, ""))
     arguments.check([override for override in given if override not in shaping], known)
     return defaults
@@ -65,9 +72,21 @@ def check(overrides: Sequence[str], command: str, extra_folder: str | None = Non
 
 def first_value(override: Override) -> str:
     """`override` with the first of its values, where it has several."""
+    return _each_value(override)[0]
+
+
+def _each_value(override: Override) -> list[str]:
     if not override.is_discrete_sweep():
-        return override.input_line or ""
-    return f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}"
+        return [override.input_line or ""]
+    return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+
+
+def _choices(shaping: Sequence[Override]) -> Iterator[list[str]]:
+    """The first values of all overrides; then each other value of each, among the first ones of the others."""
+    first = [first_value(override) for override in shaping]
+    yield first
+    for i, override in enumerate(shaping):
+        yield from ([*first[:i], value, *first[i + 1 :]] for value in _each_value(override)[1:])
 
 
 def _groups(folders: Sequence[Path]) -> set[str]:

@@ -1,7 +1,9 @@
 """What a user can get wrong, said in one to three lines; and the one place that prints it."""
 
 import difflib
+import errno
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -33,11 +35,65 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 @contextmanager
 def user_errors_end_the_process() -> Iterator[None]:
-    """Turns a `UserError` raised inside into its lines on stderr and exit code 2."""
+    """Turns a `UserError` raised inside, or what is `explained` as one, into its lines on stderr and exit code 2."""
     try:
         yield
-    except UserError as error:
-        if os.environ.get("LMFT_DEBUG") == "1":
+    except Exception as error:
+        said = explained(error)
+        if said is None or os.environ.get("LMFT_DEBUG") == "1":
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {said}", file=sys.stderr)
         sys.exit(EXIT_CODE)
+
+
+def explained(error: BaseException) -> UserError | None:
+    """An error that the user can mend, as a `UserError`; None if it is none.
+
+    These are the errors that may come from anywhere: a disk that is full or gone, too little memory, a loader process
+    that died. Others are translated where they arise.
+    """
+    match error:
+        case UserError():
+            return error
+        case OSError():
+            return _disk_error(error)
+        case MemoryError():
+            reason = str(error).partition("\n")[0] or None
+            return UserError("out of memory", reason, "a smaller data.batch_size, or fewer data.num_workers")
+        case RuntimeError():
+            return _loader_error(str(error).partition("\n")[0])
+    return None
+
+
+_NO_SPACE = "free some space, or write elsewhere: run.dir=FOLDER, data.cache_dir=FOLDER"
+_NOT_WRITABLE = "allow it, or choose another folder: run.dir=FOLDER, data.cache_dir=FOLDER"
+_UNREACHABLE = "look after the disk or the mount, then run the command again"
+_DISK_ERRORS = {
+    errno.ENOSPC: _NO_SPACE,
+    errno.EDQUOT: _NO_SPACE,
+    errno.EROFS: _NOT_WRITABLE,
+    errno.EACCES: _NOT_WRITABLE,
+    errno.EPERM: _NOT_WRITABLE,
+    errno.EIO: _UNREACHABLE,
+    errno.ESTALE: _UNREACHABLE,
+}
+
+
+def _disk_error(error: OSError) -> UserError | None:
+    if error.errno not in _DISK_ERRORS:
+        return None
+    reason = error.strerror or os.strerror(error.errno)
+    path = error.filename if error.filename2 is None else error.filename2
+    where = None if path is None else os.fsdecode(path) if isinstance(path, str | bytes) else str(path)
+    return UserError(reason[:1].lower() + reason[1:], where, _DISK_ERRORS[error.errno])
+
+
+def _loader_error(message: str) -> UserError | None:
+    """What torch's DataLoader says of its processes."""
+    if found := re.match(r"DataLoader timed out after ([\d.]+) seconds", message):
+        fix = f"data.worker_timeout={2 * float(found[1]):g} waits longer, data.num_workers=0 loads without processes"
+        return UserError(f"no batch came from the loader's processes within {found[1]} seconds", fix=fix)
+    if re.match(r"DataLoader worker \(pid.*\) (exited unexpectedly|is killed by signal)", message):
+        fix = "give it more memory, or data.num_workers=0; a run that is named goes on from its last checkpoint"
+        return UserError("a process that loads batches died, for want of memory or killed", message.strip(), fix)
+    return None

@@ -4,34 +4,42 @@ import json
 import logging
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from hydra.utils import instantiate
 from lightning import Callback, Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import Logger
 
 from lmft.data.corpus import count_examples
 from lmft.data.datamodule import DataModule
 from lmft.errors import UserError
 from lmft.models.causal import CausalLanguageModel
+from lmft.models.config import ModelConfig
 from lmft.models.export import export
-from lmft.models.loading import ModelConfig
-from lmft.parts import Parts, assemble, build_module, load_module
+from lmft.models.tokenizer import keep_vocabulary
+from lmft.parts import Parts, assemble, build_module, load_module, make_optimizer
 from lmft.reporting import answers, summary
 from lmft.reporting.model_card import write_model_card
 from lmft.reporting.progress import Live, Progress
 from lmft.reporting.report import write_report
 from lmft.reporting.results import SCORES, environment, results
 from lmft.run import Run
-from lmft.training.checkpoint import Checkpoints, WholeFileIO
+from lmft.training.checkpoint import Checkpoints, check_options
+from lmft.training.checkpoint_io import WholeFileIO
 from lmft.training.memory import keep_freed_memory
 from lmft.training.metrics import Metrics, MetricsFile, read_rows
+from lmft.training.nonfinite import NotFinite, check_policy, explained
 from lmft.training.optimizer import ScheduleConfig
-from lmft.training.precision import check_accelerator, resolve_precision
+from lmft.training.precision import check_accelerator, check_precision, resolve_precision
 from lmft.training.probes import Probes
+from lmft.training.step import is_out_of_memory
+from lmft.training.stopping import Stopping
+from lmft.trust import trusted_instance
 
 log = logging.getLogger("lmft")
 
@@ -44,8 +52,12 @@ def fit(config: dict[str, Any], run: Run) -> dict[str, Any]:
     silence_libraries()
     trainer_options = config["trainer"]
     check_accelerator(trainer_options["accelerator"])
+    check_options(**config["checkpoint"])
+    check_policy(config["nonfinite"])
+    check_precision(trainer_options["precision"])
     ScheduleConfig(**config["scheduler"])  # a mistake in it is said before the text is read
-    parts = assemble(config)
+    make_optimizer(config)
+    parts = assemble(config, kept_tokenizer=run.paths.tokenizer)
     num_devices = trainer_options["devices"] if isinstance(trainer_options["devices"], int) else 1
     count_examples(parts.corpus, parts.data.batch_size, num_devices)
     if run.status() == "complete":
@@ -72,8 +84,11 @@ def _train(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any]:
     probes = Probes([*parts.model.probes, *parts.data.probes], run.paths.samples)
     growing = [run.paths.metrics_csv, run.paths.samples]
     checkpoints = Checkpoints(run.paths.checkpoints, **config["checkpoint"], growing=growing)
-    trainer = build_trainer(config, run.folder, [metrics, probes, Progress(live), checkpoints], [csv])
+    callbacks = [metrics, probes, Progress(live), checkpoints, Stopping(checkpoints, run.command)]
+    trainer = build_trainer(config, run.folder, callbacks, [csv])
     module = build_module(config, parts, num_training_steps(config, parts, trainer.world_size))
+    module.nonfinite = config["nonfinite"]
+    module.save_hyperparameters(run.redacted(config))  # into each checkpoint: what going on from it is compared with
     data = build_data(config, parts)
 
     if run.checkpoint is None or run.checkpoint.resolve().parent != run.paths.checkpoints.resolve():
@@ -83,13 +98,16 @@ def _train(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any]:
         log.info("going on from %s", run.checkpoint)
     elif config["validate_before"] and "validation" in parts.corpus.examples:
         trainer.validate(module, data, verbose=False)
-    trainer.fit(module, data, ckpt_path=run.checkpoint, weights_only=True)
+    if parts.model.tokenizer.train and trainer.is_global_zero:
+        keep_vocabulary(parts.tokenizer, run.paths.tokenizer)
+    with _explained(trainer, data, parts, run):
+        trainer.fit(module, data, ckpt_path=run.checkpoint, weights_only=True)
     if "validation" in parts.corpus.examples and metrics.last_validated_step != trainer.global_step:
         trainer.validate(module, data, verbose=False)
     if not trainer.is_global_zero:
         return {}
 
-    result = results(trainer, metrics.validations, metrics.totals, parts.corpus.ledger)
+    result = results(trainer, metrics.validations, metrics.totals, module.num_skipped, parts.corpus.ledger)
     probes.ask(module.eval(), trainer.global_step, "after")
     settings = run.redacted(config)
     export(
@@ -108,6 +126,25 @@ def _train(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any]:
     return result
 
 
+@contextmanager
+def _explained(trainer: Trainer, data: DataModule, parts: Parts, run: Run) -> Iterator[None]:
+    """Turns what training can run into into errors that say what to change."""
+    try:
+        yield
+    except NotFinite as error:
+        position = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        step = range(position - 1 - (position - 1) % trainer.accumulate_grad_batches, position)
+        examples = data.described(trainer.current_epoch, step, parts.tokenizer.decode)
+        raise explained(error, run.redacted(examples), run.folder) from error
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        fix = "a smaller data.batch_size with as much more trainer.accumulate_grad_batches, or a smaller model"
+        raise UserError("out of memory", f"step {trainer.global_step + 1}", fix) from error
+    except MisconfigurationException as error:
+        raise UserError(" ".join(str(error).split()), "trainer") from error
+
+
 def silence_libraries() -> None:
     """Their notes about what is meant to be so; warnings that concern the user are ours."""
     transformers.utils.logging.set_verbosity_error()
@@ -124,12 +161,18 @@ def build_trainer(
     """Lightning's Trainer, with the callbacks and loggers of the config behind ours."""
     options = dict(config["trainer"])
     options["precision"] = resolve_precision(options["precision"], options["accelerator"])
-    return instantiate(
+    trusted = config["trust"]["targets"]
+
+    def made(group: str) -> list[Any]:
+        return [trusted_instance(each, trusted, f"{group}.{name}") for name, each in config[group].items()]
+
+    return trusted_instance(
         options,
-        _convert_="all",
+        trusted,
+        "trainer",
         default_root_dir=folder and str(folder),
-        callbacks=callbacks + [instantiate(each, _convert_="all") for each in config["callbacks"].values()],
-        logger=loggers + [instantiate(each, _convert_="all") for each in config["logger"].values()],
+        callbacks=callbacks + made("callbacks"),
+        logger=loggers + made("logger"),
         plugins=[WholeFileIO()],
         use_distributed_sampler=False,  # the schedule knows its rank
         num_sanity_val_steps=0,
@@ -139,8 +182,8 @@ def build_trainer(
 
 def build_data(config: dict[str, Any], parts: Parts) -> DataModule:
     """Loaders of the corpus under the objective."""
-    batch_size, num_workers = parts.data.batch_size, parts.data.num_workers
-    return DataModule(parts.corpus, parts.objective, parts.vocabulary, config["seed"], batch_size, num_workers)
+    sizes = parts.data.batch_size, parts.data.num_workers, parts.data.worker_timeout
+    return DataModule(parts.corpus, parts.objective, parts.vocabulary, config["seed"], *sizes)
 
 
 def num_training_steps(config: dict[str, Any], parts: Parts, world_size: int) -> int:

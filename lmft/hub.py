@@ -98,7 +98,7 @@ def _within(seconds: float, ask: Callable[[], None]) -> None:
 
 
 def _explained(error: Exception, repo_id: str, kind: Kind, revision: str | None) -> UserError:
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
 
     option, noun = OPTIONS[kind], "data set" if kind == "dataset" else kind
     where = f"{option}={repo_id}" + (f", revision {revision}" if revision else "")
@@ -115,7 +115,8 @@ def _explained(error: Exception, repo_id: str, kind: Kind, revision: str | None)
     if isinstance(error, errors.RevisionNotFoundError):
         return UserError(f"the {noun} '{repo_id}' has no such revision", where, "name a branch, tag or commit of it")
     reason = "HF_HUB_OFFLINE is set" if isinstance(error, errors.OfflineModeIsEnabled) else _first_line(error)
-    what = f"'{repo_id}' is no local folder and not cached, and the hub is not reachable ({reason})"
+    cache = constants.HF_HUB_CACHE
+    what = f"'{repo_id}' is no local folder and not cached in {cache}, and the hub is not reachable ({reason})"
     flag = " --repo-type dataset" if kind == "dataset" else ""
     ahead = f"`hf download {repo_id}{flag}` where there is a network, then HF_HUB_OFFLINE=1"
     return UserError(what, where, f"{option}=FOLDER; or {ahead}")

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import get_class, instantiate
+from hydra.utils import get_class
 from omegaconf import OmegaConf
 from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 
@@ -20,22 +20,17 @@ from lmft.models.adapters import add_adapters
 from lmft.models.attention import obstacle, support_isolation
 from lmft.models.base import LanguageModel
 from lmft.models.causal import CausalLanguageModel
+from lmft.models.config import ModelConfig, load_config, max_positions, model_class
 from lmft.models.freezing import freeze
-from lmft.models.loading import (
-    ModelConfig,
-    fit_to_tokenizer,
-    load_config,
-    load_model,
-    load_tokenizer,
-    max_positions,
-    model_class,
-)
+from lmft.models.loading import fit_to_tokenizer, load_model
 from lmft.models.masked import MaskedLanguageModel
 from lmft.models.permuted import PermutedLanguageModel
 from lmft.models.seq2seq import Seq2SeqLanguageModel
+from lmft.models.tokenizer import load_tokenizer
 from lmft.objectives.base import Objective, Vocabulary
 from lmft.reporting.progress import counting
-from lmft.training.optimizer import ScheduleConfig
+from lmft.training.optimizer import MakeOptimizer, ScheduleConfig, check_arguments
+from lmft.trust import trusted_instance
 
 log = logging.getLogger("lmft")
 FAMILIES: dict[str, type[LanguageModel]] = {
@@ -60,14 +55,19 @@ class Parts:
     corpus: Corpus
 
 
-def assemble(config: dict[str, Any], splits: tuple[Split, ...] = ("train", "validation")) -> Parts:
-    """Checks the config and tokenises the text. Whatever is wrong is said here, before a weight is read."""
+def assemble(
+    config: dict[str, Any], splits: tuple[Split, ...] = ("train", "validation"), kept_tokenizer: Path | None = None
+) -> Parts:
+    """Checks the config and tokenises the text. Whatever is wrong is said here, before a weight is read.
+
+    kept_tokenizer: folder of the vocabulary that an earlier attempt at this run has trained, if there was one.
+    """
     data, model = DataConfig(**config["data"]), ModelConfig(**config["model"])
     objective = _objective(config, model, data)
     hf_config = load_config(model)
     _check_length(data, hf_config)
     data = _with_examples_it_can_isolate(data, model, hf_config)
-    tokenizer = load_tokenizer(model, TrainingTexts(data), lambda: text_key(data), data.cache)
+    tokenizer = load_tokenizer(model, TrainingTexts(data), lambda: text_key(data), data.cache, kept_tokenizer)
     new_tokens = _give_new_tokens(tokenizer, data, objective)
     vocabulary = _vocabulary(tokenizer, model, hf_config, objective, data)
     _check_probes([*model.probes, *data.probes], model, tokenizer)
@@ -76,8 +76,9 @@ def assemble(config: dict[str, Any], splits: tuple[Split, ...] = ("train", "vali
 
 
 def _objective(config: dict[str, Any], model: ModelConfig, data: DataConfig) -> Objective:
+    trusted = config["trust"]["targets"]
     try:
-        objective = instantiate(config["objective"], _convert_="all").for_family(model.family)
+        objective = trusted_instance(config["objective"], trusted, "objective").for_family(model.family)
     except InstantiationException as error:
         raise UserError(str(error.__cause__ or error)) from error
     if objective is None:
@@ -178,7 +179,7 @@ def build_module(config: dict[str, Any], parts: Parts, num_steps: int) -> Langua
     module = family(
         model,
         parts.tokenizer,
-        optimizer=instantiate(config["optimizer"], _convert_="all"),
+        optimizer=make_optimizer(config),
         schedule=ScheduleConfig(**config["scheduler"]),
         num_training_steps=num_steps,
         seed=config["seed"],
@@ -190,6 +191,13 @@ def build_module(config: dict[str, Any], parts: Parts, num_steps: int) -> Langua
         for stack in module.stacks:
             stack.forward = torch.compile(stack.forward)
     return module
+
+
+def make_optimizer(config: dict[str, Any]) -> MakeOptimizer:
+    """What makes the optimizer of groups of weights. Raises UserError."""
+    make = trusted_instance(config["optimizer"], config["trust"]["targets"], "optimizer")
+    check_arguments(make)
+    return make
 
 
 def _tokens_per_byte(parts: Parts) -> float | None:

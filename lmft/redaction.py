@@ -1,13 +1,20 @@
 """Keeps secrets out of every file that a run writes."""
 
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping
+from html import escape
 from typing import Any
+from urllib.parse import quote
 
 REDACTED = "<redacted>"
 
-_ALWAYS_SECRET = {"password", "passwd", "passphrase", "secret", "secrets", "credential", "credentials"}
+_ALWAYS_SECRET = re.compile(  # and compounds that are written as one word: apikey, hftoken
+    r"\w*(password|passwd|passphrase|secret|credential)s?|(\w*(api|access|auth|secret|private|hub|wandb))?keys?|\w+token"
+)
+_IN_URL = re.compile(r"(\b[a-z][a-z0-9+.-]*://)([^\s/@:?#]*)(:[^\s/@]*)?@", re.IGNORECASE)  # scheme://user:password@
+_IN_QUERY = re.compile(r"(?<=[?&])([\w.-]+)=([^&#\s'\"<>]+)")  # ?token=…
 _SPECIAL_TOKENS = {"mask", "pad", "bos", "eos", "unk", "cls", "sep", "start", "end", "special", "additional"}
 _SHORTEST_SECRET = 6  # characters; a shorter value would be found in innocent text
 
@@ -16,7 +23,7 @@ def is_secret_name(name: str) -> bool:
     """Whether one of the words of `name` names a secret: `api_key`, `HF_TOKEN`; not `tokenizer`, not `mask_token`."""
     words = _words(name)
     return any(
-        word in _ALWAYS_SECRET or word == "key" or (word == "token" and previous not in _SPECIAL_TOKENS)
+        _ALWAYS_SECRET.fullmatch(word) or (word == "token" and previous not in _SPECIAL_TOKENS)
         for previous, word in zip(["", *words], words, strict=False)
     )
 
@@ -24,19 +31,21 @@ def is_secret_name(name: str) -> bool:
 class Redactor:
     """Replaces the secrets of a config and of the environment by `<redacted>`, wherever they stand.
 
-    A secret is a value under a secret name: in the config's tree, or of an environment variable.
+    A secret is a value under a secret name (in the config's tree, of an environment variable, in a URL's query), and
+    what a URL has for a password.
     """
 
     def __init__(self, config: Mapping[str, Any]):
-        found = {*_config_secrets(config), *_environment_secrets()}
-        # A secret that contains another one is replaced first.
-        self._secrets = sorted((secret for secret in found if len(secret) >= _SHORTEST_SECRET), key=len, reverse=True)
+        found = {secret.strip() for secret in (*_config_secrets(config), *_environment_secrets())}
+        spelled = {spelling for secret in found if len(secret) >= _SHORTEST_SECRET for spelling in _spellings(secret)}
+        self._secrets = sorted(spelled, key=len, reverse=True)  # one that contains another one is replaced first
 
     def text(self, text: str) -> str:
         """`text` without secrets."""
         for secret in self._secrets:
             text = text.replace(secret, REDACTED)
-        return text
+        text = _IN_URL.sub(_without_password, text)
+        return _IN_QUERY.sub(lambda found: f"{found[1]}={REDACTED}" if is_secret_name(found[1]) else found[0], text)
 
     def value(self, value: Any) -> Any:
         """Plain data (dicts, lists, scalars) without secrets."""
@@ -60,7 +69,7 @@ def _is_secret(name: Any, value: Any) -> bool:
     if not isinstance(name, str) or not is_secret_name(name) or value is None or isinstance(value, bool | float):
         return False
     # `num_key_value_heads: 4` is no secret, `api_key: 12345678` is one.
-    return not isinstance(value, int) or _words(name)[-1] in {"key", "token", *_ALWAYS_SECRET}
+    return not isinstance(value, int) or is_secret_name(_words(name)[-1])
 
 
 def _config_secrets(value: Any) -> Iterator[str]:
@@ -70,6 +79,19 @@ def _config_secrets(value: Any) -> Iterator[str]:
     elif isinstance(value, list | tuple):
         for item in value:
             yield from _config_secrets(item)
+    elif isinstance(value, str):  # also where a library says it without the URL around it
+        yield from (found[3][1:] for found in _IN_URL.finditer(value) if found[3])
+
+
+def _without_password(found: re.Match[str]) -> str:
+    if found[3] is None:  # git@, a user without a password, and nobody's secret
+        return f"{found[1]}{REDACTED}@" if found[1].lower().startswith("http") else found[0]
+    return f"{found[1]}{found[2]}:{REDACTED}@"
+
+
+def _spellings(secret: str) -> set[str]:
+    """How other files and messages write it: in JSON, HTML, a URL, Python."""
+    return {secret, json.dumps(secret)[1:-1], escape(secret), quote(secret, safe=""), repr(secret)[1:-1]}
 
 
 def _leaves(value: Any) -> Iterator[str]:

@@ -14,7 +14,9 @@ from typing import Any, Self
 import yaml
 from filelock import FileLock, Timeout
 
+from lmft import checkpoint_files, durable
 from lmft.arguments import assignment
+from lmft.continuation import check_changes
 from lmft.errors import UserError
 from lmft.redaction import Redactor
 from lmft.run_folder import (
@@ -29,6 +31,10 @@ from lmft.run_folder import (
     remove_empty,
     write_json,
 )
+from lmft.run_log import logging_to
+from lmft.stopping import Stopped
+
+log = logging.getLogger(__name__)
 
 _LOCK = ".lock"
 _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # environment variables, in the order in which Lightning looks
@@ -45,8 +51,8 @@ class Run:
 
     Entering makes the folder, writes config.yaml and command.txt, and has train.log collect what is logged. Leaving by
     a `UserError` removes a folder that was new, unless something was trained in it; after another error metrics.json
-    says `failed`, after an interrupt `stopped`, unless this run had written it. Of several processes that train
-    together only the first writes.
+    says `failed`, after an interrupt or a signal `stopped` and the command that goes on, unless this run had written
+    it. Of several processes that train together only the first writes.
 
     Args:
         config: plain config with `run.dir`, `run.name`, `resume`.
@@ -54,7 +60,7 @@ class Run:
         arguments: command-line arguments that ask for this run.
 
     Raises: UserError, here if the name would leave `run.dir`; when entered if the folder is in use by another
-    process, or what is in it does not fit `resume`.
+    process, or what is in it does not fit `resume`; when left by an error if the folder is gone.
     """
 
     paths: RunFolder
@@ -86,6 +92,14 @@ class Run:
         """The `run.name` that continues this run; without one given, certain only once the run is entered."""
         return self.folder.relative_to(self._dir).as_posix()
 
+    @property
+    def command(self) -> str:
+        """The command that goes on with this run; secrets are redacted in it."""
+        # What continues a run takes its newest checkpoint, whatever it began with.
+        kept = [argument for argument in self._arguments if argument.partition("=")[0] not in ("run.name", "resume")]
+        words = ["python", "-m", "lmft.train", *map(self._redactor.argument, kept), assignment("run.name", self.name)]
+        return shlex.join(words)
+
     def status(self) -> str | None:
         """How an earlier run of this name ended: `complete`, `stopped`, `failed`; None if there was none."""
         return None if self._given_name is None else self.paths.status()
@@ -107,20 +121,18 @@ class Run:
             resume: `auto`: the newest of this run, if any; `must`: likewise, and there has to be one; `never`: none,
                 and there must not be one; else a .ckpt file, or a run's folder, whose newest is taken.
 
-        Raises: UserError.
+        Only a checkpoint that is whole is taken; the log says which were not. Raises: UserError.
         """
-        newest = self.paths.newest_checkpoint()
-        if resume == "auto":
-            return newest
-        if resume == "must":
-            if newest is None:
+        if resume in ("auto", "must"):
+            newest = self.paths.newest_checkpoint()
+            if newest is None and resume == "must":
                 raise UserError(f"no checkpoint in {self.paths.checkpoints}", "resume=must", "resume=auto begins anew")
             return newest
         chosen = None if resume == "never" else _checkpoint_at(Path(resume))
-        kept = newest or (self.paths.model if self.paths.model.exists() else None)
-        if kept is not None and (chosen is None or self.folder.resolve() not in chosen.resolve().parents):
+        saved = [*sorted(self.paths.checkpoints.glob("*.ckpt")), *filter(Path.exists, [self.paths.model])]
+        if saved and (chosen is None or self.folder.resolve() not in chosen.resolve().parents):
             fix = "another run.name, or resume=auto to continue"
-            raise UserError(f"run name '{self.name}' is in use", f"{kept} would be overwritten", fix)
+            raise UserError(f"run name '{self.name}' is in use", f"{saved[0]} would be overwritten", fix)
         return chosen
 
     def __enter__(self) -> Self:
@@ -133,22 +145,36 @@ class Run:
             elif self._given_name is None:
                 raise UserError("processes that train together need a name for their run", fix="add run.name=NAME")
             self._is_unwanted = self._is_new  # until all that can be refused has been checked
+            if self._writes:
+                durable.sweep(self.folder)
+                self._sign(_lines(self.paths.command)[1:])  # whoever is locked out is to read who has the run now
+                checkpoint_files.sweep(self.paths.checkpoints)
+                self._log_file = opening.enter_context(logging_to(self.paths.log, self._redactor))
             self.checkpoint = self.checkpoint_to_resume(str(self._config["resume"]))
-            self._is_unwanted = False
+            if self.checkpoint is not None:
+                from lmft.training.checkpoint_io import settings
+
+                check_changes(settings(self.checkpoint), self._redactor.value(self._config), self.checkpoint)
             if self._writes:
                 self._describe()
-                self._log_file = opening.enter_context(_logging_to(self.paths.log, self._redactor))
                 os.environ[_NAME_VARIABLE] = self.name
                 opening.callback(os.environ.pop, _NAME_VARIABLE, None)
+            self._is_unwanted = False
             self._opened = opening.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if isinstance(error, Stopped):
+            error.command = self.command
         with self._opened:
             if error is None or not self._writes:
                 return
+            if not self.folder.exists():
+                if isinstance(error, UserError) or not isinstance(error, Exception):
+                    return
+                raise UserError("the run's folder is gone", str(self.folder), "the same command begins anew") from error
             trained = self.paths.checkpoints.exists() or self.paths.model.exists()
             if isinstance(error, UserError) and not trained:
                 self._is_unwanted = self._is_new
@@ -156,12 +182,19 @@ class Run:
             record = {"name": __name__, "levelno": logging.ERROR, "levelname": "ERROR", "msg": "the run ended early"}
             self._log_file.handle(logging.makeLogRecord({**record, "exc_info": (kind, error, trace)}))
             if not self._metrics_written:
-                status = "failed" if isinstance(error, Exception) else "stopped"
-                self.write_metrics({**read_json(self.paths.metrics), "status": status})
+                self._write_end("failed" if isinstance(error, Exception) else "stopped")
+
+    def _write_end(self, status: str) -> None:
+        goes_on = {"command": self.command} if status == "stopped" else {}
+        try:
+            self.write_metrics({**read_json(self.paths.metrics), "status": status, **goes_on})
+        except OSError as failure:  # a full disk may be why the run ends: then that is the error to see
+            log.warning("%s could not be written: %s", self.paths.metrics, failure.strerror)
 
     def _make_folder(self) -> None:
         visible = _visible(self.folder) if self._given_name is not None else []
-        if visible and not (self.paths.is_run() or self.paths.metrics.exists()):
+        is_run = self.paths.is_run() or self.paths.metrics.exists() or (self.folder / _LOCK).exists()
+        if visible and not is_run:
             raise UserError(f"{self.folder} is not a run's folder", f"it holds {visible[0]}", "choose another run.name")
         self._made = missing_folders(self.folder)
         if self._given_name is not None:
@@ -173,11 +206,11 @@ class Run:
 
     def _describe(self) -> None:
         text = yaml.safe_dump(self._redactor.value(self._config), sort_keys=False, allow_unicode=True)
-        self.paths.config.write_text(text, "utf-8")
-        # What continues a run takes its newest checkpoint, whatever it began with.
-        kept = [argument for argument in self._arguments if argument.partition("=")[0] not in ("run.name", "resume")]
-        words = ["python", "-m", "lmft.train", *map(self._redactor.argument, kept), assignment("run.name", self.name)]
-        self.paths.command.write_text(f"# {_this_process()}\n{shlex.join(words)}\n", "utf-8")
+        durable.write_text(self.paths.config, text)
+        self._sign([self.command])
+
+    def _sign(self, commands: Sequence[str]) -> None:
+        durable.write_text(self.paths.command, "\n".join([f"# {_this_process()}", *commands, ""]))
 
     def _remove_if_unwanted(self) -> None:
         """Removes what entering wrote and made; nothing else."""
@@ -193,7 +226,12 @@ def _visible(folder: Path) -> list[str]:
 
 
 def _checkpoint_at(path: Path) -> Path:
+    """The checkpoint in a .ckpt file, or the newest in a run's folder."""
     if path.is_file():
+        if not checkpoint_files.checksum_file(path).exists():
+            log.warning("%s has no checksum beside it: whether it is whole is not known", path)
+        elif found := checkpoint_files.damage(path):
+            raise UserError(f"{path} is broken ({found})", "resume", "name another .ckpt file or a run's folder")
         return path
     if path.suffix == ".ckpt":
         raise UserError(f"no such checkpoint: {path}", "resume", "name a .ckpt file or a run's folder")
@@ -214,7 +252,7 @@ def _lock(folder: RunFolder) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        owner = folder.command.read_text("utf-8").splitlines()[0].lstrip("# ") if folder.command.exists() else None
+        owner = _lines(folder.command)[0].lstrip("# ") or None
         fix = "wait for it, end it, or choose another run.name"
         raise UserError(f"the run in {folder.path} is in use", owner, fix) from None
     try:
@@ -223,26 +261,5 @@ def _lock(folder: RunFolder) -> Iterator[None]:
         lock.release()
 
 
-@contextmanager
-def _logging_to(path: Path, redactor: Redactor) -> Iterator[logging.Handler]:
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(_RedactingFormatter(redactor))
-    own = logging.getLogger("lmft")
-    level = own.level
-    own.setLevel(min(own.getEffectiveLevel(), logging.INFO))
-    logging.getLogger().addHandler(handler)
-    try:
-        yield handler
-    finally:
-        logging.getLogger().removeHandler(handler)
-        own.setLevel(level)
-        handler.close()
-
-
-class _RedactingFormatter(logging.Formatter):
-    def __init__(self, redactor: Redactor):
-        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
-        self._redactor = redactor
-
-    def format(self, record: logging.LogRecord) -> str:
-        return self._redactor.text(super().format(record))
+def _lines(path: Path) -> list[str]:
+    return path.read_text("utf-8").splitlines() if path.exists() else [""]

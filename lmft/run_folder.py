@@ -5,8 +5,8 @@ runs/<name>/  config.yaml  command.txt  train.log  metrics.csv  metrics.json  sa
 """
 
 import json
+import logging
 import math
-import os
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,10 @@ from typing import Any
 
 import yaml
 
+from lmft import checkpoint_files, durable
 from lmft.errors import UserError, did_you_mean
+
+log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[^\W_][\w.,=+@-]*(/[^\W_][\w.,=+@-]*)?")  # one folder, or a sweep's folder and a job's
 
@@ -68,6 +71,11 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def tokenizer(self) -> Path:
+        """Folder of the vocabulary, where one was trained for the run."""
+        return self.path / "tokenizer"
+
+    @property
     def model(self) -> Path:
         """Hugging Face folder."""
         return self.path / "model"
@@ -81,12 +89,19 @@ class RunFolder:
         return read_json(self.metrics).get("status")
 
     def newest_checkpoint(self) -> Path | None:
-        """last.ckpt, which is written after every other one; without it, that of most steps."""
-        last = self.checkpoints / "last.ckpt"
-        if last.exists():
-            return last
-        steps = [(int(found[1]), path) for path in self.checkpoints.glob("*.ckpt") if (found := _step(path))]
-        return max(steps)[1] if steps else None
+        """Where the run goes on; None if it has saved nothing. Reads the file, and compares its checksum.
+
+        Says in the log which broken ones were passed over. Raises: UserError if all are broken.
+        """
+        newest, wrong = checkpoint_files.newest_valid(self.checkpoints)
+        if newest is None and wrong:
+            fix = "resume=PATH of another checkpoint and another run.name, or another run.name alone to begin anew"
+            raise UserError(f"no checkpoint is whole: {'; '.join(wrong)}", str(self.checkpoints), fix)
+        if newest is not None and wrong:
+            log.warning("%s; going on from %s", "; ".join(wrong), newest.name)
+        elif newest is not None and newest.name != checkpoint_files.LAST:
+            log.warning("%s is missing; going on from %s", checkpoint_files.LAST, newest.name)
+        return newest
 
 
 def checked_name(name: str) -> str:
@@ -134,9 +149,10 @@ def missing_folders(folder: Path) -> list[Path]:
 def remove_empty(folders: Sequence[Path]) -> None:
     """Removes `folders`, the innermost first, up to one that holds something."""
     for folder in folders:
-        if any(folder.iterdir()):
-            return
-        folder.rmdir()
+        if folder.exists():
+            if any(folder.iterdir()):
+                return
+            folder.rmdir()
 
 
 def runs_in(folder: Path) -> list[str]:
@@ -188,7 +204,9 @@ def recorded_config(path: Path, config: Mapping[str, Any], overrides: Sequence[s
     trained = {"name_or_path": str(run.model), "from_scratch": False, "freeze": []}
     trained["lora"] = {**recorded["model"].get("lora", {}), "r": 0}
     if not (run.model / "adapter_config.json").exists():  # adapters alone: their base is loaded as it was for training
-        trained |= {"revision": None, "config": {}}
+        trained["config"] = {}
+        if not recorded["model"].get("trust_remote_code"):  # whose code keeps to its revision
+            trained["revision"] = None
     tokenizer = {**recorded["model"]["tokenizer"], "name_or_path": str(run.model), "train": False}
     recorded["model"] = {**recorded["model"], **trained, "tokenizer": tokenizer}
     of_now = [key for key in config if key not in recorded] + [
@@ -196,6 +214,8 @@ def recorded_config(path: Path, config: Mapping[str, Any], overrides: Sequence[s
         "trainer",
         "callbacks",
         "logger",
+        "trust",
+        "model.trust_remote_code",
         "data.cache_dir",
     ]
     for key in [*of_now, *(override.lstrip("+~").partition("=")[0] for override in overrides)]:
@@ -210,16 +230,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes a file that at every moment is either the old one or the new one, whole. Infinity and NaN become null."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump(_finite(content), file, indent=2, ensure_ascii=False, allow_nan=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    durable.write_text(path, json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _finite(value: Any) -> Any:
@@ -228,10 +239,6 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _step(path: Path) -> re.Match[str] | None:
-    return re.fullmatch(r"step=(\d+)", path.stem)
 
 
 def _copy_value(key: Sequence[str], source: Mapping[str, Any], target: dict[str, Any]) -> None:

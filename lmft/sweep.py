@@ -16,7 +16,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
 from lmft.arguments import quoted
-from lmft.errors import EXIT_CODE, UserError
+from lmft.errors import EXIT_CODE, UserError, explained
 from lmft.mistakes import option_mistakes_are_user_errors
 from lmft.redaction import Redactor, is_secret_name
 from lmft.run_folder import (
@@ -96,12 +96,14 @@ def attempt(folder: Path, redactor: Redactor) -> Iterator[None]:
     try:
         with option_mistakes_are_user_errors():
             yield
-    except UserError as error:
-        log.error("Job %s failed: %s", folder.name, error)
-        _record(folder, redactor.text(error.what), EXIT_CODE)
     except Exception as error:
-        log.exception("Job %s failed:", folder.name)
-        _record(folder, redactor.text(f"{type(error).__name__}: {error}"), 1)
+        said = explained(error)
+        if said is not None:
+            log.error("Job %s failed: %s", folder.name, said)
+            _record(folder, redactor.text(said.what), EXIT_CODE)
+        else:
+            log.exception("Job %s failed:", folder.name)
+            _record(folder, redactor.text(f"{type(error).__name__}: {error}"), 1)
 
 
 def remove_hydra_record(sweep_folder: Path) -> None:

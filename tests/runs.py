@@ -1,7 +1,10 @@
 """Tiny trainings, in this process: a text file, a config for it, and a run that is over in a second."""
 
 import csv
+import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,8 @@ from lmft.run import Run
 from tests.conftest import WORDS
 
 silence_libraries()
+
+CHECKOUT = Path(__file__).resolve().parent.parent
 
 TINY_MODELS = {
     "distilbert_tiny": ("dim=32", "hidden_dim=64", "n_heads=2", "n_layers=1"),
@@ -83,3 +88,12 @@ def numbers(result: dict[str, Any]) -> dict[str, Any]:
     """metrics.json's content without speeds and memory."""
     timed = ("seconds", "tokens_per_second", "peak_memory_gb")
     return {**result, "train": {name: value for name, value in result["train"].items() if name not in timed}}
+
+
+def start(home: Path, *command: str) -> subprocess.Popen[str]:
+    """A command typed in the folder `home`, as a process of its own; several may run at a time."""
+    environment = {**os.environ, "LMFT_CACHE": str(home / "cache"), "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
+    environment.pop("LMFT_DEBUG", None)
+    environment["PYTHONPATH"] = str(CHECKOUT)
+    words = [sys.executable, "-m", *command]
+    return subprocess.Popen(words, cwd=home, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -1,6 +1,10 @@
+import errno
 import logging
+import os
+import signal
 import subprocess
 import sys
+import time
 import types
 
 import pytest
@@ -12,6 +16,8 @@ from omegaconf import OmegaConf
 from lmft import arguments, evaluate, predict, prepare, train
 from lmft.config import compose, config_dir
 from lmft.errors import UserError
+from lmft.stopping import Stopped
+from tests.runs import tiny_arguments
 
 HEAVY = ("torch", "lightning", "transformers", "datasets", "tokenizers", "pyarrow", "numpy")
 
@@ -22,7 +28,7 @@ class FakeFit(types.ModuleType):
     def __init__(self):
         super().__init__("lmft.fit")
         self.asked: list = []
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
 
     def __getattr__(self, name):
         if name not in ("fit", "evaluate", "predict", "prepare"):
@@ -143,6 +149,56 @@ def test_a_user_error_of_the_task_is_said_and_a_bug_is_raised(capsys, fit):
     with pytest.raises(ValueError, match="bug"):
         prepare.main([])
     assert "Error executing job" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "runs/x/train.log"), ["no space left", "runs/x/train.log"]),
+        (PermissionError(errno.EACCES, "Permission denied", b"runs"), ["permission denied", "where: runs", "run.dir="]),
+        (OSError(errno.EROFS, "Read-only file system", "a", None, "b"), ["read-only", "where: b", "data.cache_dir="]),
+        (OSError(errno.EIO, "Input/output error"), ["input/output error", "mount"]),
+        (MemoryError("Unable to allocate 9 GiB"), ["out of memory", "9 GiB", "data.batch_size"]),
+    ],
+)
+def test_what_the_machine_lacks_is_said_in_three_lines(error, said, capsys, fit, monkeypatch):
+    fit.error = error
+    found = mistake(capsys, train)
+    assert all(part in found for part in said)
+    monkeypatch.setenv("LMFT_DEBUG", "1")
+    with pytest.raises(type(error)):
+        train.main([])
+
+
+def test_other_errors_of_the_system_are_raised(fit):
+    fit.error = FileNotFoundError(errno.ENOENT, "No such file or directory", "x")
+    with pytest.raises(FileNotFoundError):
+        train.main([])
+
+
+def loader_mistake(capsys, folder, monkeypatch, what):
+    """stderr of a training whose loader's process does this instead of giving a batch."""
+    monkeypatch.setattr("lmft.data.datamodule.Batches.__getitem__", lambda *_: what())
+    options = ("data.num_workers=1", "data.worker_timeout=1", "validate_before=false", "run.name=x")
+    return mistake(capsys, train, *tiny_arguments(folder), *options)
+
+
+def test_fault_22_a_loader_process_that_dies(capsys, in_empty_folder, monkeypatch):
+    said = loader_mistake(capsys, in_empty_folder, monkeypatch, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    assert "loads batches died" in said and "data.num_workers=0" in said
+
+
+def test_fault_23_a_loader_process_that_hangs(capsys, in_empty_folder, monkeypatch):
+    said = loader_mistake(capsys, in_empty_folder, monkeypatch, lambda: time.sleep(60))
+    assert "within 1 seconds" in said and "data.worker_timeout=2" in said
+
+
+def test_a_stop_ends_the_process_as_its_signal_would(capsys, fit):
+    fit.error = Stopped(signal.SIGTERM, command="python -m lmft.train run.name=x")
+    with pytest.raises(SystemExit) as exit:
+        train.main([])
+    assert exit.value.code == 143
+    assert capsys.readouterr().err == "stopped by SIGTERM\n  go on: python -m lmft.train run.name=x\n"
 
 
 def test_an_argument_that_a_target_does_not_take(capsys, fit):

@@ -14,7 +14,7 @@ from lmft import arguments
 from lmft.config import compose, composed, config_dir, plain
 from lmft.data.corpus import DataConfig
 from lmft.models.adapters import LoraConfig
-from lmft.models.loading import AUTO_CLASSES, ModelConfig, TokenizerConfig, load_config
+from lmft.models.config import AUTO_CLASSES, ModelConfig, TokenizerConfig, load_config
 from lmft.models.vocabulary import train_vocabulary
 from lmft.training.checkpoint import Checkpoints
 from lmft.training.optimizer import ScheduleConfig

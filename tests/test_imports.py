@@ -14,6 +14,7 @@ HEAVY = {"torch", "lightning", "transformers", "datasets", "tokenizers", "pyarro
 SHELLS = {
     *("", "__main__", "train", "evaluate", "predict", "prepare"),
     *("arguments", "cli", "config", "errors", "mistakes", "redaction", "run", "run_folder", "sweep", "usage"),
+    *("checkpoint_files", "continuation", "durable", "run_log", "stopping", "trust"),
 }
 COMMANDS = {"train", "evaluate", "predict", "prepare"}
 
@@ -21,13 +22,19 @@ COMMANDS = {"train", "evaluate", "predict", "prepare"}
 MAY_IMPORT = {
     "objectives": set(),
     "reporting": {""},
-    "training": {"errors", "reporting.progress"},  # whose Live is where training writes its newest numbers
-    # The LightningModule owns its optimizer and its scores: the two parts of training that it has to know.
-    "models": {"errors", "hub", "training.optimizer", "training.scores"},
-    "data": {"errors", "hub", "objectives.base"},
+    # Live of reporting.progress is where training writes its newest numbers.
+    "training": {"checkpoint_files", "durable", "errors", "reporting.progress", "run_folder", "stopping"},
+    # The LightningModule owns its optimizer, its steps and its scores: the parts of training that it has to know.
+    "models": {
+        "durable",
+        "errors",
+        "hub",
+        *(f"training.{each}" for each in ("nonfinite", "optimizer", "scores", "step")),
+    },
+    "data": {"errors", "hub", "objectives.base", "stopping"},
     "hub": {"errors"},
-    "parts": {"config", "data", "errors", "models", "objectives", "reporting", "training"},
-    "fit": {"data", "errors", "models", "parts", "reporting", "run", "training"},
+    "parts": {"config", "data", "errors", "models", "objectives", "reporting", "training", "trust"},
+    "fit": {"data", "errors", "models", "parts", "reporting", "run", "training", "trust"},
     **{shell: {"errors", "run", "run_folder", "cli", "fit"} for shell in COMMANDS},
 }
 

@@ -6,7 +6,7 @@ from transformers import AutoTokenizer
 
 from lmft.config import compose
 from lmft.errors import UserError
-from lmft.models.loading import ModelConfig
+from lmft.models.config import ModelConfig
 from lmft.parts import assemble, build_module, load_module
 from tests.causal import SCRATCH, chat_arguments, saved, text_arguments
 from tests.runs import tiny

@@ -1,6 +1,8 @@
+import errno
 import json
 import logging
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -8,8 +10,10 @@ import sys
 from itertools import pairwise
 
 import pytest
+import torch
 import yaml
 
+from lmft.checkpoint_files import checksum, checksum_file
 from lmft.errors import UserError
 from lmft.redaction import REDACTED, Redactor, is_secret_name
 from lmft.run import Run
@@ -26,8 +30,17 @@ def a_config(folder, name=None, resume="auto", **values):
 def a_checkpoint(folder, name, file="last.ckpt"):
     path = folder / name / "checkpoints" / file
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"weights")
+    torch.save({"loops": {}, "hyper_parameters": a_config(folder, name), "file": file}, path)
+    checksum_file(path).write_text(checksum(path))
     return path
+
+
+def break_(path):
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+
+
+class Stop(BaseException):
+    """As a signal ends a training."""
 
 
 def test_nothing_is_written_before_the_run_is_entered(tmp_path):
@@ -95,6 +108,22 @@ def test_the_lock_of_a_killed_process_is_none(tmp_path):
         pass
 
 
+def test_whoever_is_locked_out_reads_who_has_the_run_now(tmp_path, monkeypatch):
+    """Also while a large checkpoint is still being read."""
+
+    def choose(run, resume):
+        with pytest.raises(UserError, match="in use") as error, Run(a_config(tmp_path, "x")):
+            pass
+        assert f"process {os.getpid()} on" in str(error.value)
+
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "config.yaml").touch()
+    (tmp_path / "x" / "command.txt").write_text("# process 1 on mars since 2000\nthe command\n")
+    monkeypatch.setattr(Run, "checkpoint_to_resume", choose)
+    with Run(a_config(tmp_path, "x")):
+        pass
+
+
 def test_a_new_folder_is_removed_after_a_users_mistake(tmp_path):
     with pytest.raises(UserError), Run(a_config(tmp_path / "deep" / "runs", "x")):
         raise UserError("no text")
@@ -153,6 +182,40 @@ def test_metrics_are_whole_valid_json(tmp_path):
     assert not list(run.folder.glob(".metrics*"))
 
 
+def test_a_stopped_run_tells_the_command_that_goes_on(tmp_path):
+    with pytest.raises(Stop), Run(a_config(tmp_path, "x"), CHOICES, ["model=bert", "resume=never"]) as run:
+        raise Stop
+    told = json.loads(run.paths.metrics.read_text())
+    assert told == {"status": "stopped", "command": "python -m lmft.train model=bert run.name=x"}
+    assert run.paths.command.read_text().splitlines()[1] == told["command"]
+
+
+def test_a_run_whose_folder_vanishes(tmp_path):
+    with pytest.raises(UserError, match="folder is gone"), Run(a_config(tmp_path, "x")) as run:
+        shutil.rmtree(run.folder)
+        run.write_metrics({"status": "complete"})
+    for error in (UserError("one line"), Stop()):
+        with pytest.raises(type(error)) as raised, Run(a_config(tmp_path, "x")) as run:
+            shutil.rmtree(run.folder)
+            raise error
+        assert raised.value is error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_hides_no_error(tmp_path, monkeypatch, capfd, caplog):
+    """What train.log and metrics.json cannot say any more is said once, and the run's own error comes out."""
+    with monkeypatch.context() as full, pytest.raises(RuntimeError, match="bug"), Run(a_config(tmp_path, "x")) as run:
+        full.setattr("lmft.run_log._LogFile.flush", out_of_space)
+        full.setattr("lmft.durable.sync", out_of_space)
+        raise RuntimeError("bug")
+    assert capfd.readouterr().err == f"{run.paths.log} could not be written: No space left on device\n"
+    assert "metrics.json could not be written" in caplog.text and run.status() is None
+
+
+def out_of_space(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def test_which_checkpoint_is_taken(tmp_path):
     assert Run(a_config(tmp_path, "x")).checkpoint_to_resume("auto") is None
     a_checkpoint(tmp_path, "x", "step=90.ckpt")
@@ -165,6 +228,57 @@ def test_which_checkpoint_is_taken(tmp_path):
     assert run.checkpoint_to_resume(str(later)) == later  # its own: back to an earlier step
     with pytest.raises(UserError, match="'x' is in use"):
         run.checkpoint_to_resume("never")
+
+
+def test_a_broken_checkpoint_is_passed_over_and_named(tmp_path):
+    older, newer, last = (a_checkpoint(tmp_path, "x", f"{name}.ckpt") for name in ("step=20", "step=40", "last"))
+    for path in (newer, last):
+        break_(path)
+    (tmp_path / "x" / "config.yaml").touch()
+    with Run(a_config(tmp_path, "x")) as run:
+        assert run.checkpoint == older
+    (line,) = run.paths.log.read_text().splitlines()
+    assert "last.ckpt is broken (its checksum is " in line and "step=40.ckpt is broken" in line
+    assert line.endswith("; going on from step=20.ckpt") and "WARNING" in line
+
+
+def test_a_run_does_not_begin_anew_over_broken_checkpoints(tmp_path):
+    last, best = a_checkpoint(tmp_path, "x"), a_checkpoint(tmp_path, "x", "best.ckpt")
+    break_(last)
+    (tmp_path / "x" / "config.yaml").touch()
+    for resume in ("auto", "must", str(tmp_path / "x"), str(last)):
+        with pytest.raises(UserError, match=r"last\.ckpt is broken") as error, Run(a_config(tmp_path, "x", resume)):
+            pass
+        assert len(str(error.value).splitlines()) <= 3
+    with Run(a_config(tmp_path, "x", str(best))) as run:  # it may lie within a step: taken only when it is asked for
+        assert run.checkpoint == best
+
+
+def test_a_missing_last_checkpoint_is_said(tmp_path):
+    newest = [a_checkpoint(tmp_path, "x", f"step={step}.ckpt") for step in (9, 10)][-1]
+    (tmp_path / "x" / "config.yaml").touch()
+    with Run(a_config(tmp_path, "x")) as run:
+        assert run.checkpoint == newest
+    assert "last.ckpt is missing; going on from step=10.ckpt" in run.paths.log.read_text()
+
+
+def test_a_named_checkpoint_that_cannot_be_verified_is_said(tmp_path):
+    path = a_checkpoint(tmp_path, "old")
+    with Run(a_config(tmp_path, "new", str(path))) as run:
+        assert run.checkpoint == path and run.paths.log.read_text() == ""
+    checksum_file(path).unlink()
+    with Run(a_config(tmp_path, "new", str(path))) as run:
+        assert run.checkpoint == path and f"{path} has no checksum" in run.paths.log.read_text()
+
+
+def test_a_killed_runs_litter_is_swept(tmp_path):
+    last = a_checkpoint(tmp_path, "x")
+    litter = [tmp_path / "x" / ".metrics.json.7.writing", last.with_name(".step=9.ckpt.7.writing")]
+    for path in (*litter, tmp_path / "x" / ".lock"):
+        path.touch()
+    with Run(a_config(tmp_path, "x")) as run:
+        assert run.checkpoint == last
+    assert not any(path.exists() for path in litter)
 
 
 def test_continuing_from_another_run(tmp_path):

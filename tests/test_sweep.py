@@ -1,6 +1,9 @@
 import csv
+import errno
 import json
 import logging
+import os
+import signal
 import sys
 import types
 
@@ -15,13 +18,17 @@ SECRET = "hf_SentinelThatMustNotBeWritten"
 
 
 def fake_fit(config, run):
-    """Trains nothing: the loss is 3 / seed; seed 13 is refused, seed 14 fails."""
+    """Trains nothing: the loss is 3 / seed; seed 13 is refused, 14 fails, 15 gets SIGTERM, 16 finds the disk full."""
     seed = config["seed"]
     if seed == 13:
         raise UserError("an unlucky number", "seed", "another")
     with run:
         if seed == 14:
             raise RuntimeError(config["logger"].get("wandb", {}).get("api_key", "bug"))
+        if seed == 15:
+            os.kill(os.getpid(), signal.SIGTERM)
+        if seed == 16:
+            raise OSError(errno.ENOSPC, "No space left on device", str(run.folder))
         after = {"loss": 3 / seed, "perplexity": 20.0}
         before = {"loss": 9.0, "perplexity": float("inf")}
         metrics = {"status": "complete", "before": before, "after": after, "train": {"seconds": 2.0}}
@@ -84,6 +91,22 @@ def test_a_failed_job_does_not_end_the_sweep(in_empty_folder, capfd):
     failed = json.loads((in_empty_folder / "runs/sw/seed=14/metrics.json").read_text())
     assert failed == {"status": "failed", "error": "RuntimeError: bug", "exit_code": 1}
     assert exit_code(train, "-m", "seed=13", "run.name=other") == 2
+
+
+def test_an_error_that_the_user_can_mend_is_said_as_one(in_empty_folder, capfd):
+    assert exit_code(train, "-m", "seed=16,2", "run.name=sw") == 2
+    failed = json.loads((in_empty_folder / "runs/sw/seed=16/metrics.json").read_text())
+    assert failed["error"] == "no space left on device" and failed["exit_code"] == 2
+    assert "Traceback" not in capfd.readouterr().out
+
+
+def test_fault_10_a_signal_ends_the_whole_sweep(in_empty_folder, capfd):
+    assert exit_code(train, "-m", "seed=1,15,2", "run.name=sw") == 143
+    said = capfd.readouterr()
+    assert "stopped by SIGTERM" in said.err and "Traceback" not in said.err + said.out
+    rows = list(csv.DictReader((in_empty_folder / "runs/sw/sweep.csv").open()))
+    assert [(row["job"], row["status"]) for row in rows] == [("seed=1", "complete"), ("seed=15", "stopped")]
+    assert "seed=15" in said.out and not (in_empty_folder / "runs/sw/seed=2").exists()
 
 
 def test_nothing_that_hydra_writes_stays(in_empty_folder, monkeypatch):

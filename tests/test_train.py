@@ -1,11 +1,7 @@
 """The commands as a user types them: processes of their own, in a folder of their own."""
 
 import json
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,9 +9,8 @@ import yaml
 from transformers import AutoModelForMaskedLM, pipeline
 
 from lmft.run_folder import RunFolder
-from tests.runs import model_arguments, write_text
+from tests.runs import model_arguments, start, write_text
 
-CHECKOUT = Path(__file__).resolve().parent.parent
 OPTIONS = (
     "data=files",
     "data.train=text.txt",
@@ -37,15 +32,6 @@ def home(tmp_path_factory):
     folder = tmp_path_factory.mktemp("home")
     write_text(folder / "text.txt")
     return folder
-
-
-def start(home, *command):
-    """A command that runs; several may at a time."""
-    environment = {**os.environ, "LMFT_CACHE": str(home / "cache"), "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
-    environment.pop("LMFT_DEBUG", None)
-    environment["PYTHONPATH"] = str(CHECKOUT)
-    words = [sys.executable, "-m", *command]
-    return subprocess.Popen(words, cwd=home, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @pytest.fixture(scope="module")

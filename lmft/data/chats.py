@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from lmft.data.chat_template import NO_TEMPLATE_FIX, ChatTemplate, Conversation, Messages
-from lmft.data.sources import MENDS, Place, Source
+from lmft.data.rows import each_row, kind_of
+from lmft.data.sources import Place, Source
 from lmft.errors import UserError, did_you_mean
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -29,20 +30,7 @@ def conversations(
     Raises UserError, naming the row, for what is no conversation, for what the template cannot write, and for what
     cannot be read.
     """
-    for chunk in source.read(None):
-        for number, *values in zip(chunk.numbers, *chunk.columns.values(), strict=True):
-            place, reasons = Place(chunk.file, number), set()
-            try:
-                row = mended(dict(zip(chunk.columns, values, strict=True)), reasons)
-                conversation = _conversation(row, columns, template)
-            except UserError as error:
-                error.where = str(place)
-                raise
-            cleaned.update(reasons if conversation else ["none"])
-            if conversation:
-                yield place, conversation
-        if advance:
-            advance(chunk.num_bytes)
+    return each_row(source, lambda row: _conversation(row, columns, template), cleaned, advance)
 
 
 def _conversation(row: dict, columns: Mapping[str, str], template: ChatTemplate | None) -> Conversation | None:
@@ -117,24 +105,3 @@ def _must_have_a_column(row: dict, columns: Mapping[str, str]) -> None:
         others = ", ".join(row) or "nothing"
         what = f"there is neither '{name}'{did_you_mean(name, row)} nor '{columns['prompt']}', but {others}"
         raise UserError(what, fix="data.columns.messages=NAME of the column that holds the conversations")
-
-
-def mended(value: Any, reasons: set[str]) -> Any:
-    """The value with all text in it mended as `sources.MENDS` does, and what that was for."""
-    if isinstance(value, dict):
-        return {key: mended(each, reasons) for key, each in value.items()}
-    if isinstance(value, list):
-        return [mended(each, reasons) for each in value]
-    if isinstance(value, str) and not (value.isascii() and "\0" not in value):
-        for reason, mend in MENDS.items():
-            better = mend(value)
-            if better != value:
-                reasons.add(reason)
-                value = better
-    return value
-
-
-def kind_of(value: object) -> str:
-    """What a value is, for messages."""
-    names = {str: "text", list: "a list", dict: "an object", bool: "a truth value", int: "a number", float: "a number"}
-    return names.get(type(value), f"a {type(value).__name__}")

@@ -65,6 +65,7 @@ class DataConfig:
     isolate_documents: bool = False
     batch_size: int = 64
     num_workers: int | None = None
+    worker_timeout: float = 600
     max_train_examples: int | None = None
     max_validation_examples: int | None = None
     cache_dir: str = "~/.cache/lmft"
@@ -185,6 +186,11 @@ class Corpus:
     documents: dict[Split, Documents]
     examples: dict[Split, Examples]
     ledger: dict[str, dict[str, Any]]
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when the training text does, its tokens, or how many examples they make."""
+        return f"{self.documents['train'].store.meta['checksums']['tokens.bin']}:{len(self.examples['train'])}"
 
 
 def load_corpus(

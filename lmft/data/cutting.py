@@ -45,6 +45,8 @@ class Cutter:
             reasons = ", ".join(f"{count} {reason}" for reason, count in examples.documents_dropped.items())
             found = f"{len(texts)} documents, {texts.num_tokens} tokens" + (f"; dropped: {reasons}" if reasons else "")
             fix = "a larger data.block_size" if config.too_long == "cut" else "more text"
+            if split == "validation" and config.validation is None:
+                fix = "a larger data.validation_fraction=…, or data.validation_fraction=0 to train without"
             raise UserError(f"the {split} text holds no example: {found}", fix=fix)
         return Sample(examples, limit, seed) if limit is not None and limit < len(examples) else examples
 

@@ -101,16 +101,15 @@ class Blocks:
         starts = examples * self.block_size
         stops = np.minimum(starts + self.block_size, self.num_tokens)
         lengths = stops - starts
-        stream = np.minimum(
-            starts[:, None] + np.arange(lengths.max()), stops[:, None] - 1
-        )  # [B, T] place in the stream
+        columns = np.arange(lengths.max())
         first_runs = np.searchsorted(self.run_starts, starts, side="right") - 1
-        runs = np.broadcast_to(first_runs[:, None], stream.shape)
-        crossing = stops > self.run_ends[first_runs]
-        if crossing.any():
-            runs = runs.copy()
-            runs[crossing] = np.searchsorted(self.run_starts, stream[crossing], side="right") - 1
-        places = stream - self.run_starts[runs] + self.run_places[runs]  # [B, T] place in the store
+        begins = starts - self.run_starts[first_runs] + self.run_places[first_runs]
+        places = begins[:, None] + columns  # [B, T] place in the store
+        crossing = np.flatnonzero((stops > self.run_ends[first_runs]) | (lengths < len(columns)))
+        if len(crossing):
+            stream = np.minimum(starts[crossing, None] + columns, stops[crossing, None] - 1)  # place in the stream
+            runs = np.searchsorted(self.run_starts, stream, side="right") - 1
+            places[crossing] = stream - self.run_starts[runs] + self.run_places[runs]
         rows = gather(self.documents, places, lengths, self.pad_id, examples)
         if not self.numbered:
             return rows
@@ -122,7 +121,7 @@ class Blocks:
 def gather(documents: Documents, places: np.ndarray, lengths: np.ndarray, pad_id: int, examples: np.ndarray) -> Rows:
     """The store's tokens at these places [B, T]; beyond each row's length, padding."""
     store = documents.store
-    tokens, flags = store.tokens[places].astype(np.int64), store.flags[places]
+    tokens, flags = store.tokens.take(places).astype(np.int64), store.flags.take(places)  # faster than by []
     if lengths.min() < places.shape[1]:
         beyond = np.arange(places.shape[1]) >= lengths[:, None]
         tokens[beyond], flags[beyond] = pad_id, SPECIAL

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from lmft.data.chats import kind_of, mended
+from lmft.data.rows import each_row, kind_of
 from lmft.data.sources import Place, Source
 from lmft.data.tokenize import Encoded, Encoder
 from lmft.errors import UserError, did_you_mean
@@ -42,19 +42,7 @@ def pairs(
 
     Raises UserError, naming the row, for a value that is missing, empty or no text, and for what cannot be read.
     """
-    for chunk in source.read(None):
-        for number, *values in zip(chunk.numbers, *chunk.columns.values(), strict=True):
-            place, reasons = Place(chunk.file, number), set()
-            try:
-                pair = _pair(mended(dict(zip(chunk.columns, values, strict=True)), reasons), columns)
-            except UserError as error:
-                error.where = str(place)
-                raise
-            cleaned.update(reasons if pair else ["none"])
-            if pair:
-                yield place, pair
-        if advance:
-            advance(chunk.num_bytes)
+    return each_row(source, lambda row: _pair(row, columns), cleaned, advance)
 
 
 def _pair(row: dict, columns: Mapping[str, str]) -> Pair | None:

@@ -10,6 +10,7 @@ from lmft.data.noise import key, mix
 
 _NUM_ROUNDS = 8
 _WINDOW = 64  # optimizer steps among which examples are sorted by length
+_AHEAD = 4096  # examples of an order that are found at once: few at a time cost as much, in calls
 
 
 class Permutation:
@@ -82,6 +83,7 @@ class Schedule(Sampler[MicroBatch]):
         self.epoch = 0
         self._start = (0, 0)  # (epoch, position) where iteration begins
         self._window: tuple[tuple[int, int], list[np.ndarray]] | None = None  # the latest one's steps, by its name
+        self._ordered = -1, 0, np.zeros(0, np.int64)  # of an epoch, from a position on: the examples in its order
 
     def __len__(self) -> int:
         """Micro-batches of a whole epoch."""
@@ -118,10 +120,16 @@ class Schedule(Sampler[MicroBatch]):
         return self._parted(examples, min(self.accumulate, len(self) - step * self.accumulate))[micro_batch]
 
     def _in_order(self, epoch: int, start: int, stop: int) -> np.ndarray:
-        positions = np.arange(start, min(stop, self.num_examples))
+        stop = min(stop, self.num_examples)
         if not self.shuffled:
-            return positions
-        return Permutation(self.num_examples, key(self.seed, "order", epoch))(positions)
+            return np.arange(start, stop)
+        known_epoch, first, examples = self._ordered
+        if epoch != known_epoch or start < first or stop > first + len(examples):
+            first = start
+            positions = np.arange(first, min(max(stop, first + _AHEAD), self.num_examples))
+            examples = Permutation(self.num_examples, key(self.seed, "order", epoch))(positions)
+            self._ordered = epoch, first, examples
+        return examples[start - first : stop - first]
 
     def _steps(self, epoch: int, start: int, stop: int) -> list[np.ndarray]:
         """The examples at these places of the epoch's order, sorted by length and parted; the parts shuffled.

@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,8 @@ from typing import Any, Self
 import numpy as np
 import xxhash
 from filelock import FileLock
+
+from lmft.errors import UserError
 
 FORMAT = 1
 _ARRAYS = {"flags": "<u1", "offsets": "<i8", "hashes": "<u8", "bytes": "<u4"}
@@ -178,10 +181,18 @@ def open_or_build(
 ) -> TokenStore:
     """The store in `folder`; built by `build` when it is not there, and rebuilt once when it is damaged.
 
-    Of several processes one builds and the others wait. A build that fails leaves nothing behind.
+    Of several processes one builds and the others wait. A build that fails leaves nothing behind. From a cache that
+    cannot be written to, what is there is read. Raises UserError.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
+    with ExitStack() as held:
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(FileLock(f"{folder}.lock"))
+        except OSError as error:
+            if folder.exists():
+                return TokenStore(folder).verify()
+            fix = "data.cache_dir=FOLDER that can be written to"
+            raise UserError(f"cannot write to the cache: {error.strerror}", str(folder.parent), fix) from error
         if folder.exists():
             try:
                 return TokenStore(folder).verify()

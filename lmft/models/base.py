@@ -1,5 +1,6 @@
 """The LightningModule of every family: batch in, sum of nats out, divided once by the number of targets."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -13,9 +14,12 @@ from lmft.models.adapters import Adapted
 from lmft.models.attention import isolated
 from lmft.models.freezing import keep_trained
 from lmft.models.head import target_nats, target_scores
+from lmft.training.nonfinite import NotFinite
 from lmft.training.optimizer import MakeOptimizer, ScheduleConfig, parameter_groups
 from lmft.training.scores import Scores
+from lmft.training.step import OptimizerStep
 
+log = logging.getLogger("lmft")
 _CONSTANT = 1024.0  # what sums are divided by until the number of targets is known; a power of two costs no precision
 _NO_INPUTS = ("target_index", "targets", "num_tokens", "num_targets")  # of a batch: what the model is not called with
 
@@ -48,10 +52,12 @@ class LanguageModel(LightningModule):
         self.model, self.tokenizer = model, tokenizer
         self.make_optimizer, self.schedule, self.num_training_steps = optimizer, schedule, num_training_steps
         self.seed, self.generation = seed, generation or {}
+        self.nonfinite = "stop"  # what becomes of a step that is not finite: stop (NotFinite is raised) | skip
         self.adapted: Adapted | None = None  # the model's adapters, where it has any
         self.strict_loading = all(weight.requires_grad for weight in model.parameters())
         self.scores = Scores(tokens_per_byte)
-        self._targets_of_step = 0
+        self.step = OptimizerStep(self)
+        self.num_skipped = 0  # optimizer steps left out, as they were not finite
 
     @property
     def exported(self) -> PreTrainedModel | Adapted:
@@ -83,35 +89,74 @@ class LanguageModel(LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Dropout, too, is a function of (seed, step, micro-batch, rank): resuming needs no generator's state."""
-        micro_batch = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
+        self.seed_dropout(self.trainer.fit_loop.epoch_loop.batch_progress.total.ready)
+        if batch_idx % self.trainer.accumulate_grad_batches == 0:
+            self.step.begin()
+
+    def seed_dropout(self, micro_batch: int) -> None:
+        """micro_batch: its number, counted from 1 over all epochs."""
         torch.manual_seed(hash((self.seed, micro_batch, self.global_rank)) & (2**63 - 1))
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
-        """The batch's nats over a constant; `on_before_optimizer_step` puts the number of targets in its place."""
-        inputs = self.inputs(batch)
-        total = target_nats(self.model, self.body, inputs, batch["target_index"], batch["targets"])
-        self._targets_of_step += batch["num_targets"]
-        loss = total * (self.trainer.accumulate_grad_batches / self._divisor(batch["num_targets"]))
-        return {"loss": loss, "nats": total.detach()}
+    def nats(self, batch: dict[str, Any]) -> Tensor:
+        """The sum of the nats of the batch's targets."""
+        return target_nats(self.model, self.body, self.inputs(batch), batch["target_index"], batch["targets"])
 
-    def _divisor(self, num_targets: int) -> float:
-        """One micro-batch on one device is a whole step: its count is already the right divisor."""
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """The batch's nats over a constant; `on_before_optimizer_step` puts the number of targets in its place."""
+        return self.step.forward(batch)
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Adds the batch's gradients."""
+        self.step.backward(loss)
+
+    def divisor(self, num_targets: int) -> float:
+        """What sums are divided by. One micro-batch on one device is a whole step: its count is the right one."""
         alone = self.trainer.accumulate_grad_batches == 1 and self.trainer.world_size == 1
         return float(max(1, num_targets)) if alone else _CONSTANT
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Divides the gradients by the number of targets of the whole step, on all devices."""
-        counted, self._targets_of_step = self._targets_of_step, 0
-        divisor = self._divisor(counted)
-        if divisor == max(1, counted) and self.trainer.world_size == 1:
+        divisor = self.divisor(self.step.num_targets)
+        if divisor == max(1, self.step.num_targets) and self.trainer.world_size == 1:
             return
-        count = torch.tensor(float(counted), device=self.device)
+        count = torch.tensor(float(self.step.num_targets), device=self.device)
         count = self.trainer.strategy.reduce(count, reduce_op="sum").clamp(min=1.0)
         # Gradients arrive averaged over devices, so the world's size undoes that.
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         torch._foreach_mul_(  # pyright: ignore[reportPrivateImportUsage]
-            gradients, divisor * self.trainer.world_size / count
+            _gradients(optimizer), divisor * self.trainer.world_size / count
         )
+
+    def configure_gradient_clipping(
+        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clips the gradient; keeps one that is not finite from the weights, as `nonfinite` says.
+
+        In float16 the gradient may well be infinite: the scaler leaves such steps out by itself and scales less.
+        """
+        gradients = _gradients(optimizer)
+        norm = nn.utils.get_total_norm(gradients)
+        nats = torch.as_tensor(self.step.nats, device=norm.device).clone()  # reducing is done in place
+        nats = self.trainer.strategy.reduce(nats, reduce_op="sum")
+        if not torch.isfinite(nats if self.trainer.precision == "16-mixed" else nats + norm):
+            self._leave_out(optimizer, float(nats), float(norm))
+        elif gradient_clip_val and gradient_clip_algorithm == "value":
+            nn.utils.clip_grad_value_([p for p in self.parameters() if p.grad is not None], gradient_clip_val)
+        elif gradient_clip_val:
+            nn.utils.clip_grads_with_norm_(
+                [p for p in self.parameters() if p.grad is not None], gradient_clip_val, norm
+            )
+
+    def _leave_out(self, optimizer: Optimizer, nats: float, norm: float) -> None:
+        step, loss = self.trainer.global_step + 1, nats / max(1, self.step.num_targets)
+        if self.nonfinite == "stop":
+            raise NotFinite(step, loss, norm)
+        log.warning("step %d is left out: loss %g, gradient norm %g", step, loss, norm)
+        self.num_skipped += 1
+        self.step.begin()  # what is not trained on is in no mean
+        optimizer.zero_grad()  # without gradients the optimizer changes nothing
+
+    def optimizer_zero_grad(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: `optimizer_step` has let go of the gradients already."""
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Lets go of the gradients at once: Lightning would keep them until the next step's forward pass is over."""
@@ -136,6 +181,12 @@ class LanguageModel(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leaves out weights that are not trained: where they came from, they are found again."""
         checkpoint["state_dict"] = keep_trained(checkpoint["state_dict"], self.model, "model.")
+        checkpoint["steps"] = {"parts": self.step.num_parts, "skipped": self.num_skipped}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Goes on with micro-batches in as many parts as before, and counts them as they are shared out now."""
+        self.trainer.datamodule.move(checkpoint)  # pyright: ignore[reportAttributeAccessIssue]
+        self.step.num_parts, self.num_skipped = checkpoint["steps"]["parts"], checkpoint["steps"]["skipped"]
 
     # validation
 
@@ -152,3 +203,7 @@ class LanguageModel(LightningModule):
         self.validation_scores = scores
         logged = {f"val/{name}": value for name, value in scores.items() if name in ("loss", "perplexity", "accuracy")}
         self.log_dict({name: float(value) for name, value in logged.items()}, logger=False)
+
+
+def _gradients(optimizer: Optimizer) -> list[Tensor]:
+    return [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]

@@ -16,11 +16,12 @@ SCORES = ("loss", "perplexity", "accuracy", "bits_per_byte", "targets")
 
 
 def results(
-    trainer: Trainer, passes: list[dict[str, Any]], totals: dict[str, Any], ledger: dict[str, Any]
+    trainer: Trainer, passes: list[dict[str, Any]], totals: dict[str, Any], skipped: int, ledger: dict[str, Any]
 ) -> dict[str, Any]:
     """What metrics.json holds: loss in nats per target, bits per byte where it has a meaning, seconds of training.
 
-    passes: the validations in order, each with its "step"; totals: tokens, targets, padding and seconds of training.
+    passes: the validations in order, each with its "step"; totals: tokens, targets, padding and seconds of training;
+    skipped: optimizer steps that were left out, as they were not finite.
     """
     before, after, best = None, None, None
     if passes:
@@ -37,6 +38,7 @@ def results(
             **totals,
             "tokens_per_second": totals["tokens"] / totals["seconds"] if totals["seconds"] else None,
             "peak_memory_gb": peak_memory_gb(),
+            "steps_skipped": skipped,
         },
         "data": ledger,
         "environment": environment(trainer),

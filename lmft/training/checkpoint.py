@@ -1,51 +1,27 @@
-"""Checkpoints: when they are written, which are kept, and how a file comes to be whole or not at all."""
+"""Checkpoints of a training: when they are written, and which are kept."""
 
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-import xxhash
 from lightning import LightningModule, Trainer
-from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.loops.evaluation_loop import RestartStage
 
-LAST, BEST = "last.ckpt", "best.ckpt"
-
-
-class WholeFileIO(TorchCheckpointIO):
-    """A checkpoint is written beside its place, forced to the disk and then moved there, with its checksum."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Writes `path` and `path`.xxh3; a process that dies meanwhile leaves the old file as it was."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.writing")
-        try:
-            with temporary.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            checksum_file(target).write_text(checksum(temporary))
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+from lmft.checkpoint_files import BEST, LAST, give_name, prune
+from lmft.errors import UserError
 
 
-def checksum(path: Path) -> str:
-    """xxh3 of a file's content."""
-    digest = xxhash.xxh3_64()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 24):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def checksum_file(path: Path) -> Path:
-    """Where a checkpoint's checksum stands."""
-    return path.with_name(path.name + ".xxh3")
+def check_options(every_n_steps: int, keep_last: int, max_disk_gb: float | None = None) -> None:
+    """Raises UserError unless these are what `Checkpoints` takes."""
+    if not isinstance(every_n_steps, int) or every_n_steps < 1:
+        raise UserError(f"checkpoint.every_n_steps={every_n_steps}: a number of steps, 1 or more")
+    if not isinstance(keep_last, int) or keep_last < -1:
+        fix = "0 keeps none, -1 all"
+        raise UserError(f"checkpoint.keep_last={keep_last}: a number of checkpoints", fix=fix)
+    if max_disk_gb is not None and not (isinstance(max_disk_gb, int | float) and max_disk_gb > 0):
+        raise UserError(f"checkpoint.max_disk_gb={max_disk_gb}: gigabytes, more than 0", fix="null sets no limit")
 
 
 class Checkpoints(Checkpoint):
@@ -53,102 +29,106 @@ class Checkpoints(Checkpoint):
 
     `last.ckpt` and `best.ckpt` are further names of the newest and of the one with the lowest validation loss.
 
-    every_n_steps: optimizer steps; keep_last: newest ones kept, 0 saves nothing, -1 keeps all; growing: files of the
-    run that others append to, which resuming cuts back to what they held at the checkpoint.
+    every_n_steps: optimizer steps; keep_last: newest ones kept, 0 saves nothing, -1 keeps all; max_disk_gb: gigabytes
+    that they may take together, but the newest and the best are always kept; growing: files of the run that others
+    append to, which resuming cuts back to what they held at the checkpoint. Raises: UserError.
     """
 
-    def __init__(self, folder: Path, every_n_steps: int, keep_last: int, growing: Sequence[Path] = ()):
-        self.folder, self.every_n_steps, self.keep_last, self.growing = folder, every_n_steps, keep_last, growing
+    def __init__(
+        self,
+        folder: Path,
+        every_n_steps: int,
+        keep_last: int,
+        max_disk_gb: float | None = None,
+        growing: Sequence[Path] = (),
+    ):
+        check_options(every_n_steps, keep_last, max_disk_gb)
+        self.folder, self.every_n_steps, self.growing = folder, every_n_steps, growing
+        self.keep_last, self.max_disk_gb = keep_last, max_disk_gb
         self.best_loss = float("inf")
+        self._validation_pending = False  # whether the state is that of a step whose validation is still to come
         self._saved_step: int | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """What resuming must know: the loss to beat, and how long the growing files are."""
+        """What resuming must know: the loss to beat, what is still to be done, and how long the growing files are."""
         lengths = {path.name: path.stat().st_size for path in self.growing if path.exists()}
-        return {"best_loss": self.best_loss, "lengths": lengths}
+        pending = self._validation_pending
+        return {"best_loss": self.best_loss, "validation_pending": pending, "lengths": lengths}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores both."""
-        self.best_loss = state_dict["best_loss"]
+        """Restores all three."""
+        self.best_loss, self._validation_pending = state_dict["best_loss"], state_dict["validation_pending"]
         for path in self.growing:
             length = state_dict["lengths"].get(path.name, 0)
             if path.exists() and path.stat().st_size > length:
                 os.truncate(path, length)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A resumed run's checkpoint needs no saving again."""
-        self._saved_step = trainer.global_step
+        """A resumed run's checkpoint needs no saving again, unless its validation is to be made up for first."""
+        self._saved_step = None if self._validation_pending else trainer.global_step
+        if self._validation_pending:
+            # Lightning goes back to a validation that it finds begun. This one begins with its first batch.
+            val_loop = trainer.fit_loop.epoch_loop.val_loop
+            val_loop.batch_progress.reset()
+            val_loop._restart_stage = RestartStage.RESTARTED_MID_EVALUATION
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Saves when the step says so; a validation that follows is saved with it, as resuming would not make it up."""
-        fetcher = trainer.fit_loop._data_fetcher
-        assert fetcher is not None
-        if self._is_due(trainer) and not trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher):
-            self._save(trainer)
+        self._validation_pending = False
+        if self._is_due(trainer) and not validation_follows(trainer):
+            self.save(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves the best so far, and what is due; the pass before training sets no mark."""
         if trainer.sanity_checking or (trainer.state.fn != "fit" and trainer.global_step == 0):
             return
+        is_due, self._validation_pending = self._validation_pending or self._is_due(trainer), False
         loss = float(trainer.callback_metrics.get("val/loss", float("inf")))
         is_best = loss < self.best_loss
         self.best_loss = loss if is_best else self.best_loss
-        if is_best and _amid_a_step(trainer) and self.keep_last != 0:
+        if is_best and amid_a_step(trainer) and self.keep_last != 0:
             trainer.save_checkpoint(self.folder / BEST)  # under no other name: half a step's gradients are not in it
-        elif is_best or self._is_due(trainer):
-            path = self._save(trainer)
-            if is_best and path is not None:
-                self._name(trainer, path, BEST)
+        elif is_best or is_due:
+            path = self.save(trainer)
+            if is_best and path is not None and trainer.is_global_zero:
+                give_name(path, BEST)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves each epoch's end."""
-        self._save(trainer)
+        self.save(trainer)
 
-    def _is_due(self, trainer: Trainer) -> bool:
-        return trainer.global_step % self.every_n_steps == 0 and not _amid_a_step(trainer)
+    def save(self, trainer: Trainer, validation_pending: bool = False) -> Path | None:
+        """Saves the step, unless that has been done. Returns the checkpoint; None where none are kept.
 
-    def _save(self, trainer: Trainer) -> Path | None:
+        validation_pending: whether resuming begins with the validation that follows the step.
+        """
         if self.keep_last == 0:
             return None
         path = self.folder / f"step={trainer.global_step}.ckpt"
         if self._saved_step != trainer.global_step:
-            self._saved_step = trainer.global_step
+            self._saved_step, self._validation_pending = trainer.global_step, validation_pending
             trainer.save_checkpoint(path)
-            self._name(trainer, path, LAST)
-            self._prune(trainer)
+            if trainer.is_global_zero:
+                give_name(path, LAST)
+                prune(self.folder, self.keep_last, self.max_disk_gb)
         return path
 
-    def _name(self, trainer: Trainer, path: Path, name: str) -> None:
-        """A further name for a checkpoint: a hard link, or a copy where the file system has none."""
-        if not trainer.is_global_zero:
-            return
-        for source, target in (
-            (path, path.with_name(name)),
-            (checksum_file(path), checksum_file(path.with_name(name))),
-        ):
-            temporary = target.with_name(f".{target.name}.writing")
-            temporary.unlink(missing_ok=True)
-            try:
-                os.link(source, temporary)
-            except OSError:
-                shutil.copyfile(source, temporary)
-            temporary.replace(target)
-
-    def _prune(self, trainer: Trainer) -> None:
-        if not trainer.is_global_zero or self.keep_last < 0:
-            return
-        for path in checkpoints_by_step(self.folder)[: -self.keep_last]:
-            path.unlink()
-            checksum_file(path).unlink(missing_ok=True)
+    def _is_due(self, trainer: Trainer) -> bool:
+        return trainer.global_step % self.every_n_steps == 0 and not amid_a_step(trainer)
 
 
-def _amid_a_step(trainer: Trainer) -> bool:
+def amid_a_step(trainer: Trainer) -> bool:
     """Whether further micro-batches belong to the optimizer step."""
     return trainer.fit_loop.epoch_loop._should_accumulate()
 
 
-def checkpoints_by_step(folder: Path) -> list[Path]:
-    """The checkpoints of a run, oldest first."""
-    return sorted(folder.glob("step=*.ckpt"), key=lambda path: int(path.stem.removeprefix("step=")))
+def validation_follows(trainer: Trainer) -> bool:
+    """At a training batch's end: whether a validation comes before the next one. Without text for it none ever does."""
+    loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
+    assert fetcher is not None
+    if not loop._should_check_val_fx(fetcher):
+        return False
+    loop.val_loop.setup_data()
+    return not loop.val_loop.skip

@@ -119,12 +119,14 @@ class Metrics(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Counts the batch; writes a row when one is due and the step is whole."""
-        self._nats = self._nats + outputs["nats"]
         self._counts["tokens"] += batch["num_tokens"]
-        self._counts["targets"] += batch["num_targets"]
         self._counts["padding"] += batch["input_ids"].numel() - batch["num_tokens"]
-        step_is_whole = not trainer.fit_loop._should_accumulate()
-        if step_is_whole and trainer.global_step % self.every_n_steps == 0:
+        if trainer.fit_loop._should_accumulate():
+            return
+        step: Any = pl_module.step
+        self._nats = self._nats + step.nats
+        self._counts["targets"] += step.num_targets
+        if trainer.global_step % self.every_n_steps == 0:
             self._write_row(trainer)
 
     def _write_row(self, trainer: Trainer) -> None:

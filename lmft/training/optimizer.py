@@ -1,9 +1,12 @@
 """Parameter groups and the learning rate's schedule."""
 
+import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 from transformers import SchedulerType
@@ -21,6 +24,20 @@ def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
 
 
 MakeOptimizer = Callable[[list[dict[str, Any]]], Optimizer]
+
+
+def check_arguments(make: MakeOptimizer) -> None:
+    """Raises UserError where the optimizer would refuse its arguments, before there are weights to give it."""
+    target = getattr(make, "func", make)
+    try:
+        make([{"params": [nn.Parameter(torch.zeros(1))]}])
+    except TypeError as error:
+        argument = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        hint = did_you_mean(argument[1], inspect.signature(target).parameters) if argument else ""
+        what = f"{target.__name__} takes no '{argument[1]}'{hint}" if argument else str(error)
+        raise UserError(what, "optimizer", "`--cfg job` shows every option") from error
+    except ValueError as error:
+        raise UserError(str(error), "optimizer") from error
 
 
 @dataclass(frozen=True)

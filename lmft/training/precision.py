@@ -1,8 +1,11 @@
 """`trainer.precision=auto`: the fastest precision that the device computes in."""
 
-import torch
+from typing import get_args
 
-from lmft.errors import UserError
+import torch
+from lightning.fabric.plugins.precision.precision import _PRECISION_INPUT_INT, _PRECISION_INPUT_STR
+
+from lmft.errors import UserError, did_you_mean
 
 
 def resolve_precision(precision: str | int, accelerator: str) -> str:
@@ -14,6 +17,14 @@ def resolve_precision(precision: str | int, accelerator: str) -> str:
     if accelerator in ("cpu", "auto") and not torch.backends.mps.is_available():
         return "bf16-mixed" if cpu_computes_bf16() else "32-true"
     return "32-true"
+
+
+def check_precision(precision: str | int) -> None:
+    """Raises UserError unless it is one of Lightning's."""
+    known = [str(each) for each in get_args(_PRECISION_INPUT_STR) + get_args(_PRECISION_INPUT_INT)]
+    if str(precision) not in ["auto", *known]:
+        hint = did_you_mean(str(precision), known)
+        raise UserError(f"trainer.precision={precision} is unknown{hint}", fix=f"one of: auto, {', '.join(known)}")
 
 
 def cpu_computes_bf16() -> bool:

@@ -1,6 +1,7 @@
 """An example reaches the model the same, whatever the batch size, ranks and workers, and where one begins."""
 
 import pickle
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,6 +17,7 @@ from lmft.data.schedule import MicroBatch, Schedule
 from lmft.data.store import open_or_build
 from lmft.data.tokenize import Encoder, tokenize
 from lmft.data.windows import Lines, Packs
+from lmft.errors import UserError
 from lmft.models.vocabulary import train_vocabulary
 from lmft.objectives.base import IGNORED, Vocabulary
 from lmft.objectives.mlm import MaskedTokens
@@ -59,9 +61,18 @@ def module_of(
     module = DataModule(corpus, objective, vocabulary_of(tokenizer), seed, batch_size, num_workers)
     strategy = SimpleNamespace(root_device=torch.device("cpu"))
     module.trainer = SimpleNamespace(
-        global_rank=rank, world_size=world_size, accumulate_grad_batches=accumulate, strategy=strategy
+        global_rank=rank,
+        world_size=world_size,
+        accumulate_grad_batches=accumulate,
+        strategy=strategy,
+        limit_train_batches=1.0,
     )
     return module
+
+
+def place(module, epoch, position):
+    """The state of a module at a place of its training."""
+    return {"epoch": epoch, "position": position, "layout": asdict(module.layout), "text": module.corpus.fingerprint}
 
 
 def assert_equal(one: dict, other: dict) -> None:
@@ -200,7 +211,7 @@ class TestDataModule:
         passes = []
         for num_workers in (0, 2):
             module = module_of(any_corpus, tokenizer, num_workers=num_workers)
-            module.load_state_dict({"epoch": 1, "position": 2})
+            module.load_state_dict(place(module, 1, 2))
             loader = module.train_dataloader()
             batches = list(loader)
             loader.sampler.set_epoch(2)
@@ -212,7 +223,7 @@ class TestDataModule:
     def test_it_goes_on_where_it_was(self, position, any_corpus, tokenizer):
         whole = module_of(any_corpus, tokenizer).train_dataloader()
         later = module_of(any_corpus, tokenizer)
-        later.load_state_dict({"epoch": 3, "position": position})
+        later.load_state_dict(place(later, 3, position))
         resumed = later.train_dataloader()
         for epoch in (3, 4):
             whole.sampler.set_epoch(epoch)
@@ -227,7 +238,40 @@ class TestDataModule:
         progress = SimpleNamespace(total=SimpleNamespace(ready=seen))
         module.trainer.fit_loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
         module.trainer.num_training_batches = 7
-        assert module.state_dict() == {"epoch": epoch, "position": position}
+        assert module.state_dict() == place(module, epoch, position)
+
+    @pytest.mark.parametrize(("batch_size", "accumulate", "world_size"), [(8, 1, 1), (2, 4, 1), (4, 1, 2), (2, 2, 2)])
+    def test_it_goes_on_with_the_same_steps_in_other_micro_batches(
+        self, batch_size, accumulate, world_size, any_corpus, tokenizer
+    ):
+        before = module_of(any_corpus, tokenizer, batch_size=4, accumulate=2)
+        steps = list(before.train_dataloader())
+        steps = [examples_of(steps[start : start + 2]) for start in range(0, len(steps), 2)]
+        found = []
+        for rank in range(world_size):
+            sizes = {"batch_size": batch_size, "accumulate": accumulate}
+            module = module_of(any_corpus, tokenizer, rank, world_size, **sizes)
+            module.load_state_dict(place(before, 0, 4))
+            found.append(list(module.train_dataloader()))
+        for number, step in enumerate(steps[2:]):
+            here = [batch for each in found for batch in each[number * accumulate : (number + 1) * accumulate]]
+            shares = [batch for batch in here if batch["num_targets"]]  # without one, a rank makes up an empty one
+            assert sorted(examples_of(shares)) == sorted(step)
+
+    def test_it_does_not_go_on_with_other_steps(self, corpus, tokenizer):
+        before = module_of(corpus, tokenizer, batch_size=8)
+        with pytest.raises(UserError, match="step has 16 examples, in the checkpoint 8"):
+            module_of(corpus, tokenizer, batch_size=8, accumulate=2).load_state_dict(place(before, 0, 1))
+        with pytest.raises(UserError, match="not the one of the checkpoint"):
+            before.load_state_dict({**place(before, 0, 1), "text": "another"})
+
+    def test_a_micro_batch_in_parts_is_the_whole(self, any_corpus, tokenizer):
+        module = module_of(any_corpus, tokenizer)
+        whole = list(module.train_dataloader())[1]
+        parts = module.parts(0, 1, 3)
+        assert len(parts) == 3
+        assert sorted(examples_of(parts)) == sorted(examples_of([whole]))
+        assert sum(part["num_targets"] for part in parts) == whole["num_targets"]
 
     def test_validation_is_the_same_at_every_pass_and_in_the_order_of_the_text(self, corpus, tokenizer):
         loader = module_of(corpus, tokenizer).val_dataloader()

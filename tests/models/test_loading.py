@@ -7,16 +7,10 @@ from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokeni
 from lmft.config import compose
 from lmft.data.tokenize import Encoder
 from lmft.errors import UserError
+from lmft.models.config import ModelConfig, TokenizerConfig, load_config, max_positions
 from lmft.models.export import export
-from lmft.models.loading import (
-    ModelConfig,
-    TokenizerConfig,
-    fit_to_tokenizer,
-    load_config,
-    load_model,
-    load_tokenizer,
-    max_positions,
-)
+from lmft.models.loading import fit_to_tokenizer, load_model
+from lmft.models.tokenizer import load_tokenizer
 from lmft.parts import assemble, load_module
 from tests.conftest import TEXTS, TINY, TINY_PERMUTED, TINY_SEQ2SEQ, tiny_model
 

@@ -1,18 +1,26 @@
+from pathlib import Path
+
 import pytest
 import torch
 from lightning import Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel
 
-from lmft.training.checkpoint import BEST, LAST, Checkpoints, WholeFileIO, checksum, checksum_file
+from lmft.checkpoint_files import BEST, LAST, checksum, checksum_file, is_valid
+from lmft.errors import UserError
+from lmft.training.checkpoint import Checkpoints, check_options
+from lmft.training.checkpoint_io import WholeFileIO
 from tests.runs import train
 
 
 class Scripted(BoringModel):
-    """64 batches an epoch; its validation losses are given."""
+    """64 batches an epoch; its validation losses are given; None: there is nothing to validate on."""
 
     def __init__(self, losses):
         super().__init__()
-        self.losses = iter(losses)
+        self.losses = None if losses is None else iter(losses)
+
+    def val_dataloader(self):
+        return [] if self.losses is None else super().val_dataloader()
 
     def validation_step(self, batch, batch_idx):
         return None
@@ -21,9 +29,9 @@ class Scripted(BoringModel):
         self.log("val/loss", next(self.losses))
 
 
-def fitted(folder, losses=(3.0, 1.0, 2.0, 1.5), every_n_steps=100, keep_last=2, **options):
+def fitted(folder, losses=(3.0, 1.0, 2.0, 1.5), every_n_steps=100, keep_last=2, max_disk_gb=None, **options):
     """The checkpoints of one epoch of 8 steps, validated after 2, 4, 6 and 8."""
-    checkpoints = Checkpoints(folder / "checkpoints", every_n_steps, keep_last)
+    checkpoints = Checkpoints(folder / "checkpoints", every_n_steps, keep_last, max_disk_gb)
     trainer = Trainer(
         **{"max_epochs": 1, "limit_train_batches": 8, "limit_val_batches": 1, "val_check_interval": 2, **options},
         accelerator="cpu",
@@ -80,6 +88,11 @@ def test_without_validation(tmp_path):
     assert not (folder / BEST).exists()
 
 
+def test_without_validation_text_nothing_waits_for_a_validation(tmp_path):
+    folder = fitted(tmp_path, every_n_steps=2, keep_last=-1, losses=None)
+    assert steps_in(folder) == [2, 4, 6, 8]
+
+
 def test_training_that_is_cut_short_saves_its_end(tmp_path):
     folder = fitted(tmp_path, keep_last=1, max_steps=5)
     assert all_whole(folder) == [BEST, LAST, "step=5.ckpt"] and step_of(folder / LAST) == 5
@@ -109,44 +122,61 @@ def test_where_the_file_system_has_no_links(tmp_path, monkeypatch):
     assert (step_of(folder / LAST), step_of(folder / BEST)) == (8, 4)
 
 
-@pytest.mark.parametrize("dies_at", ["write", "fsync", "replace"])
-def test_a_save_that_is_interrupted_leaves_the_old_ones_whole(tmp_path, monkeypatch, dies_at):
-    def half_written(checkpoint, file):
-        file.write(b"half")
-        raise OSError("no space left on device")
+def test_under_a_budget_only_the_newest_and_the_best_are_kept(tmp_path):
+    """The best and last.ckpt take it up already: of all others only the newest stays."""
+    folder = fitted(tmp_path, every_n_steps=1, keep_last=-1, max_disk_gb=1e-9)
+    assert all_whole(folder) == [BEST, LAST, "step=4.ckpt", "step=8.ckpt"]
+    assert (step_of(folder / LAST), step_of(folder / BEST)) == (8, 4)
 
-    def refuse(*_):
-        raise OSError("no space left on device")
 
-    io, path = WholeFileIO(), tmp_path / "step=1.ckpt"
-    io.save_checkpoint({"global_step": 1}, path)
-    target, replacement = {
-        "write": ("torch.save", half_written),
-        "fsync": ("os.fsync", refuse),
-        "replace": ("lmft.training.checkpoint.checksum", refuse),
-    }[dies_at]
-    with monkeypatch.context() as patched:
-        patched.setattr(target, replacement)
-        with pytest.raises(OSError, match="no space"):
-            io.save_checkpoint({"global_step": 2}, path)
-    assert all_whole(tmp_path) == ["step=1.ckpt"] and step_of(path) == 1
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"every_n_steps": 0}, "checkpoint.every_n_steps=0"),
+        ({"every_n_steps": None}, "checkpoint.every_n_steps=None"),
+        ({"keep_last": -2}, "checkpoint.keep_last=-2"),
+        ({"max_disk_gb": 0}, "checkpoint.max_disk_gb=0"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options, said):
+    with pytest.raises(UserError, match=said):
+        check_options(**{"every_n_steps": 1, "keep_last": 2, **options})
+    check_options(1, -1)
+    check_options(1, 0, 0.5)
 
 
 def test_a_training_whose_save_fails_leaves_whole_checkpoints(tmp_path, monkeypatch):
     save = torch.save
 
     def fails_at_step_6(checkpoint, file):
-        save(checkpoint, file)
         if checkpoint["global_step"] == 6:
-            file.truncate(file.tell() // 2)
-            raise OSError("no space left on device")
+            raise OSError("the disk is gone")
+        save(checkpoint, file)
 
     monkeypatch.setattr("torch.save", fails_at_step_6)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(UserError, match=r"step=6\.ckpt could not be written"):
         fitted(tmp_path, every_n_steps=3)
     folder = tmp_path / "checkpoints"
     assert all_whole(folder) == [BEST, LAST, "step=3.ckpt", "step=4.ckpt"]
     assert step_of(folder / LAST) == step_of(folder / BEST) == 4
+
+
+def test_last_and_best_are_valid_whenever_the_process_dies(tmp_path, monkeypatch):
+    """Looked at before and after each file is moved to its place."""
+    replace, moved = Path.replace, []
+
+    def whole(folder):
+        return all(is_valid(folder / name) for name in (LAST, BEST) if (folder / name).exists())
+
+    def looking(self, target):
+        assert whole(target.parent)
+        moved.append(replace(self, target).name)
+        assert whole(target.parent)
+        return target
+
+    monkeypatch.setattr(Path, "replace", looking)
+    fitted(tmp_path)
+    assert {LAST, BEST} <= set(moved)
 
 
 def test_resuming_keeps_the_mark_and_cuts_the_growing_files(tmp_path):

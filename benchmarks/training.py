@@ -1,0 +1,30 @@
+"""One run of `python -m lmft.train`, timed by what it wrote itself."""
+
+import csv
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+NUM_WARM_UP = 2  # steps that no figure counts
+
+
+def lmft_train(folder: Path, options: list[str]) -> tuple[list[float], float]:
+    """Tokens per second of each step after the warm-up, and the peak of memory in GB.
+
+    Nothing is validated or saved; what is prepared is kept in the folder for the next run.
+    """
+    run = Path(tempfile.mkdtemp(dir=folder))
+    command = [
+        *(sys.executable, "-m", "lmft.train", f"data.cache_dir={folder / 'cache'}", f"run.dir={run}", "run.name=bench"),
+        *("trainer.log_every_n_steps=1", "validate_before=false", "data.validation_fraction=0"),
+        *("checkpoint.keep_last=0", "model.probes=[]", "data.probes=[]", *options),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)}\n{done.stderr[-2000:]}")
+    with (run / "bench" / "metrics.csv").open(newline="") as file:
+        speeds = [float(row["tokens_per_second"]) for row in csv.DictReader(file)][NUM_WARM_UP:]
+    peak = json.loads((run / "bench" / "metrics.json").read_text())["train"]["peak_memory_gb"]
+    return speeds, peak

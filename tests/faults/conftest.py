@@ -1,0 +1,107 @@
+"""A terminal in this process, where commands are typed as a user types them; and trainings that are killed."""
+
+import os
+import signal
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from lmft.models.base import LanguageModel
+from tests.causal import logging_left_alone
+from tests.runs import tiny_arguments, train
+
+
+class Terminal:
+    """An empty folder where commands are typed: `runs` and `cache` come to lie in it."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]):
+        self.folder, self.capsys = folder, capsys
+
+    def run(self, command: str, *argv: str) -> tuple[int, str, str]:
+        """A command's exit code, and what it wrote on stdout and stderr."""
+        self.capsys.readouterr()
+        code = 0
+        with logging_left_alone():
+            try:
+                import_module(f"lmft.{command}").main(argv)
+            except SystemExit as ended:
+                code = int(ended.code or 0)
+        said = self.capsys.readouterr()
+        return code, said.out, said.err
+
+    def succeeds(self, command: str, *argv: str) -> str:
+        """What a command wrote on stdout that ended well."""
+        code, out, err = self.run(command, *argv)
+        assert code == 0, err
+        return out
+
+    def refuses(self, command: str, *argv: str) -> str:
+        """The lines, three at most, in which a command says the user's mistake; it leaves every run as it was."""
+        before = contents(self.folder / "runs")
+        code, _, err = self.run(command, *argv)
+        assert code == 2 and "Traceback" not in err, err
+        said = err[err.rindex("error: ") :]
+        assert len(said.splitlines()) <= 3, said
+        assert contents(self.folder / "runs") == before
+        return said
+
+    def trains(self, *overrides: str, model: str = "distilbert_tiny") -> str:
+        """`succeeds` of a tiny training."""
+        return self.succeeds("train", *tiny_arguments(self.folder, model), *overrides)
+
+    def refuses_to_train(self, *overrides: str, model: str = "distilbert_tiny") -> str:
+        """`refuses` of a tiny training."""
+        return self.refuses("train", *tiny_arguments(self.folder, model), *overrides)
+
+
+@pytest.fixture
+def terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Terminal:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LMFT_DEBUG", raising=False)
+    return Terminal(tmp_path, capsys)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Text, cache and runs of trainings that are compared with each other."""
+    return tmp_path_factory.mktemp("tiny")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def in_another_process(task: Callable[..., object], *arguments: object) -> None:
+    """Does `task` in a process of its own, in which it must come to be killed."""
+    pid = os.fork()
+    if not pid:
+        try:
+            task(*arguments)
+        finally:
+            os._exit(1)
+    try:
+        _, status = os.waitpid(pid, 0)
+    except BaseException:  # the test's time is up
+        os.kill(pid, signal.SIGKILL)
+        raise
+    assert status == signal.SIGKILL, "it ended before its time"
+
+
+def kill_in_training(folder: Path, victim: int, *overrides: str) -> None:
+    """A training is killed as it begins the micro-batch of this number, counted from 0 since step 0."""
+    in_another_process(_train_until, folder, victim, *overrides)
+
+
+def _train_until(folder: Path, victim: int, *overrides: str) -> None:
+    train_on = LanguageModel.training_step
+
+    def dies(self: LanguageModel, batch: dict, batch_idx: int) -> object:
+        if self.trainer.fit_loop.epoch_loop.batch_progress.total.ready - 1 == victim:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return train_on(self, batch, batch_idx)
+
+    pytest.MonkeyPatch().setattr(LanguageModel, "training_step", dies)
+    train(folder, *overrides)
