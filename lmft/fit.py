@@ -84,7 +84,7 @@ def _train(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any]:
     probes = Probes([*parts.model.probes, *parts.data.probes], run.paths.samples)
     growing = [run.paths.metrics_csv, run.paths.samples]
     checkpoints = Checkpoints(run.paths.checkpoints, **config["checkpoint"], growing=growing)
-    callbacks = [metrics, probes, Progress(live), checkpoints, Stopping(checkpoints, run.command)]
+    callbacks = [metrics, probes, Progress(live), checkpoints, Stopping(checkpoints)]
     trainer = build_trainer(config, run.folder, callbacks, [csv])
     module = build_module(config, parts, num_training_steps(config, parts, trainer.world_size))
     module.nonfinite = config["nonfinite"]

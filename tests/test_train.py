@@ -55,7 +55,8 @@ def test_the_runs_folder(trained):
     checkpoints = {f"checkpoints/{name}.ckpt{end}" for name in ("step=6", "last", "best") for end in ("", ".xxh3")}
     model = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md"}
     top = {"config.yaml", "command.txt", "train.log", "metrics.csv", "metrics.json", "samples.jsonl", "report.html"}
-    assert names == {*top, *checkpoints, *(f"model/{name}" for name in model)}
+    tokenizer = {f"tokenizer/{name}" for name in ("tokenizer.json", "tokenizer.json.xxh3", "tokenizer_config.json")}
+    assert names == {*top, *checkpoints, *tokenizer, *(f"model/{name}" for name in model)}
     assert yaml.safe_load(run.config.read_text())["trainer"]["max_steps"] == 6
     assert "python -m lmft.train" in run.command.read_text() and "run.name=first" in run.command.read_text()
     assert "step 6/6" in run.log.read_text()

@@ -21,11 +21,11 @@ class Stopping(Checkpoint):
     It is a `Checkpoint` so that Lightning calls it last, when all others have counted the step. Where SLURM requeues
     the job, Lightning's handlers stay in place beside ours.
 
-    checkpoints: what saves; command: what goes on with the run.
+    checkpoints: what saves.
     """
 
-    def __init__(self, checkpoints: Checkpoints, command: str):
-        self.checkpoints, self.command = checkpoints, command
+    def __init__(self, checkpoints: Checkpoints):
+        self.checkpoints = checkpoints
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """From here on a signal waits for the end of a step."""
@@ -72,7 +72,7 @@ class Stopping(Checkpoint):
         """Signals wait no longer; processes that this one has started, and that may be waiting for it, end too."""
         stopping.answer_at_once()
         if isinstance(exception, Stopped):
-            exception.command, exception.is_silent = self.command, not trainer.is_global_zero
+            exception.is_silent = not trainer.is_global_zero
             if trainer.strategy.launcher is not None:
                 trainer.strategy.launcher.kill(exception.signum)
 

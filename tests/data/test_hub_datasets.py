@@ -137,7 +137,7 @@ def test_unreachable_and_not_cached_is_said_in_three_lines(tmp_path):
     lines = done.stderr.splitlines()
     assert done.returncode == 2
     assert len(lines) == 3
-    assert lines[0].startswith("error: 'acme/reviews' is no local folder and not cached, and the hub is not reachable")
+    assert lines[0].startswith("error: 'acme/reviews' is no local folder and not cached in ")
     assert lines[1] == "  where: data.path=acme/reviews"
     assert "data.path=FOLDER" in lines[2]
     assert "hf download acme/reviews --repo-type dataset" in lines[2]

@@ -2,15 +2,23 @@
 
 import os
 import signal
+import sys
+import traceback
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar
 
 import pytest
 
+import lmft
 from lmft.models.base import LanguageModel
 from tests.causal import logging_left_alone
 from tests.runs import tiny_arguments, train
+
+T = TypeVar("T")
+_SOURCE = str(Path(lmft.__file__).parent) + os.sep
 
 
 class Terminal:
@@ -74,20 +82,70 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def in_another_process(task: Callable[..., object], *arguments: object) -> None:
-    """Does `task` in a process of its own, in which it must come to be killed."""
+def fate_of(task: Callable[..., object], *arguments: object) -> int:
+    """Does `task` in a process of its own. Returns 0 if that ended well, minus the signal if one killed it."""
     pid = os.fork()
     if not pid:
+        code = 1
         try:
             task(*arguments)
+            code = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
-            os._exit(1)
+            os._exit(code)
     try:
         _, status = os.waitpid(pid, 0)
     except BaseException:  # the test's time is up
         os.kill(pid, signal.SIGKILL)
         raise
-    assert status == signal.SIGKILL, "it ended before its time"
+    return os.waitstatus_to_exitcode(status)
+
+
+def in_another_process(task: Callable[..., object], *arguments: object) -> None:
+    """Does `task` in a process of its own, in which it must come to be killed."""
+    assert fate_of(task, *arguments) == -signal.SIGKILL, "it ended before its time"
+
+
+def counting_moments(moment: Callable[[], None], task: Callable[..., T], *arguments: object) -> T:
+    """Does `task`, and calls `moment` wherever lmft's code in this process is about to call or has just been called.
+
+    Between two micro-batches each place in the code counts once, so that a loop over the vocabulary is no more likely
+    to be hit than a file's move to its place.
+    """
+    process, seen = os.getpid(), set()
+
+    def profile(frame: FrameType, event: str, argument: Any) -> None:
+        code = frame.f_code
+        if event not in ("call", "c_call") or not code.co_filename.startswith(_SOURCE) or os.getpid() != process:
+            return
+        if event == "call" and code is LanguageModel.training_step.__code__:
+            seen.clear()
+        place = code, frame.f_lasti
+        if place not in seen:
+            seen.add(place)
+            moment()
+
+    sys.setprofile(profile)
+    try:
+        return task(*arguments)
+    finally:
+        sys.setprofile(None)
+
+
+def kill_at(moment: int, task: Callable[..., object], *arguments: object) -> bool:
+    """Whether `task`, done in a process of its own that is killed at this of its moments, did not get to its end."""
+    left = moment
+
+    def dies() -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    fate = fate_of(counting_moments, dies, task, *arguments)
+    assert fate in (0, -signal.SIGKILL)
+    return fate != 0
 
 
 def kill_in_training(folder: Path, victim: int, *overrides: str) -> None:
