@@ -99,8 +99,8 @@ def test_validation_is_no_training_time(monkeypatch, tmp_path):
     metrics.on_validation_end(trainer, SimpleNamespace(validation_scores=scores))
     now.seconds += 3
     batch = {"num_tokens": 100, "num_targets": 4, "input_ids": SimpleNamespace(numel=lambda: 128)}
-    module = SimpleNamespace(step=SimpleNamespace(nats=8.0, num_targets=4))
-    metrics.on_train_batch_end(trainer, module, {}, batch, 0)
+    trained = SimpleNamespace(step=SimpleNamespace(nats=8.0, num_targets=4))
+    metrics.on_train_batch_end(trainer, trained, {}, batch, 0)
     metrics.on_train_end(trainer, None)
     assert metrics.totals == {"tokens": 100, "targets": 4, "padding": 28, "seconds": 5.0}
     rows = read_rows(tmp_path / "metrics.csv")
