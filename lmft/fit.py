@@ -5,7 +5,7 @@ import logging
 import math
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from lmft.reporting.results import SCORES, environment, results
 from lmft.run import Run
 from lmft.training.checkpoint import Checkpoints, check_options
 from lmft.training.checkpoint_io import WholeFileIO
+from lmft.training.dropout import light_dropout
 from lmft.training.memory import keep_freed_memory
 from lmft.training.metrics import Metrics, MetricsFile, read_rows
 from lmft.training.nonfinite import NotFinite, check_policy, explained
@@ -100,7 +101,9 @@ def _train(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any]:
         trainer.validate(module, data, verbose=False)
     if parts.model.tokenizer.train and trainer.is_global_zero:
         keep_vocabulary(parts.tokenizer, run.paths.tokenizer)
-    with _explained(trainer, data, parts, run):
+    on_cpu = trainer.strategy.root_device.type == "cpu"
+    dropout = light_dropout() if on_cpu and not parts.model.compile else nullcontext()  # compiled, it is fused
+    with _explained(trainer, data, parts, run), dropout:
         trainer.fit(module, data, ckpt_path=run.checkpoint, weights_only=True)
     if "validation" in parts.corpus.examples and metrics.last_validated_step != trainer.global_step:
         trainer.validate(module, data, verbose=False)
