@@ -179,10 +179,17 @@ class Run:
             if isinstance(error, UserError) and not trained:
                 self._is_unwanted = self._is_new
                 return
-            record = {"name": __name__, "levelno": logging.ERROR, "levelname": "ERROR", "msg": "the run ended early"}
-            self._log_file.handle(logging.makeLogRecord({**record, "exc_info": (kind, error, trace)}))
+            self._log_end(error)
             if not self._metrics_written:
                 self._write_end("failed" if isinstance(error, Exception) else "stopped")
+
+    def _log_end(self, error: BaseException) -> None:
+        """Into the log's file alone: the shell says what the user is to read."""
+        record: dict[str, Any] = {"name": __name__, "levelno": logging.INFO, "levelname": "INFO", "msg": str(error)}
+        if not isinstance(error, Stopped):
+            record |= {"levelno": logging.ERROR, "levelname": "ERROR", "msg": "the run ended early"}
+            record["exc_info"] = (type(error), error, error.__traceback__)
+        self._log_file.handle(logging.makeLogRecord(record))
 
     def _write_end(self, status: str) -> None:
         goes_on = {"command": self.command} if status == "stopped" else {}

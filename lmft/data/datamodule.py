@@ -32,7 +32,7 @@ class Batches(Dataset):
         self.noise_seed = int(key(seed, split))
 
     def __getitem__(self, wanted: MicroBatch) -> dict[str, Any]:
-        """Tensors for the body, `target_index` and `targets` [K], and the counts `num_tokens`, `num_targets`.
+        """Tensors for the body, `target_index` and `targets` [K], and counts: of tokens, of padding, of targets.
 
         Where a rank has no share of an epoch's tail, it is one example without targets.
         """
@@ -45,8 +45,16 @@ class Batches(Dataset):
         return {
             **{name: torch.from_numpy(array) for name, array in arrays.items()},
             "num_tokens": int(rows.lengths.sum()) if len(wanted.examples) else 0,
+            "num_padding": _num_padding(arrays) if len(wanted.examples) else arrays["input_ids"].size,
             "num_targets": int((arrays["targets"] != IGNORED).sum()),
         }
+
+
+def _num_padding(arrays: dict[str, np.ndarray]) -> int:
+    """Padded positions of the inputs; of two sequences, the encoder's."""
+    if "attention_mask" in arrays:
+        return int(arrays["attention_mask"].size - arrays["attention_mask"].sum())
+    return int((arrays["document_ids"] < 0).sum()) if "document_ids" in arrays else 0
 
 
 class DataModule(LightningDataModule):

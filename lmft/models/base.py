@@ -21,7 +21,8 @@ from lmft.training.step import OptimizerStep
 
 log = logging.getLogger("lmft")
 _CONSTANT = 1024.0  # what sums are divided by until the number of targets is known; a power of two costs no precision
-_NO_INPUTS = ("target_index", "targets", "num_tokens", "num_targets")  # of a batch: what the model is not called with
+# What of a batch the model is not called with.
+_NO_INPUTS = ("target_index", "targets", "num_tokens", "num_padding", "num_targets")
 
 
 class LanguageModel(LightningModule):

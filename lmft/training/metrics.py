@@ -120,7 +120,7 @@ class Metrics(Callback):
     ) -> None:
         """Counts the batch; writes a row when one is due and the step is whole."""
         self._counts["tokens"] += batch["num_tokens"]
-        self._counts["padding"] += batch["input_ids"].numel() - batch["num_tokens"]
+        self._counts["padding"] += batch["num_padding"]
         if trainer.fit_loop._should_accumulate():
             return
         step: Any = pl_module.step

@@ -98,7 +98,7 @@ def test_validation_is_no_training_time(monkeypatch, tmp_path):
     now.seconds += 50
     metrics.on_validation_end(trainer, SimpleNamespace(validation_scores=scores))
     now.seconds += 3
-    batch = {"num_tokens": 100, "num_targets": 4, "input_ids": SimpleNamespace(numel=lambda: 128)}
+    batch = {"num_tokens": 100, "num_targets": 4, "num_padding": 28}
     trained = SimpleNamespace(step=SimpleNamespace(nats=8.0, num_targets=4))
     metrics.on_train_batch_end(trainer, trained, {}, batch, 0)
     metrics.on_train_end(trainer, None)
