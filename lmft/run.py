@@ -3,6 +3,7 @@
 import logging
 import os
 import shlex
+import shutil
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -175,8 +176,8 @@ class Run:
                 if isinstance(error, UserError) or not isinstance(error, Exception):
                     return
                 raise UserError("the run's folder is gone", str(self.folder), "the same command begins anew") from error
-            trained = self.paths.checkpoints.exists() or self.paths.model.exists()
-            if isinstance(error, UserError) and not trained:
+            passing = {path.name for path in self.paths.of_an_attempt}
+            if isinstance(error, UserError) and passing.issuperset(_visible(self.folder)):
                 self._is_unwanted = self._is_new
                 return
             self._log_end(error)
@@ -223,7 +224,8 @@ class Run:
         """Removes what entering wrote and made; nothing else."""
         if not self._is_unwanted:
             return
-        for path in (self.paths.config, self.paths.command, self.paths.log, self.folder / _LOCK):
+        shutil.rmtree(self.paths.tokenizer, ignore_errors=True)
+        for path in (*self.paths.of_an_attempt, self.folder / _LOCK):
             path.unlink(missing_ok=True)
         remove_empty(self._made)
 

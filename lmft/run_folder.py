@@ -80,6 +80,11 @@ class RunFolder:
         """Hugging Face folder."""
         return self.path / "model"
 
+    @property
+    def of_an_attempt(self) -> list[Path]:
+        """What is there before anything has been trained."""
+        return [self.config, self.command, self.log, self.metrics_csv, self.samples, self.tokenizer]
+
     def is_run(self) -> bool:
         """Whether a run has been here."""
         return self.config.is_file()

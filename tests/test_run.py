@@ -389,3 +389,15 @@ def test_a_run_that_is_not_there_or_not_done(finished):
     write_json(finished / "metrics.json", {"status": "stopped"})
     with pytest.raises(UserError, match=r"no model yet \(status: stopped\)"):
         recorded_config(finished, NOW, [])
+
+
+@pytest.mark.parametrize("kept", [(), ("not-finite-step=1.json",), ("checkpoints/step=1.ckpt",)])
+def test_a_mistake_found_late_leaves_only_what_is_worth_keeping(kept, tmp_path):
+    run = Run(a_config(tmp_path / "runs", "x"))
+    with pytest.raises(UserError), run:
+        for name in ("metrics.csv", "samples.jsonl", "tokenizer/tokenizer.json", *kept):
+            (run.folder / name).parent.mkdir(exist_ok=True)
+            (run.folder / name).write_text("...")
+        raise UserError("too small a share of an epoch")
+    assert run.folder.exists() == bool(kept)
+    assert run.status() == ("failed" if kept else None)
