@@ -14,8 +14,9 @@ import pytest
 
 import lmft
 from lmft.models.base import LanguageModel
+from lmft.run import Run
 from tests.causal import logging_left_alone
-from tests.runs import tiny_arguments, train
+from tests.runs import tiny, tiny_arguments, train
 
 T = TypeVar("T")
 _SOURCE = str(Path(lmft.__file__).parent) + os.sep
@@ -47,21 +48,39 @@ class Terminal:
 
     def refuses(self, command: str, *argv: str) -> str:
         """The lines, three at most, in which a command says the user's mistake; it leaves every run as it was."""
-        before = contents(self.folder / "runs")
+        before = self._runs()
         code, _, err = self.run(command, *argv)
         assert code == 2 and "Traceback" not in err, err
         said = err[err.rindex("error: ") :]
         assert len(said.splitlines()) <= 3, said
-        assert contents(self.folder / "runs") == before
+        assert self._runs() == before
         return said
+
+    def _runs(self) -> dict[str, bytes]:
+        """All files of all runs, but for the line in command.txt that tells which process has looked at a run last."""
+        found = contents(self.folder / "runs")
+        return {
+            path: text.partition(b"\n")[2] if path.endswith("command.txt") else text for path, text in found.items()
+        }
 
     def trains(self, *overrides: str, model: str = "distilbert_tiny") -> str:
         """`succeeds` of a tiny training."""
         return self.succeeds("train", *tiny_arguments(self.folder, model), *overrides)
 
+    def fails(self, *overrides: str) -> str:
+        """The lines, three at most, in which a tiny training says why it ends early. Its run stays."""
+        code, _, err = self.run("train", *tiny_arguments(self.folder), *overrides)
+        said = err[err.rindex("error: ") :]
+        assert code == 2 and "Traceback" not in err and len(said.splitlines()) <= 3, err
+        return said
+
     def refuses_to_train(self, *overrides: str, model: str = "distilbert_tiny") -> str:
         """`refuses` of a tiny training."""
         return self.refuses("train", *tiny_arguments(self.folder, model), *overrides)
+
+    def ended(self, name: str) -> Run:
+        """A run of a tiny training."""
+        return Run(tiny(self.folder, f"run.name={name}"))
 
 
 @pytest.fixture
@@ -107,10 +126,10 @@ def in_another_process(task: Callable[..., object], *arguments: object) -> None:
     assert fate_of(task, *arguments) == -signal.SIGKILL, "it ended before its time"
 
 
-def counting_moments(moment: Callable[[], None], task: Callable[..., T], *arguments: object) -> T:
-    """Does `task`, and calls `moment` wherever lmft's code in this process is about to call or has just been called.
+def watching(moment: Callable[[str], None], task: Callable[..., T], *arguments: object) -> T:
+    """Does `task`, and tells `moment` wherever lmft's code calls something or is called: in which function that is.
 
-    Between two micro-batches each place in the code counts once, so that a loop over the vocabulary is no more likely
+    Between two micro-batches each place in the code counts once, so that a loop over a vocabulary is no more likely
     to be hit than a file's move to its place.
     """
     process, seen = os.getpid(), set()
@@ -124,7 +143,7 @@ def counting_moments(moment: Callable[[], None], task: Callable[..., T], *argume
         place = code, frame.f_lasti
         if place not in seen:
             seen.add(place)
-            moment()
+            moment(code.co_qualname)
 
     sys.setprofile(profile)
     try:
@@ -137,13 +156,13 @@ def kill_at(moment: int, task: Callable[..., object], *arguments: object) -> boo
     """Whether `task`, done in a process of its own that is killed at this of its moments, did not get to its end."""
     left = moment
 
-    def dies() -> None:
+    def dies(_: str) -> None:
         nonlocal left
         left -= 1
         if left < 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    fate = fate_of(counting_moments, dies, task, *arguments)
+    fate = fate_of(watching, dies, task, *arguments)
     assert fate in (0, -signal.SIGKILL)
     return fate != 0
 

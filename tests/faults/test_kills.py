@@ -3,19 +3,20 @@
 import os
 import random
 import signal
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-from lmft import durable
+from lmft import checkpoint_files, durable
 from lmft.checkpoint_files import is_valid, newest_valid
-from lmft.run_folder import RunFolder
+from lmft.config import compose
+from lmft.fit import prepare
+from lmft.training import checkpoint
 from lmft.training.checkpoint import Checkpoints
 from lmft.training.checkpoint_io import read
 from tests import causal
-from tests.faults.conftest import counting_moments, in_another_process, kill_at
+from tests.faults.conftest import in_another_process, kill_at, watching
 from tests.runs import numbers, tiny_arguments, train
 from tests.training.test_resume import assert_same
 
@@ -27,33 +28,33 @@ ACCUMULATED = "trainer.accumulate_grad_batches=2"
 MODELS = {
     "masked": ("model.config.dropout=0.3", "data.num_workers=2", "data.probes=['the [MASK] fox']"),
     "causal": (*causal.SCRATCH, "model.config.resid_pdrop=0.3", ACCUMULATED),
-    "spans": ("model.config.dropout_rate=0.3", ACCUMULATED, "data.num_workers=2"),
-    "infilling": ("model.config.dropout=0.3",),
-    "permuted": ("model.config.dropout=0.3", "data.num_workers=2"),
+    "spans": ("model.config.dropout_rate=0.3", ACCUMULATED, "data.batch_size=6"),
+    "infilling": ("model.config.dropout=0.3", "data.batch_size=8"),
+    "permuted": ("model.config.dropout=0.3", "data.num_workers=2", "data.batch_size=12"),
 }
 TINY = {"masked": "distilbert_tiny", "spans": "t5_tiny", "infilling": "bart_tiny", "permuted": "xlnet_tiny"}
 
 
+def arguments(folder, model):
+    shape = tiny_arguments(folder, TINY[model]) if model in TINY else causal.text_arguments(folder)
+    return *shape, *COMMON, *MODELS[model]
+
+
 def trained(folder, model, name):
     """A training, to its end: the run, and what metrics.json holds."""
-    shape = tiny_arguments(folder, TINY[model]) if model in TINY else causal.text_arguments(folder)
-    return causal.train(*shape, *COMMON, *MODELS[model], f"run.name={name}")
+    return causal.train(*arguments(folder, model), f"run.name={name}")
 
 
 @pytest.fixture(scope="module")
 def undisturbed(folder):
-    """By a model: the run that nothing happens to, its metrics, and how many moments it has to be killed at."""
+    """By a model: the run that nothing happens to, its metrics, and in which function each of its moments is."""
 
     @cache
     def of(model):
-        num_moments = 0
-
-        def count():
-            nonlocal num_moments
-            num_moments += 1
-
-        run, result = counting_moments(count, trained, folder, model, f"alone-{model}")
-        return run, result, num_moments
+        moments = []
+        prepare(compose(arguments(folder, model)))  # what is killed finds the cache filled
+        run, result = watching(moments.append, trained, folder, model, f"alone-{model}")
+        return run, result, moments
 
     return of
 
@@ -64,13 +65,16 @@ def names(run):
 
 
 def assert_a_killed_run_ends_the_same(model, seed, num_kills, undisturbed, folder):
-    """Each kill comes somewhere in the next third of a whole run, which begins with reading config and text."""
-    run, result, num_moments = undisturbed(model)
+    """One kill in four comes before the first micro-batch, the others in the next third of a whole training."""
+    run, result, moments = undisturbed(model)
     draw, name = random.Random(f"{model}-{seed}"), f"killed-{model}-{seed}"
-    moments = [draw.randrange(num_moments // 3) for _ in range(num_kills)]
-    print(f"{model}: {seed=} {moments=} of {num_moments}")
-    for moment in moments:
-        assert kill_at(moment, trained, folder, model, name), "its end came first"
+    begin = moments.index("LanguageModel.training_step")
+    later = begin, begin + (len(moments) - begin) // 3
+    kills = [draw.randrange(*((0, begin) if draw.random() < 0.25 else later)) for _ in range(num_kills)]
+    print(f"{model}: {seed=}", *(f"{kill} in {moments[kill]}" for kill in kills), sep=", ")
+    for kill in kills:
+        if not kill_at(kill, trained, folder, model, name):
+            break  # its end came first
         assert all(map(is_valid, (run.folder.with_name(name) / "checkpoints").glob("*.ckpt")))
     resumed, again = trained(folder, model, name)
     assert_same(resumed, run)
@@ -80,4 +84,58 @@ def assert_a_killed_run_ends_the_same(model, seed, num_kills, undisturbed, folde
 
 @pytest.mark.parametrize("model", MODELS)
 def test_fault_01_a_run_that_is_killed_at_any_moment_ends_the_same(model, undisturbed, folder):
-    assert_a_killed_run_ends_the_same(model, 1, 4, undisturbed, folder)
+    assert_a_killed_run_ends_the_same(model, 1, 2, undisturbed, folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", MODELS)
+def test_fault_01_so_does_one_that_is_killed_at_other_moments_every_time(model, undisturbed, folder):
+    assert_a_killed_run_ends_the_same(model, random.randrange(1 << 30), 6, undisturbed, folder)
+
+
+MOMENTS = {
+    "it is half there": (durable, "sync"),
+    "it has no checksum yet": (checkpoint_files, "announced"),
+    "it is not in its place yet": (Path, "replace"),
+    "it is not the last yet": (os, "link"),
+    "the oldest is to go": (checkpoint, "prune"),
+}
+
+
+def train_until_a_save(folder, step, place, function, *overrides):
+    """A training that is killed as it saves a step and comes to a function."""
+    save, original, patch = Checkpoints.save, getattr(place, function), pytest.MonkeyPatch()
+
+    def dies(*arguments, **options):
+        if function == "sync":
+            arguments[0].flush()
+            os.truncate(arguments[0].name, Path(arguments[0].name).stat().st_size // 2)
+        if function != "replace" or "xxh3" not in arguments[0].name:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*arguments, **options)
+
+    def saves(self, trainer, *further):
+        if trainer.global_step == step:
+            patch.setattr(place, function, dies)
+        return save(self, trainer, *further)
+
+    patch.setattr(Checkpoints, "save", saves)
+    train(folder, *overrides)
+
+
+def test_fault_02_a_process_that_is_killed_while_it_saves_loses_no_checkpoint(folder):
+    options = ("model.config.dropout=0.3", "checkpoint.every_n_steps=1")
+    run, result = train(folder, "run.name=saves", *options)
+    place = run.folder.with_name("killed-saving") / "checkpoints"
+    for step, moment in enumerate(MOMENTS, 4):
+        in_another_process(train_until_a_save, folder, step, *MOMENTS[moment], "run.name=killed-saving", *options)
+        newest, wrong = newest_valid(place)
+        assert newest is not None and not wrong, f"killed when {moment}"
+        assert read(newest)["global_step"] == step - (moment != "the oldest is to go")
+        if moment == "it is half there":
+            (litter,) = place.glob(".step=4.ckpt.*.writing")
+            assert not is_valid(litter)
+    resumed, again = train(folder, "run.name=killed-saving", *options)
+    assert_same(resumed, run)
+    assert numbers(again) == numbers(result)
+    assert names(resumed) == names(run), "what was half-written is swept"

@@ -1,0 +1,125 @@
+"""Rows 15 and 21 to 23: numbers that are none, too little memory, and loader processes that die or hang."""
+
+import json
+import os
+import signal
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lmft.data.datamodule import Batches
+from lmft.models.base import LanguageModel
+from lmft.run_folder import RunFolder, read_json
+from lmft.training.checkpoint_io import read
+from tests.runs import train
+from tests.training.test_nonfinite import broken_at, broken_gradient_at
+from tests.training.test_resume import assert_same
+from tests.training.test_step import memory_for
+
+pytestmark = pytest.mark.timeout(120)
+
+OPTIONS = ("model.config.dropout=0.3", "checkpoint.every_n_steps=1", "trainer.log_every_n_steps=1")
+BROKEN = {
+    "nan": broken_at(5, float("nan")),
+    "infinity": broken_at(5, float("inf")),
+    "a gradient of nan": broken_gradient_at(5),
+}
+
+
+@pytest.fixture
+def undisturbed(terminal):
+    """A run that nothing happens to."""
+    return train(terminal.folder, "run.name=undisturbed", *OPTIONS)[0]
+
+
+@pytest.fixture
+def disturbed(terminal):
+    """The folder of another one."""
+    return RunFolder(terminal.folder / "runs" / "disturbed")
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_fault_15_a_step_that_is_no_number_is_not_taken(what, terminal, disturbed, undisturbed, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(LanguageModel, "nats", BROKEN[what])
+        said = terminal.fails("run.name=disturbed", *OPTIONS)
+    assert "step 5: the " in said and "is not finite" in said and "nonfinite=skip" in said
+    record = json.loads((disturbed.path / "not-finite-step=5.json").read_text())
+    assert len(record["examples"]) == 4 and all(each["text"] for each in record["examples"])
+    last = read(disturbed.checkpoints / "last.ckpt")
+    assert last["global_step"] == 4 and all(weight.isfinite().all() for weight in last["state_dict"].values())
+    terminal.trains("run.name=disturbed", *OPTIONS)
+    assert_same(terminal.ended("disturbed"), undisturbed)
+
+
+def test_fault_15_or_left_out_and_counted(terminal, disturbed, monkeypatch):
+    monkeypatch.setattr(LanguageModel, "nats", BROKEN["nan"])
+    assert "step 5 is left out" in terminal.trains("run.name=disturbed", *OPTIONS, "nonfinite=skip")
+    assert read_json(disturbed.metrics)["train"]["steps_skipped"] == 1
+    assert all(weight.isfinite().all() for weight in load_file(disturbed.model / "model.safetensors").values())
+
+
+@pytest.mark.parametrize("where", ["forward", "backward"])
+def test_fault_21_a_step_that_does_not_fit_is_taken_in_parts(where, terminal, disturbed, monkeypatch):
+    """It ends in a step's second micro-batch. (Adam would make much of the rounding of gradients next to none.)"""
+    options = ("optimizer=sgd", "optimizer.lr=0.1", "trainer.accumulate_grad_batches=2")
+    undisturbed, result = train(terminal.folder, "run.name=undisturbed", *options)
+    ample, scarce = LanguageModel.nats, memory_for(1, 1, where)
+
+    def nats(self, batch):
+        return (ample if self.trainer.fit_loop.epoch_loop.batch_progress.total.ready < 6 else scarce)(self, batch)
+
+    monkeypatch.setattr(LanguageModel, "nats", nats)
+    out = terminal.trains("run.name=disturbed", *options)
+    assert "out of memory in step 3: repeated with each micro-batch in 4 parts" in out
+    weights, others = (load_file(paths.model / "model.safetensors") for paths in (disturbed, undisturbed.paths))
+    for name, weight in weights.items():
+        torch.testing.assert_close(weight, others[name], rtol=1e-4, atol=2e-6, msg=name)
+    assert read_json(disturbed.metrics)["train"]["targets"] == result["train"]["targets"]
+
+
+def test_fault_21_where_not_one_example_fits_it_is_said(terminal, undisturbed, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(LanguageModel, "nats", memory_for(0, 3, "backward"))
+        said = terminal.fails("run.name=disturbed", *OPTIONS)
+    assert "out of memory" in said and "step 3, one example at a time" in said and "gradient_checkpointing" in said
+    terminal.trains("run.name=disturbed", *OPTIONS)
+    assert_same(terminal.ended("disturbed"), undisturbed)
+
+
+def in_a_loader_process(monkeypatch, calls, what):
+    """From here on a process that loads batches does `what` before this of its batches."""
+    batch, main, count = Batches.__getitem__, os.getpid(), 0
+
+    def loads(self, wanted):
+        nonlocal count
+        count += 1
+        if os.getpid() != main and count == calls:
+            what()
+        return batch(self, wanted)
+
+    monkeypatch.setattr(Batches, "__getitem__", loads)
+
+
+def assert_it_is_said_and_goes_on(said, terminal, undisturbed, monkeypatch, what):
+    options = ("run.name=disturbed", *OPTIONS, "data.num_workers=1")
+    with monkeypatch.context() as patched:
+        in_a_loader_process(patched, 7, what)
+        assert said in terminal.fails(*options, "data.worker_timeout=2")
+    terminal.trains(*options)
+    assert_same(terminal.ended("disturbed"), undisturbed)
+
+
+def test_fault_22_a_loader_process_that_dies_ends_the_run_in_three_lines(terminal, undisturbed, monkeypatch):
+    def dies():
+        time.sleep(0.5)  # what it had ready is fetched
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert_it_is_said_and_goes_on("a process that loads batches died", terminal, undisturbed, monkeypatch, dies)
+
+
+def test_fault_23_so_does_one_that_hangs(terminal, undisturbed, monkeypatch):
+    said = "no batch came from the loader's processes within 2 seconds"
+    assert_it_is_said_and_goes_on(said, terminal, undisturbed, monkeypatch, lambda: time.sleep(5))
