@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,7 +40,7 @@ def sweep(folder: Path) -> list[Path]:
     """Removes what a process that died was writing in a folder, which no other process may be at. Returns it."""
     litter = list(folder.glob(f".*{_ENDING}"))
     for path in litter:
-        path.unlink()
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
     return litter
 
 

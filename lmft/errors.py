@@ -5,6 +5,7 @@ import errno
 import os
 import re
 import sys
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -55,6 +56,8 @@ def explained(error: BaseException) -> UserError | None:
     match error:
         case UserError():
             return error
+        case ConnectionError() | EOFError() if _is_a_lost_batch(error):
+            return UserError(_DEAD_LOADER, "a batch that it had ready is lost with it", _LOAD_OTHERWISE)
         case OSError():
             return _disk_error(error)
         case MemoryError():
@@ -88,12 +91,20 @@ def _disk_error(error: OSError) -> UserError | None:
     return UserError(reason[:1].lower() + reason[1:], where, _DISK_ERRORS[error.errno])
 
 
+_DEAD_LOADER = "a process that loads batches died, for want of memory or killed"
+_LOAD_OTHERWISE = "give it more memory, or data.num_workers=0; a run that is named goes on from its last checkpoint"
+
+
 def _loader_error(message: str) -> UserError | None:
     """What torch's DataLoader says of its processes."""
     if found := re.match(r"DataLoader timed out after ([\d.]+) seconds", message):
         fix = f"data.worker_timeout={2 * float(found[1]):g} waits longer, data.num_workers=0 loads without processes"
         return UserError(f"no batch came from the loader's processes within {found[1]} seconds", fix=fix)
     if re.match(r"DataLoader worker \(pid.*\) (exited unexpectedly|is killed by signal)", message):
-        fix = "give it more memory, or data.num_workers=0; a run that is named goes on from its last checkpoint"
-        return UserError("a process that loads batches died, for want of memory or killed", message.strip(), fix)
+        return UserError(_DEAD_LOADER, message.strip(), _LOAD_OTHERWISE)
     return None
+
+
+def _is_a_lost_batch(error: BaseException) -> bool:
+    """Whether torch's DataLoader was fetching what one of its processes had ready, which dies with that one."""
+    return any(frame.f_code.co_name == "_try_get_data" for frame, _ in traceback.walk_tb(error.__traceback__))

@@ -119,10 +119,10 @@ def _train(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any]:
         lambda folder: write_model_card(folder, settings, result, probes.latest),
         run.paths.model,
     )
-    run.write_metrics(result)
     samples = [json.loads(line) for line in run.paths.samples.read_text(encoding="utf-8").splitlines()]
     rows = read_rows(run.paths.metrics_csv)
     write_report(run.paths.report, run.name, settings, result, rows, samples)
+    run.write_metrics(result)  # last: a run that calls itself complete is never gone on with
     answers.print_probes({"before": probes.first, "after": probes.latest})
     summary.print_scores(result)
     log.info("the model is in %s, the report in %s", run.paths.model, run.paths.report)

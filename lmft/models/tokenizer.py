@@ -3,6 +3,7 @@
 import logging
 import shutil
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from pathlib import Path
 
 import xxhash
@@ -53,8 +54,15 @@ def _trained(wanted: TokenizerConfig, texts: Iterable[str], text_key: Callable[[
     case = "lower" if wanted.lowercase else "cased"
     name = f"{wanted.algorithm}-{wanted.special_tokens or 'usual'}-{wanted.vocab_size}-{case}-{text_key()}"
     folder = cache / "tokenizers" / name
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
+    with ExitStack() as held:
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(FileLock(f"{folder}.lock"))
+        except OSError as error:
+            if folder.exists() and _is_whole(folder):
+                return folder
+            fix = "data.cache_dir=FOLDER that can be written to"
+            raise UserError(f"cannot write to the cache: {error.strerror}", str(folder.parent), fix) from error
         if folder.exists() and not _is_whole(folder):
             log.warning("the vocabulary in %s is damaged and is trained again", folder)
             shutil.rmtree(folder)

@@ -65,6 +65,11 @@ class Checkpoints(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A resumed run's checkpoint needs no saving again, unless its validation is to be made up for first."""
+        loop = trainer.fit_loop
+        if loop.restarted_mid_epoch and loop.epoch_progress.current.completed == loop.epoch_progress.current.ready:
+            # The checkpoint is of an epoch's last step. Lightning would not count the epoch that begins now, and a
+            # checkpoint in it would be taken for one between two epochs.
+            loop.reset_restart_stage()
         self._saved_step = None if self._validation_pending else trainer.global_step
         if self._validation_pending:
             # Lightning goes back to a validation that it finds begun. This one begins with its first batch.
@@ -116,7 +121,13 @@ class Checkpoints(Checkpoint):
         return path
 
     def _is_due(self, trainer: Trainer) -> bool:
-        return trainer.global_step % self.every_n_steps == 0 and not amid_a_step(trainer)
+        """Whether the step is one of every so many, or the last of its epoch or of all.
+
+        An epoch's end is saved with its last step: from what Lightning has counted a little later it would go on a
+        whole epoch further, if `trainer.max_steps` is set.
+        """
+        is_last = trainer.fit_loop.epoch_loop._is_training_done
+        return (is_last or trainer.global_step % self.every_n_steps == 0) and not amid_a_step(trainer)
 
 
 def amid_a_step(trainer: Trainer) -> bool:

@@ -7,6 +7,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from lmft import checkpoint_files, durable
 from lmft.checkpoint_files import is_valid, newest_valid
@@ -16,7 +18,7 @@ from lmft.training import checkpoint
 from lmft.training.checkpoint import Checkpoints
 from lmft.training.checkpoint_io import read
 from tests import causal
-from tests.faults.conftest import in_another_process, kill_at, watching
+from tests.faults.conftest import in_another_process, kill_at, kill_in_training, watching
 from tests.runs import numbers, tiny_arguments, train
 from tests.training.test_resume import assert_same
 
@@ -29,7 +31,7 @@ MODELS = {
     "masked": ("model.config.dropout=0.3", "data.num_workers=2", "data.probes=['the [MASK] fox']"),
     "causal": (*causal.SCRATCH, "model.config.resid_pdrop=0.3", ACCUMULATED),
     "spans": ("model.config.dropout_rate=0.3", ACCUMULATED, "data.batch_size=6"),
-    "infilling": ("model.config.dropout=0.3", "data.batch_size=8"),
+    "infilling": ("model.config.dropout=0.3", "data.batch_size=8", "trainer.max_steps=13"),
     "permuted": ("model.config.dropout=0.3", "data.num_workers=2", "data.batch_size=12"),
 }
 TINY = {"masked": "distilbert_tiny", "spans": "t5_tiny", "infilling": "bart_tiny", "permuted": "xlnet_tiny"}
@@ -85,6 +87,55 @@ def assert_a_killed_run_ends_the_same(model, seed, num_kills, undisturbed, folde
 @pytest.mark.parametrize("model", MODELS)
 def test_fault_01_a_run_that_is_killed_at_any_moment_ends_the_same(model, undisturbed, folder):
     assert_a_killed_run_ends_the_same(model, 1, 2, undisturbed, folder)
+
+
+@pytest.mark.parametrize(
+    ("victims", "options"),
+    [
+        ((9, 13), (ACCUMULATED, "checkpoint.every_n_steps=1", "trainer.val_check_interval=4")),
+        ((11,), ("checkpoint.every_n_steps=100", "trainer.max_steps=13", "trainer.check_val_every_n_epoch=2")),
+    ],
+    ids=["and the epoch that begins there is died in too", "which only the epoch's end asks for, under max_steps"],
+)
+def test_fault_06_nor_does_it_matter_what_comes_after_an_epochs_last_step(victims, options, folder):
+    """An epoch has nine micro-batches: where two make a step, its last has one, so that which it is has to be known."""
+    name, options = f"epochs-{len(victims)}", ("model.config.dropout=0.3", *options)
+    run, result = train(folder, f"run.name={name}", *options)
+    for victim in victims:
+        kill_in_training(folder, victim, f"run.name={name}-killed", *options)
+    resumed, again = train(folder, f"run.name={name}-killed", *options)
+    assert_same(resumed, run)
+    assert numbers(again) == numbers(result)
+
+
+@pytest.mark.parametrize("steps", [6, 9], ids=["amid an epoch", "at its end"])
+def test_fault_12_a_raised_max_steps_goes_on_as_if_it_had_been_that_at_once(steps, folder):
+    constant = ("scheduler=constant_with_warmup", "scheduler.warmup=0")
+    options = ("model.config.dropout=0.3", *constant, "checkpoint.every_n_steps=100", "trainer.val_check_interval=4")
+    run, _ = train(folder, "run.name=thirteen", *options, "trainer.max_steps=13")
+    train(folder, f"run.name=from-{steps}", *options, f"trainer.max_steps={steps}")
+    resumed, _ = train(folder, f"run.name=from-{steps}", *options, "trainer.max_steps=13")
+    weights, others = (load_file(each.paths.model / "model.safetensors") for each in (resumed, run))
+    assert all(torch.equal(weights[name], others[name]) for name in others)
+
+
+def train_until(function, folder, model, name):
+    """A training that is killed as it comes to a function."""
+    pytest.MonkeyPatch().setattr(function, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    trained(folder, model, name)
+
+
+@pytest.mark.parametrize(
+    "function", ["lmft.models.tokenizer.Path.rename", "lmft.fit.export", "lmft.fit.write_report", "lmft.run.write_json"]
+)
+def test_fault_01_so_does_one_that_is_killed_as_it_begins_or_ends(function, undisturbed, folder):
+    """As it keeps its vocabulary, and between the files that it ends with."""
+    run, _, _ = undisturbed("masked")
+    name = f"killed-at-{function.rpartition('.')[2]}"
+    in_another_process(train_until, function, folder, "masked", name)
+    resumed, _ = trained(folder, "masked", name)
+    assert_same(resumed, run)
+    assert names(resumed) == names(run)
 
 
 @pytest.mark.slow

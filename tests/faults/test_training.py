@@ -1,5 +1,6 @@
 """Rows 15 and 21 to 23: numbers that are none, too little memory, and loader processes that die or hang."""
 
+import errno
 import json
 import os
 import signal
@@ -118,6 +119,15 @@ def test_fault_22_a_loader_process_that_dies_ends_the_run_in_three_lines(termina
         os.kill(os.getpid(), signal.SIGKILL)
 
     assert_it_is_said_and_goes_on("a process that loads batches died", terminal, undisturbed, monkeypatch, dies)
+
+
+def test_fault_22_a_batch_that_it_had_ready_is_lost_with_it(terminal, monkeypatch):
+    def refuse(_):
+        raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+
+    monkeypatch.setattr("multiprocessing.resource_sharer._resource_sharer.get_connection", refuse)
+    said = terminal.fails("run.name=disturbed", *OPTIONS, "data.num_workers=1", "validate_before=false")
+    assert "a process that loads batches died" in said and "data.num_workers=0" in said
 
 
 def test_fault_23_so_does_one_that_hangs(terminal, undisturbed, monkeypatch):
