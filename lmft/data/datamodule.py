@@ -74,6 +74,7 @@ class DataModule(LightningDataModule):
         self.corpus, self.objective, self.vocabulary, self.seed = corpus, objective, vocabulary, seed
         self.batch_size, self.num_workers, self.worker_timeout = batch_size, num_workers, worker_timeout
         self._resume_at = (0, 0)
+        self._schedules: dict[tuple[Split, int], Schedule] = {}  # by split and rank: each knows its latest stretch
 
     @property
     def layout(self) -> Layout:
@@ -85,10 +86,13 @@ class DataModule(LightningDataModule):
 
     def _schedule(self, split: Split, rank: int) -> Schedule:
         assert self.trainer is not None
-        examples, shuffled = self.corpus.examples[split], split == "train"
-        accumulate = self.trainer.accumulate_grad_batches if shuffled else 1
-        sizes = rank, self.trainer.world_size, examples.lengths, accumulate
-        return Schedule(len(examples), self.batch_size, self.seed, shuffled, *sizes)
+        if (split, rank) not in self._schedules:
+            examples, shuffled = self.corpus.examples[split], split == "train"
+            accumulate = self.trainer.accumulate_grad_batches if shuffled else 1
+            sizes = rank, self.trainer.world_size, examples.lengths, accumulate
+            schedule = Schedule(len(examples), self.batch_size, self.seed, shuffled, *sizes)
+            self._schedules[split, rank] = schedule
+        return self._schedules[split, rank]
 
     def _batches(self, split: Split) -> Batches:
         objective = self.objective if split == "train" else self.objective.for_validation()
