@@ -14,7 +14,42 @@ from lmft.errors import UserError, did_you_mean
 FREE_TEXT = {"text", "prompt", "chat", "completion"}  # values taken as they were typed: [MASK] is no list there
 # These take keys that the config does not have: model.config.n_layers=4.
 OPEN = ("model.config.", "model.generation.", "scheduler.options.")
+# These hold the arguments of a class, which may take more than the YAML lists.
+_OF_CLASSES = ("trainer", "optimizer", "callbacks", "logger", "objective", "hydra")
+# What other tools call it: last part of the name -> ours.
+_OTHER_NAMES = {
+    "gpus": "trainer.devices",
+    "num_gpus": "trainer.devices",
+    "fp16": "trainer.precision=16-mixed",
+    "bf16": "trainer.precision=bf16-mixed",
+    "epochs": "trainer.max_epochs",
+    "num_epochs": "trainer.max_epochs",
+    "num_train_epochs": "trainer.max_epochs",
+    "learning_rate": "optimizer.lr",
+    "per_device_train_batch_size": "data.batch_size",
+    "gradient_accumulation_steps": "trainer.accumulate_grad_batches",
+    "max_grad_norm": "trainer.gradient_clip_val",
+    "max_length": "data.block_size",
+    "max_seq_length": "data.block_size",
+    "warmup_steps": "scheduler.warmup",
+    "warmup_ratio": "scheduler.warmup",
+    "lr_scheduler_type": "scheduler",
+    "train_file": "data.train",
+    "validation_file": "data.validation",
+    "dataset_name": "data.path",
+    "model_name_or_path": "model.name_or_path",
+    "tokenizer_name": "model.tokenizer.name_or_path",
+    "output_dir": "run.dir",
+    "resume_from_checkpoint": "resume",
+}
 _UNTYPED = "trainer."  # lightning.Trainer checks its own arguments, many of which take several types
+# Hydra takes no null for a group.
+_NONE_CHOSEN = {
+    "logger=null": "logger=none",
+    "callbacks=null": "callbacks=none",
+    "experiment=null": "~experiment",
+    "debug=null": "~debug",
+}
 _STRUCTURED_VALUE = re.compile(r"""[\[{'"]|\$\{|\w+\(""")  # how a list, dict, quote, interpolation or function begins
 
 
@@ -29,6 +64,7 @@ def readable(argument: str) -> str:
     Free text, and what the grammar cannot read as a value (`run=runs/sweep/seed=1`), is quoted; `~/` at the beginning
     of a value is the user's home; new keys of the open nodes get the `++` that Hydra asks for. Idempotent.
     """
+    argument = _NONE_CHOSEN.get(argument, argument)
     key, equals, value = argument.partition("=")
     if not equals or argument.startswith("-"):
         return argument
@@ -65,11 +101,29 @@ def check(given: Collection[Override], known: Mapping[str, Any]) -> None:
     """
     for override in given:
         key = override.key_or_group
-        if key not in known and not (override.is_add() or override.is_force_add()):
-            raise UserError(f"unknown option '{key}'{nearest(key, known)}", override.input_line, _how_to_find(key))
+        if key not in known and not ((override.is_add() or override.is_force_add()) and _may_be_new(key)):
+            raise unknown(key, known, override.input_line)
+        if override.is_delete() and not _may_be_new(key):
+            fix = f"give it another value: {key}=…"
+            raise UserError(f"'{key}' is read, and cannot be taken out", override.input_line, fix)
         if not key.startswith(_UNTYPED) and not override.is_delete():
             for value in _values(override):
                 _check_type(override, value, known.get(key))
+
+
+def unknown(key: str, known: Collection[str], where: str | None) -> UserError:
+    """What to answer to an option that there is not."""
+    ours = _OTHER_NAMES.get(key.rpartition(".")[2])
+    if ours:
+        return UserError(f"unknown option '{key}'", where, f"here it is called {ours}")
+    return UserError(f"unknown option '{key}'{nearest(key, known)}", where, _how_to_find(key))
+
+
+def full_name(name: str, known: Collection[str]) -> str:
+    """The option that is meant by `lr`, `learning_rate` or `batch-size`; the name itself where none is found."""
+    name = name.replace("-", "_")
+    same_end = [key for key in known if key.rpartition(".")[2] == name and not key.startswith("hydra.")]
+    return next(iter([*same_end, _OTHER_NAMES.get(name, name)]))
 
 
 def refuse_several_values(overrides: Collection[str]) -> None:
@@ -86,6 +140,21 @@ def nearest(key: str, known: Collection[str]) -> str:
     last = key.rpartition(".")[2]
     same_end = [name for name in known if name.rpartition(".")[2] == last and not name.startswith("hydra.")]
     return f" (did you mean '{same_end[0]}'?)" if same_end else did_you_mean(key, known)
+
+
+def _may_be_new(key: str) -> bool:
+    """Whether something reads an option that the YAML files do not list."""
+    group, dot, name = key.partition(".")
+    if group == "trainer":
+        return bool(name) and name not in _NEEDED_OF_TRAINER
+    return f"{key}.".startswith(OPEN) or (bool(dot) and group in _OF_CLASSES)
+
+
+# What this project reads of the trainer's options itself.
+_NEEDED_OF_TRAINER = (
+    *("accelerator", "devices", "precision", "max_epochs", "max_steps", "accumulate_grad_batches"),
+    *("limit_train_batches", "limit_val_batches", "log_every_n_steps"),
+)
 
 
 def _is_quoted(value: str) -> bool:
@@ -120,7 +189,7 @@ def _reads_when_quoted(argument: str) -> bool:
 
 def _how_to_find(key: str) -> str:
     fix = "`--cfg job` shows every option"
-    has_class = "." in key and key.partition(".")[0] in ("trainer", "optimizer", "callbacks", "logger", "objective")
+    has_class = "." in key and key.partition(".")[0] in _OF_CLASSES
     return f"{fix}; an argument of the class that it does not list needs a plus sign: +{key}=…" if has_class else fix
 
 
@@ -147,6 +216,8 @@ def _mismatch(value: Any, default: Any) -> str | None:
         return None if isinstance(value, int) and not isinstance(value, bool) else "a whole number"
     if isinstance(default, float):
         return None if isinstance(value, int | float) and not isinstance(value, bool) else "a number"
+    if isinstance(default, list) and default:
+        return None if isinstance(value, list) else f"a list such as {default}"
     if isinstance(default, dict):
         return None if isinstance(value, dict) else f"a group of options ({', '.join(default)})"
     return None

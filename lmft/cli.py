@@ -3,6 +3,7 @@
 import functools
 import math
 import os
+import re
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
@@ -17,8 +18,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from lmft import arguments, config, usage
+from lmft import arguments, config, contradictions, usage
 from lmft.errors import UserError, user_errors_end_the_process
+from lmft.implied import with_implied_choices
 from lmft.mistakes import config_mistakes_are_user_errors, option_mistakes_are_user_errors
 from lmft.redaction import Redactor
 from lmft.stopping import Stopped, handling_signals
@@ -61,13 +63,22 @@ def run_command(command: str, task: Task, argv: Sequence[str] | None = None, mak
     with exit code 143 or 130.
     """
     argv = [arguments.readable(argument) for argument in (sys.argv[1:] if argv is None else argv)]
-    flags = get_args_parser().parse_intermixed_args(argv)
-    argv = [*flags.overrides, *(argument for argument in argv if argument not in flags.overrides)]  # Hydra mixes none
+    if not {"", str(Path.cwd())} & set(sys.path):
+        sys.path.append(str(Path.cwd()))  # where classes of one's own lie; `python -m` has put it there already
     with handling_signals(), _stops_end_the_process(), user_errors_end_the_process():
+        _check_flag_names(argv, command)
+        flags = get_args_parser().parse_intermixed_args(argv)
+        rest = [argument for argument in argv if argument not in flags.overrides]
+        shows = any(getattr(flags, name) for name in _SHOWING)
         _check_flags(flags)
-        if any(getattr(flags, name) for name in _SHOWING):
-            _show(command, task, argv, flags)
-        elif _check(command, flags):
+        flags.overrides = _with_implied_choices(flags.overrides, ask_hub=False)
+        if shows:
+            _show(command, task, [*flags.overrides, *rest], flags)
+            return
+        is_sweep = _check(command, flags)
+        flags.overrides = _with_implied_choices(flags.overrides, ask_hub=True)
+        argv = [*flags.overrides, *rest]  # Hydra mixes none
+        if is_sweep:
             _run_sweep(command, task, argv, flags, makes_runs)
         else:
             _run_once(command, task, argv)
@@ -86,6 +97,21 @@ def _stops_end_the_process() -> Iterator[None]:
 _SHOWING = ("help", "hydra_help", "shell_completion", "cfg", "info")  # flags that have something printed, and no more
 
 
+def _check_flag_names(argv: Sequence[str], command: str) -> None:
+    """Raises UserError for options written as flags: `--lr 3`."""
+    known = list(get_args_parser()._option_string_actions)
+    for place, argument in enumerate(argv):
+        flag, _, value = argument.partition("=")
+        if not re.match(r"--?[A-Za-z]", flag) or any(name.startswith(flag) for name in known):
+            continue
+        if not flag.startswith("--") and flag[:2] in known:  # its value is written behind it: -cjob
+            continue
+        following = argv[place + 1] if place + 1 < len(argv) and not argv[place + 1].startswith("-") else "…"
+        name = arguments.full_name(flag.lstrip("-"), config.known_options(command))
+        fix = f"options are written key=value: {name}={value or following}"
+        raise UserError(f"there is no flag {flag}", fix=fix)
+
+
 def _check_flags(flags: Namespace) -> None:
     modes = [f"--{name}" for name in ("run", "multirun", "cfg", "info") if getattr(flags, name)]
     if len(modes) > 1:
@@ -102,7 +128,7 @@ def _show(command: str, task: Task, argv: list[str], flags: Namespace) -> None:
             print(composed.hydra.help.template)
         else:
             _hydra_main(command, functools.wraps(task)(lambda _: None), argv)
-    except UserError:
+    except (UserError, ValueError):  # Hydra's for `model=null`
         if not (flags.hydra_help or flags.shell_completion):
             _check(command, flags)
         raise
@@ -143,6 +169,7 @@ def _run_sweep(command: str, task: Task, argv: list[str], flags: Namespace, make
     def job(composed: DictConfig) -> float | None:
         folder = Path(HydraConfig.get().runtime.output_dir)
         with attempt(folder, Redactor({"config": OmegaConf.to_container(composed)})):
+            composed = _of_one_folder(composed, command, flags.config_dir)
             return task(_job_of_sweep(composed, config_dir, folder if makes_runs else None, argv))
         return math.nan
 
@@ -153,15 +180,42 @@ def _run_sweep(command: str, task: Task, argv: list[str], flags: Namespace, make
     sys.exit(exit_code)
 
 
+@config_mistakes_are_user_errors()
+def _with_implied_choices(overrides: list[str], ask_hub: bool) -> list[str]:
+    return with_implied_choices(overrides, ask_hub)
+
+
+def _of_one_folder(composed: DictConfig, command: str, extra_folder: str | None) -> DictConfig:
+    """The config of a sweep's job, whose one folder of several tells the model's family."""
+    given = _typed_overrides()
+    overrides = _with_implied_choices(given, ask_hub=True)
+    if overrides == given:
+        return composed
+    composed = config.composed(overrides, command, extra_folder)
+    HydraConfig.instance().set_config(composed)
+    return composed
+
+
+def _typed_overrides() -> list[str]:
+    """The job's overrides as they were typed, interpolations in them unresolved."""
+    typed = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    assert isinstance(typed, list)
+    return [str(override) for override in typed]
+
+
 def _job(composed: DictConfig, argv: list[str], command_line: list[str]) -> Job:
     node = HydraConfig.get()
     groups = [str(group) for group in node.runtime.choices if str(group).split("/")[0] != "hydra"]
     choices = {group: node.runtime.choices[group] for group in groups}
-    return Job(config.plain(composed, command_line), choices, list(node.overrides.task), argv)
+    overrides = _typed_overrides()
+    plain = config.plain(composed, command_line)
+    if not isinstance(plain.get("run"), str):  # else the options stand beside those of the run
+        contradictions.check(plain, overrides)
+    return Job(plain, choices, overrides, argv)
 
 
 def _job_of_sweep(composed: DictConfig, flags: list[str], run_folder: Path | None, command_line: list[str]) -> Job:
-    job = _job(composed, [*flags, *HydraConfig.get().overrides.task], command_line)
+    job = _job(composed, [*flags, *_typed_overrides()], command_line)
     if run_folder is not None:
         name = Path(os.path.relpath(run_folder, job.config["run"]["dir"])).as_posix()
         job.config["run"]["name"] = name

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from lmft import arguments, trust
-from lmft.errors import UserError
+from lmft import arguments, contradictions, trust
+from lmft.errors import UserError, did_you_mean
+from lmft.implied import with_implied_choices
 from lmft.mistakes import config_mistakes_are_user_errors
 
 HYDRA_VERSION = "1.3"  # whose defaults hold
@@ -23,10 +25,12 @@ def config_dir() -> Path:
 
 def compose(overrides: Sequence[str] = (), command: str = "train") -> dict[str, Any]:
     """The config that `python -m lmft.<command> <overrides>` runs with, plain and resolved. Raises: UserError."""
-    overrides = [arguments.readable(override) for override in overrides]
+    overrides = with_implied_choices([arguments.readable(override) for override in overrides])
     check(overrides, command)
     arguments.refuse_several_values(overrides)
-    return plain(composed(overrides, command), overrides)
+    config = plain(composed(overrides, command), overrides)
+    contradictions.check(config, overrides)
+    return config
 
 
 @config_mistakes_are_user_errors()
@@ -47,6 +51,8 @@ def plain(config: DictConfig, command_line: Iterable[str] = ()) -> dict[str, Any
     resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(resolved, dict)
     resolved = {str(key): value for key, value in resolved.items()}
+    if "trainer" in resolved:  # `~logger`, `logger=null`: there may be none
+        resolved = {**{group: {} for group in _OPTIONAL_GROUPS}, **resolved}
     trust.check(resolved, command_line)
     return resolved
 
@@ -62,12 +68,52 @@ def check(overrides: Sequence[str], command: str, extra_folder: str | None = Non
     given = [arguments.parse(override) for override in overrides]
     groups = _groups([config_dir(), Path(extra_folder)] if extra_folder else [config_dir()])
     shaping = [override for override in given if _shapes_config(override, groups)]
+    for override in shaping:
+        _check_group(override, extra_folder)
     defaults, *others = [composed(choice, command, extra_folder) for choice in _choices(shaping)]
     for each in (defaults, *others):
         trust.check_hydras(each)
+        _check_top_level(each, command)
     known = dict.fromkeys(groups) | dict(_values(defaults, ""))
     arguments.check([override for override in given if override not in shaping], known)
     return defaults
+
+
+_NEEDED_GROUPS = ("model", "data", "objective", "optimizer", "scheduler", "trainer")
+_OPTIONAL_GROUPS = ("callbacks", "logger")
+
+
+def _check_group(override: Override, extra_folder: str | None) -> None:
+    """Raises UserError where a group is left out that is needed, or a path is given for the name of a YAML."""
+    key, value = override.key_or_group, None if override.is_delete() else override.value()
+    if key in _NEEDED_GROUPS and value is None:
+        raise UserError(f"'{key}' cannot be left out", override.input_line, f"choose one: {key}=NAME")
+    path = Path(str(value)).expanduser()
+    folders = [config_dir(), *([Path(extra_folder)] if extra_folder else [])]
+    is_choice = any((folder / key / f"{value}.yaml").is_file() for folder in folders)
+    is_path = path.is_absolute() or bool(path.suffix) or path.exists()
+    if key in ("model", "data") and is_path and not is_choice:
+        option = "model.name_or_path" if key == "model" else "data.path" if path.is_dir() else "data.train"
+        raise UserError(f"{key}= names a YAML of conf/{key}/, not a path", override.input_line, f"{option}={value}")
+
+
+def _check_top_level(config: DictConfig, command: str) -> None:
+    """Raises UserError for a value outside of all groups that neither we nor an interpolation of the config reads."""
+    shipped = yaml.safe_load((config_dir() / "train.yaml").read_text("utf-8"))
+    own = config_dir() / f"{command}.yaml"
+    shipped |= yaml.safe_load(own.read_text("utf-8")) if own.is_file() else {}
+    known = {*shipped, *_NEEDED_GROUPS, *_OPTIONAL_GROUPS, "hydra"}
+    for name in (str(key) for key in config):
+        if name not in known and f"${{{name}" not in OmegaConf.to_yaml(config):
+            raise UserError(f"nothing reads '{name}'{did_you_mean(name, known)}", "a YAML of the config", _TAKE_OUT)
+
+
+_TAKE_OUT = "take it out, or refer to it: ${NAME}"
+
+
+def known_options(command: str) -> list[str]:
+    """Every option of a command, with dots."""
+    return [key for key, _ in _values(composed([], command), "")]
 
 
 def first_value(override: Override) -> str:

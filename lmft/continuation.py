@@ -15,27 +15,27 @@ FREE = (
     *("run", "resume", "trust", "validate_before", "checkpoint", "nonfinite", "callbacks", "logger"),
     *("data.cache_dir", "data.num_workers", "data.worker_timeout", "data.batch_size", "data.probes"),
     *("data.validation", "data.max_validation_examples"),
-    *("model.probes", "model.generation", "model.recipe", "model.compile", "model.gradient_checkpointing"),
-    *("model.attn_implementation", "trainer"),
+    *("model.export", "model.probes", "model.generation", "model.recipe", "model.compile"),
+    *("model.gradient_checkpointing", "model.attn_implementation", "trainer"),
 )
 
 
-def check_changes(recorded: Mapping[str, Any], config: Mapping[str, Any], checkpoint: Path) -> None:
-    """Logs what has changed since the checkpoint; raises UserError where that makes it another training.
+def check_changes(recorded: Mapping[str, Any], config: Mapping[str, Any], recorded_in: Path) -> None:
+    """Logs what has changed since a run was trained; raises UserError where that makes it another training.
 
-    recorded, config: of the checkpoint and of now, both plain and redacted.
+    recorded, config: of then and of now, both plain and redacted; recorded_in: the checkpoint or config.yaml of then.
     """
     changes = {key: change for key, *change in _changes(recorded, config, "")}
     bound = [f"{key}: {before} → {now}" for key, (before, now) in changes.items() if not _is_free(key)]
     if bound:
         raise UserError(
-            f"the checkpoint is of another training: {'; '.join(bound[:6])}" + ("; …" if len(bound) > 6 else ""),
-            str(checkpoint),
+            f"the run was trained with other settings: {'; '.join(bound[:6])}" + ("; …" if len(bound) > 6 else ""),
+            str(recorded_in),
             "take these values back; or a new run from its weights: run.name=NEW model.name_or_path=RUN/model",
         )
     for key, (before, now) in changes.items():
         if key.partition(".")[0] not in ("run", "resume"):
-            log.info("changed since the checkpoint: %s: %s → %s", key, before, now)
+            log.info("changed since then: %s: %s → %s", key, before, now)
 
 
 def _is_free(key: str) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from lmft import contradictions, trust
 from lmft.cli import Job, run_command
 from lmft.errors import UserError
 from lmft.run_folder import config_to_use, write_json
@@ -10,7 +11,12 @@ from lmft.run_folder import config_to_use, write_json
 
 def evaluate(job: Job) -> None:
     """Measures, prints, and writes the numbers to the file `output` if there is one."""
+    from lmft import options
+
     config = config_to_use(job.config, job.overrides)
+    trust.check(config, job.overrides)
+    contradictions.check(config, job.overrides)
+    options.check(config)
     output = config["output"] and Path(config["output"])
     if output and not output.parent.is_dir():
         raise UserError("no such folder", f"output={output}")

@@ -1,11 +1,11 @@
 """The four things one can do with a config: train, evaluate, predict, prepare."""
 
-import json
 import logging
 import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +13,25 @@ import torch
 import transformers
 from lightning import Callback, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.loggers import Logger
 
 from lmft.data.corpus import count_examples
 from lmft.data.datamodule import DataModule
 from lmft.errors import UserError
 from lmft.models.causal import CausalLanguageModel
-from lmft.models.config import ModelConfig
 from lmft.models.export import export
 from lmft.models.tokenizer import keep_vocabulary
-from lmft.parts import Parts, assemble, build_module, load_module, make_optimizer
+from lmft.parts import Parts, assemble, build_module, load_chosen_weights, load_module, make_optimizer
 from lmft.reporting import answers, summary
 from lmft.reporting.model_card import write_model_card
 from lmft.reporting.progress import Live, Progress
 from lmft.reporting.report import write_report
 from lmft.reporting.results import SCORES, environment, results
 from lmft.run import Run
-from lmft.training.checkpoint import Checkpoints, check_options
+from lmft.run_folder import read_json
+from lmft.schema import build
+from lmft.training.checkpoint import Checkpoints, Exported, check_options
 from lmft.training.checkpoint_io import WholeFileIO
 from lmft.training.dropout import light_dropout
 from lmft.training.memory import keep_freed_memory
@@ -37,7 +39,7 @@ from lmft.training.metrics import Metrics, MetricsFile, read_rows
 from lmft.training.nonfinite import NotFinite, check_policy, explained
 from lmft.training.optimizer import ScheduleConfig
 from lmft.training.precision import check_accelerator, check_precision, resolve_precision
-from lmft.training.probes import Probes
+from lmft.training.probes import Probes, read_lines
 from lmft.training.step import is_out_of_memory
 from lmft.training.stopping import Stopping
 from lmft.trust import trusted_instance
@@ -56,20 +58,30 @@ def fit(config: dict[str, Any], run: Run) -> dict[str, Any]:
     check_options(**config["checkpoint"])
     check_policy(config["nonfinite"])
     check_precision(trainer_options["precision"])
-    ScheduleConfig(**config["scheduler"])  # a mistake in it is said before the text is read
+    build(ScheduleConfig, config["scheduler"], "scheduler")  # a mistake in it is said before the text is read
     make_optimizer(config)
     parts = assemble(config, kept_tokenizer=run.paths.tokenizer)
     num_devices = trainer_options["devices"] if isinstance(trainer_options["devices"], int) else 1
     count_examples(parts.corpus, parts.data.batch_size, num_devices)
-    if run.status() == "complete":
-        done = json.loads(run.paths.metrics.read_text(encoding="utf-8"))
-        if done["steps"] >= num_training_steps(config, parts, num_devices):
-            log.info(
-                "%s is already complete, after %d steps; raise trainer.max_epochs to go on", run.name, done["steps"]
-            )
-            return done
+    if run.status() == "complete" and _is_done(config, run, num_training_steps(config, parts, num_devices)):
+        return read_json(run.paths.metrics)
     with run:
         return _train(config, parts, run)
+
+
+def _is_done(config: dict[str, Any], run: Run, num_steps: int) -> bool:
+    """Whether a complete run has nothing left to do. Raises UserError if another training is asked for."""
+    num_done = read_json(run.paths.metrics)["steps"]
+    run.check_same()
+    if num_done < num_steps:
+        if run.paths.newest_checkpoint() is None:
+            what = f"{run.name} is complete after {num_done} steps, and no checkpoint of it was kept to continue from"
+            raise UserError(what, str(run.folder), "another run.name trains from the beginning")
+        return False
+    if run.exports() != config["model"]["export"]:
+        return run.paths.newest_checkpoint() is None
+    log.info("%s is already complete, after %d steps; raise trainer.max_epochs to continue", run.name, num_done)
+    return True
 
 
 def _train(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any]:
@@ -84,34 +96,57 @@ def _train(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any]:
     csv = MetricsFile(run.paths.metrics_csv)
     probes = Probes([*parts.model.probes, *parts.data.probes], run.paths.samples)
     growing = [run.paths.metrics_csv, run.paths.samples]
-    checkpoints = Checkpoints(run.paths.checkpoints, **config["checkpoint"], growing=growing)
-    callbacks = [metrics, probes, Progress(live), checkpoints, Stopping(checkpoints)]
+    checkpoints = Checkpoints(
+        run.paths.checkpoints,
+        **config["checkpoint"],
+        growing=growing,
+        keeps_best_weights=parts.model.export == "best",
+    )
+    has_validation = "validation" in parts.corpus.examples
+    is_resumed = run.checkpoint is not None and run.checkpoint.resolve().parent == run.paths.checkpoints.resolve()
+
+    def begin() -> None:
+        if not run.begin():
+            return
+        for path in () if is_resumed else growing:  # of an attempt that left no checkpoint
+            path.unlink(missing_ok=True)
+        if parts.model.tokenizer.train:
+            keep_vocabulary(parts.tokenizer, run.paths.tokenizer)
+
+    begins = LambdaCallback(on_train_start=lambda *_: begin())  # what a checkpoint refuses, it has refused by then
+    callbacks = [begins, metrics, probes, Progress(live), checkpoints, Stopping(checkpoints)]
     trainer = build_trainer(config, run.folder, callbacks, [csv])
     module = build_module(config, parts, num_training_steps(config, parts, trainer.world_size))
     module.nonfinite = config["nonfinite"]
     module.save_hyperparameters(run.redacted(config))  # into each checkpoint: what going on from it is compared with
     data = build_data(config, parts)
 
-    if run.checkpoint is None or run.checkpoint.resolve().parent != run.paths.checkpoints.resolve():
-        for path in growing:  # of an attempt that left no checkpoint
-            path.unlink(missing_ok=True)
     if run.checkpoint is not None:
-        log.info("going on from %s", run.checkpoint)
-    elif config["validate_before"] and "validation" in parts.corpus.examples:
+        log.info("resuming from %s", run.checkpoint)
+    elif config["validate_before"] and has_validation:
+        begin()
         trainer.validate(module, data, verbose=False)
-    if parts.model.tokenizer.train and trainer.is_global_zero:
-        keep_vocabulary(parts.tokenizer, run.paths.tokenizer)
     on_cpu = trainer.strategy.root_device.type == "cpu"
     dropout = light_dropout() if on_cpu and not parts.model.compile else nullcontext()  # compiled, it is fused
     with _explained(trainer, data, parts, run), dropout:
         trainer.fit(module, data, ckpt_path=run.checkpoint, weights_only=True)
-    if "validation" in parts.corpus.examples and metrics.last_validated_step != trainer.global_step:
+    if has_validation and metrics.last_validated_step != trainer.global_step:
         trainer.validate(module, data, verbose=False)
     if not trainer.is_global_zero:
         return {}
 
-    result = results(trainer, metrics.validations, metrics.totals, module.num_skipped, parts.corpus.ledger)
-    probes.ask(module.eval(), trainer.global_step, "after")
+    exported = Exported(trainer.global_step, "last")
+    if parts.model.export == "best" and has_validation:
+        exported = checkpoints.load_best(module, trainer.global_step)
+    result = results(
+        trainer,
+        passes=metrics.validations,
+        exported=asdict(exported),
+        totals=metrics.totals,
+        skipped=module.num_skipped,
+        ledger=parts.corpus.ledger,
+    )
+    probes.ask(module, exported.step, "after")
     settings = run.redacted(config)
     export(
         module.exported,
@@ -119,7 +154,8 @@ def _train(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any]:
         lambda folder: write_model_card(folder, settings, result, probes.latest),
         run.paths.model,
     )
-    samples = [json.loads(line) for line in run.paths.samples.read_text(encoding="utf-8").splitlines()]
+    checkpoints.remove_best_weights()
+    samples = read_lines(run.paths.samples)
     rows = read_rows(run.paths.metrics_csv)
     write_report(run.paths.report, run.name, settings, result, rows, samples)
     run.write_metrics(result)  # last: a run that calls itself complete is never gone on with
@@ -215,7 +251,9 @@ def evaluate(config: dict[str, Any]) -> dict[str, Any]:
     metrics = Metrics(live, config["trainer"]["log_every_n_steps"])
     trainer = build_trainer(config, None, [metrics, Progress(live)], [])
     torch.manual_seed(config["seed"])
-    trainer.validate(build_module(config, parts, 0), build_data(config, parts), verbose=False)
+    module = build_module(config, parts, num_steps=0)
+    load_chosen_weights(config, module)
+    trainer.validate(module, build_data(config, parts), verbose=False)
     scores = metrics.validations[-1]
     summary.print_validation(scores)
     return {
@@ -232,7 +270,7 @@ def predict(config: dict[str, Any], prompts: list[Any], completion: str | None =
     the prompt's own tokens.
     """
     silence_libraries()
-    module = load_module(ModelConfig(**config["model"]), config["seed"])
+    module = load_module(config)
     if completion is not None:
         if not isinstance(module, CausalLanguageModel):
             raise UserError("teacher_forced=true needs a causal model", fix="model=causal, or the run of one")

@@ -42,6 +42,23 @@ def require(repo_id: str, kind: Kind, revision: str | None = None) -> str | None
     return None
 
 
+def config_file(repo_id: str, revision: str | None, may_ask: bool) -> Path | None:
+    """The config.json of a model's repository: cached or, if the hub may be asked, downloaded; else None.
+
+    Raises UserError as `require` does.
+    """
+    copy = _cached_copy(repo_id, "model", revision)
+    if copy and (copy / "config.json").is_file():
+        return copy / "config.json"
+    if not may_ask:
+        return None
+    require(repo_id, "model", revision)
+
+    from huggingface_hub import hf_hub_download
+
+    return Path(hf_hub_download(repo_id, "config.json", revision=revision))
+
+
 def _cached_copy(repo_id: str, kind: Kind, revision: str | None) -> Path | None:
     """The snapshot of that revision in the Hugging Face cache, whole or not."""
     from huggingface_hub import constants

@@ -6,13 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import get_class
-from omegaconf import OmegaConf
 from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 
-from lmft.config import config_dir
-from lmft.data.corpus import Corpus, DataConfig, Split, TrainingTexts, load_corpus, text_key
+from lmft.data.config import DataConfig, Split
+from lmft.data.corpus import Corpus, TrainingTexts, load_corpus, text_key
 from lmft.data.datamodule import vocabulary_of
 from lmft.data.formats import chat_template
 from lmft.errors import UserError
@@ -20,17 +17,21 @@ from lmft.models.adapters import add_adapters
 from lmft.models.attention import obstacle, support_isolation
 from lmft.models.base import LanguageModel
 from lmft.models.causal import CausalLanguageModel
-from lmft.models.config import ModelConfig, load_config, max_positions, model_class
+from lmft.models.config import ModelConfig
 from lmft.models.freezing import freeze
+from lmft.models.hf_config import load_config, max_positions, model_class
 from lmft.models.loading import fit_to_tokenizer, load_model
 from lmft.models.masked import MaskedLanguageModel
 from lmft.models.permuted import PermutedLanguageModel
 from lmft.models.seq2seq import Seq2SeqLanguageModel
 from lmft.models.tokenizer import load_tokenizer
 from lmft.objectives.base import Objective, Vocabulary
+from lmft.options import make_objective
 from lmft.reporting.progress import counting
+from lmft.schema import build
+from lmft.training.checkpoint_io import load_weights
 from lmft.training.optimizer import MakeOptimizer, ScheduleConfig, check_arguments
-from lmft.trust import trusted_instance
+from lmft.trust import subclass_of, trusted_instance
 
 log = logging.getLogger("lmft")
 FAMILIES: dict[str, type[LanguageModel]] = {
@@ -62,8 +63,9 @@ def assemble(
 
     kept_tokenizer: folder of the vocabulary that an earlier attempt at this run has trained, if there was one.
     """
-    data, model = DataConfig(**config["data"]), ModelConfig(**config["model"])
-    objective = _objective(config, model, data)
+    data = build(DataConfig, config["data"], "data")
+    model = build(ModelConfig, config["model"], "model")
+    objective = make_objective(config, model, data)
     hf_config = load_config(model)
     _check_length(data, hf_config)
     data = _with_examples_it_can_isolate(data, model, hf_config)
@@ -73,31 +75,6 @@ def assemble(
     _check_probes([*model.probes, *data.probes], model, tokenizer)
     corpus = load_corpus(data, tokenizer, objective, config["seed"], counting, splits)
     return Parts(data, model, hf_config, tokenizer, new_tokens, objective, vocabulary, corpus)
-
-
-def _objective(config: dict[str, Any], model: ModelConfig, data: DataConfig) -> Objective:
-    trusted = config["trust"]["targets"]
-    try:
-        objective = trusted_instance(config["objective"], trusted, "objective").for_family(model.family)
-    except InstantiationException as error:
-        raise UserError(str(error.__cause__ or error)) from error
-    if objective is None:
-        raise UserError(f"{model.name} is {model.family}: objectives {', '.join(_objectives_of(model.family))}")
-    if objective.needs_pairs and data.format != "pairs":
-        raise UserError("objective=pairs needs sources and targets", fix="data=pairs data.train=FILE.jsonl")
-    if data.format == "pairs" and not objective.needs_pairs:
-        raise UserError("the objective hides parts of texts, and data.format=pairs has none", fix="objective=pairs")
-    if model.family == "seq2seq" and data.train_on != "all":
-        fix = "data=pairs objective=pairs, or data.train_on=all"
-        raise UserError(f"data.train_on={data.train_on} is not read by objectives of seq2seq models", fix=fix)
-    return objective
-
-
-def _objectives_of(family: str) -> list[str]:
-    """Names of the shipped YAMLs whose objectives train such models; not of those that vary another one."""
-    paths = sorted(config_dir().glob("objective/*.yaml"))
-    targets = {path.stem: OmegaConf.select(OmegaConf.load(path), "_target_") for path in paths}
-    return [name for name, target in targets.items() if target and family in get_class(target).families]
 
 
 def _check_length(data: DataConfig, hf_config: PreTrainedConfig) -> None:
@@ -163,7 +140,7 @@ def _check_probes(probes: list[Any], model: ModelConfig, tokenizer: PreTrainedTo
 
 def build_module(config: dict[str, Any], parts: Parts, num_steps: int) -> LanguageModel:
     """The model inside its family's LightningModule, ready to train."""
-    family = FAMILIES[parts.model.family]
+    family = _module_class(parts.model)
     model = load_model(parts.model, parts.hf_config, parts.tokenizer, len(parts.new_tokens))
     if parts.data.isolate_documents:
         support_isolation(model, family.is_causal)
@@ -180,7 +157,7 @@ def build_module(config: dict[str, Any], parts: Parts, num_steps: int) -> Langua
         model,
         parts.tokenizer,
         optimizer=make_optimizer(config),
-        schedule=ScheduleConfig(**config["scheduler"]),
+        schedule=build(ScheduleConfig, config["scheduler"], "scheduler"),
         num_training_steps=num_steps,
         seed=config["seed"],
         tokens_per_byte=_tokens_per_byte(parts),
@@ -208,9 +185,27 @@ def _tokens_per_byte(parts: Parts) -> float | None:
     return ledger["tokens"] / ledger["bytes"]
 
 
-def load_module(config: ModelConfig, seed: int = 0) -> LanguageModel:
-    """A model that answers prompts, without any data. Raises UserError."""
-    hf_config = load_config(config)
-    tokenizer = load_tokenizer(config, texts=(), text_key=lambda: "none", cache=Path())
-    model = load_model(config, hf_config, tokenizer)
-    return FAMILIES[config.family](model, tokenizer, seed=seed, generation=config.generation).eval()
+def load_module(config: dict[str, Any]) -> LanguageModel:
+    """A model that answers prompts: a folder's, or a run's with the weights of a checkpoint. Raises UserError."""
+    if isinstance(config["checkpoint"], str):
+        module = build_module(config, assemble(config, splits=()), num_steps=0)
+        load_chosen_weights(config, module)
+        return module.eval()
+    wanted = build(ModelConfig, config["model"], "model")
+    hf_config = load_config(wanted)
+    tokenizer = load_tokenizer(wanted, texts=(), text_key=lambda: "none", cache=Path())
+    model = load_model(wanted, hf_config, tokenizer)
+    module_class = _module_class(wanted)
+    return module_class(model, tokenizer, seed=config["seed"], generation=wanted.generation).eval()
+
+
+def load_chosen_weights(config: dict[str, Any], module: LanguageModel) -> None:
+    """Give the module the weights of the checkpoint file that the config of an evaluation names, if it names one."""
+    if isinstance(config["checkpoint"], str):
+        load_weights(module, Path(config["checkpoint"]))
+
+
+def _module_class(model: ModelConfig) -> type[LanguageModel]:
+    """The family's LightningModule, or the user's own variant of it (`model.module`)."""
+    family = FAMILIES[model.family]
+    return family if model.module is None else subclass_of(family, model.module, "model.module")

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lmft import contradictions, trust
 from lmft.cli import Job, run_command
 from lmft.errors import UserError
 from lmft.run_folder import config_to_use
@@ -12,11 +13,16 @@ from lmft.run_folder import config_to_use
 
 def predict(job: Job) -> None:
     """Answers each prompt, and prints the answers."""
+    from lmft import options
+
     prompts = prompts_of(job.config)
     forced = job.config["teacher_forced"]
     if job.config["completion"] and not forced:
         raise UserError("a completion is read only with teacher_forced=true", fix="add teacher_forced=true")
     config = config_to_use(job.config, job.overrides)
+    trust.check(config, job.overrides)
+    contradictions.check(config, job.overrides)
+    options.check_model(config)
 
     from lmft.fit import predict as answer
 

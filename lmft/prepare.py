@@ -7,6 +7,10 @@ from lmft.cli import Job, run_command
 
 def prepare(job: Job) -> None:
     """Makes what training with the same config needs of data and tokenizer, and prints the ledger."""
+    from lmft import options
+
+    options.check(job.config)
+
     from lmft.fit import prepare as tokenise
 
     tokenise(job.config)

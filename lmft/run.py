@@ -38,6 +38,7 @@ from lmft.stopping import Stopped
 log = logging.getLogger(__name__)
 
 _LOCK = ".lock"
+_OWNER = ".owner"  # which process holds the lock, for those that it keeps out
 _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # environment variables, in the order in which Lightning looks
 _NAME_VARIABLE = "LMFT_RUN_NAME"  # by which the processes that a run starts learn its name
 
@@ -47,13 +48,17 @@ class Run:
 
         run = Run(config, {"model": "distilbert", "data": "imdb"}, sys.argv[1:])
         with run:
+            trainer, model = build(config)
+            run.begin()
             metrics = train(checkpoint=run.checkpoint)
             run.write_metrics(metrics)
 
-    Entering makes the folder, writes config.yaml and command.txt, and has train.log collect what is logged. Leaving by
-    a `UserError` removes a folder that was new, unless something was trained in it; after another error metrics.json
-    says `failed`, after an interrupt or a signal `stopped` and the command that goes on, unless this run had written
-    it. Of several processes that train together only the first writes.
+    Entering makes the folder, locks it, and has train.log collect what is logged. Nothing else is written before
+    `begin`, which is called when nothing can be refused any more: it writes config.yaml and command.txt. Leaving by a
+    `UserError` or a signal before it takes everything back, so that a refused command leaves each file of an earlier
+    run as it was. Leaving by a `UserError` later removes a folder that was new, unless something was trained in it;
+    after another error metrics.json says `failed`, after an interrupt or a signal `stopped` and the command that
+    continues, unless this run had written it. Of several processes that train together only the first writes.
 
     Args:
         config: plain config with `run.dir`, `run.name`, `resume`.
@@ -77,7 +82,9 @@ class Run:
         inherited = None if self._writes else os.environ.get(_NAME_VARIABLE)
         self._given_name = inherited or config["run"]["name"]
         self._redactor = Redactor(config)
-        self._is_new = self._is_unwanted = self._metrics_written = False
+        self._is_new = self._is_unwanted = self._metrics_written = self._has_begun = False
+        self._log_length: int | None = None  # of train.log before this run; None: there was none
+        self._keeps_log = False
         self._made: list[Path] = []  # folders that were not there before
         self._opened = ExitStack()
         name = default_name(choices or {}) if self._given_name is None else str(self._given_name)
@@ -136,31 +143,52 @@ class Run:
             raise UserError(f"run name '{self.name}' is in use", f"{saved[0]} would be overwritten", fix)
         return chosen
 
+    def begin(self) -> bool:
+        """Write config.yaml and command.txt, and delete temporary files of crashed processes; once, in one process.
+
+        Returns: whether this call did it.
+        """
+        if self._has_begun or not self._writes:
+            return False
+        self._has_begun = self._keeps_log = True
+        self._is_unwanted = False
+        durable.sweep(self.folder)
+        checkpoint_files.sweep(self.paths.checkpoints)
+        text = yaml.safe_dump(self._redactor.value(self._config), sort_keys=False, allow_unicode=True)
+        durable.write_text(self.paths.config, text)
+        durable.write_text(self.paths.command, f"# {_this_process()}\n{self.command}\n")
+        return True
+
+    def check_same(self) -> None:
+        """Compare the config with that of the complete run. Raises: UserError where it asks for another training."""
+        recorded = yaml.safe_load(self.paths.config.read_text("utf-8"))
+        check_changes(recorded, self._redactor.value(self._config), self.paths.config)
+
+    def exports(self) -> str:
+        """Which weights the complete run's model/ holds: `best` or `last`."""
+        recorded = yaml.safe_load(self.paths.config.read_text("utf-8"))
+        return recorded["model"].get("export", "last")
+
     def __enter__(self) -> Self:
         with ExitStack() as opening:
             if self._writes:
                 self._make_folder()
                 opening.callback(self._remove_if_unwanted)
                 opening.enter_context(_lock(self.paths))
-                self._is_new = not _visible(self.folder)
+                self._is_new = self._is_unwanted = not _visible(self.folder)
+                self._log_length = self.paths.log.stat().st_size if self.paths.log.exists() else None
+                opening.callback(self._restore_log)
+                self._log_file = opening.enter_context(logging_to(self.paths.log, self._redactor))
             elif self._given_name is None:
                 raise UserError("processes that train together need a name for their run", fix="add run.name=NAME")
-            self._is_unwanted = self._is_new  # until all that can be refused has been checked
-            if self._writes:
-                durable.sweep(self.folder)
-                self._sign(_lines(self.paths.command)[1:])  # whoever is locked out is to read who has the run now
-                checkpoint_files.sweep(self.paths.checkpoints)
-                self._log_file = opening.enter_context(logging_to(self.paths.log, self._redactor))
             self.checkpoint = self.checkpoint_to_resume(str(self._config["resume"]))
             if self.checkpoint is not None:
                 from lmft.training.checkpoint_io import settings
 
                 check_changes(settings(self.checkpoint), self._redactor.value(self._config), self.checkpoint)
             if self._writes:
-                self._describe()
                 os.environ[_NAME_VARIABLE] = self.name
                 opening.callback(os.environ.pop, _NAME_VARIABLE, None)
-            self._is_unwanted = False
             self._opened = opening.pop_all()
         return self
 
@@ -176,11 +204,17 @@ class Run:
                 if isinstance(error, UserError) or not isinstance(error, Exception):
                     return
                 raise UserError("the run's folder is gone", str(self.folder), "the same command begins anew") from error
+            if not self._has_begun and (isinstance(error, UserError) or not isinstance(error, Exception)):
+                return  # refused: everything is taken back
+            self._keeps_log = True
             passing = {path.name for path in self.paths.of_an_attempt}
             if isinstance(error, UserError) and passing.issuperset(_visible(self.folder)):
                 self._is_unwanted = self._is_new
                 return
             self._log_end(error)
+            if not self._has_begun and not self._is_new:
+                return  # a fault of ours, before anything of the earlier run was touched
+            self._is_unwanted = False
             if not self._metrics_written:
                 self._write_end("failed" if isinstance(error, Exception) else "stopped")
 
@@ -212,13 +246,14 @@ class Run:
         self.paths = RunFolder(new_folder(self.folder))
         self._made.insert(0, self.folder)
 
-    def _describe(self) -> None:
-        text = yaml.safe_dump(self._redactor.value(self._config), sort_keys=False, allow_unicode=True)
-        durable.write_text(self.paths.config, text)
-        self._sign([self.command])
-
-    def _sign(self, commands: Sequence[str]) -> None:
-        durable.write_text(self.paths.command, "\n".join([f"# {_this_process()}", *commands, ""]))
+    def _restore_log(self) -> None:
+        """Takes back what was logged, unless the run has begun."""
+        if self._keeps_log or not self.paths.log.exists():
+            return
+        if self._log_length is None:
+            self.paths.log.unlink()
+        else:
+            os.truncate(self.paths.log, self._log_length)
 
     def _remove_if_unwanted(self) -> None:
         """Removes what entering wrote and made; nothing else."""
@@ -258,17 +293,16 @@ def _this_process() -> str:
 def _lock(folder: RunFolder) -> Iterator[None]:
     """Keeps other processes out. The system drops the lock of a process that dies, so that no lock is ever stale."""
     lock = FileLock(folder.path / _LOCK)
+    owner = folder.path / _OWNER
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        owner = _lines(folder.command)[0].lstrip("# ") or None
+        where = owner.read_text("utf-8") if owner.exists() else None
         fix = "wait for it, end it, or choose another run.name"
-        raise UserError(f"the run in {folder.path} is in use", owner, fix) from None
+        raise UserError(f"the run in {folder.path} is in use", where, fix) from None
     try:
+        durable.write_text(owner, _this_process())
         yield
     finally:
+        owner.unlink(missing_ok=True)
         lock.release()
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text("utf-8").splitlines() if path.exists() else [""]

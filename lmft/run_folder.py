@@ -93,6 +93,19 @@ class RunFolder:
         """`complete`, `stopped` or `failed`; None before the run has ended for the first time."""
         return read_json(self.metrics).get("status")
 
+    def checkpoint(self, which: Any) -> Path:
+        """The file of `best`, `last`, or an optimizer step. Raises: UserError, which lists those there are."""
+        name = f"{which}.ckpt" if which in ("best", "last") else f"step={which}.ckpt"
+        path = self.checkpoints / name
+        if not path.is_file():
+            steps = [each.name[5:-5] for each in checkpoint_files.checkpoints_by_step(self.checkpoints)]
+            names = [each for each in ("best", "last") if (self.checkpoints / f"{each}.ckpt").is_file()]
+            known = f"checkpoint= one of: {', '.join([*names, *steps])}" if names or steps else None
+            raise UserError(f"the run has no checkpoint '{which}'", str(self.checkpoints), known)
+        if found := checkpoint_files.damage(path):
+            raise UserError(f"{path} is broken ({found})", f"checkpoint={which}", "name another one")
+        return path
+
     def newest_checkpoint(self) -> Path | None:
         """Where the run goes on; None if it has saved nothing. Reads the file, and compares its checksum.
 
@@ -179,20 +192,33 @@ def existing_run(path: Path) -> RunFolder:
 def config_to_use(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """The config to use a trained model with: `recorded_config` of the folder `run`, if given; else `config` itself.
 
-    Raises: UserError if neither a run nor a model is named.
+    Raises: UserError if neither a run nor a model is named, or both.
     """
     if config["run"] is not None:
+        _check_names_no_model(overrides)
         return recorded_config(Path(str(config["run"])), config, overrides)
+    if _chosen_checkpoint(config) is not None:
+        raise UserError("checkpoint= chooses among those of a run", f"checkpoint={config['checkpoint']}", "add run=…")
     if config["model"]["name_or_path"] is None:
         raise UserError("which model?", fix="add run=runs/NAME, or model.name_or_path=FOLDER_OR_HUB_ID")
     return dict(config)
 
 
+def _check_names_no_model(overrides: Sequence[str]) -> None:
+    """Raises UserError where overrides name another model than the run's."""
+    for override in overrides:
+        key = override.lstrip("+~").partition("=")[0]
+        if key in ("model", "model.name_or_path", "model.from_scratch", "model.architecture"):
+            raise UserError(f"run= and {key}= name two models", override, "leave one of them out")
+
+
 def recorded_config(path: Path, config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """The config to use the finished run in folder `path` with.
 
-    It is the run's own, but the model is the trained one; device, cache, callbacks and loggers are those of `config`,
-    and so is every key that `overrides` names: `data=wikitext2` takes the whole group, `data.batch_size=8` one value.
+    It is the run's own, but the model is the trained one: its folder model/ or, where `config` names a `checkpoint`,
+    the model that was trained, whose weights are to be taken from that file. Device, cache, callbacks and loggers are
+    those of `config`, and so is every key that `overrides` names: `data=wikitext2` takes the whole group,
+    `data.batch_size=8` one value.
 
     Args:
         path: the run's folder.
@@ -202,18 +228,12 @@ def recorded_config(path: Path, config: Mapping[str, Any], overrides: Sequence[s
     Raises: UserError if there is no run or no trained model.
     """
     run = existing_run(path)
-    if not run.model.is_dir():
-        fix = f"finish it with the command in {run.command}"
-        raise UserError(f"the run has no model yet (status: {run.status() or 'unfinished'})", str(path), fix)
     recorded: dict[str, Any] = yaml.safe_load(run.config.read_text("utf-8"))
-    trained = {"name_or_path": str(run.model), "from_scratch": False, "freeze": []}
-    trained["lora"] = {**recorded["model"].get("lora", {}), "r": 0}
-    if not (run.model / "adapter_config.json").exists():  # adapters alone: their base is loaded as it was for training
-        trained["config"] = {}
-        if not recorded["model"].get("trust_remote_code"):  # whose code keeps to its revision
-            trained["revision"] = None
-    tokenizer = {**recorded["model"]["tokenizer"], "name_or_path": str(run.model), "train": False}
-    recorded["model"] = {**recorded["model"], **trained, "tokenizer": tokenizer}
+    chosen = _chosen_checkpoint(config)
+    if chosen is not None:
+        recorded["model"] = _as_trained(recorded["model"], run)
+    else:
+        recorded["model"] = _as_exported(recorded["model"], run)
     of_now = [key for key in config if key not in recorded] + [
         "run",
         "trainer",
@@ -225,7 +245,37 @@ def recorded_config(path: Path, config: Mapping[str, Any], overrides: Sequence[s
     ]
     for key in [*of_now, *(override.lstrip("+~").partition("=")[0] for override in overrides)]:
         _copy_value(key.split("."), config, recorded)
+    recorded["checkpoint"] = None if chosen is None else str(run.checkpoint(chosen))
     return recorded
+
+
+def _chosen_checkpoint(config: Mapping[str, Any]) -> str | int | None:
+    """What an evaluation or a prediction asks for; the group `checkpoint` of a training asks for none."""
+    chosen = config.get("checkpoint")
+    return chosen if isinstance(chosen, str | int) else None
+
+
+def _as_trained(recorded: dict[str, Any], run: RunFolder) -> dict[str, Any]:
+    """The group `model` that builds the run's model as it was for training."""
+    if not run.tokenizer.is_dir():
+        return recorded
+    tokenizer = {**recorded["tokenizer"], "name_or_path": str(run.tokenizer), "train": False}
+    return {**recorded, "tokenizer": tokenizer}
+
+
+def _as_exported(recorded: dict[str, Any], run: RunFolder) -> dict[str, Any]:
+    """The group `model` that loads what the run has exported."""
+    if not run.model.is_dir():
+        fix = f"finish it with the command in {run.command}, or add checkpoint=last"
+        raise UserError(f"the run has no model yet (status: {run.status() or 'unfinished'})", str(run.path), fix)
+    trained = {"name_or_path": str(run.model), "from_scratch": False, "freeze": []}
+    trained["lora"] = {**recorded.get("lora", {}), "r": 0}
+    if not (run.model / "adapter_config.json").exists():  # adapters alone: their base is loaded as it was for training
+        trained["config"] = {}
+        if not recorded.get("trust_remote_code"):  # whose code keeps to its revision
+            trained["revision"] = None
+    tokenizer = {**recorded["tokenizer"], "name_or_path": str(run.model), "train": False}
+    return {**recorded, **trained, "tokenizer": tokenizer}
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -7,13 +7,16 @@ from lmft.run import Run
 
 
 def train(job: Job) -> float | None:
-    """Trains by the job's config. Returns the validation loss at the end, in nats per target."""
+    """Trains by the job's config. Returns the validation loss of the exported weights, in nats per target."""
+    from lmft import options
+
+    options.check(job.config)
     run = Run(job.config, job.choices, job.arguments)
 
     from lmft.fit import fit
 
     metrics = fit(job.config, run)
-    return (metrics.get("after") or {}).get("loss")
+    return (metrics.get("exported") or {}).get("loss")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

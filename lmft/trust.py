@@ -7,13 +7,14 @@ into it, and what the command line adds by `trust.targets=[…]`: exact names, o
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lmft.errors import UserError
 
+T = TypeVar("T")
 _PACKAGES = ("lmft.objectives.*", "torch.optim.*", "lightning.*")
 _HYDRAS_NODES = ("launcher", "sweeper", "callbacks", "job_logging", "hydra_logging")
 _HYDRAS_CLASSES = re.compile(
@@ -50,8 +51,10 @@ def check(config: Mapping[str, Any], command_line: Iterable[str]) -> None:
     said = {argument.lstrip("+").partition("=")[0] for argument in command_line}
     trusted = config.get("trust", {}).get("targets")
     remote_code = config.get("model", {}).get("trust_remote_code")
-    for key, value in (("trust.targets", trusted), ("model.trust_remote_code", remote_code)):
-        if value and key not in said:
+    module = config.get("model", {}).get("module")
+    named = {"trust.targets": trusted, "model.trust_remote_code": remote_code, "model.module": module}
+    for key, value in named.items():
+        if value and key not in said and not (key == "model.module" and value in (trusted or ())):
             fix = f"add {key}=… to the command line, if you know what that runs"
             raise UserError(f"{key} counts only on the command line", "a YAML file says it", fix)
     if isinstance(trusted, str):
@@ -81,6 +84,18 @@ def trusted_instance(node: Mapping[str, Any], trusted: Sequence[str], where: str
         if target not in trusted and not _is_what_it_seems(found, trusted):
             raise _refusal(target, key)
     return instantiate(node, _convert_="all", **further)
+
+
+def subclass_of(parent: type[T], name: str, where: str) -> type[T]:
+    """The class of a full name (`my_package.MyModule`), which the command line has named or trusted.
+
+    Raises: UserError if there is none, or if it is not derived from `parent`.
+    """
+    found = _located(name, where)
+    if not isinstance(found, type) or not issubclass(found, parent):
+        what = f"{name} is not a subclass of {parent.__name__}"
+        raise UserError(what, f"{where}={name}", f"class Mine({parent.__module__}.{parent.__name__}): …")
+    return found
 
 
 def _check_names(node: Any, where: str, trusted: Sequence[str]) -> list[tuple[str, str]]:
@@ -113,7 +128,12 @@ def _is_what_it_seems(found: Any, trusted: Sequence[str]) -> bool:
     home = f"{getattr(found, '__module__', None)}.{getattr(found, '__qualname__', None)}"
     if any(_matches(home, name) for name in trusted):
         return True
-    return isinstance(found, type) and issubclass(found, _kinds()) and any(_matches(home, name) for name in _PACKAGES)
+    if not isinstance(found, type) or not any(_matches(home, name) for name in _PACKAGES):
+        return False
+
+    from lmft.objectives.base import Objective
+
+    return issubclass(found, Objective) or issubclass(found, _kinds())
 
 
 def _kinds() -> tuple[type, ...]:
@@ -126,10 +146,8 @@ def _kinds() -> tuple[type, ...]:
     from lightning.pytorch.strategies import Strategy
     from torch.optim import Optimizer
 
-    from lmft.objectives.base import Objective
-
     plugins = (CheckpointIO, ClusterEnvironment, LayerSync, Precision)
-    return Objective, Optimizer, Trainer, Callback, Logger, Strategy, Accelerator, Profiler, *plugins
+    return Optimizer, Trainer, Callback, Logger, Strategy, Accelerator, Profiler, *plugins
 
 
 def _matches(target: str, name: str) -> bool:

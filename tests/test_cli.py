@@ -42,6 +42,9 @@ class FakeFit(types.ModuleType):
         return {"loss": 1.5}
 
 
+MODEL = ("model.from_scratch=true", "model.architecture=bert")
+
+
 @pytest.fixture
 def fit(monkeypatch):
     fake = FakeFit()
@@ -119,7 +122,7 @@ def test_keys_and_values_are_checked(argument, said):
 
 
 @pytest.mark.parametrize(
-    "argument", ["seed=1,2", "lr=1", "lr=null", "seed=${data.block_size}", "path=[a,b]", "+new=1", "to=3"]
+    "argument", ["seed=1,2", "lr=1", "lr=null", "seed=${data.block_size}", "path=[a,b]", "+trainer.new=1", "to=3"]
 )
 def test_what_fits_is_let_through(argument):
     arguments.check([arguments.parse(argument)], KNOWN)
@@ -248,10 +251,12 @@ def test_compose_gives_plain_values():
 def test_a_folder_of_ones_own_adds_a_model(capsys, fit, in_empty_folder):
     (in_empty_folder / "mine" / "model").mkdir(parents=True)
     (in_empty_folder / "mine" / "model" / "mine.yaml").write_text(
-        "defaults: [masked, _self_]\nname_or_path: here\nextra: {depth: 1}\n"
+        "defaults: [masked, _self_]\nname_or_path: here\nrecipe: {depth: 1}\n"
     )
-    prepare.main(["--config-dir", "mine", "model=mine", "model.extra.depth=3"])
-    assert fit.asked[0][0]["model"]["name_or_path"] == "here" and fit.asked[0][0]["model"]["extra"] == {"depth": 3}
+    prepare.main(["--config-dir", "mine", "model=mine", "model.recipe.depth=3"])
+    assert fit.asked[0][0]["model"]["name_or_path"] == "here" and fit.asked[0][0]["model"]["recipe"]["depth"] == 3
+    (in_empty_folder / "mine" / "model" / "odd.yaml").write_text("defaults: [masked, _self_]\nname_or_paht: here\n")
+    assert "did you mean 'name_or_path'?" in mistake(capsys, prepare, "--config-dir", "mine", "model=odd", *MODEL)
     assert "did you mean 'mine'?" in mistake(capsys, prepare, "--config-dir", "mine", "model=mines")
 
 
@@ -275,12 +280,12 @@ def test_every_command_has_its_yaml(command, capsys):
     ],
 )
 def test_a_text_is_taken_as_it_is_typed(text, fit):
-    predict.main(["model.name_or_path=x", f"text={text}"])
+    predict.main(["model=masked", "model.name_or_path=x", f"text={text}"])
     assert fit.asked[0][1] == [text]
 
 
 def test_several_texts(fit):
-    predict.main(["model.name_or_path=x", 'text=["One [MASK].", "Two, [MASK]."]'])
+    predict.main(["model=masked", "model.name_or_path=x", 'text=["One [MASK].", "Two, [MASK]."]'])
     assert fit.asked[0][1] == ["One [MASK].", "Two, [MASK]."]
 
 
@@ -304,15 +309,15 @@ def test_home_is_found(monkeypatch):
 
 
 def test_a_text_or_a_model_that_is_missing(capsys, fit):
-    assert "no prompt is given" in mistake(capsys, predict, "model.name_or_path=x")
+    assert "no prompt is given" in mistake(capsys, predict, "model=masked", "model.name_or_path=x")
     assert "run=runs/NAME" in mistake(capsys, predict, "text=a")
     assert "run=runs/NAME" in mistake(capsys, evaluate)
-    assert "no such folder" in mistake(capsys, evaluate, "model.name_or_path=x", "output=no/where.json")
+    assert "no such folder" in mistake(capsys, evaluate, "model=masked", "model.name_or_path=x", "output=no/where.json")
 
 
 def test_evaluate_writes_its_numbers_only_when_asked(fit, in_empty_folder):
-    evaluate.main(["model.name_or_path=x", "data=imdb"])
+    evaluate.main(["model=masked", "model.name_or_path=x", "data=imdb"])
     assert list(in_empty_folder.iterdir()) == []
     assert fit.asked[0][0]["data"]["path"] == "stanfordnlp/imdb" and fit.asked[0][0]["run"] is None
-    evaluate.main(["model.name_or_path=x", "output=out.json"])
+    evaluate.main(["model=masked", "model.name_or_path=x", "output=out.json"])
     assert (in_empty_folder / "out.json").read_text() == '{\n  "loss": 1.5\n}\n'

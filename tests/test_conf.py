@@ -13,8 +13,8 @@ from hydra.utils import get_object, instantiate
 from lmft import arguments
 from lmft.config import compose, composed, config_dir, plain
 from lmft.data.corpus import DataConfig
-from lmft.models.adapters import LoraConfig
-from lmft.models.config import AUTO_CLASSES, ModelConfig, TokenizerConfig, load_config
+from lmft.models.config import LoraConfig, ModelConfig, TokenizerConfig
+from lmft.models.hf_config import AUTO_CLASSES, load_config
 from lmft.models.vocabulary import train_vocabulary
 from lmft.training.checkpoint import Checkpoints
 from lmft.training.optimizer import ScheduleConfig
@@ -35,6 +35,7 @@ GROUPS = {choice.split("/")[0] for choice in CHOICES}
 MODELS = [choice.split("/")[1] for choice in CHOICES if choice.startswith("model/")]
 
 FAMILIES = ("masked", "causal", "seq2seq", "permuted")  # whose YAMLs name no model
+KEEP = {"every_n_steps": 1, "keep_last": 1}  # an evaluation saves nothing
 RECIPE = {"learning_rate", "max_epochs", "warmup", "mask_share", "random_share"}
 # Millions of weights of the model that the YAML names, its head for language modelling included.
 MILLIONS = {
@@ -83,7 +84,7 @@ def check_fits(config):
     ModelConfig(**config["model"])
     DataConfig(**config["data"])
     ScheduleConfig(**config["scheduler"])
-    inspect.signature(Checkpoints).bind(folder=None, **config["checkpoint"])
+    inspect.signature(Checkpoints).bind(folder=None, **(config["checkpoint"] or KEEP))
     check_class(config["trainer"])
     check_class(config["objective"])
     check_class(config["optimizer"], [])

@@ -43,7 +43,7 @@ def test_a_complete_run_says_so_and_stays_as_it_is(finished, folder, caplog):
     before = {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")}
     with caplog.at_level("INFO", "lmft"):
         _, again = train(folder, "run.name=finished", "data.probes=['the [MASK] fox']")
-    assert "finished is already complete, after 18 steps; raise trainer.max_epochs to go on" in caplog.text
+    assert "finished is already complete, after 18 steps; raise trainer.max_epochs to continue" in caplog.text
     assert again == json.loads(run.paths.metrics.read_text()) and numbers(again) == numbers(result)
     assert {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")} == before
 
@@ -83,7 +83,7 @@ def test_a_run_ends_with_a_validation_whatever_came_before(overrides, folder):
     run, result = train(folder, f"run.name=late{overrides[0][-1]}", "validate_before=false", *overrides)
     assert result["before"] is None
     assert torch.load(run.paths.checkpoints / "best.ckpt", weights_only=True)["global_step"] == result["steps"]
-    assert result["after"]["targets"] > 0 and result["best"] == result["after"]
+    assert result["after"]["targets"] > 0 and result["best"] == {"step": result["steps"], **result["after"]}
 
 
 def test_training_without_validation(folder):

@@ -39,6 +39,15 @@ def break_(path):
     path.write_bytes(path.read_bytes()[:-1] + b"!")
 
 
+class Begun(Run):
+    """A run that begins to train as soon as it is entered."""
+
+    def __enter__(self):
+        super().__enter__()
+        self.begin()
+        return self
+
+
 class Stop(BaseException):
     """As a signal ends a training."""
 
@@ -50,7 +59,7 @@ def test_nothing_is_written_before_the_run_is_entered(tmp_path):
 
 def test_what_a_run_writes(tmp_path):
     config = a_config(tmp_path / "runs", "first", data={"block_size": 128, "text_column": "text"})
-    with Run(config, CHOICES, ["model=bert", "data.train=my file.txt", "resume=never"]) as run:
+    with Begun(config, CHOICES, ["model=bert", "data.train=my file.txt", "resume=never"]) as run:
         logging.getLogger("lmft.somewhere").info("a step")
     assert sorted(path.name for path in run.folder.iterdir()) == [".lock", "command.txt", "config.yaml", "train.log"]
     assert yaml.safe_load(run.paths.config.read_text()) == config
@@ -63,7 +72,7 @@ def test_what_a_run_writes(tmp_path):
 
 
 def test_two_runs_of_the_same_second_get_two_folders(tmp_path):
-    runs = [Run(a_config(tmp_path), CHOICES) for _ in range(3)]
+    runs = [Begun(a_config(tmp_path), CHOICES) for _ in range(3)]
     for run in runs:
         with run:
             pass
@@ -118,7 +127,7 @@ def test_whoever_is_locked_out_reads_who_has_the_run_now(tmp_path, monkeypatch):
 
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "config.yaml").touch()
-    (tmp_path / "x" / "command.txt").write_text("# process 1 on mars since 2000\nthe command\n")
+    (tmp_path / "x" / ".owner").write_text("process 1 on mars since 2000")
     monkeypatch.setattr(Run, "checkpoint_to_resume", choose)
     with Run(a_config(tmp_path, "x")):
         pass
@@ -135,12 +144,12 @@ def test_a_new_folder_is_removed_after_a_users_mistake(tmp_path):
 
 
 def test_what_was_there_or_was_trained_stays(tmp_path):
-    with Run(a_config(tmp_path, "old")):
+    with Begun(a_config(tmp_path, "old")):
         pass
     with pytest.raises(UserError), Run(a_config(tmp_path, "old")) as old:
         raise UserError("no text")
     assert old.paths.config.exists() and old.status() is None
-    with pytest.raises(UserError), Run(a_config(tmp_path, "new")) as new:
+    with pytest.raises(UserError), Begun(a_config(tmp_path, "new")) as new:
         a_checkpoint(tmp_path, "new")
         raise UserError("out of text")
     assert new.status() == "failed" and new.paths.newest_checkpoint()
@@ -163,10 +172,10 @@ def test_a_folder_that_cannot_be_made(tmp_path):
 
 @pytest.mark.parametrize(("error", "status"), [(RuntimeError("bug"), "failed"), (KeyboardInterrupt(), "stopped")])
 def test_how_a_run_ended(tmp_path, error, status):
-    with pytest.raises(type(error)), Run(a_config(tmp_path, "x")) as run:
+    with pytest.raises(type(error)), Begun(a_config(tmp_path, "x")) as run:
         raise error
     assert run.status() == status and "Traceback" in run.paths.log.read_text()
-    with pytest.raises(type(error)), Run(a_config(tmp_path, "x")) as run:
+    with pytest.raises(type(error)), Begun(a_config(tmp_path, "x")) as run:
         run.write_metrics({"status": "complete"})
         raise error
     assert run.status() == "complete"
@@ -183,7 +192,7 @@ def test_metrics_are_whole_valid_json(tmp_path):
 
 
 def test_a_stopped_run_tells_the_command_that_goes_on(tmp_path):
-    with pytest.raises(Stop), Run(a_config(tmp_path, "x"), CHOICES, ["model=bert", "resume=never"]) as run:
+    with pytest.raises(Stop), Begun(a_config(tmp_path, "x"), CHOICES, ["model=bert", "resume=never"]) as run:
         raise Stop
     told = json.loads(run.paths.metrics.read_text())
     assert told == {"status": "stopped", "command": "python -m lmft.train model=bert run.name=x"}
@@ -191,11 +200,11 @@ def test_a_stopped_run_tells_the_command_that_goes_on(tmp_path):
 
 
 def test_a_run_whose_folder_vanishes(tmp_path):
-    with pytest.raises(UserError, match="folder is gone"), Run(a_config(tmp_path, "x")) as run:
+    with pytest.raises(UserError, match="folder is gone"), Begun(a_config(tmp_path, "x")) as run:
         shutil.rmtree(run.folder)
         run.write_metrics({"status": "complete"})
     for error in (UserError("one line"), Stop()):
-        with pytest.raises(type(error)) as raised, Run(a_config(tmp_path, "x")) as run:
+        with pytest.raises(type(error)) as raised, Begun(a_config(tmp_path, "x")) as run:
             shutil.rmtree(run.folder)
             raise error
         assert raised.value is error
@@ -204,7 +213,7 @@ def test_a_run_whose_folder_vanishes(tmp_path):
 
 def test_a_full_disk_hides_no_error(tmp_path, monkeypatch, capfd, caplog):
     """What train.log and metrics.json cannot say any more is said once, and the run's own error comes out."""
-    with monkeypatch.context() as full, pytest.raises(RuntimeError, match="bug"), Run(a_config(tmp_path, "x")) as run:
+    with monkeypatch.context() as full, pytest.raises(RuntimeError, match="bug"), Begun(a_config(tmp_path, "x")) as run:
         full.setattr("lmft.run_log._LogFile.flush", out_of_space)
         full.setattr("lmft.durable.sync", out_of_space)
         raise RuntimeError("bug")
@@ -235,7 +244,7 @@ def test_a_broken_checkpoint_is_passed_over_and_named(tmp_path):
     for path in (newer, last):
         break_(path)
     (tmp_path / "x" / "config.yaml").touch()
-    with Run(a_config(tmp_path, "x")) as run:
+    with Begun(a_config(tmp_path, "x")) as run:
         assert run.checkpoint == older
     (line,) = run.paths.log.read_text().splitlines()
     assert "last.ckpt is broken (its checksum is " in line and "step=40.ckpt is broken" in line
@@ -257,7 +266,7 @@ def test_a_run_does_not_begin_anew_over_broken_checkpoints(tmp_path):
 def test_a_missing_last_checkpoint_is_said(tmp_path):
     newest = [a_checkpoint(tmp_path, "x", f"step={step}.ckpt") for step in (9, 10)][-1]
     (tmp_path / "x" / "config.yaml").touch()
-    with Run(a_config(tmp_path, "x")) as run:
+    with Begun(a_config(tmp_path, "x")) as run:
         assert run.checkpoint == newest
     assert "last.ckpt is missing; going on from step=10.ckpt" in run.paths.log.read_text()
 
@@ -276,7 +285,7 @@ def test_a_killed_runs_litter_is_swept(tmp_path):
     litter = [tmp_path / "x" / ".metrics.json.7.writing", last.with_name(".step=9.ckpt.7.writing")]
     for path in (*litter, tmp_path / "x" / ".lock"):
         path.touch()
-    with Run(a_config(tmp_path, "x")) as run:
+    with Begun(a_config(tmp_path, "x")) as run:
         assert run.checkpoint == last
     assert not any(path.exists() for path in litter)
 
@@ -296,12 +305,12 @@ def test_continuing_from_another_run(tmp_path):
 
 
 def test_a_name_in_use_keeps_its_records(tmp_path):
-    with Run(a_config(tmp_path, "x", seed=1)):
+    with Begun(a_config(tmp_path, "x", seed=1)):
         a_checkpoint(tmp_path, "x")
     with pytest.raises(UserError, match="in use"), Run(a_config(tmp_path, "x", "never", seed=2)) as run:
         pass
     assert yaml.safe_load((tmp_path / "x" / "config.yaml").read_text())["seed"] == 1
-    with Run(a_config(tmp_path, "x")) as run:
+    with Begun(a_config(tmp_path, "x")) as run:
         assert run.checkpoint == tmp_path / "x" / "checkpoints" / "last.ckpt"
 
 
@@ -326,7 +335,7 @@ def test_no_secret_is_written(tmp_path, monkeypatch):
         model={"tokenizer": {"vocab_size": 5}, "mask_token": "[MASK]", "num_key_value_heads": 4},
     )
     arguments = [f"+logger.wandb.api_key={SECRET}Key", f"+logger.wandb.settings={{x:{SECRET}Key}}"]
-    with pytest.raises(RuntimeError), Run(config, CHOICES, arguments) as run:
+    with pytest.raises(RuntimeError), Begun(config, CHOICES, arguments) as run:
         logging.getLogger("lmft").info("logged in with %s", SECRET + "Env")
         run.write_metrics({"status": "complete", "note": SECRET + "Key"})
         raise RuntimeError(SECRET + "Key")
@@ -343,19 +352,49 @@ def test_which_names_are_secrets():
     assert Redactor({"password": "x"}).text("x marks the spot") == "x marks the spot"  # too short to look for
 
 
+def files(folder):
+    """Every file of a run but its lock, with its content."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+@pytest.mark.parametrize("error", [UserError("refused"), Stop()])
+def test_what_ends_before_a_run_begins_leaves_each_file_as_it_was(tmp_path, error):
+    with Begun(a_config(tmp_path, "x", seed=1)) as run:
+        a_checkpoint(tmp_path, "x")
+        logging.getLogger("lmft").info("a step")
+        run.write_metrics({"status": "complete"})
+    before = files(run.folder)
+    with pytest.raises(type(error)), Run(a_config(tmp_path, "x", trust={"targets": ["a"]})):
+        logging.getLogger("lmft").warning("refused at once")
+        raise error
+    assert files(run.folder) == before
+    with pytest.raises(UserError, match="other settings"), Run(a_config(tmp_path, "x", seed=2)):
+        pass
+    assert files(run.folder) == before
+
+
+def test_a_fault_before_a_run_begins_is_logged_and_keeps_what_it_has(tmp_path):
+    with Begun(a_config(tmp_path, "x")) as run:
+        run.write_metrics({"status": "complete"})
+    with pytest.raises(RuntimeError), Run(a_config(tmp_path, "x")):
+        raise RuntimeError("bug")
+    assert run.status() == "complete" and "RuntimeError: bug" in run.paths.log.read_text()
+
+
 @pytest.fixture
 def finished(tmp_path):
     tokenizer = {"name_or_path": None, "train": True, "vocab_size": 9}
     model = {"name_or_path": None, "from_scratch": True, "config": {"dim": 3}, "revision": "a", "tokenizer": tokenizer}
     data = {"path": "imdb", "batch_size": 64, "block_size": 32, "cache_dir": "there"}
     config = a_config(tmp_path, "done", model=model, data=data, trainer={"accelerator": "gpu"}, seed=5)
-    with Run(config) as run:
+    with Begun(config) as run:
         run.paths.model.mkdir()
     return run.folder
 
 
 NOW = {
     "run": "runs/done",
+    "checkpoint": None,
     "model": {"name_or_path": None},
     "data": {"path": "wikitext", "batch_size": 8, "cache_dir": "here"},
     "trainer": {"accelerator": "cpu"},
@@ -393,7 +432,7 @@ def test_a_run_that_is_not_there_or_not_done(finished):
 
 @pytest.mark.parametrize("kept", [(), ("not-finite-step=1.json",), ("checkpoints/step=1.ckpt",)])
 def test_a_mistake_found_late_leaves_only_what_is_worth_keeping(kept, tmp_path):
-    run = Run(a_config(tmp_path / "runs", "x"))
+    run = Begun(a_config(tmp_path / "runs", "x"))
     with pytest.raises(UserError), run:
         for name in ("metrics.csv", "samples.jsonl", "tokenizer/tokenizer.json", *kept):
             (run.folder / name).parent.mkdir(exist_ok=True)

@@ -67,9 +67,11 @@ def test_the_runs_folder(trained):
 def test_metrics_json(trained):
     _, run = trained
     metrics = json.loads(run.metrics.read_text())
-    assert list(metrics) == [*("status", "steps", "epochs", "before", "after", "best", "train", "data", "environment")]
+    stages = ("before", "after", "best", "exported")
+    assert list(metrics) == ["status", "steps", "epochs", *stages, "train", "data", "environment"]
     assert (metrics["status"], metrics["steps"]) == ("complete", 6) and 0 < metrics["epochs"] < 1
-    assert all(metrics[stage].keys() == SCORES for stage in ("before", "after", "best"))
+    assert all(metrics[stage].keys() >= SCORES for stage in stages)
+    assert metrics["exported"]["step"] == metrics["best"]["step"] == 6
     assert metrics["after"]["loss"] < metrics["before"]["loss"]
     assert {"tokens", "targets", "seconds", "tokens_per_second", "peak_memory_gb"} <= metrics["train"].keys()
     assert 0 < metrics["train"]["peak_memory_gb"] < 8 and metrics["train"]["tokens"] > metrics["train"]["targets"] > 0

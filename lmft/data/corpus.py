@@ -4,110 +4,28 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
+from lmft.data.config import DataConfig, Split
 from lmft.data.cutting import Cutter
-from lmft.data.examples import Documents, Examples, is_held_out, split_by_content
+from lmft.data.examples import Documents, Examples, is_held_out, share_that_splits, split_by_content
 from lmft.data.formats import FORMATS, TRAIN_ON, Format
 from lmft.data.noise import key
 from lmft.data.pairs import SIDES, pairs
-from lmft.data.sources import Source, documents, open_source
+from lmft.data.sources import Source, documents, held_out_share, open_source
 from lmft.data.store import FORMAT, StoreWriter, TokenStore, content_hash, open_or_build
 from lmft.data.tokenize import id_of, tokenize
 from lmft.data.unigram import unigram_perplexity
-from lmft.errors import UserError, did_you_mean
+from lmft.errors import UserError
 from lmft.objectives.base import Objective
 
 log = logging.getLogger("lmft")
-Split = Literal["train", "validation"]
 Counting = Callable[[str, int | None, str], AbstractContextManager[Callable[[int], None]]]
 """A progress display: (description, total, unit) to a function that is told how much more is done."""
-
-
-COLUMNS = ("messages", "prompt", "completion", *SIDES)
-_CHOICES = {
-    "format": tuple(FORMATS),
-    "train_on": tuple(TRAIN_ON),
-    "examples": ("blocks", "lines", "packs"),
-    "too_long": ("windows", "cut", "refuse"),
-}
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """A data set's YAML; conf/data/files.yaml says what each value means."""
-
-    path: str | None = None
-    name: str | None = None
-    revision: str | None = None
-    splits: dict[str, str] = field(default_factory=lambda: {"train": "train", "validation": "validation"})
-    train: str | list[str] | None = None
-    validation: str | list[str] | None = None
-    validation_fraction: float | None = None
-    format: str = "text"
-    text_column: str = "text"
-    columns: dict[str, str] = field(default_factory=lambda: {name: name for name in COLUMNS})
-    chat_template: str | None = None
-    train_on: str = "all"
-    encoding: str = "utf-8"
-    document_separator: str | None = None
-    examples: str = "blocks"
-    block_size: int = 128
-    stride: int | None = None
-    max_source_tokens: int = 512
-    max_target_tokens: int = 128
-    too_long: str = "windows"
-    isolate_documents: bool = False
-    batch_size: int = 64
-    num_workers: int | None = None
-    worker_timeout: float = 600
-    max_train_examples: int | None = None
-    max_validation_examples: int | None = None
-    cache_dir: str = "~/.cache/lmft"
-    probes: list[Any] = field(default_factory=list)
-
-    def __post_init__(self):
-        counts = ("block_size", "batch_size", "stride", "max_train_examples", "max_validation_examples")
-        for name in (*counts, "max_source_tokens", "max_target_tokens"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"data.{name}={value} must be at least 1")
-        for name, known in _CHOICES.items():
-            value = getattr(self, name)
-            if value not in known:
-                hint = did_you_mean(str(value), known)
-                raise UserError(f"data.{name}={value} is unknown{hint}", fix=f"one of: {', '.join(known)}")
-        if self.examples == "packs":
-            object.__setattr__(self, "isolate_documents", True)
-        if self.format != "chat" and self.train_on != "all":
-            raise UserError(f"data.train_on={self.train_on} needs conversations", fix="data=chat data.train=FILE.jsonl")
-        if self.format == "pairs" and (self.examples != "lines" or self.too_long == "windows"):
-            fix = "data=pairs, or data.examples=lines data.too_long=cut"
-            raise UserError("pairs stay whole: they make no blocks, no packs and no windows", fix=fix)
-        if self.stride is not None and (self.examples != "lines" or self.too_long != "windows"):
-            fix = "data.examples=lines data.too_long=windows"
-            raise UserError("data.stride is read only where long lines are cut into windows", fix=fix)
-        if self.validation_fraction is not None and not 0 <= self.validation_fraction < 1:
-            raise UserError(f"data.validation_fraction={self.validation_fraction} is no share between 0 and 1")
-
-    @property
-    def cache(self) -> Path:
-        """Folder of token stores and trained vocabularies."""
-        return Path(self.cache_dir).expanduser()
-
-    @property
-    def train_only(self) -> bool:
-        """Whether validation is switched off explicitly."""
-        return self.validation_fraction == 0
-
-    def source(self, split: Split) -> Source | None:
-        """Where this split's rows come from."""
-        return open_source(self, split)
 
 
 @dataclass(frozen=True)
@@ -120,7 +38,7 @@ class TrainingTexts:
     config: DataConfig
 
     def __iter__(self) -> Iterator[str]:
-        held_out = self.config.validation_fraction or 0.0
+        held_out = held_out_share(self.config)
         for content, texts in self._documents():
             if not is_held_out(np.array([content_hash(content)], np.uint64), held_out)[0]:
                 yield from texts
@@ -141,11 +59,11 @@ def text_key(config: DataConfig) -> str:
     """Changes when the `TrainingTexts` do."""
     source = _training_source(config)
     columns = config.text_column if config.format == "text" else str([config.columns[side] for side in SIDES])
-    return f"{key(source.fingerprint, columns, str(config.validation_fraction)):016x}"
+    return f"{key(source.fingerprint, columns, str(held_out_share(config))):016x}"
 
 
 def _training_source(config: DataConfig) -> Source:
-    source = config.source("train")
+    source = open_source(config, "train")
     if source is None:
         raise UserError("no training text is named", fix="data=imdb, or data=files data.train=reviews.txt")
     return source
@@ -202,7 +120,7 @@ def load_corpus(
     splits: tuple[Split, ...] = ("train", "validation"),
 ) -> Corpus:
     """Tokenises what is not yet tokenised, and cuts the splits into examples. Raises UserError."""
-    sources: dict[Split, Source | None] = {split: config.source(split) for split in splits}
+    sources: dict[Split, Source | None] = {split: open_source(config, split) for split in splits}
     if config.train_only:
         sources.pop("validation", None)
     held_out = "validation" in sources and sources["validation"] is None
@@ -215,7 +133,9 @@ def load_corpus(
     bit = TRAIN_ON[config.train_on]
     texts: dict[Split, Documents] = {split: Documents(store, None, bit) for split, store in stores.items()}
     if held_out:
-        texts["train"], texts["validation"] = split_by_content(stores["train"], config.validation_fraction or 0.0, bit)
+        share = held_out_share(config)
+        texts["train"], texts["validation"] = split_by_content(stores["train"], share, bit)
+        _check_split(texts["train"], texts["validation"], share)
 
     examples: dict[Split, Examples] = {}
     for split in splits:
@@ -228,10 +148,28 @@ def load_corpus(
     ledger: dict[str, dict[str, Any]] = {str(split): _account(texts[split], examples[split]) for split in examples}
     for split in examples.keys() & stores.keys():
         ledger[split]["cleaned"] = stores[split].meta["cleaned"]
+    if held_out and "validation" in ledger:
+        ledger["validation"]["held_out"] = held_out_share(config)
     if "train" in examples and "validation" in examples:
         unigram = unigram_perplexity(texts["train"], texts["validation"], len(tokenizer))
         ledger["validation"]["unigram_perplexity"] = unigram
     return Corpus(texts, examples, ledger)
+
+
+def _check_split(train: Documents, validation: Documents, share: float) -> None:
+    """Raises UserError where holding documents out leaves one side without any."""
+    if len(train) and len(validation):
+        return
+    store, option = train.store, f"data.validation_fraction={share:g}"
+    num_documents = len(train) + len(validation)
+    enough = share_that_splits(store.hashes)
+    other = f"data.validation_fraction={enough:g}, " if enough else "data.document_separator='\\n\\n' to cut it, "
+    fix = f"data.validation=FILE, {other}or data.validation_fraction=0 to train without validation"
+    if not len(validation):
+        what = f"no document of the {num_documents} falls to validation: too few for a share of {share:g}"
+    else:
+        what = f"all documents ({num_documents}) fall to validation, and none is left to train on"
+    raise UserError(what, f"{store.meta['source']}, {option}", fix)
 
 
 def _account(texts: Documents, examples: Examples) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from lmft.data.config import DataConfig
 from lmft.data.examples import Blocks, Documents, Examples, Sample
 from lmft.data.formats import Format
 from lmft.data.pair_lines import PairLines
@@ -12,9 +12,6 @@ from lmft.data.windows import Lines, Packs, Windows
 from lmft.errors import UserError
 from lmft.objectives.base import Objective
 
-if TYPE_CHECKING:
-    from lmft.data.corpus import DataConfig
-
 log = logging.getLogger("lmft")
 
 
@@ -22,7 +19,7 @@ log = logging.getLogger("lmft")
 class Cutter:
     """Cuts a split into examples, and says what is left out."""
 
-    config: "DataConfig"
+    config: DataConfig
     objective: Objective
     pad_id: int
     format: Format

@@ -70,6 +70,11 @@ def is_held_out(hashes: np.ndarray, share: float) -> np.ndarray:
     return hashes < threshold(share)
 
 
+def share_that_splits(hashes: np.ndarray) -> float | None:
+    """The smallest share, in hundredths, that holds some documents out and leaves others; None where none does."""
+    return next((i / 100 for i in range(1, 100) if 0 < is_held_out(hashes, i / 100).sum() < len(hashes)), None)
+
+
 class Blocks:
     """Windows of `block_size` tokens over the stream of documents, with their separators. The last may be shorter.
 

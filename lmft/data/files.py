@@ -43,11 +43,14 @@ def by_extension(path: Path) -> File | None:
     return File(path, form, gzipped, str(path)) if form else None
 
 
-def matching(patterns: str | Sequence[str], option: str) -> list[File]:
-    """The files that paths and glob patterns name, sorted, each once. Raises UserError if one names none."""
+def matching(patterns: str | Sequence[str], option: str, separator: str | None = None) -> list[File]:
+    """The files that paths and glob patterns name, sorted, each once. Raises UserError if one names none.
+
+    separator: what parts documents, where the user has said it: then a file of any other extension is read as text.
+    """
     wanted = [patterns] if isinstance(patterns, str) else patterns
     paths = {path.resolve(): path for pattern in wanted for path in _paths(pattern, option)}
-    return [_known(path, option) for path in sorted(paths.values())]
+    return [_known(path, option, separator) for path in sorted(paths.values())]
 
 
 def _paths(pattern: str, option: str) -> list[Path]:
@@ -79,13 +82,13 @@ def no_such(path: Path, where: str) -> UserError:
     return UserError(what, where, f"a path is relative to {Path.cwd()}")
 
 
-def _known(path: Path, option: str) -> File:
+def _known(path: Path, option: str, separator: str | None = None) -> File:
     file = by_extension(path)
+    if file is None and separator is not None:
+        return File(path, "txt", path.suffix.lower() == ".gz", str(path))
     if file is None:
-        known = " ".join(FORMATS)
-        raise UserError(
-            f"'{path}' has no known extension", f"{option}={path}", f"known are {known}, text also with .gz"
-        )
+        fix = f"data.document_separator= reads each file as one text; known without it: {' '.join(FORMATS)}, also .gz"
+        raise UserError(f"'{path}' has no known extension", f"{option}={path}", fix)
     if file.gzipped and file.format in BINARY:
         fix = f"`gunzip {path}`: the format is compressed within"
         raise UserError(f"a {file.format} file is not read through gzip: {path}", f"{option}={path}", fix)

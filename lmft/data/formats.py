@@ -4,20 +4,18 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from transformers import PreTrainedTokenizerFast
 
 from lmft.data.chat_encoder import ChatEncoder
 from lmft.data.chat_template import ChatTemplate
 from lmft.data.chats import conversations
+from lmft.data.config import DataConfig
 from lmft.data.pairs import SIDES, Pair, PairEncoder, pairs
 from lmft.data.sources import Source, documents
 from lmft.data.tokenize import DocumentEncoder, Encoder
 from lmft.objectives.base import ANSWER, LAST_ANSWER
-
-if TYPE_CHECKING:
-    from lmft.data.corpus import DataConfig
 
 TRAIN_ON = {"all": 0, "assistant": int(ANSWER), "completion": int(ANSWER), "last_turn": int(LAST_ANSWER)}
 """What the loss counts: the flag of its tokens; 0: every token."""
@@ -52,7 +50,7 @@ class Format(Protocol):
 class TextFormat:
     """A row is a text, in the column `data.text_column`."""
 
-    def __init__(self, config: "DataConfig", tokenizer: PreTrainedTokenizerFast, word_starts: bool):
+    def __init__(self, config: DataConfig, tokenizer: PreTrainedTokenizerFast, word_starts: bool):
         self.text_column, self.encoder = config.text_column, Encoder(tokenizer, word_starts)
 
     @property
@@ -76,7 +74,7 @@ class TextFormat:
 class ChatFormat:
     """A row is a conversation, or a prompt and its completion, in the columns that `data.columns` names."""
 
-    def __init__(self, config: "DataConfig", tokenizer: PreTrainedTokenizerFast, word_starts: bool):
+    def __init__(self, config: DataConfig, tokenizer: PreTrainedTokenizerFast, word_starts: bool):
         self.columns = config.columns
         self.template = chat_template(config, tokenizer)
         self.encoder = ChatEncoder(tokenizer)
@@ -107,7 +105,7 @@ class ChatFormat:
 class PairsFormat:
     """A row is a source and a target, in the columns that `data.columns` names."""
 
-    def __init__(self, config: "DataConfig", tokenizer: PreTrainedTokenizerFast, word_starts: bool):
+    def __init__(self, config: DataConfig, tokenizer: PreTrainedTokenizerFast, word_starts: bool):
         self.columns, self.encoder = config.columns, PairEncoder(tokenizer)
 
     @property
@@ -129,14 +127,14 @@ class PairsFormat:
         return []
 
 
-def chat_template(config: "DataConfig", tokenizer: PreTrainedTokenizerFast) -> ChatTemplate | None:
+def chat_template(config: DataConfig, tokenizer: PreTrainedTokenizerFast) -> ChatTemplate | None:
     """The one the user names, or the tokenizer's own; None where there is none, which texts need not."""
     if config.chat_template is None and not tokenizer.chat_template:
         return None
     return ChatTemplate.load(config.chat_template, tokenizer)
 
 
-FORMATS: dict[str, Callable[["DataConfig", PreTrainedTokenizerFast, bool], Format]] = {
+FORMATS: dict[str, Callable[[DataConfig, PreTrainedTokenizerFast, bool], Format]] = {
     "text": TextFormat,
     "chat": ChatFormat,
     "pairs": PairsFormat,

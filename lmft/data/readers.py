@@ -196,6 +196,13 @@ def _chunk_of(batch: "pyarrow.RecordBatch", first: int, label: str, num_bytes: i
     return Chunk(label, range(first, first + len(batch)), columns, num_bytes)
 
 
+_CHOICES = {  # what reads rows that have such a column
+    "messages": "data=chat for conversations",
+    "completion": "data=chat for prompts and completions",
+    "target": "data=pairs objective=pairs for sources and targets",
+}
+
+
 @contextmanager
 def _undamaged(file: File) -> Iterator[None]:
     import pyarrow
@@ -211,5 +218,6 @@ def check_columns(columns: Iterable[str] | None, known: Iterable[str], where: st
     known = list(known)
     for name in columns or ():
         if name not in known:
-            fix = f"data.text_column names one of: {', '.join(known)}"
+            choice = next((_CHOICES[each] for each in known if each in _CHOICES), None)
+            fix = f"data.text_column names one of: {', '.join(known)}" + (f"; or {choice}" if choice else "")
             raise UserError(f"no column '{name}'{did_you_mean(name, known)}", where, fix)

@@ -8,20 +8,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from encodings.aliases import aliases
 from functools import partial
-from typing import TYPE_CHECKING, Literal
 
 from lmft.data import files, python_docs
+from lmft.data.config import DEFAULT_VALIDATION_FRACTION, DataConfig, Split
 from lmft.data.files import File
 from lmft.data.hub_datasets import arrow_files
 from lmft.data.readers import Chunk, Place, read_files
 from lmft.errors import UserError, did_you_mean
 
-if TYPE_CHECKING:
-    from lmft.data.corpus import DataConfig
-
 __all__ = ["Chunk", "Place", "Source", "documents", "open_source"]
 
-Split = Literal["train", "validation"]
 MENDS: dict[str, Callable[[str], str]] = {
     "nul": lambda text: text.replace("\0", ""),
     "bom": lambda text: text.lstrip("\ufeff"),
@@ -46,26 +42,27 @@ class Source:
                 yield Place(chunk.file, number), dict(zip(chunk.columns, values, strict=True))
 
 
-def open_source(data: "DataConfig", split: Split) -> Source | None:
+def open_source(data: DataConfig, split: Split) -> Source | None:
     """Where the split's rows come from; None if it is the validation split and the training documents are its source.
 
-    In order: the files of `data.train` or `data.validation`; for validation, `data.validation_fraction` of the training
-    documents, if given; the split of `data.path` that `data.splits` names. `data.path` is a folder or file if there is
-    one, or else `lmft:python_docs` or a hub id.
+    In order: the files of `data.train` or `data.validation`; for validation, a share of the training documents
+    (`held_out_share`), if there is one; the split of `data.path` that `data.splits` names. `data.path` is a folder or
+    file if there is one, or else `lmft:python_docs` or a hub id.
 
     Reads no row, but hashes files that it has not hashed before. Raises UserError if there is nothing to read.
     """
     given, option = (data.train, "data.train") if split == "train" else (data.validation, "data.validation")
     if given:
-        return _of_files(files.matching(given, option), data)
-    if split == "validation" and data.validation_fraction is not None:
+        return _of_files(files.matching(given, option, data.document_separator), data)
+    if split == "validation" and (held_out_share(data) or data.train_only):
         return None
     name = data.splits.get(split)
     if not data.path or not name:
         raise _nothing_named(split)
     path = files.expanded(data.path)
     if path.is_file():
-        found = files.matching(data.path, "data.path") if split == "train" else []
+        is_train = split == "train"
+        found = files.matching(data.path, "data.path", data.document_separator) if is_train else []
         return _of_files(_not_empty(found, split, name, data.path, ["train"]), data)
     if path.is_dir():
         found = files.of_split(path, name)
@@ -80,7 +77,29 @@ def open_source(data: "DataConfig", split: Split) -> Source | None:
     return _source(f"{data.path}, split {name}", fingerprint, shards)
 
 
-def _of_files(found: list[File], data: "DataConfig") -> Source:
+def held_out_share(data: DataConfig) -> float:
+    """Share of the training documents that validation takes; 0 where it has text of its own or is switched off.
+
+    `data.validation_fraction` says it. Left open, it is 0.05 for files of the user's own that come without validation
+    text: those of `data.train` or of `data.path`, not a data set of the hub.
+    """
+    if data.validation:
+        return 0.0
+    if data.validation_fraction is not None:
+        return data.validation_fraction
+    return DEFAULT_VALIDATION_FRACTION if _are_own_files(data) else 0.0
+
+
+def _are_own_files(data: DataConfig) -> bool:
+    """Whether training reads local files beside which there is no other split."""
+    if not data.path:
+        return bool(data.train)
+    path = files.expanded(data.path)
+    is_alone = path.is_dir() and files.splits_in(path) == [data.splits.get("train")]
+    return path.is_file() or is_alone
+
+
+def _of_files(found: list[File], data: DataConfig) -> Source:
     encoding, separator = _codec(data.encoding), _unescaped(data.document_separator)
     formats = {file.format for file in found}
     reading = [encoding if formats - {*files.BINARY} else None, separator if "txt" in formats else None]

@@ -6,8 +6,7 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from importlib.util import find_spec
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -16,39 +15,12 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from lmft.errors import UserError, did_you_mean
+from lmft.models.config import LoraConfig, require_peft
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
 _ALL = "all-linear"  # peft's word for every linear layer but the output projection
-
-
-@dataclass(frozen=True)
-class LoraConfig:
-    """`model.lora`. Raises UserError for values that cannot be, and where there is no `peft`."""
-
-    r: int = 0  # rank of the adapters; 0: none
-    alpha: int | None = None  # their outputs are scaled by alpha / r; None: 2 * r
-    dropout: float = 0.0  # of the adapters' inputs
-    target_modules: list[str] | str | None = None  # ends of names, or one pattern of whole names; None: all linear
-    merge: bool = True  # whether the exported model has the adapters added into its weights
-    modules_to_save: list[str] = field(default_factory=list)  # ends of names: modules that are trained in full
-
-    def __post_init__(self):
-        if not isinstance(self.r, int) or self.r < 0:
-            raise UserError(f"model.lora.r={self.r} is no rank", fix="model.lora.r=16, or 0 for no adapters")
-        if self.alpha is not None and not (isinstance(self.alpha, int) and self.alpha > 0):
-            raise UserError(
-                f"model.lora.alpha={self.alpha} is no whole number above 0", fix=f"model.lora.alpha={2 * self.r or 32}"
-            )
-        if not (isinstance(self.dropout, int | float) and 0 <= self.dropout < 1):
-            raise UserError(f"model.lora.dropout={self.dropout} is no share below 1", fix="model.lora.dropout=0.05")
-        if self.target_modules is not None and not self.target_modules:
-            raise UserError("model.lora.target_modules names nothing", fix="null, for all linear layers")
-        if isinstance(self.modules_to_save, str):
-            raise UserError("model.lora.modules_to_save is a list", fix=f"…=[{self.modules_to_save}]")
-        if self.r:
-            _require_peft("model.lora")
 
 
 @dataclass(frozen=True)
@@ -97,7 +69,7 @@ def base_of(folder: str) -> str | None:
 
 def with_stored_adapters(model: PreTrainedModel, folder: str) -> PreTrainedModel:
     """The model with a folder's adapters added into its weights. Raises UserError."""
-    _require_peft(folder)
+    require_peft(folder)
     from peft import PeftModel
 
     with _without_pefts_warning():
@@ -112,11 +84,6 @@ def _without_pefts_warning() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         yield
-
-
-def _require_peft(where: str) -> None:
-    if find_spec("peft") is None:
-        raise UserError("adapters need peft, which is not installed", where=where, fix='pip install "lmft[peft]"')
 
 
 def add_adapters(model: PreTrainedModel, config: LoraConfig, new_token_ids: Sequence[int] = ()) -> Adapted:

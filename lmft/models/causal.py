@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from lmft.errors import UserError
-from lmft.models.config import max_positions
 from lmft.models.generation import GeneratingModel, up_to_mask
+from lmft.models.hf_config import max_positions
 
 
 class CausalLanguageModel(GeneratingModel):

@@ -1,34 +1,43 @@
-"""Which model: what its YAML says, and the Hugging Face config that this leads to."""
+"""What a model's YAML says, checked as far as that takes no model. Nothing heavy is imported here."""
 
-import inspect
-import logging
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
+from importlib.util import find_spec
 from typing import Any
 
-import transformers
-from huggingface_hub.errors import StrictDataclassError
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForMaskedLM,
-    AutoModelForSeq2SeqLM,
-    PreTrainedConfig,
-    PreTrainedModel,
-)
-
 from lmft.errors import UserError, did_you_mean
-from lmft.models.adapters import LoraConfig, base_of
-from lmft.models.folders import located, read
+from lmft.schema import build
 
-log = logging.getLogger("lmft")
-AUTO_CLASSES: dict[str, Any] = {
-    "masked": AutoModelForMaskedLM,
-    "causal": AutoModelForCausalLM,
-    "seq2seq": AutoModelForSeq2SeqLM,
-    "permuted": AutoModelForCausalLM,
-}
+FAMILIES = ("masked", "causal", "seq2seq", "permuted")
+EXPORTS = ("best", "last")
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """`model.lora`. Raises UserError for values that cannot be, and where there is no `peft`."""
+
+    r: int = 0  # rank of the adapters; 0: none
+    alpha: int | None = None  # their outputs are scaled by alpha / r; None: 2 * r
+    dropout: float = 0.0  # of the adapters' inputs
+    target_modules: list[str] | str | None = None  # ends of names, or one pattern of whole names; None: all linear
+    merge: bool = True  # whether the exported model has the adapters added into its weights
+    modules_to_save: list[str] = field(default_factory=list)  # ends of names: modules that are trained in full
+
+    def __post_init__(self):
+        if not isinstance(self.r, int) or self.r < 0:
+            raise UserError(f"model.lora.r={self.r} is no rank", fix="model.lora.r=16, or 0 for no adapters")
+        if self.alpha is not None and not (isinstance(self.alpha, int) and self.alpha > 0):
+            raise UserError(
+                f"model.lora.alpha={self.alpha} is no whole number above 0", fix=f"model.lora.alpha={2 * self.r or 32}"
+            )
+        if not (isinstance(self.dropout, int | float) and 0 <= self.dropout < 1):
+            raise UserError(f"model.lora.dropout={self.dropout} is no share below 1", fix="model.lora.dropout=0.05")
+        if self.target_modules is not None and not self.target_modules:
+            raise UserError("model.lora.target_modules names nothing", fix="null, for all linear layers")
+        if isinstance(self.modules_to_save, str):
+            raise UserError("model.lora.modules_to_save is a list", fix=f"…=[{self.modules_to_save}]")
+        if self.r:
+            require_peft("model.lora")
 
 
 @dataclass(frozen=True)
@@ -60,16 +69,23 @@ class ModelConfig:
     gradient_checkpointing: bool = False
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
-    freeze: list[str] = field(default_factory=list)
+    freeze: list[str] | str = field(default_factory=list)
     probes: list[Any] = field(default_factory=list)
     generation: dict[str, Any] = field(default_factory=dict)
     recipe: dict[str, Any] = field(default_factory=dict)
+    export: str = "best"
+    module: str | None = None
 
     def __post_init__(self):
         for name, kind in (("tokenizer", TokenizerConfig), ("lora", LoraConfig)):
             value = getattr(self, name)
             if isinstance(value, dict):
-                object.__setattr__(self, name, kind(**value))
+                object.__setattr__(self, name, build(kind, value, f"model.{name}"))
+        for name, known in (("family", FAMILIES), ("export", EXPORTS)):
+            value = getattr(self, name)
+            if value not in known:
+                hint = did_you_mean(value, known)
+                raise UserError(f"model.{name}={value} is unknown{hint}", fix=f"one of: {', '.join(known)}")
         if self.from_scratch and not self.architecture:
             raise UserError(
                 "model.from_scratch=true needs an architecture", fix="model.architecture=distilbert (a model_type)"
@@ -98,85 +114,7 @@ class ModelConfig:
         return {"revision": self.revision, "trust_remote_code": self.trust_remote_code, **code}
 
 
-def load_config(config: ModelConfig) -> PreTrainedConfig:
-    """The Hugging Face config with `model.config`'s overrides, checked before any weight is read. Raises UserError."""
-    hf_config = _new_config(config) if config.from_scratch else _stored_config(config)
-    _check_family(config, hf_config)
-    known = _options_of(hf_config)
-    for name in config.config:
-        if name not in known:
-            raise UserError(
-                f"model.config.{name}: a {hf_config.model_type} config has no such value{did_you_mean(name, known)}"
-            )
-    try:
-        if config.from_scratch:  # by the constructor, which derives some values from others
-            return AutoConfig.for_model(hf_config.model_type, **{**config.shape, **config.config})
-        for name, value in config.config.items():
-            setattr(hf_config, name, value)
-    except StrictDataclassError as error:
-        raise UserError(" ".join(str(error).split()), where="model.config") from error
-    return hf_config
-
-
-def _new_config(config: ModelConfig) -> PreTrainedConfig:
-    try:
-        return AutoConfig.for_model(str(config.architecture))
-    except ValueError:
-        known = did_you_mean(str(config.architecture), transformers.CONFIG_MAPPING)
-        raise UserError(f"model.architecture={config.architecture} is no model_type{known}") from None
-
-
-def _stored_config(config: ModelConfig) -> PreTrainedConfig:
-    folder, _ = folders_of(config)
-    if config.trust_remote_code:
-        log.warning("model.trust_remote_code: runs code of %s at %s", config.name_or_path, config.revision)
-    return read(AutoConfig, folder, "config.json", config.hub_options)
-
-
-def folders_of(config: ModelConfig) -> tuple[str, str | None]:
-    """Where the model lies, and the adapters to be put on it, if the name is that of a folder of adapters alone."""
-    folder = located(str(config.name_or_path), "model", config.revision)
-    base = base_of(folder)
-    return (folder, None) if base is None else (located(base, "model", config.revision), folder)
-
-
-def _options_of(hf_config: PreTrainedConfig) -> set[str]:
-    """What such a config takes: its values, their other names, and what the model's code reads without declaring it."""
-    folder = Path(inspect.getfile(type(hf_config))).parent
-    code = "".join(file.read_text("utf-8") for file in folder.glob(f"*_{folder.name}.py"))
-    undeclared = re.findall(r'(?:getattr\((?:self\.)?config, |kwargs\.(?:get|pop)\()"(\w+)"', code)
-    start = ["decoder_start_token_id"] if hf_config.is_encoder_decoder else []
-    return {*hf_config.to_dict(), *hf_config.attribute_map, *undeclared, *start}
-
-
-def model_class(family: str, hf_config: PreTrainedConfig) -> type[PreTrainedModel] | None:
-    """The class that a family's model of such a config has; None where there is none.
-
-    transformers also knows BART as a masked model and its decoder as a causal one, and XLNet as a causal one, of which
-    none is trained in that way.
-    """
-    possible = ("masked", "causal")
-    if hf_config.is_encoder_decoder:
-        possible = ("seq2seq",)
-    elif hf_config.model_type == "xlnet":
-        possible = ("permuted",)
-    return AUTO_CLASSES[family]._model_mapping.get(type(hf_config), None) if family in possible else None
-
-
-def _check_family(config: ModelConfig, hf_config: PreTrainedConfig) -> None:
-    if config.trust_remote_code or model_class(config.family, hf_config):
-        return
-    families = [family for family in AUTO_CLASSES if model_class(family, hf_config)]
-    kind = " and ".join(families) or "no language model that lmft trains"
-    fix = f"model={families[0]} model.name_or_path={config.name}" if families else f"model={config.family}, or another"
-    raise UserError(f"{hf_config.model_type} is {kind}, not {config.family}", where=config.name, fix=fix)
-
-
-def max_positions(hf_config: PreTrainedConfig) -> int | None:
-    """The longest example the model takes, in tokens; None where nothing limits it."""
-    positions = getattr(hf_config, "max_position_embeddings", None)
-    if positions == -1:  # so XLNet's says
-        return None
-    if positions is not None and hf_config.model_type in ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl"):
-        return positions - hf_config.pad_token_id - 1  # their positions start behind the padding id
-    return positions
+def require_peft(where: str) -> None:
+    """Raises UserError unless peft is installed."""
+    if find_spec("peft") is None:
+        raise UserError("adapters need peft, which is not installed", where=where, fix='pip install "peft>=0.21,<0.22"')

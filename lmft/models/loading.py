@@ -9,8 +9,9 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerF
 
 from lmft.errors import UserError
 from lmft.models.adapters import with_stored_adapters
-from lmft.models.config import AUTO_CLASSES, ModelConfig, folders_of
+from lmft.models.config import ModelConfig
 from lmft.models.folders import read
+from lmft.models.hf_config import AUTO_CLASSES, folders_of
 
 log = logging.getLogger("lmft")
 

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 from torch import nn
 
 from lmft.errors import UserError
-from lmft.models.config import max_positions
 from lmft.models.generation import GeneratingModel
+from lmft.models.hf_config import max_positions
 from lmft.models.vocabulary import sentinel
 
 

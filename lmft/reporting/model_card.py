@@ -137,7 +137,7 @@ def write_model_card(
 def _metadata(name: str, config: Mapping[str, Any], metrics: Mapping[str, Any]) -> ModelCardData:
     model, data = config["model"], config["data"]
     task = PIPELINE_TAGS[model["family"]]
-    perplexity = (metrics.get("after") or {}).get("perplexity")
+    perplexity = (metrics.get("exported") or {}).get("perplexity")
     known = perplexity is not None and math.isfinite(perplexity)
     result = EvalResult(
         task_type=task,
@@ -186,7 +186,7 @@ def _measured(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     if config["model"]["family"] == "causal":
         over = ANSWERS.get(data.get("train_on"), over)
         context = f" Each token is predicted from at most {data['block_size'] - 1} tokens before it."
-    known = (metrics.get("after") or {}).get("bits_per_byte") is not None
+    known = (metrics.get("exported") or {}).get("bits_per_byte") is not None
     across = "; bits per byte, across tokenizers too" if known else ""
     measured = f"Measured on the validation text. The loss is the mean, in nats, over {over}. Perplexity is exp(loss)."
     return f"{measured}{context} {family.comparison}{across}."

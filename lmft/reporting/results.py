@@ -1,5 +1,6 @@
 """What metrics.json holds."""
 
+import math
 import platform
 import resource
 import sys
@@ -16,24 +17,35 @@ SCORES = ("loss", "perplexity", "accuracy", "bits_per_byte", "targets")
 
 
 def results(
-    trainer: Trainer, passes: list[dict[str, Any]], totals: dict[str, Any], skipped: int, ledger: dict[str, Any]
+    trainer: Trainer,
+    passes: list[dict[str, Any]],
+    exported: dict[str, Any],
+    totals: dict[str, Any],
+    skipped: int,
+    ledger: dict[str, Any],
 ) -> dict[str, Any]:
     """What metrics.json holds: loss in nats per target, bits per byte where it has a meaning, seconds of training.
 
-    passes: the validations in order, each with its "step"; totals: tokens, targets, padding and seconds of training;
-    skipped: optimizer steps that were left out, as they were not finite.
+    passes: the validations in order, each with its "step"; exported: {"step", "checkpoint": "best" | "last"}, which
+    weights model/ holds; totals: tokens, targets, padding and seconds of training; skipped: optimizer steps that were
+    left out, as they were not finite.
     """
-    before, after, best = None, None, None
-    if passes:
-        before = passes[0] if passes[0]["step"] == 0 else None
-        after, best = passes[-1], min(passes, key=lambda each: each["loss"])
+    before = passes[0] if passes and passes[0]["step"] == 0 else None
+    trained = [each for each in passes if each["step"] > 0]
+    after = trained[-1] if trained else None
+    best = min(trained, key=_loss_or_infinity, default=None)
+    of_exported = [each for each in trained if each["step"] == exported["step"]]
+    if exported["checkpoint"] == "best":  # callbacks may have changed the weights of the last step after its validation
+        of_exported.sort(key=_loss_or_infinity, reverse=True)
+    scores = _scores(of_exported[-1]) if of_exported else None
     return {
         "status": "complete",
         "steps": trainer.global_step,
         "epochs": trainer.fit_loop.epoch_loop.batch_progress.total.ready / trainer.num_training_batches,
         "before": _scores(before),
         "after": _scores(after),
-        "best": _scores(best),
+        "best": best and {"step": best["step"], **(_scores(best) or {})},
+        "exported": {**exported, **(scores or dict.fromkeys(SCORES))},
         "train": {
             **totals,
             "tokens_per_second": totals["tokens"] / totals["seconds"] if totals["seconds"] else None,
@@ -43,6 +55,10 @@ def results(
         "data": ledger,
         "environment": environment(trainer),
     }
+
+
+def _loss_or_infinity(scores: dict[str, Any]) -> float:
+    return math.inf if math.isnan(scores["loss"]) else scores["loss"]
 
 
 def _scores(validation: dict[str, Any] | None) -> dict[str, Any] | None:

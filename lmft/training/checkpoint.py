@@ -1,7 +1,9 @@
 """Checkpoints of a training: when they are written, and which are kept."""
 
+import logging
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,12 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loops.evaluation_loop import RestartStage
 
-from lmft.checkpoint_files import BEST, LAST, give_name, prune
+from lmft.checkpoint_files import BEST, LAST, checksum_file, damage, give_name, prune
 from lmft.errors import UserError
+from lmft.run_folder import remove_empty
+from lmft.training.checkpoint_io import load_weights
+
+log = logging.getLogger("lmft")
 
 
 def check_options(every_n_steps: int, keep_last: int, max_disk_gb: float | None = None) -> None:
@@ -24,6 +30,14 @@ def check_options(every_n_steps: int, keep_last: int, max_disk_gb: float | None 
         raise UserError(f"checkpoint.max_disk_gb={max_disk_gb}: gigabytes, more than 0", fix="null sets no limit")
 
 
+@dataclass(frozen=True)
+class Exported:
+    """Which weights a run hands over: those of an optimizer step, the `best` by validation loss or the `last`."""
+
+    step: int
+    checkpoint: str
+
+
 class Checkpoints(Checkpoint):
     """Saves `step=N.ckpt` every so many steps, after each epoch and at the end; keeps the newest and the best.
 
@@ -31,7 +45,8 @@ class Checkpoints(Checkpoint):
 
     every_n_steps: optimizer steps; keep_last: newest ones kept, 0 saves nothing, -1 keeps all; max_disk_gb: gigabytes
     that they may take together, but the newest and the best are always kept; growing: files of the run that others
-    append to, which resuming cuts back to what they held at the checkpoint. Raises: UserError.
+    append to, which resuming cuts back to what they held at the checkpoint; keeps_best_weights: with keep_last=0, save
+    the weights of best.ckpt all the same, for the export at the end, and remove them after it. Raises: UserError.
     """
 
     def __init__(
@@ -41,11 +56,15 @@ class Checkpoints(Checkpoint):
         keep_last: int,
         max_disk_gb: float | None = None,
         growing: Sequence[Path] = (),
+        keeps_best_weights: bool = False,
     ):
         check_options(every_n_steps, keep_last, max_disk_gb)
         self.folder, self.every_n_steps, self.growing = folder, every_n_steps, growing
         self.keep_last, self.max_disk_gb = keep_last, max_disk_gb
+        self.keeps_best_weights = keeps_best_weights
         self.best_loss = float("inf")
+        self.best_step: int | None = None
+        self._is_best_now = False  # whether the last validation was the best
         self._validation_pending = False  # whether the state is that of a step whose validation is still to come
         self._saved_step: int | None = None
 
@@ -53,11 +72,13 @@ class Checkpoints(Checkpoint):
         """What resuming must know: the loss to beat, what is still to be done, and how long the growing files are."""
         lengths = {path.name: path.stat().st_size for path in self.growing if path.exists()}
         pending = self._validation_pending
-        return {"best_loss": self.best_loss, "validation_pending": pending, "lengths": lengths}
+        best = {"best_loss": self.best_loss, "best_step": self.best_step}
+        return {**best, "validation_pending": pending, "lengths": lengths}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores all three."""
+        """Restores all of it."""
         self.best_loss, self._validation_pending = state_dict["best_loss"], state_dict["validation_pending"]
+        self.best_step = state_dict.get("best_step")
         for path in self.growing:
             length = state_dict["lengths"].get(path.name, 0)
             if path.exists() and path.stat().st_size > length:
@@ -71,6 +92,9 @@ class Checkpoints(Checkpoint):
             # checkpoint in it would be taken for one between two epochs.
             loop.reset_restart_stage()
         self._saved_step = None if self._validation_pending else trainer.global_step
+        step_file = self._step_file(trainer)
+        if self.best_step == trainer.global_step and trainer.is_global_zero and step_file.exists():
+            give_name(step_file, BEST)  # a process that died may have saved the step and not yet named it
         if self._validation_pending:
             # Lightning goes back to a validation that it finds begun. This one begins with its first batch.
             val_loop = trainer.fit_loop.epoch_loop.val_loop
@@ -91,9 +115,12 @@ class Checkpoints(Checkpoint):
             return
         is_due, self._validation_pending = self._validation_pending or self._is_due(trainer), False
         loss = float(trainer.callback_metrics.get("val/loss", float("inf")))
-        is_best = loss < self.best_loss
-        self.best_loss = loss if is_best else self.best_loss
-        if is_best and amid_a_step(trainer) and self.keep_last != 0:
+        is_best = self._is_best_now = loss < self.best_loss
+        if is_best:
+            self.best_loss, self.best_step = loss, trainer.global_step
+        if is_best and self.keep_last == 0 and self.keeps_best_weights:
+            trainer.save_checkpoint(self.folder / BEST, weights_only=True)
+        elif is_best and amid_a_step(trainer) and self.keep_last != 0:
             trainer.save_checkpoint(self.folder / BEST)  # under no other name: half a step's gradients are not in it
         elif is_best or is_due:
             path = self.save(trainer)
@@ -111,7 +138,7 @@ class Checkpoints(Checkpoint):
         """
         if self.keep_last == 0:
             return None
-        path = self.folder / f"step={trainer.global_step}.ckpt"
+        path = self._step_file(trainer)
         if self._saved_step != trainer.global_step:
             self._saved_step, self._validation_pending = trainer.global_step, validation_pending
             trainer.save_checkpoint(path)
@@ -119,6 +146,35 @@ class Checkpoints(Checkpoint):
                 give_name(path, LAST)
                 prune(self.folder, self.keep_last, self.max_disk_gb)
         return path
+
+    def load_best(self, module: LightningModule, last_step: int) -> Exported:
+        """Give a trained module the weights of its best validation, unless it has them. Returns which it has now.
+
+        last_step: the step of the weights that the module has.
+        """
+        if self._is_best_now or self.best_step is None:
+            return Exported(last_step, "last" if self.best_step is None else "best")
+        best = self.folder / BEST
+        if not best.exists():
+            log.warning("best.ckpt, of step %s, is gone: the last weights are exported", self.best_step)
+            return Exported(last_step, "last")
+        if found := damage(best):
+            log.warning("best.ckpt, of step %s, is broken (%s): the last weights are exported", self.best_step, found)
+            return Exported(last_step, "last")
+        step = load_weights(module, best)
+        if step != self.best_step:  # the run went back to an earlier step, and this one was given up
+            log.warning("best.ckpt is of step %s, not of step %s", step, self.best_step)
+        return Exported(step, "best")
+
+    def remove_best_weights(self) -> None:
+        """Remove best.ckpt where no checkpoints are kept: it was there for the export alone."""
+        if self.keep_last == 0 and self.keeps_best_weights:
+            for path in (self.folder / BEST, checksum_file(self.folder / BEST)):
+                path.unlink(missing_ok=True)
+            remove_empty([self.folder])
+
+    def _step_file(self, trainer: Trainer) -> Path:
+        return self.folder / f"step={trainer.global_step}.ckpt"
 
     def _is_due(self, trainer: Trainer) -> bool:
         """Whether the step is one of every so many, or the last of its epoch or of all.

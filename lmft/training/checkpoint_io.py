@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import xxhash
+from lightning import LightningModule
 from lightning.fabric.plugins import TorchCheckpointIO
 
 from lmft import checkpoint_files, durable
@@ -73,6 +74,17 @@ def settings(path: Path) -> dict[str, Any]:
         fix = "to begin with the weights of a model: model.name_or_path=FOLDER"
         raise UserError(f"{path} is no checkpoint of a run", "resume", fix)
     return checkpoint["hyper_parameters"]
+
+
+def load_weights(module: LightningModule, path: Path) -> int:
+    """Give the module a checkpoint's trained weights; returns their optimizer step. Raises: UserError."""
+    checkpoint = read(path)
+    try:
+        module.load_state_dict(checkpoint["state_dict"], strict=module.strict_loading)
+    except (KeyError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{path} does not fit the model: {reason}", "checkpoint") from error
+    return checkpoint["global_step"]
 
 
 class _Sink(io.BufferedWriter):

@@ -7,8 +7,9 @@ from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokeni
 from lmft.config import compose
 from lmft.data.tokenize import Encoder
 from lmft.errors import UserError
-from lmft.models.config import ModelConfig, TokenizerConfig, load_config, max_positions
+from lmft.models.config import ModelConfig, TokenizerConfig
 from lmft.models.export import export
+from lmft.models.hf_config import load_config, max_positions
 from lmft.models.loading import fit_to_tokenizer, load_model
 from lmft.models.tokenizer import load_tokenizer
 from lmft.parts import assemble, load_module
@@ -290,7 +291,7 @@ def test_what_is_exported_works_in_a_pipeline(architecture, any_tokenizer, tmp_p
     fill = pipeline("fill-mask", model=str(folder))
     prompt = f"the {fill.tokenizer.mask_token} fox"
     answers = fill(prompt)
-    module = load_module(ModelConfig(name_or_path=str(folder), tokenizer=TokenizerConfig(name_or_path=str(folder))))
+    module = load_module(compose([f"model.name_or_path={folder}"], "predict"))
     (fills,) = module.answer([prompt])[0]["fills"]
     assert [each["score"] for each in answers] == pytest.approx([each["probability"] for each in fills], rel=1e-3)
     assert [each["token_str"].strip() for each in answers] == [each["token"] for each in fills]

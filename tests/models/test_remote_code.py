@@ -8,7 +8,8 @@ import pytest
 from transformers.dynamic_module_utils import HF_MODULES_CACHE
 
 from lmft.errors import UserError
-from lmft.models.config import ModelConfig, TokenizerConfig, load_config
+from lmft.models.config import ModelConfig, TokenizerConfig
+from lmft.models.hf_config import load_config
 from lmft.models.loading import load_model
 from lmft.models.tokenizer import load_tokenizer
 from tests.conftest import TINY

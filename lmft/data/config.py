@@ -1,0 +1,93 @@
+"""What a data set's YAML says, checked as far as that takes no text. Nothing heavy is imported here."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from lmft.errors import UserError, did_you_mean
+
+Split = Literal["train", "validation"]
+COLUMNS = ("messages", "prompt", "completion", "source", "target")  # what rows of chats and of pairs keep
+DEFAULT_VALIDATION_FRACTION = 0.05  # of the user's own files, where nothing else is said
+_CHOICES = {
+    "format": ("text", "chat", "pairs"),
+    "train_on": ("all", "assistant", "completion", "last_turn"),
+    "examples": ("blocks", "lines", "packs"),
+    "too_long": ("windows", "cut", "refuse"),
+}
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """A data set's YAML; conf/data/files.yaml says what each value means."""
+
+    path: str | None = None
+    name: str | None = None
+    revision: str | None = None
+    splits: dict[str, str] = field(default_factory=lambda: {"train": "train", "validation": "validation"})
+    train: str | list[str] | None = None
+    validation: str | list[str] | None = None
+    validation_fraction: float | None = None
+    format: str = "text"
+    text_column: str = "text"
+    columns: dict[str, str] = field(default_factory=lambda: {name: name for name in COLUMNS})
+    chat_template: str | None = None
+    train_on: str = "all"
+    encoding: str = "utf-8"
+    document_separator: str | None = None
+    examples: str = "blocks"
+    block_size: int = 128
+    stride: int | None = None
+    max_source_tokens: int = 512
+    max_target_tokens: int = 128
+    too_long: str = "windows"
+    isolate_documents: bool = False
+    batch_size: int = 64
+    num_workers: int | None = None
+    worker_timeout: float = 600
+    max_train_examples: int | None = None
+    max_validation_examples: int | None = None
+    cache_dir: str = "~/.cache/lmft"
+    probes: list[Any] = field(default_factory=list)
+
+    def __post_init__(self):
+        counts = ("block_size", "batch_size", "stride", "max_train_examples", "max_validation_examples")
+        for name in (*counts, "max_source_tokens", "max_target_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"data.{name}={value} must be at least 1")
+        for name, known in _CHOICES.items():
+            value = getattr(self, name)
+            if value not in known:
+                hint = did_you_mean(str(value), known)
+                raise UserError(f"data.{name}={value} is unknown{hint}", fix=f"one of: {', '.join(known)}")
+        if self.format != "pairs" and self.block_size < 2:
+            fix = "data.block_size=128"
+            raise UserError("data.block_size=1: an example needs two tokens, one to predict and one to see", fix=fix)
+        if self.examples == "packs":
+            object.__setattr__(self, "isolate_documents", True)
+        if self.format != "chat" and self.train_on != "all":
+            raise UserError(f"data.train_on={self.train_on} needs conversations", fix="data=chat data.train=FILE.jsonl")
+        if self.format == "pairs" and (self.examples != "lines" or self.too_long == "windows"):
+            fix = "data=pairs, or data.examples=lines data.too_long=cut"
+            raise UserError("pairs stay whole: they make no blocks, no packs and no windows", fix=fix)
+        if self.stride is not None and (self.examples != "lines" or self.too_long != "windows"):
+            fix = "data.examples=lines data.too_long=windows"
+            raise UserError("data.stride is read only where long lines are cut into windows", fix=fix)
+        if self.validation_fraction is not None and not 0 <= self.validation_fraction < 1:
+            fix = f"data.validation_fraction={DEFAULT_VALIDATION_FRACTION}, or 0 to train without validation"
+            what = f"data.validation_fraction={self.validation_fraction} is not a share from 0 to below 1"
+            raise UserError(what, fix=fix)
+        if self.validation and self.train_only:
+            fix = "leave one of them out"
+            raise UserError("data.validation names a text, data.validation_fraction=0 wants no validation", fix=fix)
+
+    @property
+    def cache(self) -> Path:
+        """Folder of token stores and trained vocabularies."""
+        return Path(self.cache_dir).expanduser()
+
+    @property
+    def train_only(self) -> bool:
+        """Whether validation is switched off explicitly."""
+        return self.validation_fraction == 0

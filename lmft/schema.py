@@ -1,0 +1,68 @@
+"""Build the dataclass of a config group from its values: unknown names and wrong types are refused."""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from lmft.errors import UserError, did_you_mean
+
+T = TypeVar("T")
+SHOW_ALL = "`--cfg job` shows every option"
+
+
+def build(schema: type[T], values: Mapping[str, Any], key: str) -> T:
+    """Build `schema` from `values`.
+
+    Args:
+        schema: a dataclass; its annotations are the types that are accepted.
+        values: option -> value, plain. An option that is left out keeps its default.
+        key: where the values stand in the config (`data`), for messages.
+
+    Raises: UserError.
+    """
+    hints = typing.get_type_hints(schema)
+    names = [field.name for field in dataclasses.fields(typing.cast(Any, schema))]
+    for name, value in values.items():
+        if name not in names:
+            raise UserError(f"unknown option '{key}.{name}'{did_you_mean(name, names)}", fix=SHOW_ALL)
+        if not _is_a(value, hints[name]):
+            raise UserError(f"'{key}.{name}' is {_name_of(hints[name])}, not {_shown(value)}", f"{key}.{name}")
+    return schema(**values)
+
+
+def _is_a(value: Any, hint: Any) -> bool:
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_is_a(value, each) for each in typing.get_args(hint))
+    if dataclasses.is_dataclass(hint):
+        return isinstance(value, Mapping | typing.cast(type, hint))
+    if hint is Any:
+        return True
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if origin is list and isinstance(value, list):
+        return all(_is_a(each, typing.get_args(hint)[0]) for each in value)
+    return isinstance(value, origin or hint)
+
+
+def _name_of(hint: Any) -> str:
+    """The type as a user would call it."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return " or ".join(_name_of(each) for each in typing.get_args(hint))
+    names = {
+        type(None): "null",
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number",
+        str: "a text",
+        list: "a list",
+    }
+    return names.get(typing.get_origin(hint) or hint, "a group of options")
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else repr(value)
