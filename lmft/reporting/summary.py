@@ -113,6 +113,9 @@ def training_line(metrics: Mapping[str, Any]) -> str:
         ("peak memory {:.2f} GB", train.get("peak_memory_gb")),
     ]
     known = [form.format(value) for form, value in parts if value is not None]
+    if exported := metrics.get("exported"):
+        best = ", the best by validation loss" if exported["checkpoint"] == "best" else ""
+        known.append(f"model/ holds step {exported['step']:,}{best}")
     if train.get("seconds") is not None:
         known.append(f"{duration(train['seconds'])} of training")
     status = metrics.get("status", "unknown")

@@ -1,10 +1,12 @@
 import json
 from types import SimpleNamespace
 
+from torch import nn
+
 from lmft.training.probes import Probes
 
 
-class Module:
+class Module(nn.Module):
     """Answers with how often it was asked."""
 
     asked = 0
