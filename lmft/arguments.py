@@ -13,7 +13,7 @@ from lmft.errors import UserError, did_you_mean
 
 FREE_TEXT = {"text", "prompt", "chat", "completion"}  # values taken as they were typed: [MASK] is no list there
 # These take keys that the config does not have: model.config.n_layers=4.
-OPEN = ("model.config.", "model.generation.", "scheduler.options.")
+OPEN = ("model.config.", "model.generation.", "model.shape.", "scheduler.options.")
 # These hold the arguments of a class, which may take more than the YAML lists.
 _OF_CLASSES = ("trainer", "optimizer", "callbacks", "logger", "objective", "hydra")
 # What other tools call it: last part of the name -> ours.
@@ -70,7 +70,7 @@ def readable(argument: str) -> str:
         return argument
     if value.startswith("~/"):
         value = str(Path(value).expanduser())
-    if key.startswith(OPEN):
+    if f"{key}.".startswith(OPEN) and value != "null":
         key = f"++{key}"
     if (key in FREE_TEXT and not _is_quoted(value)) or _is_plain_text(f"{key}={value}", value):
         value = quoted(value)

@@ -21,7 +21,7 @@ from lmft.models.config import ModelConfig
 from lmft.models.freezing import freeze
 from lmft.models.hf_config import load_config, max_positions, model_class
 from lmft.models.loading import fit_to_tokenizer, load_model
-from lmft.models.masked import MaskedLanguageModel
+from lmft.models.masked import MaskedLanguageModel, masked_text
 from lmft.models.permuted import PermutedLanguageModel
 from lmft.models.seq2seq import Seq2SeqLanguageModel
 from lmft.models.tokenizer import load_tokenizer
@@ -136,6 +136,9 @@ def _check_probes(probes: list[Any], model: ModelConfig, tokenizer: PreTrainedTo
     if chats and (model.family != "causal" or not tokenizer.chat_template):
         what = f"{model.name} is {model.family}" if model.family != "causal" else "the tokenizer has no chat template"
         raise UserError(f"{what}, so no probe can be a chat", "data.probes and model.probes", "give a text instead")
+    if model.family == "masked":
+        for probe in probes:
+            masked_text(probe, tokenizer)
 
 
 def build_module(config: dict[str, Any], parts: Parts, num_steps: int) -> LanguageModel:

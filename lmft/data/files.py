@@ -119,6 +119,15 @@ def splits_in(folder: Path) -> list[str]:
     return sorted(names)
 
 
+def pattern_of_all(folder: Path) -> str | None:
+    """A pattern that names a folder's files of known formats, where all have one extension; else None."""
+    if not folder.is_dir():
+        return None
+    names = [path.name for path in folder.iterdir() if by_extension(path)]
+    extensions = {"." + name.partition(".")[2] for name in names}
+    return f"{folder}/*{extensions.pop()}" if len(extensions) == 1 else None
+
+
 def fingerprint(files: Iterable[File], reading: Sequence[str | None], cache_dir: Path) -> str:
     """Changes with the files' content, order and formats, and with `reading` (how they are read); not with their names.
 

@@ -131,9 +131,13 @@ def _not_empty(found: list[File], split: Split, name: str, path: str, known: lis
 
 
 def _no_split(split: Split, name: str, path: str, known: list[str]) -> UserError:
-    has = f"has {', '.join(known)}" if known else f"has no file that ends in {' '.join(files.FORMATS)}"
-    what = f"no split '{name}' in '{path}'{did_you_mean(name, known)}: it {has}"
-    return UserError(what, f"data.path={path} data.splits.{split}={name}", _fix(split))
+    has = f"has {', '.join(known[:6])}" if known else f"has no file that ends in {' '.join(files.FORMATS)}"
+    more = f" and {len(known) - 6} more" if len(known) > 6 else ""
+    what = f"no split '{name}' in '{path}'{did_you_mean(name, known)}: it {has}{more}"
+    fix = _fix(split)
+    if split == "train" and (pattern := files.pattern_of_all(files.expanded(path))):
+        fix = f"data.train='{pattern}' takes all its files; or data.splits.train=NAME, the beginning of their names"
+    return UserError(what, f"data.path={path} data.splits.{split}={name}", fix)
 
 
 def _nothing_named(split: Split) -> UserError:

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
+from transformers import PreTrainedTokenizerFast
 
+from lmft.errors import UserError
 from lmft.models.base import LanguageModel
 
 _NUM_FILLS = 5
@@ -24,7 +26,7 @@ class MaskedLanguageModel(LanguageModel):
 
     @torch.no_grad()
     def _fill(self, prompt: str) -> dict[str, Any]:
-        text = prompt.replace("[MASK]", str(self.tokenizer.mask_token))
+        text = masked_text(prompt, self.tokenizer)
         inputs = self.tokenizer(text, return_tensors="pt").to(self.device)
         logits = self.model(**inputs).logits[0][inputs["input_ids"][0] == self.tokenizer.mask_token_id]  # [masks, V]
         top = logits.float().softmax(-1).topk(_NUM_FILLS)
@@ -36,3 +38,13 @@ class MaskedLanguageModel(LanguageModel):
             for tokens, probabilities in zip(top.indices.tolist(), top.values.tolist(), strict=True)
         ]
         return {"prompt": prompt, "fills": fills}
+
+
+def masked_text(prompt: str, tokenizer: PreTrainedTokenizerFast) -> str:
+    """The prompt with the tokenizer's mask token for `[MASK]`. Raises UserError for a prompt without either."""
+    mask = str(tokenizer.mask_token)
+    text = str(prompt).replace("[MASK]", mask)
+    if mask not in text:
+        fix = 'a text with a gap: "This is a [MASK] film."'
+        raise UserError("a masked model fills gaps, and the prompt has none", f"prompt: {prompt}", fix)
+    return text
