@@ -159,8 +159,8 @@ def check(config: Config, command_line: Iterable[str]) -> None:
     Raises: UserError, for the first of them.
     """
     rules = [*(MODEL_RULES if "model" in config else ()), *(DATA_RULES if "data" in config else ())]
-    for argument in command_line:
-        override = arguments.parse(argument)
+    typed = {override.key_or_group: override for override in map(arguments.parse, command_line)}  # the last one counts
+    for override in typed.values():
         if override.is_delete() or override.is_sweep_override() or override.value() is None:
             continue
         for rule in rules:

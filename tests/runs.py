@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,10 +91,10 @@ def numbers(result: dict[str, Any]) -> dict[str, Any]:
     return {**result, "train": {name: value for name, value in result["train"].items() if name not in timed}}
 
 
-def start(home: Path, *command: str) -> subprocess.Popen[str]:
+def start(home: Path, *command: str, program: Sequence[str] = (sys.executable, "-m")) -> subprocess.Popen[str]:
     """A command typed in the folder `home`, as a process of its own; several may run at a time."""
     environment = {**os.environ, "LMFT_CACHE": str(home / "cache"), "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
     environment.pop("LMFT_DEBUG", None)
     environment["PYTHONPATH"] = str(CHECKOUT)
-    words = [sys.executable, "-m", *command]
+    words = [*program, *command]
     return subprocess.Popen(words, cwd=home, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

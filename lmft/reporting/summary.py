@@ -97,6 +97,8 @@ def ledger_equations(ledger: Mapping[str, Mapping[str, Any]]) -> list[str]:
         repeated = split.get("tokens_repeated") or 0
         more = f" + {repeated:,} repeated" if repeated else ""
         line = f"{name}: {tokens:,} tokens{more} = {used:,} in examples + {dropped:,} dropped"
+        if split.get("held_out"):
+            line += f" ({split['held_out']:.3g} of the training documents, held out: data.validation_fraction)"
         lost = tokens + repeated - used - dropped
         lines.append(f"{line}; {lost:,} unaccounted for" if lost else line)
     return lines

@@ -36,11 +36,9 @@ class Probes(Callback):
 
     def ask(self, pl_module: Any, step: int, stage: str) -> None:
         """Append the model's answers to the file; the model is in evaluation mode for as long as that takes."""
-        if not self.prompts:
-            return
         modes = {module: module.training for module in pl_module.modules()}
         pl_module.eval()
-        self.latest = pl_module.answer(self.prompts)
+        self.latest = pl_module.answer(self.prompts) if self.prompts else []
         for module, training in modes.items():
             module.training = training
         if stage == "before":

@@ -57,11 +57,8 @@ class Terminal:
         return said
 
     def _runs(self) -> dict[str, bytes]:
-        """All files of all runs, but for the line in command.txt that tells which process has looked at a run last."""
-        found = contents(self.folder / "runs")
-        return {
-            path: text.partition(b"\n")[2] if path.endswith("command.txt") else text for path, text in found.items()
-        }
+        """All files of all runs."""
+        return contents(self.folder / "runs")
 
     def trains(self, *overrides: str, model: str = "distilbert_tiny") -> str:
         """`succeeds` of a tiny training."""
@@ -97,8 +94,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder."""
-    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """Every file below a folder, but for a lock and the name of its owner."""
+    kept = (path for path in folder.rglob("*") if path.is_file() and path.name not in (".lock", ".owner"))
+    return {str(path): path.read_bytes() for path in kept}
 
 
 def fate_of(task: Callable[..., object], *arguments: object) -> int:
