@@ -14,6 +14,7 @@ from typing import Any
 
 import hydra
 from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -191,7 +192,13 @@ def _of_one_folder(composed: DictConfig, command: str, extra_folder: str | None)
     overrides = _with_implied_choices(given, ask_hub=True)
     if overrides == given:
         return composed
-    composed = config.composed(overrides, command, extra_folder)
+    holder = GlobalHydra.instance()
+    outer = holder.hydra
+    holder.clear()
+    try:
+        composed = config.composed(overrides, command, extra_folder)
+    finally:
+        holder.hydra = outer  # of the sweep that goes through the jobs
     HydraConfig.instance().set_config(composed)
     return composed
 

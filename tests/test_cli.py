@@ -260,6 +260,30 @@ def test_a_folder_of_ones_own_adds_a_model(capsys, fit, in_empty_folder):
     assert "did you mean 'mine'?" in mistake(capsys, prepare, "--config-dir", "mine", "model=mines")
 
 
+def test_each_job_of_a_sweep_over_folders_has_its_own_family(fit, in_empty_folder):
+    for name, kind in (("a", "BertForMaskedLM"), ("b", "GPT2LMHeadModel")):
+        (in_empty_folder / name).mkdir()
+        (in_empty_folder / name / "config.json").write_text(f'{{"model_type": "x", "architectures": ["{kind}"]}}')
+    with pytest.raises(SystemExit) as exit:
+        prepare.main(["--multirun", f"model.name_or_path={in_empty_folder}/a,{in_empty_folder}/b", "data=imdb"])
+    assert exit.value.code == 0
+    models = [asked[0]["model"] for asked in fit.asked]
+    assert [(model["family"], model["name_or_path"][-2:]) for model in models] == [("masked", "/a"), ("causal", "/b")]
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--lr", "3"], "optimizer.lr=3"),
+        (["--learning-rate=3"], "optimizer.lr=3"),
+        (["--batch_size", "8"], "data.batch_size=8"),
+        (["-x"], "there is no flag -x"),
+    ],
+)
+def test_an_option_written_as_a_flag(argv, said, capsys, fit):
+    assert said in mistake(capsys, train, *argv)
+
+
 @pytest.mark.parametrize("command", [train, evaluate, prepare])
 def test_every_command_has_its_yaml(command, capsys):
     command.main(["--cfg", "job", "--resolve"])
