@@ -122,8 +122,10 @@ def unknown(key: str, known: Collection[str], where: str | None) -> UserError:
 def full_name(name: str, known: Collection[str]) -> str:
     """The option that is meant by `lr`, `learning_rate` or `batch-size`; the name itself where none is found."""
     name = name.replace("-", "_")
-    same_end = [key for key in known if key.rpartition(".")[2] == name and not key.startswith("hydra.")]
-    return next(iter([*same_end, _OTHER_NAMES.get(name, name)]))
+    if name in _OTHER_NAMES:
+        return _OTHER_NAMES[name]
+    same_end = (key for key in known if key.rpartition(".")[2] == name and not key.startswith("hydra."))
+    return next(same_end, name)
 
 
 def refuse_several_values(overrides: Collection[str]) -> None:
