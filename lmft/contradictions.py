@@ -5,6 +5,7 @@ Only what is typed counts. A YAML may well hold values for cases that do not occ
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lmft import arguments
@@ -47,12 +48,22 @@ def _reads_path(config: Config) -> bool:
     return not (_is_own_split(config, "train") and _is_own_split(config, "validation"))
 
 
+def _is_folder(path: Any) -> bool:
+    return bool(path) and Path(str(path)).expanduser().exists()
+
+
 MODEL_RULES = (
     Rule(
         ("model.name_or_path",),
         lambda config: not _model(config, "from_scratch"),
         "a model that is loaded, and this one starts from random weights (model.from_scratch)",
         "leave model=… and model.from_scratch out to load it; model.tokenizer.name_or_path=FOLDER takes its vocabulary",
+    ),
+    Rule(
+        ("model.revision",),
+        lambda config: not _is_folder(_model(config, "name_or_path")) or bool(_model(config, "trust_remote_code")),
+        "a repository of the hub, and this model is a folder",
+        "leave it out",
     ),
     Rule(
         ("model.architecture", "model.shape"),
@@ -117,6 +128,18 @@ DATA_RULES = (
         "data.examples=lines",
     ),
     Rule(
+        ("data.name", "data.revision"),
+        lambda config: not _is_folder(config["data"].get("path")),
+        "a data set of the hub, and data.path is local",
+        "leave it out",
+    ),
+    Rule(
+        ("data.isolate_documents",),
+        lambda config: config["data"].get("examples") != "packs" or bool(config["data"].get("isolate_documents")),
+        "rows that are cut from the stream, and packs always keep their documents apart",
+        "data.examples=blocks",
+    ),
+    Rule(
         ("data.path", "data.name", "data.revision", "data.splits"),
         _reads_path,
         "a data set to take a split from, and both splits come from elsewhere (data.train and data.validation)",
@@ -132,6 +155,12 @@ DATA_RULES = (
         ("data.worker_timeout",),
         lambda config: config["data"].get("num_workers") != 0,
         "loader processes, and data.num_workers=0 has none",
+        "leave one of them out",
+    ),
+    Rule(
+        ("checkpoint.every_n_steps", "checkpoint.max_disk_gb"),
+        lambda config: not isinstance(config["checkpoint"], Mapping) or config["checkpoint"].get("keep_last") != 0,
+        "checkpoints, and checkpoint.keep_last=0 keeps none",
         "leave one of them out",
     ),
     Rule(

@@ -1,5 +1,6 @@
 """`python -m lmft.evaluate`: the numbers of a run's trained model, or of any other, on validation data."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,6 +8,9 @@ from lmft import contradictions, trust
 from lmft.cli import Job, run_command
 from lmft.errors import UserError
 from lmft.run_folder import config_to_use, write_json
+
+log = logging.getLogger("lmft")
+_NOT_READ = ("optimizer", "scheduler", "nonfinite", "resume", "validate_before")  # of what a training takes
 
 
 def evaluate(job: Job) -> None:
@@ -17,6 +21,9 @@ def evaluate(job: Job) -> None:
     trust.check(config, job.overrides)
     contradictions.check(config, job.overrides)
     options.check(config)
+    for override in job.overrides:
+        if override.lstrip("+~").partition("=")[0].partition(".")[0] in _NOT_READ:
+            log.warning("an evaluation does not read %s", override)
     output = config["output"] and Path(config["output"])
     if output and not output.parent.is_dir():
         raise UserError("no such folder", f"output={output}")

@@ -39,6 +39,9 @@ def _check_files(data: DataConfig) -> None:
     if found and data.document_separator is not None and "txt" not in formats:
         what = f"data.document_separator is read of text files, and these are {', '.join(sorted(formats))}"
         raise UserError(what, f"data.document_separator={data.document_separator!r}", "leave it out")
+    if found and data.encoding != "utf-8" and formats <= set(files.BINARY):
+        what = f"data.encoding is read of text formats, and these are {', '.join(sorted(formats))}"
+        raise UserError(what, f"data.encoding={data.encoding}", "leave it out")
 
 
 def check_model(config: Mapping[str, Any]) -> ModelConfig:

@@ -29,6 +29,12 @@ SILENT = [
     (["data=files", "data.train=x.txt", "data.validation=y.txt", "data.validation_fraction=0.1"], "leave one"),
     (["data=files", "data.train=x.txt", "data.validation=y.txt", "data.validation_fraction=0"], "leave one"),
     (["data=files", "data.train=x.txt", "data.num_workers=0", "data.worker_timeout=5"], "data.num_workers=0"),
+    (["model=bert", "model.name_or_path=FOLDER", "model.revision=main"], "this model is a folder"),
+    (["data=imdb", "data.path=FOLDER", "data.revision=main"], "data.path is local"),
+    (["data=imdb", "data.examples=packs", "data.isolate_documents=false"], "data.examples=blocks"),
+    (["data=files", "data.train=x.parquet", "data.encoding=latin-1"], "data.encoding is read of text"),
+    (["data=files", "data.train=x.parquet", "data.document_separator="], "is read of text files"),
+    (["checkpoint.keep_last=0", "checkpoint.every_n_steps=5"], "keeps none"),
     (["scheduler.name=constant", "scheduler.warmup=0.1"], "constant_with_warmup"),
     (["data.validation_fraction=0", "validate_before=true"], "has none"),
     (["model=bert", "model.freeze=[embeddings]", "model.lora.r=4"], "exclude each other"),
@@ -50,7 +56,7 @@ def refusal(overrides):
 @pytest.mark.parametrize(("overrides", "said"), SILENT, ids=[" ".join(overrides) for overrides, _ in SILENT])
 def test_two_options_that_cannot_both_be_meant(overrides, said, tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert", "architectures": ["BertForMaskedLM"]}')
-    for name in ("x.txt", "y.txt"):
+    for name in ("x.txt", "y.txt", "x.parquet"):
         (tmp_path / name).write_text("a\n")
     overrides = [each.replace("FOLDER", str(tmp_path)).replace("=x.", f"={tmp_path}/x.") for each in overrides]
     overrides = [each.replace("=y.", f"={tmp_path}/y.") for each in overrides]
