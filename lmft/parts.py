@@ -27,6 +27,7 @@ from lmft.models.masked import MaskedLanguageModel
 from lmft.models.permuted import PermutedLanguageModel
 from lmft.models.seq2seq import Seq2SeqLanguageModel
 from lmft.models.tokenizer import load_tokenizer
+from lmft.models.visibility import check_sight
 from lmft.objectives.base import Objective, Vocabulary
 from lmft.reporting.progress import counting
 from lmft.training.optimizer import MakeOptimizer, ScheduleConfig, check_arguments
@@ -166,7 +167,8 @@ def build_module(config: dict[str, Any], parts: Parts, num_steps: int) -> Langua
     family = FAMILIES[parts.model.family]
     model = load_model(parts.model, parts.hf_config, parts.tokenizer, len(parts.new_tokens))
     if parts.data.isolate_documents:
-        support_isolation(model, family.is_causal)
+        support_isolation(model, parts.tokenizer, family.is_causal)
+    check_sight(family, model, parts.tokenizer, parts.data.isolate_documents)
     if parts.model.freeze:
         freeze(model, parts.model.freeze)
         if parts.new_tokens and not model.get_input_embeddings().weight.requires_grad:
@@ -212,5 +214,7 @@ def load_module(config: ModelConfig, seed: int = 0) -> LanguageModel:
     """A model that answers prompts, without any data. Raises UserError."""
     hf_config = load_config(config)
     tokenizer = load_tokenizer(config, texts=(), text_key=lambda: "none", cache=Path())
+    family = FAMILIES[config.family]
     model = load_model(config, hf_config, tokenizer)
-    return FAMILIES[config.family](model, tokenizer, seed=seed, generation=config.generation).eval()
+    check_sight(family, model, tokenizer)
+    return family(model, tokenizer, seed=seed, generation=config.generation).eval()
