@@ -25,6 +25,7 @@ from lmft.models.masked import MaskedLanguageModel, masked_text
 from lmft.models.permuted import PermutedLanguageModel
 from lmft.models.seq2seq import Seq2SeqLanguageModel
 from lmft.models.tokenizer import load_tokenizer
+from lmft.models.visibility import check_sight
 from lmft.objectives.base import Objective, Vocabulary
 from lmft.options import make_objective
 from lmft.reporting.progress import counting
@@ -146,7 +147,8 @@ def build_module(config: dict[str, Any], parts: Parts, num_steps: int) -> Langua
     family = _module_class(parts.model)
     model = load_model(parts.model, parts.hf_config, parts.tokenizer, len(parts.new_tokens))
     if parts.data.isolate_documents:
-        support_isolation(model, family.is_causal)
+        support_isolation(model, parts.tokenizer, family.is_causal)
+    check_sight(family, model, parts.tokenizer, parts.data.isolate_documents)
     if parts.model.freeze:
         freeze(model, parts.model.freeze)
         if parts.new_tokens and not model.get_input_embeddings().weight.requires_grad:
@@ -199,6 +201,7 @@ def load_module(config: dict[str, Any]) -> LanguageModel:
     tokenizer = load_tokenizer(wanted, texts=(), text_key=lambda: "none", cache=Path())
     model = load_model(wanted, hf_config, tokenizer)
     module_class = _module_class(wanted)
+    check_sight(module_class, model, tokenizer)
     return module_class(model, tokenizer, seed=config["seed"], generation=wanted.generation).eval()
 
 

@@ -1,12 +1,14 @@
 """Causal models from their first step to a folder that others load: text, chats, adapters, frozen parts, resuming."""
 
 import json
+import logging
 import math
+import random
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer, pipeline
 
 from lmft import train as command
 from lmft.config import compose
@@ -24,6 +26,7 @@ from tests.causal import (
     train,
     write_rows,
 )
+from tests.conftest import tiny_model
 from tests.runs import numbers, rows
 from tests.training.test_gradients import gradients_of_steps
 from tests.training.test_resume import assert_same, cut
@@ -429,6 +432,95 @@ def test_a_killed_run_goes_on_bit_exactly(examples, accumulate, folder):
     assert f"going on from {resumed.checkpoint}" in resumed.paths.log.read_text()
     assert_same(resumed, run)
     assert numbers(again) == numbers(result)
+
+
+# a masked model made causal
+
+
+@pytest.fixture(scope="module")
+def masked(tmp_path_factory, tokenizer):
+    """A folder of a tiny BERT, and arguments that train it as a causal model on words that nothing foretells."""
+    folder = tmp_path_factory.mktemp("masked")
+    tiny_model("bert", tokenizer).save_pretrained(folder / "bert")
+    tokenizer.save_pretrained(folder / "bert")
+    words = sorted(token for token in tokenizer.get_vocab() if token.isalpha() and len(token) > 2)
+    draw = random.Random(3)
+    for name, num_lines in (("text.txt", 40), ("held_out.txt", 15)):
+        lines = (" ".join(draw.choices(words, k=31)) for _ in range(num_lines))
+        (folder / name).write_text("\n".join(lines) + "\n")
+    bert = ["model=causal", f"model.name_or_path={folder / 'bert'}", "model.config.hidden_dropout_prob=0.1"]
+    return folder, [*bert, *text_arguments(folder), "optimizer.lr=1e-2", "checkpoint.every_n_steps=1"]
+
+
+@pytest.fixture(scope="module")
+def made_causal(masked):
+    """The run of it, what metrics.json holds, and what the terminal says of it."""
+    _, arguments = masked
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = records.append
+    logging.getLogger("lmft").addHandler(handler)
+    try:
+        run, result = train(*arguments, "checkpoint.keep_last=-1", "trainer.max_epochs=3", "run.name=bert")
+    finally:
+        logging.getLogger("lmft").removeHandler(handler)
+    return run, result, [record.getMessage() for record in records]
+
+
+def test_a_masked_model_is_made_causal_and_that_is_said(made_causal):
+    _, _, said = made_causal
+    assert said[0] == "bert attends to both sides; model.config.is_decoder=true makes it causal, here and in model/"
+
+
+def test_it_does_not_foretell_what_nothing_foretells(made_causal):
+    _, result, _ = made_causal
+    after, unigram = result["after"]["loss"], math.log(result["data"]["validation"]["unigram_perplexity"])
+    assert 0.9 * unigram < after < result["before"]["loss"]
+
+
+def test_its_folder_is_causal_and_gives_its_scores(made_causal, masked):
+    run, result, _ = made_causal
+    model, tokenizer = reference(run)
+    assert model.config.is_decoder and type(model).__name__ == "BertLMHeadModel"
+    ids = torch.randint(5, len(tokenizer), (2, 12), generator=torch.Generator().manual_seed(1))
+    ids[1, :8] = ids[0, :8]
+    with torch.no_grad():
+        one, other = model(input_ids=ids).logits
+    torch.testing.assert_close(one[:8], other[:8])
+    assert not torch.allclose(one[8:], other[8:])
+    folder, _ = masked
+    lines = (folder / "held_out.txt").read_text().splitlines()
+    stream = [i for line in lines for i in tokenizer(line)["input_ids"]]
+    parts = [nats_by_labels(model, stream[i : i + 32]) for i in range(0, len(stream), 32)]
+    nats, count = (sum(column) for column in zip(*parts, strict=True))
+    assert (result["after"]["targets"], result["after"]["loss"]) == (count, pytest.approx(nats / count, rel=1e-5))
+    scores = evaluate(recorded(run))["validation"]
+    assert scores["loss"] == pytest.approx(result["after"]["loss"], rel=1e-6)
+    assert predict(recorded(run), ["the quick"])[0]["texts"].keys() == {"greedy", "sampled"}
+
+
+def test_it_goes_on_as_it_began(made_causal, masked):
+    run, result, _ = made_causal
+    _, arguments = masked
+    cut(run, "bert-resumed", 5)
+    resumed, again = train(*arguments, "checkpoint.keep_last=-1", "trainer.max_epochs=3", "run.name=bert-resumed")
+    assert_same(resumed, run)
+    assert numbers(again) == numbers(result)
+
+
+def test_its_folder_fills_gaps_again_only_by_the_users_word(made_causal, masked):
+    run, _, _ = made_causal
+    folder, _ = masked
+    options = [*text_arguments(folder), "model=masked", f"model.name_or_path={run.paths.model}"]
+    options += ["run.name=masked", "trainer.max_steps=1"]
+    with pytest.raises(UserError, match="sees nothing of what stands behind") as error:
+        train(*options)
+    assert error.value.fix == "model.config.is_decoder=false"
+    assert not (folder / "runs/masked").exists()
+    with pytest.raises(UserError, match="sees nothing of what stands behind"):
+        predict(compose(options), ["the [MASK] fox"])
+    run, _ = train(*options, str(error.value.fix))
+    assert not AutoModelForMaskedLM.from_pretrained(run.paths.model).config.is_decoder
 
 
 # mistakes

@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from lmft.errors import UserError
+from lmft.models.visibility import ordinary_tokens, to_be_tried
 
 _WITH_MASKS = ("eager", "sdpa")  # implementations of attention that take a mask of any shape
 _KINDS = {"full_attention", "sliding_attention"}  # of layers, as configs name them in `layer_types`
@@ -31,8 +32,7 @@ def obstacle(model_class: type[PreTrainedModel], config: PreTrainedConfig) -> st
     return None
 
 
-@torch.no_grad()
-def support_isolation(model: PreTrainedModel, causal: bool = False) -> None:
+def support_isolation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, causal: bool = False) -> None:
     """Makes the model ready for `isolated`, and tries it: two documents in a row must give what each gives alone.
 
     Raises UserError where they do not.
@@ -49,7 +49,12 @@ def support_isolation(model: PreTrainedModel, causal: bool = False) -> None:
         embeddings.register_forward_pre_hook(_one_mask_a_token, with_kwargs=True)
     if model.config.model_type == "bloom":
         model.base_model.build_alibi_tensor = _alibi_of(model.base_model.build_alibi_tensor)  # pyright: ignore
-    difference = _difference(model, causal)
+    try:
+        with to_be_tried(model) as tried:
+            difference = _difference(tried, tokenizer, causal)
+    except Exception as error:  # of any kind: the code is the model's, and may want other masks
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{model.config.model_type} cannot keep attention inside a document", reason, fix) from error
     if not difference < 1e-3:
         what = (
             f"{model.config.model_type} does not keep attention inside a document (logits differ by {difference:.2g})"
@@ -57,16 +62,13 @@ def support_isolation(model: PreTrainedModel, causal: bool = False) -> None:
         raise UserError(what, fix=fix)
 
 
-def _difference(model: PreTrainedModel, causal: bool) -> float:
+def _difference(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, causal: bool) -> float:
     """Largest difference between hidden states of two documents in one row and alone, as a share of the largest one."""
-    was_training = model.training
-    model.eval()
-    documents = torch.tensor([[0] * 7 + [1] * 5], device=model.device)
-    tokens = 1 + torch.arange(12, device=model.device)[None] % (model.config.get_text_config().vocab_size - 1)
+    tokens = ordinary_tokens(tokenizer, model.config, 12)[0][None]
+    documents = (torch.arange(tokens.shape[1]) >= tokens.shape[1] * 7 // 12).long()[None]
     together = model.base_model(input_ids=tokens, **isolated(model, documents, causal)).last_hidden_state
-    parts = tokens.split((7, 5), dim=1)
+    parts = [tokens[documents == number][None] for number in (0, 1)]
     alone = torch.cat([model.base_model(input_ids=part).last_hidden_state for part in parts], dim=1)
-    model.train(was_training)
     return float((together - alone).abs().max() / alone.abs().max())
 
 

@@ -14,6 +14,7 @@ from lmft.models.adapters import Adapted
 from lmft.models.attention import isolated
 from lmft.models.freezing import keep_trained
 from lmft.models.head import target_nats, target_scores
+from lmft.models.visibility import Sight
 from lmft.training.nonfinite import NotFinite
 from lmft.training.optimizer import MakeOptimizer, ScheduleConfig, parameter_groups
 from lmft.training.scores import Scores
@@ -74,6 +75,10 @@ class LanguageModel(LightningModule):
     def stacks(self) -> list[nn.Module]:
         """The parts that do the work; `model.compile` compiles them."""
         return [self.body]
+
+    def trial(self, tokens: Tensor) -> tuple[dict[str, Tensor], list[Sight]]:
+        """Makes a batch of one row of these tokens [T], and says what its predictions have to see and must not."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what its predictions see")
 
     def answer(self, prompts: Sequence[Any]) -> list[dict[str, Any]]:
         """What the model answers to each prompt; what an answer is depends on the family."""

@@ -4,11 +4,13 @@ from typing import Any, ClassVar
 
 import jinja2
 import torch
-from torch import nn
+from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from lmft.errors import UserError
 from lmft.models.generation import GeneratingModel, up_to_mask
 from lmft.models.hf_config import max_positions
+from lmft.models.visibility import Sight, fix_of_sides
 
 
 class CausalLanguageModel(GeneratingModel):
@@ -21,7 +23,18 @@ class CausalLanguageModel(GeneratingModel):
     @property
     def body(self) -> nn.Module:
         """The decoder: OPT's is inside its base model, and called past it."""
-        return self.model.get_decoder()
+        decoder = self.model.get_decoder()
+        # ModernBERT's decoder calls its output projection `decoder`, by which transformers takes it for one.
+        return decoder if isinstance(decoder, PreTrainedModel) else self.model.base_model
+
+    def trial(self, tokens: Tensor) -> tuple[dict[str, Tensor], list[Sight]]:
+        """Has predictions see what stands before them, and nothing of what stands behind them."""
+        both = torch.ones(len(tokens), len(tokens), dtype=torch.bool)
+        fix = fix_of_sides(self.model.config, is_causal=True)
+        return {"input_ids": tokens[None]}, [
+            Sight("input_ids", both.triu(1), False, "sees the tokens that it is to predict", fix),
+            Sight("input_ids", both.tril(-1), True, "does not see the tokens before the one that it predicts", fix),
+        ]
 
     def prompt_ids(self, prompt: Any) -> list[int]:
         """A text, of which what stands before a `[MASK]` counts, or {"chat": TEXT | MESSAGES} in its chat template."""

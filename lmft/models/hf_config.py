@@ -3,6 +3,7 @@
 import inspect
 import logging
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ AUTO_CLASSES: dict[str, Any] = {
     "seq2seq": AutoModelForSeq2SeqLM,
     "permuted": AutoModelForCausalLM,
 }
+# Names of configs' values, with the value by which a model attends to both sides, and the one by which it attends to
+# the left alone. (BigBird's sparse attention sees both sides, whatever `is_decoder` says.)
+_SIDES = (("is_decoder", False, True), ("attention_type", "block_sparse", "original_full"))
 
 
 def load_config(config: ModelConfig) -> PreTrainedConfig:
@@ -41,14 +45,40 @@ def load_config(config: ModelConfig) -> PreTrainedConfig:
             raise UserError(
                 f"model.config.{name}: a {hf_config.model_type} config has no such value{did_you_mean(name, known)}"
             )
+    chosen = {**config.shape, **config.config} if config.from_scratch else config.config
     try:
         if config.from_scratch:  # by the constructor, which derives some values from others
-            return AutoConfig.for_model(hf_config.model_type, **{**config.shape, **config.config})
-        for name, value in config.config.items():
-            setattr(hf_config, name, value)
+            hf_config = AutoConfig.for_model(hf_config.model_type, **chosen)
+        else:
+            for name, value in chosen.items():
+                setattr(hf_config, name, value)
     except StrictDataclassError as error:
         raise UserError(" ".join(str(error).split()), where="model.config") from error
+    if config.family == "causal":
+        _make_causal(hf_config, chosen, has_only_adapters=config.lora.r > 0 and not config.lora.merge)
     return hf_config
+
+
+def _make_causal(hf_config: PreTrainedConfig, chosen: Mapping[str, Any], has_only_adapters: bool) -> None:
+    """Makes a config that lets a model attend to both sides one of a causal model, and says so. Raises UserError.
+
+    A value that the model's code does not read stays: GPT-NeoX's config has an `is_decoder`, and is causal without.
+    chosen: what the user wants of the config; has_only_adapters: whether model/ is to hold adapters, and no config.
+    """
+    code = _code_of(hf_config)
+    for name, both_sides, left_alone in _SIDES:
+        is_read = re.search(rf"^(?! *>>>).*\bconfig\.{name}\b", code, re.MULTILINE)
+        if not is_read or getattr(hf_config, name, None) != both_sides:
+            continue
+        said = f"model.config.{name}={str(left_alone).lower()}"
+        if name in chosen:
+            what = f"{hf_config.model_type} attends to both sides, and so to the token that it is to predict"
+            raise UserError(what, f"model.config.{name}={str(both_sides).lower()}", said)
+        if has_only_adapters:
+            what = f"{hf_config.model_type} is made causal by {said}, which adapters alone do not tell"
+            raise UserError(what, "model.lora.merge=false", "model.lora.merge=true")
+        log.warning("%s attends to both sides; %s makes it causal, here and in model/", hf_config.model_type, said)
+        setattr(hf_config, name, left_alone)
 
 
 def _new_config(config: ModelConfig) -> PreTrainedConfig:
@@ -75,11 +105,16 @@ def folders_of(config: ModelConfig) -> tuple[str, str | None]:
 
 def _options_of(hf_config: PreTrainedConfig) -> set[str]:
     """What such a config takes: its values, their other names, and what the model's code reads without declaring it."""
-    folder = Path(inspect.getfile(type(hf_config))).parent
-    code = "".join(file.read_text("utf-8") for file in folder.glob(f"*_{folder.name}.py"))
-    undeclared = re.findall(r'(?:getattr\((?:self\.)?config, |kwargs\.(?:get|pop)\()"(\w+)"', code)
+    undeclared = re.findall(r'(?:getattr\((?:self\.)?config, |kwargs\.(?:get|pop)\()"(\w+)"', _code_of(hf_config))
     start = ["decoder_start_token_id"] if hf_config.is_encoder_decoder else []
     return {*hf_config.to_dict(), *hf_config.attribute_map, *undeclared, *start}
+
+
+def _code_of(hf_config: PreTrainedConfig) -> str:
+    """The source of the config and of its models: configuration_bert.py, modeling_bert.py."""
+    path = Path(inspect.getfile(type(hf_config)))
+    name = path.stem.partition("_")[2]
+    return "".join(file.read_text("utf-8") for file in path.parent.glob(f"*_{name}.py"))
 
 
 def model_class(family: str, hf_config: PreTrainedConfig) -> type[PreTrainedModel] | None:

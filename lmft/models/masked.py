@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from lmft.errors import UserError
 from lmft.models.base import LanguageModel
+from lmft.models.visibility import Sight, fix_of_sides
 
 _NUM_FILLS = 5
 
@@ -16,6 +18,15 @@ class MaskedLanguageModel(LanguageModel):
     """Any model of AutoModelForMaskedLM."""
 
     task: ClassVar[str] = "fill-mask"
+
+    def trial(self, tokens: Tensor) -> tuple[dict[str, Tensor], list[Sight]]:
+        """Has predictions see what stands before them, and what stands behind them."""
+        both = torch.ones(len(tokens), len(tokens), dtype=torch.bool)
+        fault, fix = "is to fill gaps, but sees nothing", fix_of_sides(self.model.config, is_causal=False)
+        return {"input_ids": tokens[None]}, [
+            Sight("input_ids", both.tril(-1), True, f"{fault} of what stands before them", fix),
+            Sight("input_ids", both.triu(1), True, f"{fault} of what stands behind them", fix),
+        ]
 
     def answer(self, prompts: Sequence[str]) -> list[dict[str, Any]]:
         """The five likeliest tokens with their probabilities at each mask; `[MASK]` stands for the model's mask token.

@@ -4,11 +4,13 @@ import itertools
 import re
 from typing import Any, ClassVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from lmft.errors import UserError
 from lmft.models.generation import GeneratingModel
 from lmft.models.hf_config import max_positions
+from lmft.models.visibility import Sight
 from lmft.models.vocabulary import sentinel
 
 
@@ -31,6 +33,17 @@ class Seq2SeqLanguageModel(GeneratingModel):
     def stacks(self) -> list[nn.Module]:
         """Encoder and decoder."""
         return [self.model.get_encoder(), self.body]
+
+    def trial(self, tokens: Tensor) -> tuple[dict[str, Tensor], list[Sight]]:
+        """Has predictions see what the encoder reads and what the decoder has said so far, but nothing behind that."""
+        every = torch.ones(len(tokens), len(tokens), dtype=torch.bool)
+        batch = {"input_ids": tokens.flip(0)[None], "decoder_input_ids": tokens[None]}
+        said, fix = "decoder_input_ids", "another model"
+        return batch, [
+            Sight(said, every.triu(1), False, "has a decoder that sees the tokens that it is to say", fix),
+            Sight(said, every.tril(-1), True, "has a decoder that does not see what it has said before", fix),
+            Sight("input_ids", every, True, "has a decoder that sees nothing of what the encoder reads", fix),
+        ]
 
     def prompt_ids(self, prompt: Any) -> list[int]:
         """The text as the encoder is given it, with the tokenizer's separators."""

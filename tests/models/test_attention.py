@@ -18,7 +18,7 @@ def test_logits_equal_those_of_each_document_alone(architecture, attention, toke
         pytest.skip("so has Bloom")
     causal = architecture in TINY_CAUSAL
     model = tiny_model(architecture, tokenizer, attention)
-    support_isolation(model, causal)
+    support_isolation(model, tokenizer, causal)
     generator = torch.Generator().manual_seed(2)
     first, second, third = (torch.randint(5, len(tokenizer), (1, n), generator=generator) for n in (9, 17, 6))
     block = torch.cat([first, second, third], dim=1)
@@ -34,7 +34,7 @@ def test_logits_equal_those_of_each_document_alone(architecture, attention, toke
 @pytest.mark.parametrize("architecture", ["distilbert", "deberta-v2"])
 def test_padding_changes_nothing(architecture, tokenizer):
     model = tiny_model(architecture, tokenizer)
-    support_isolation(model)
+    support_isolation(model, tokenizer)
     block = torch.randint(5, len(tokenizer), (1, 12), generator=torch.Generator().manual_seed(3))
     documents = torch.tensor([[1] * 5 + [2] * 4 + [-1] * 3])
     with torch.no_grad():
@@ -50,7 +50,7 @@ def test_bloom_still_reads_a_mask_of_padding(tokenizer):
     mask[0, :3] = 0
     with torch.no_grad():
         before = model(input_ids=tokens, attention_mask=mask).logits
-        support_isolation(model, causal=True)
+        support_isolation(model, tokenizer, causal=True)
         after = model(input_ids=tokens, attention_mask=mask).logits
     torch.testing.assert_close(before, after)
 
@@ -69,8 +69,24 @@ def test_models_that_cannot_say_why(architecture, options, why):
     assert why in obstacle(AutoModelForCausalLM._model_mapping[type(config)], config)
 
 
+def test_a_model_that_fails_on_such_masks_is_refused(tokenizer, monkeypatch):
+    def fail(*_args):
+        raise IndexError("too many indices\nfor a tensor")
+
+    monkeypatch.setattr("lmft.models.attention._masks", fail)
+    with pytest.raises(UserError, match="gpt2 cannot keep attention inside a document") as error:
+        support_isolation(tiny_model("gpt2", tokenizer), tokenizer, causal=True)
+    assert error.value.where == "too many indices for a tensor" and "isolate_documents=false" in str(error.value.fix)
+
+
+def test_padding_with_another_number_is_no_obstacle(bart_tokenizer):
+    """RoBERTa counts positions from behind its padding's id, and every padding token in a row moves them."""
+    assert bart_tokenizer.pad_token_id == 1
+    support_isolation(tiny_model("roberta", bart_tokenizer), bart_tokenizer)
+
+
 def test_a_model_that_only_seems_to_isolate_is_found_out(tokenizer, monkeypatch):
     model = tiny_model("gpt2", tokenizer)
     monkeypatch.setattr("lmft.models.attention._masks", lambda *_: None)
     with pytest.raises(UserError, match="does not keep attention inside"):
-        support_isolation(model, causal=True)
+        support_isolation(model, tokenizer, causal=True)
