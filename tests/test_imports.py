@@ -14,7 +14,7 @@ HEAVY = {"torch", "lightning", "transformers", "datasets", "tokenizers", "pyarro
 SHELLS = {
     *("", "__main__", "train", "evaluate", "predict", "prepare"),
     *("arguments", "cli", "config", "errors", "mistakes", "redaction", "run", "run_folder", "sweep", "usage"),
-    *("checkpoint_files", "continuation", "durable", "run_log", "stopping", "trust"),
+    *("checkpoint_files", "continuation", "durable", "run_log", "stopping", "trainer_options", "trust"),
 }
 COMMANDS = {"train", "evaluate", "predict", "prepare"}
 
@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "objectives": set(),
     "reporting": {""},
     # Live of reporting.progress is where training writes its newest numbers.
-    "training": {"checkpoint_files", "durable", "errors", "reporting.progress", "run_folder", "stopping"},
+    "training": {"checkpoint_files", "durable", "errors", "reporting.progress", "run_folder", "stopping", "trust"},
     # The LightningModule owns its optimizer, its steps and its scores: the parts of training that it has to know.
     "models": {
         "durable",
@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "data": {"errors", "hub", "objectives.base", "stopping"},
     "hub": {"errors"},
     "parts": {"config", "data", "errors", "models", "objectives", "reporting", "training", "trust"},
-    "fit": {"data", "errors", "models", "parts", "reporting", "run", "training", "trust"},
+    "fit": {"data", "errors", "models", "parts", "reporting", "run", "trainer_options", "training"},
     **{shell: {"errors", "run", "run_folder", "cli", "fit"} for shell in COMMANDS},
 }
 

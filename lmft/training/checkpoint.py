@@ -10,18 +10,6 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loops.evaluation_loop import RestartStage
 
 from lmft.checkpoint_files import BEST, LAST, give_name, prune
-from lmft.errors import UserError
-
-
-def check_options(every_n_steps: int, keep_last: int, max_disk_gb: float | None = None) -> None:
-    """Raises UserError unless these are what `Checkpoints` takes."""
-    if not isinstance(every_n_steps, int) or every_n_steps < 1:
-        raise UserError(f"checkpoint.every_n_steps={every_n_steps}: a number of steps, 1 or more")
-    if not isinstance(keep_last, int) or keep_last < -1:
-        fix = "0 keeps none, -1 all"
-        raise UserError(f"checkpoint.keep_last={keep_last}: a number of checkpoints", fix=fix)
-    if max_disk_gb is not None and not (isinstance(max_disk_gb, int | float) and max_disk_gb > 0):
-        raise UserError(f"checkpoint.max_disk_gb={max_disk_gb}: gigabytes, more than 0", fix="null sets no limit")
 
 
 class Checkpoints(Checkpoint):
@@ -31,7 +19,7 @@ class Checkpoints(Checkpoint):
 
     every_n_steps: optimizer steps; keep_last: newest ones kept, 0 saves nothing, -1 keeps all; max_disk_gb: gigabytes
     that they may take together, but the newest and the best are always kept; growing: files of the run that others
-    append to, which resuming cuts back to what they held at the checkpoint. Raises: UserError.
+    append to, which resuming cuts back to what they held at the checkpoint.
     """
 
     def __init__(
@@ -42,7 +30,6 @@ class Checkpoints(Checkpoint):
         max_disk_gb: float | None = None,
         growing: Sequence[Path] = (),
     ):
-        check_options(every_n_steps, keep_last, max_disk_gb)
         self.folder, self.every_n_steps, self.growing = folder, every_n_steps, growing
         self.keep_last, self.max_disk_gb = keep_last, max_disk_gb
         self.best_loss = float("inf")

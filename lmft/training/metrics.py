@@ -1,6 +1,7 @@
 """What is measured while training: metrics.csv, the validation passes, and the totals of a run."""
 
 import csv
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from lmft.reporting.progress import Live
+
+log = logging.getLogger("lmft")
 
 COLUMNS: tuple[str, ...] = (
     "step",
@@ -25,20 +28,29 @@ COLUMNS: tuple[str, ...] = (
 
 
 class MetricsFile(Logger):
-    """metrics.csv: a row for each logged step and one for each validation, written at once."""
+    """metrics.csv: a row for each logged step and one for each validation, written at once.
+
+    Lightning's callbacks keep what they save where the first logger says: in <run>/lightning.
+    """
 
     def __init__(self, path: Path):
         super().__init__()
         self.path = path
+        self._has_told = False
+
+    @property
+    def save_dir(self) -> str:
+        """The run's folder."""
+        return str(self.path.parent)
 
     @property
     def name(self) -> str:
-        """Of the logger."""
-        return "metrics.csv"
+        """The folder in it for Lightning's callbacks: apart from checkpoints/, whose files are lmft's."""
+        return "lightning"
 
     @property
     def version(self) -> str:
-        """There is one file a run."""
+        """There is one a run."""
         return ""
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
@@ -46,7 +58,14 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Appends a row."""
+        """Appends a row, unless none of the metrics has a column."""
+        others = [name for name in metrics if name not in COLUMNS]
+        if others and not self._has_told:
+            self._has_told = True
+            names = ", ".join(others)
+            log.info("metrics.csv has no column for %s: a further logger, as logger=tensorboard, keeps all", names)
+        if not set(metrics) - {*others, "epoch", "step"}:
+            return
         is_new = not self.path.exists() or not self.path.stat().st_size
         with self.path.open("a", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
