@@ -116,7 +116,7 @@ def _without_pefts_warning() -> Iterator[None]:
 
 def _require_peft(where: str) -> None:
     if find_spec("peft") is None:
-        raise UserError("adapters need peft, which is not installed", where=where, fix='pip install "lmft[peft]"')
+        raise UserError("adapters need peft, which is not installed", where=where, fix='pip install "peft>=0.21,<0.22"')
 
 
 def add_adapters(model: PreTrainedModel, config: LoraConfig, new_token_ids: Sequence[int] = ()) -> Adapted:

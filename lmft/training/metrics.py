@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from lmft.reporting.progress import Live
+from lmft.training.scores import MONITORED
 
 log = logging.getLogger("lmft")
 
@@ -99,6 +100,7 @@ class Metrics(Callback):
         self._counts = {"tokens": 0, "targets": 0, "padding": 0}  # this rank's, since the last row
         self._nats: Any = 0.0  # likewise; a tensor on the device
         self._clock = self._row_clock = self._paused = 0.0
+        self._is_resumed = False
 
     @property
     def last_validated_step(self) -> int | None:
@@ -113,6 +115,7 @@ class Metrics(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores them; the unfinished row of all ranks goes on with the first."""
         self.validations, self.totals = state_dict["validations"], state_dict["totals"]
+        self._is_resumed = True
         if self._trainer.is_global_zero:
             self._counts, self._nats = state_dict["counts"], state_dict["nats"]
 
@@ -131,8 +134,12 @@ class Metrics(Callback):
         return nats, {name: int(count) for name, count in zip(self._counts, counts, strict=True)}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts the clocks."""
+        """Starts the clocks. After resuming, what callbacks monitor is what the last validation before it measured."""
         self._clock = self._row_clock = time.perf_counter()
+        if self._is_resumed and self.last_validated_step:
+            latest = self.validations[-1]
+            scores = {name: torch.tensor(float(latest[name.removeprefix("val/")])) for name in MONITORED}
+            trainer.callback_metrics.update(scores)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
