@@ -164,12 +164,6 @@ DATA_RULES = (
         "leave one of them out",
     ),
     Rule(
-        ("scheduler.warmup",),
-        lambda config: (config.get("scheduler") or {}).get("name") != "constant",
-        "a schedule that warms up, and scheduler.name=constant does not",
-        "scheduler=constant_with_warmup",
-    ),
-    Rule(
         ("validate_before",),
         lambda config: not config["validate_before"] or config["data"].get("validation_fraction") != 0,
         "validation text, and data.validation_fraction=0 has none",

@@ -12,12 +12,13 @@ from typing import Any
 import torch
 import transformers
 from lightning import Callback, Trainer
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.loggers import Logger
 
+from lmft import trainer_options
 from lmft.data.corpus import count_examples
 from lmft.data.datamodule import DataModule
+from lmft.data.layout import Layout
 from lmft.errors import UserError
 from lmft.models.causal import CausalLanguageModel
 from lmft.models.export import export
@@ -31,18 +32,29 @@ from lmft.reporting.results import SCORES, environment, results
 from lmft.run import Run
 from lmft.run_folder import read_json
 from lmft.schema import build
-from lmft.training.checkpoint import Checkpoints, Exported, check_options
+from lmft.training import plugged
+from lmft.training.checkpoint import Checkpoints, Exported
 from lmft.training.checkpoint_io import WholeFileIO
 from lmft.training.dropout import light_dropout
+from lmft.training.measured import MeasuredWeights, weights_changed_after_validation
 from lmft.training.memory import keep_freed_memory
 from lmft.training.metrics import Metrics, MetricsFile, read_rows
-from lmft.training.nonfinite import NotFinite, check_policy, explained
-from lmft.training.optimizer import ScheduleConfig
+from lmft.training.nonfinite import NotFinite, explained
+from lmft.training.optimizer import ScheduleConfig, check_schedule
+from lmft.training.plugged import (
+    add_loggers,
+    check_loggers,
+    check_strategy,
+    lightnings_refusals_are_user_errors,
+    made,
+    monitors,
+    show_profile,
+)
 from lmft.training.precision import check_accelerator, check_precision, resolve_precision
 from lmft.training.probes import Probes, read_lines
 from lmft.training.step import is_out_of_memory
 from lmft.training.stopping import Stopping
-from lmft.trust import trusted_instance
+from lmft.training.validations import check_validations
 
 log = logging.getLogger("lmft")
 
@@ -53,17 +65,16 @@ def fit(config: dict[str, Any], run: Run) -> dict[str, Any]:
     The run's folder is made when everything has been checked that can be.
     """
     silence_libraries()
-    trainer_options = config["trainer"]
-    check_accelerator(trainer_options["accelerator"])
-    check_options(**config["checkpoint"])
-    check_policy(config["nonfinite"])
-    check_precision(trainer_options["precision"])
-    build(ScheduleConfig, config["scheduler"], "scheduler")  # a mistake in it is said before the text is read
+    trainer_options.check(config)
+    check_schedule(build(ScheduleConfig, config["scheduler"], "scheduler"))
     make_optimizer(config)
+    num_devices = try_out(config).world_size
     parts = assemble(config, kept_tokenizer=run.paths.tokenizer)
-    num_devices = trainer_options["devices"] if isinstance(trainer_options["devices"], int) else 1
     count_examples(parts.corpus, parts.data.batch_size, num_devices)
-    if run.status() == "complete" and _is_done(config, run, num_training_steps(config, parts, num_devices)):
+    num_steps, has_text = num_training_steps(config, parts, num_devices), "validation" in parts.corpus.examples
+    num_batches = epoch_layout(config, parts, num_devices).num_used
+    check_validations(config["trainer"], monitors(config), num_batches, num_steps, has_text)
+    if run.status() == "complete" and _is_done(config, run, num_steps):
         return read_json(run.paths.metrics)
     with run:
         return _train(config, parts, run)
@@ -84,6 +95,7 @@ def _is_done(config: dict[str, Any], run: Run, num_steps: int) -> bool:
     return True
 
 
+@lightnings_refusals_are_user_errors()
 def _train(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any]:
     summary.print_config(run.redacted(config))
     summary.print_ledger(parts.corpus.ledger)
@@ -120,6 +132,7 @@ def _train(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any]:
     module.nonfinite = config["nonfinite"]
     module.save_hyperparameters(run.redacted(config))  # into each checkpoint: what going on from it is compared with
     data = build_data(config, parts)
+    add_loggers(trainer, config, run.folder, run.name)
 
     if run.checkpoint is not None:
         log.info("resuming from %s", run.checkpoint)
@@ -130,7 +143,10 @@ def _train(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any]:
     dropout = light_dropout() if on_cpu and not parts.model.compile else nullcontext()  # compiled, it is fused
     with _explained(trainer, data, parts, run), dropout:
         trainer.fit(module, data, ckpt_path=run.checkpoint, weights_only=True)
-    if has_validation and metrics.last_validated_step != trainer.global_step:
+    # Callbacks may have replaced the weights since they were saved, as averaging does.
+    checkpoints.has_other_weights = any(isinstance(callback, MeasuredWeights) for callback in trainer.callbacks)
+    is_measured = metrics.last_validated_step == trainer.global_step and not weights_changed_after_validation(trainer)
+    if has_validation and not is_measured:
         trainer.validate(module, data, verbose=False)
     if not trainer.is_global_zero:
         return {}
@@ -180,8 +196,6 @@ def _explained(trainer: Trainer, data: DataModule, parts: Parts, run: Run) -> It
             raise
         fix = "a smaller data.batch_size with as much more trainer.accumulate_grad_batches, or a smaller model"
         raise UserError("out of memory", f"step {trainer.global_step + 1}", fix) from error
-    except MisconfigurationException as error:
-        raise UserError(" ".join(str(error).split()), "trainer") from error
 
 
 def silence_libraries() -> None:
@@ -190,33 +204,55 @@ def silence_libraries() -> None:
     transformers.utils.logging.disable_progress_bar()
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch.callbacks").setLevel(logging.INFO)  # what a callback of the config says
+    for_rank_zero = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    for_rank_zero.setLevel(logging.INFO)
+    for_rank_zero.addFilter(_is_a_callbacks)
     warnings.filterwarnings("ignore", module="lightning")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+
+
+def _is_a_callbacks(record: logging.LogRecord) -> bool:
+    """Whether a callback has said it, or it is a warning."""
+    return record.levelno >= logging.WARNING or Path(record.pathname).parent.name == "callbacks"
+
+
+def try_out(config: dict[str, Any]) -> Trainer:
+    """A Trainer that trains nothing: what Lightning refuses is said before the text is read. Raises UserError."""
+    check_accelerator(config["trainer"]["accelerator"])
+    check_loggers(config)
+    trainer = build_trainer(config, None, [Progress(Live())], [])
+    check_precision(resolve_precision(str(config["trainer"]["precision"]), config["trainer"]["accelerator"]), trainer)
+    check_strategy(trainer)
+    return trainer
 
 
 def build_trainer(
     config: dict[str, Any], folder: Path | None, callbacks: list[Callback], loggers: list[Logger]
 ) -> Trainer:
-    """Lightning's Trainer, with the callbacks and loggers of the config behind ours."""
+    """Lightning's Trainer, with the callbacks of the config behind ours; `add_loggers` adds its loggers."""
     options = dict(config["trainer"])
-    options["precision"] = resolve_precision(options["precision"], options["accelerator"])
-    trusted = config["trust"]["targets"]
-
-    def made(group: str) -> list[Any]:
-        return [trusted_instance(each, trusted, f"{group}.{name}") for name, each in config[group].items()]
-
-    return trusted_instance(
+    options["precision"] = resolve_precision(str(options["precision"]), options["accelerator"])
+    further = plugged.callbacks(config)
+    if further:
+        further.append(MeasuredWeights())
+    trainer = made(
         options,
-        trusted,
+        Trainer,
+        config["trust"]["targets"],
         "trainer",
         default_root_dir=folder and str(folder),
-        callbacks=callbacks + made("callbacks"),
-        logger=loggers + made("logger"),
-        plugins=[WholeFileIO()],
+        callbacks=callbacks + further,
+        logger=loggers,
+        plugins=[WholeFileIO(folder)],
         use_distributed_sampler=False,  # the schedule knows its rank
         num_sanity_val_steps=0,
         enable_model_summary=False,
     )
+    if not hasattr(trainer, "val_check_interval"):  # Lightning leaves it out for a time, yet its callbacks read it
+        trainer.val_check_interval = math.inf
+    show_profile(trainer, folder)
+    return trainer
 
 
 def build_data(config: dict[str, Any], parts: Parts) -> DataModule:
@@ -228,21 +264,31 @@ def build_data(config: dict[str, Any], parts: Parts) -> DataModule:
 def num_training_steps(config: dict[str, Any], parts: Parts, world_size: int) -> int:
     """Optimizer steps of the whole training: what the learning rate's schedule counts in."""
     trainer = config["trainer"]
-    batches = math.ceil(len(parts.corpus.examples["train"]) / (parts.data.batch_size * world_size))
-    limit = trainer["limit_train_batches"]
-    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-    steps = math.ceil(batches / trainer["accumulate_grad_batches"])
+    steps = math.ceil(epoch_layout(config, parts, world_size).num_used / trainer["accumulate_grad_batches"])
     epochs = math.inf if trainer["max_epochs"] in (None, -1) else trainer["max_epochs"]
-    limits = [steps * epochs, math.inf if trainer["max_steps"] == -1 else trainer["max_steps"]]
-    if min(limits) == math.inf:
-        raise UserError("nothing ends this training", fix="trainer.max_epochs=3, or trainer.max_steps=1000")
-    return int(min(limits))
+    return int(min(steps * epochs, math.inf if trainer["max_steps"] == -1 else trainer["max_steps"]))
 
 
+def epoch_layout(config: dict[str, Any], parts: Parts, world_size: int) -> Layout:
+    """How an epoch is shared out among devices and micro-batches."""
+    trainer, num_examples = config["trainer"], len(parts.corpus.examples["train"])
+    sizes = parts.data.batch_size, trainer["accumulate_grad_batches"], world_size, trainer["limit_train_batches"]
+    return Layout(num_examples, *sizes)
+
+
+@lightnings_refusals_are_user_errors()
 def evaluate(config: dict[str, Any]) -> dict[str, Any]:
     """Scores of a model on the validation text: loss (nats per target), perplexity, accuracy, … Raises UserError."""
     silence_libraries()
-    check_accelerator(config["trainer"]["accelerator"])
+    trainer_options.check(config)
+    if config["logger"]:
+        raise UserError(
+            "lmft.evaluate has no run to log to", f"logger: {', '.join(config['logger'])}", "output=FILE.json"
+        )
+    if config["trainer"]["limit_val_batches"] == 0:
+        fix = "trainer.limit_val_batches=1.0"
+        raise UserError("trainer.limit_val_batches=0 leaves nothing to evaluate on", fix=fix)
+    try_out(config)
     parts = assemble(config, splits=("validation",))
     if "validation" not in parts.corpus.examples:
         raise UserError("there is no validation text to evaluate on", fix="data.validation=FILE")

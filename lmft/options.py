@@ -7,6 +7,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
+from lmft import trainer_options
 from lmft.config import config_dir
 from lmft.data import files
 from lmft.data.config import DataConfig
@@ -25,6 +26,7 @@ def check(config: Mapping[str, Any]) -> None:
     """
     data = build(DataConfig, config["data"], "data")
     model = check_model(config)
+    trainer_options.check(config if isinstance(config["checkpoint"], Mapping) else {**config, "checkpoint": {}})
     make_objective(config, model, data)
     _check_files(data)
 

@@ -78,12 +78,22 @@ def trusted_instance(node: Mapping[str, Any], trusted: Sequence[str], where: str
     """
     from hydra.utils import instantiate
 
+    _check_all(node, trusted, where)
+    return instantiate(node, _convert_="all", **further)
+
+
+def trusted_class(node: Mapping[str, Any], trusted: Sequence[str], where: str) -> Any:
+    """What a node's `_target_` names, after the same checks; nothing is made. Raises: UserError."""
+    _check_all(node, trusted, where)
+    return _located(str(node["_target_"]), where)
+
+
+def _check_all(node: Any, trusted: Sequence[str], where: str) -> None:
     _check_resolved(node, where)
     for key, target in _check_names(node, where, trusted):
         found = _located(target, key)
         if target not in trusted and not _is_what_it_seems(found, trusted):
             raise _refusal(target, key)
-    return instantiate(node, _convert_="all", **further)
 
 
 def subclass_of(parent: type[T], name: str, where: str) -> type[T]:

@@ -14,18 +14,8 @@ HEAVY = {"torch", "lightning", "transformers", "datasets", "tokenizers", "pyarro
 SHELLS = {
     *("", "__main__", "train", "evaluate", "predict", "prepare"),
     *("arguments", "cli", "config", "errors", "mistakes", "redaction", "run", "run_folder", "sweep", "usage"),
-    *(
-        "checkpoint_files",
-        "continuation",
-        "contradictions",
-        "durable",
-        "implied",
-        "run_log",
-        "schema",
-        "stopping",
-        "trust",
-    ),
-    *("hub", "models.folders"),
+    *("checkpoint_files", "continuation", "contradictions", "durable", "hub", "implied", "models.folders", "run_log"),
+    *("schema", "stopping", "trainer_options", "trust"),
 }
 COMMANDS = {"train", "evaluate", "predict", "prepare"}
 
@@ -34,7 +24,7 @@ MAY_IMPORT = {
     "objectives": set(),
     "reporting": {""},
     # Live of reporting.progress is where training writes its newest numbers.
-    "training": {"checkpoint_files", "durable", "errors", "reporting.progress", "run_folder", "stopping"},
+    "training": {"checkpoint_files", "durable", "errors", "reporting.progress", "run_folder", "stopping", "trust"},
     # The LightningModule owns its optimizer, its steps and its scores: the parts of training that it has to know.
     "models": {
         "durable",
@@ -45,9 +35,20 @@ MAY_IMPORT = {
     },
     "data": {"errors", "hub", "objectives.base", "stopping"},
     "hub": {"errors"},
-    "options": {"config", "data", "errors", "models", "objectives", "schema", "trust"},
+    "options": {"config", "data", "errors", "models", "objectives", "schema", "trainer_options", "trust"},
     "parts": {"data", "errors", "models", "objectives", "options", "reporting", "schema", "training", "trust"},
-    "fit": {"data", "errors", "models", "parts", "reporting", "run", "run_folder", "schema", "training", "trust"},
+    "fit": {
+        "data",
+        "errors",
+        "models",
+        "parts",
+        "reporting",
+        "run",
+        "run_folder",
+        "schema",
+        "trainer_options",
+        "training",
+    },
     **{
         shell: {"cli", "contradictions", "errors", "fit", "options", "run", "run_folder", "trust"} for shell in COMMANDS
     },

@@ -2,8 +2,10 @@
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -11,8 +13,10 @@ import pytest
 import yaml
 
 from lmft.config import compose, config_dir
+from lmft.trainer_options import LIGHTNINGS_LOGGERS
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
 
 
 def run(*command, **options):
@@ -28,7 +32,7 @@ def wheel(tmp_path_factory):
     if "No matching distribution found for hatchling" in built.stderr:
         pytest.skip("neither hatchling nor a registry to get it from")
     assert built.returncode == 0, built.stderr
-    (path,) = folder.glob("lmft-*.whl")
+    (path,) = folder.glob("lightning_lmft-*.whl")
     return path
 
 
@@ -60,3 +64,29 @@ def test_installed_elsewhere_it_shows_its_config(wheel, tmp_path):
     assert shown.returncode == 0 and not shown.stderr, shown.stderr
     assert yaml.safe_load(shown.stdout) == compose(["model=roberta"])
     assert list(elsewhere.iterdir()) == []
+
+
+# what users are told to install
+
+
+def told():
+    """(file, requirement) of each `pip install …` in what is shipped."""
+    for path in [*(CHECKOUT / "lmft").rglob("*.py"), *config_dir().rglob("*.yaml")]:
+        text = path.read_text("utf-8").replace("{package.replace('_', '-')}", "tensorboard")
+        yield from ((path.name, wanted) for wanted in re.findall(r"pip install \"?([\w\[\]<>=.,-]+)", text))
+
+
+def test_nobody_is_told_to_install_a_package_by_a_name_that_is_anothers():
+    extras = {wanted for name, group in PROJECT["optional-dependencies"].items() if name != "dev" for wanted in group}
+    assert PROJECT["name"] == "lightning-lmft" and "lightning-lmft[peft]" in extras
+    found = list(told())
+    assert len(found) >= 5
+    for file, wanted in found:
+        assert wanted.rstrip(".,") in extras, file
+
+
+def test_there_is_an_extra_for_each_logger_that_is_shipped():
+    for path in config_dir().glob("logger/*.yaml"):
+        for node in yaml.safe_load(path.read_text()).values():
+            package = LIGHTNINGS_LOGGERS[node["_target_"].rpartition(".")[2]][0]
+            assert PROJECT["optional-dependencies"][path.stem] == [package]

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from lmft.data.corpus import Corpus, Split
 from lmft.data.examples import Examples
-from lmft.data.layout import Layout
+from lmft.data.layout import Layout, limited
 from lmft.data.noise import TokenNoise, key
 from lmft.data.schedule import MicroBatch, Schedule
 from lmft.data.tokenize import id_of
@@ -21,6 +21,7 @@ from lmft.errors import UserError
 from lmft.objectives.base import IGNORED, Objective, Vocabulary
 from lmft.stopping import leave_to_parent
 
+_LIMITS: dict[Split, str] = {"train": "limit_train_batches", "validation": "limit_val_batches"}  # of the trainer
 _SENTENCE_END = re.compile(r"""[.!?。！？]["'”’»)\]]*$""")  # a full stop or the like, and what closes behind it
 
 
@@ -75,6 +76,17 @@ class DataModule(LightningDataModule):
         self.batch_size, self.num_workers, self.worker_timeout = batch_size, num_workers, worker_timeout
         self._resume_at = (0, 0)
         self._schedules: dict[tuple[Split, int], Schedule] = {}  # by split and rank: each knows its latest stretch
+
+    def setup(self, stage: str) -> None:
+        """Has Lightning use a batch where a share of few batches, rounded down, would be none."""
+        trainer = self.trainer
+        assert trainer is not None
+        for split, name in _LIMITS.items():
+            limit = getattr(trainer, name)
+            if split in self.corpus.examples and isinstance(limit, float) and 0 < limit < 1:
+                num_batches = len(self._schedule(split, trainer.global_rank))
+                if int(num_batches * limit) < limited(num_batches, limit):
+                    setattr(trainer, name, 1)
 
     @property
     def layout(self) -> Layout:

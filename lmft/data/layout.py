@@ -6,6 +6,13 @@ from typing import Any
 from lmft.errors import UserError
 
 
+def limited(num_batches: int, limit: int | float) -> int:
+    """How many of the batches a limit leaves, a number or (a float) a share of them; of a share one at least."""
+    if isinstance(limit, int):
+        return min(num_batches, limit)
+    return max(1, int(num_batches * limit)) if limit and num_batches else 0
+
+
 @dataclass(frozen=True)
 class Layout:
     """The same number of examples a step gives the same steps, on however many devices and in any micro-batches."""
@@ -22,6 +29,11 @@ class Layout:
         return -(-self.num_examples // (self.batch_size * self.world_size))
 
     @property
+    def num_used(self) -> int:
+        """Micro-batches of an epoch that `limit` leaves."""
+        return limited(self.num_micro_batches, self.limit)
+
+    @property
     def examples_per_step(self) -> int:
         """On all devices."""
         return self.batch_size * self.accumulate * self.world_size
@@ -34,7 +46,8 @@ class Layout:
             fix = "change data.batch_size or trainer.accumulate_grad_batches, so that both are the same"
             sizes = f"{self.examples_per_step} examples, in the checkpoint {before.examples_per_step}"
             raise UserError(f"an optimizer step has {sizes}", where, fix)
-        if self != before and (self.limit, before.limit) != (1.0, 1.0):
+        is_limited = any(each.num_used < each.num_micro_batches for each in (self, before))
+        if self != before and is_limited:
             fix = "go on with as many devices and as large micro-batches as before"
             raise UserError("trainer.limit_train_batches counts micro-batches, and these have changed", where, fix)
 

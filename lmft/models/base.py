@@ -8,7 +8,7 @@ import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from transformers import PreTrainedModel, PreTrainedTokenizerFast, get_scheduler
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from lmft.models.adapters import Adapted
 from lmft.models.attention import isolated
@@ -16,8 +16,8 @@ from lmft.models.freezing import keep_trained
 from lmft.models.head import target_nats, target_scores
 from lmft.models.visibility import Sight
 from lmft.training.nonfinite import NotFinite
-from lmft.training.optimizer import MakeOptimizer, ScheduleConfig, parameter_groups
-from lmft.training.scores import Scores
+from lmft.training.optimizer import MakeOptimizer, ScheduleConfig, make_schedule, parameter_groups
+from lmft.training.scores import MONITORED, Scores
 from lmft.training.step import OptimizerStep
 
 log = logging.getLogger("lmft")
@@ -175,13 +175,7 @@ class LanguageModel(LightningModule):
         optimizer = self.make_optimizer(parameter_groups(self.model))
         # Fused kernels would unscale fp16 gradients themselves, too late for clipping; so the scaler is to do it.
         optimizer._step_supports_amp_scaling = False  # pyright: ignore[reportAttributeAccessIssue]
-        scheduler = get_scheduler(
-            self.schedule.name,
-            optimizer,
-            num_warmup_steps=self.schedule.num_warmup_steps(self.num_training_steps),
-            num_training_steps=self.num_training_steps,
-            scheduler_specific_kwargs=self.schedule.specific(self.num_training_steps),
-        )
+        scheduler = make_schedule(self.schedule, optimizer, self.num_training_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -207,8 +201,7 @@ class LanguageModel(LightningModule):
         scores = self.scores.compute()
         self.scores.reset()
         self.validation_scores = scores
-        logged = {f"val/{name}": value for name, value in scores.items() if name in ("loss", "perplexity", "accuracy")}
-        self.log_dict({name: float(value) for name, value in logged.items()}, logger=False)
+        self.log_dict({name: float(scores[name.removeprefix("val/")]) for name in MONITORED}, logger=False)
 
 
 def _gradients(optimizer: Optimizer) -> list[Tensor]:

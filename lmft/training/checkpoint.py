@@ -12,22 +12,10 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loops.evaluation_loop import RestartStage
 
 from lmft.checkpoint_files import BEST, LAST, checksum_file, damage, give_name, prune
-from lmft.errors import UserError
 from lmft.run_folder import remove_empty
 from lmft.training.checkpoint_io import load_weights
 
 log = logging.getLogger("lmft")
-
-
-def check_options(every_n_steps: int, keep_last: int, max_disk_gb: float | None = None) -> None:
-    """Raises UserError unless these are what `Checkpoints` takes."""
-    if not isinstance(every_n_steps, int) or every_n_steps < 1:
-        raise UserError(f"checkpoint.every_n_steps={every_n_steps}: a number of steps, 1 or more")
-    if not isinstance(keep_last, int) or keep_last < -1:
-        fix = "0 keeps none, -1 all"
-        raise UserError(f"checkpoint.keep_last={keep_last}: a number of checkpoints", fix=fix)
-    if max_disk_gb is not None and not (isinstance(max_disk_gb, int | float) and max_disk_gb > 0):
-        raise UserError(f"checkpoint.max_disk_gb={max_disk_gb}: gigabytes, more than 0", fix="null sets no limit")
 
 
 @dataclass(frozen=True)
@@ -46,7 +34,7 @@ class Checkpoints(Checkpoint):
     every_n_steps: optimizer steps; keep_last: newest ones kept, 0 saves nothing, -1 keeps all; max_disk_gb: gigabytes
     that they may take together, but the newest and the best are always kept; growing: files of the run that others
     append to, which resuming cuts back to what they held at the checkpoint; keeps_best_weights: with keep_last=0, save
-    the weights of best.ckpt all the same, for the export at the end, and remove them after it. Raises: UserError.
+    the weights of best.ckpt all the same, for the export at the end, and remove them after it.
     """
 
     def __init__(
@@ -58,13 +46,13 @@ class Checkpoints(Checkpoint):
         growing: Sequence[Path] = (),
         keeps_best_weights: bool = False,
     ):
-        check_options(every_n_steps, keep_last, max_disk_gb)
         self.folder, self.every_n_steps, self.growing = folder, every_n_steps, growing
         self.keep_last, self.max_disk_gb = keep_last, max_disk_gb
         self.keeps_best_weights = keeps_best_weights
         self.best_loss = float("inf")
         self.best_step: int | None = None
         self._is_best_now = False  # whether the last validation was the best
+        self.has_other_weights = False  # whether the module's weights may be others than the step's checkpoint holds
         self._validation_pending = False  # whether the state is that of a step whose validation is still to come
         self._saved_step: int | None = None
 
@@ -118,7 +106,7 @@ class Checkpoints(Checkpoint):
         is_best = self._is_best_now = loss < self.best_loss
         if is_best:
             self.best_loss, self.best_step = loss, trainer.global_step
-        if is_best and self.keep_last == 0 and self.keeps_best_weights:
+        if is_best and self._keeps_weights_alone():
             trainer.save_checkpoint(self.folder / BEST, weights_only=True)
         elif is_best and amid_a_step(trainer) and self.keep_last != 0:
             trainer.save_checkpoint(self.folder / BEST)  # under no other name: half a step's gradients are not in it
@@ -172,6 +160,10 @@ class Checkpoints(Checkpoint):
             for path in (self.folder / BEST, checksum_file(self.folder / BEST)):
                 path.unlink(missing_ok=True)
             remove_empty([self.folder])
+
+    def _keeps_weights_alone(self) -> bool:
+        """Whether best.ckpt is for the export, not for resuming."""
+        return self.keeps_best_weights if self.keep_last == 0 else self.has_other_weights
 
     def _step_file(self, trainer: Trainer) -> Path:
         return self.folder / f"step={trainer.global_step}.ckpt"

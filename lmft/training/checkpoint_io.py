@@ -23,7 +23,13 @@ _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class WholeFileIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place, forces it to the disk and moves it there; with its checksum."""
+    """Writes a checkpoint beside its place, forces it to the disk and moves it there; with its checksum.
+
+    folder: of the run. While it is there folders for checkpoints are made, with their parents; never the run's again.
+    """
+
+    def __init__(self, folder: Path | None = None):
+        self.folder = folder
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Writes `path` and `path`.xxh3; a process that dies meanwhile leaves what was there as it was.
@@ -32,7 +38,8 @@ class WholeFileIO(TorchCheckpointIO):
         """
         target = Path(path)
         try:
-            target.parent.mkdir(exist_ok=True)
+            run_is_there = self.folder is not None and self.folder.exists()
+            target.parent.mkdir(parents=run_is_there, exist_ok=True)
             try:
                 _write(checkpoint, target)
             except OSError as error:

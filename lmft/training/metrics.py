@@ -1,6 +1,7 @@
 """What is measured while training: metrics.csv, the validation passes, and the totals of a run."""
 
 import csv
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from lmft.reporting.progress import Live
+from lmft.training.scores import MONITORED
+
+log = logging.getLogger("lmft")
 
 COLUMNS: tuple[str, ...] = (
     "step",
@@ -25,20 +29,29 @@ COLUMNS: tuple[str, ...] = (
 
 
 class MetricsFile(Logger):
-    """metrics.csv: a row for each logged step and one for each validation, written at once."""
+    """metrics.csv: a row for each logged step and one for each validation, written at once.
+
+    Lightning's callbacks keep what they save where the first logger says: in <run>/lightning.
+    """
 
     def __init__(self, path: Path):
         super().__init__()
         self.path = path
+        self._has_told = False
+
+    @property
+    def save_dir(self) -> str:
+        """The run's folder."""
+        return str(self.path.parent)
 
     @property
     def name(self) -> str:
-        """Of the logger."""
-        return "metrics.csv"
+        """The folder in it for Lightning's callbacks: apart from checkpoints/, whose files are lmft's."""
+        return "lightning"
 
     @property
     def version(self) -> str:
-        """There is one file a run."""
+        """There is one a run."""
         return ""
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
@@ -46,7 +59,14 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Appends a row."""
+        """Appends a row, unless none of the metrics has a column."""
+        others = [name for name in metrics if name not in COLUMNS]
+        if others and not self._has_told:
+            self._has_told = True
+            names = ", ".join(others)
+            log.info("metrics.csv has no column for %s: a further logger, as logger=tensorboard, keeps all", names)
+        if not set(metrics) - {*others, "epoch", "step"}:
+            return
         is_new = not self.path.exists() or not self.path.stat().st_size
         with self.path.open("a", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
@@ -80,6 +100,7 @@ class Metrics(Callback):
         self._counts = {"tokens": 0, "targets": 0, "padding": 0}  # this rank's, since the last row
         self._nats: Any = 0.0  # likewise; a tensor on the device
         self._clock = self._row_clock = self._paused = 0.0
+        self._is_resumed = False
 
     @property
     def last_validated_step(self) -> int | None:
@@ -94,6 +115,7 @@ class Metrics(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores them; the unfinished row of all ranks goes on with the first."""
         self.validations, self.totals = state_dict["validations"], state_dict["totals"]
+        self._is_resumed = True
         if self._trainer.is_global_zero:
             self._counts, self._nats = state_dict["counts"], state_dict["nats"]
 
@@ -112,8 +134,12 @@ class Metrics(Callback):
         return nats, {name: int(count) for name, count in zip(self._counts, counts, strict=True)}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts the clocks."""
+        """Starts the clocks. After resuming, what callbacks monitor is what the last validation before it measured."""
         self._clock = self._row_clock = time.perf_counter()
+        if self._is_resumed and self.last_validated_step:
+            latest = self.validations[-1]
+            scores = {name: torch.tensor(float(latest[name.removeprefix("val/")])) for name in MONITORED}
+            trainer.callback_metrics.update(scores)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -7,8 +7,6 @@ from typing import Any
 from lmft.errors import UserError
 from lmft.run_folder import write_json
 
-POLICIES = ("stop", "skip")
-
 
 class NotFinite(Exception):
     """The loss (nats per target) or the gradient's norm of a step is infinite or no number; it was not taken."""
@@ -16,12 +14,6 @@ class NotFinite(Exception):
     def __init__(self, step: int, loss: float, norm: float):
         super().__init__(f"step {step}: loss {loss}, gradient norm {norm}")
         self.step, self.loss, self.norm = step, loss, norm
-
-
-def check_policy(policy: str) -> None:
-    """Raises UserError unless `policy` is one."""
-    if policy not in POLICIES:
-        raise UserError(f"nonfinite={policy} is unknown", fix=f"one of: {', '.join(POLICIES)}")
 
 
 def explained(error: NotFinite, examples: list[dict[str, Any]], folder: Path) -> UserError:

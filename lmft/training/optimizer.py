@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from transformers import SchedulerType
+from torch.optim.lr_scheduler import LRScheduler
+from transformers import get_scheduler
 
 from lmft.errors import UserError, did_you_mean
 
@@ -48,12 +49,6 @@ class ScheduleConfig:
     warmup: float = 0.0
     options: dict[str, Any] = field(default_factory=dict)
 
-    def __post_init__(self):
-        names = [kind.value for kind in SchedulerType]
-        if self.name not in names:
-            hint = did_you_mean(self.name, names)
-            raise UserError(f"scheduler.name={self.name} is unknown{hint}", fix=f"one of: {', '.join(names)}")
-
     def num_warmup_steps(self, num_training_steps: int) -> int:
         """Optimizer steps of warm-up."""
         return _steps(self.warmup, num_training_steps)
@@ -64,6 +59,26 @@ class ScheduleConfig:
             name: _steps(value, num_training_steps) if name.startswith("num_") and name.endswith("_steps") else value
             for name, value in self.options.items()
         }
+
+
+def make_schedule(config: ScheduleConfig, optimizer: Optimizer, num_training_steps: int) -> LRScheduler:
+    """The learning rate's schedule, to be stepped with the optimizer."""
+    return get_scheduler(
+        config.name,
+        optimizer,
+        num_warmup_steps=config.num_warmup_steps(num_training_steps),
+        num_training_steps=num_training_steps,
+        scheduler_specific_kwargs=config.specific(num_training_steps),
+    )
+
+
+def check_schedule(config: ScheduleConfig) -> None:
+    """Raises UserError where transformers would refuse the schedule's options, before there is an optimizer."""
+    try:
+        make_schedule(config, torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0), num_training_steps=100)
+    except (TypeError, ValueError) as error:
+        what = f"scheduler.name={config.name}: {error}"
+        raise UserError(what, "scheduler.options", "scheduler.options.NAME=VALUE, as transformers has it") from error
 
 
 def _steps(count: float, num_training_steps: int) -> int:

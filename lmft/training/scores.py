@@ -8,6 +8,9 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+MONITORED = ("val/loss", "val/perplexity", "val/accuracy")
+"""What each validation logs, under the names that callbacks may monitor."""
+
 
 class Scores(Metric):
     """Sums over all targets of all batches and devices, divided once; so the batch size cannot change them.

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lmft.data.layout import Layout
+from lmft.data.layout import Layout, limited
 from lmft.errors import UserError
 
 TWO_DEVICES = Layout(100, 4, 1, 2)  # 13 micro-batches of 8 examples, on both devices together
@@ -46,3 +46,18 @@ def test_counts_amid_a_step_stay_where_nothing_has_changed():
 def test_what_would_be_other_steps_is_refused(other, message):
     with pytest.raises(UserError, match=message):
         other.check_follows(ONE_DEVICE)
+
+
+@pytest.mark.parametrize(
+    ("num_batches", "limit", "left"),
+    [(9, 1.0, 9), (9, 0.5, 4), (9, 0.05, 1), (1, 0.99, 1), (9, 1, 1), (9, 20, 9), (9, 0, 0), (9, 0.0, 0), (0, 0.5, 0)],
+)
+def test_a_share_above_none_is_one_batch_at_least(num_batches, limit, left):
+    assert limited(num_batches, limit) == left
+    assert Layout(num_batches * 4, 4, 1, 1, limit).num_used == left
+
+
+def test_a_limit_that_leaves_all_is_none():
+    Layout(100, 8, 1, 1, limit=50).check_follows(ONE_DEVICE)
+    with pytest.raises(UserError, match="limit_train_batches"):
+        Layout(100, 8, 1, 1, limit=1).check_follows(ONE_DEVICE)

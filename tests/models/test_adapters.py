@@ -285,5 +285,5 @@ def test_values_that_cannot_be(values, said):
 
 def test_without_peft(monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
-    assert 'pip install "lmft[peft]"' in mistake(lambda: LoraConfig(r=8))
+    assert 'pip install "peft>=0.21,<0.22"' in mistake(lambda: LoraConfig(r=8))
     LoraConfig()  # without adapters it is not needed

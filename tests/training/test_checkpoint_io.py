@@ -194,6 +194,18 @@ def test_a_runs_folder_that_vanished(tmp_path):
     assert f"{folder} is gone" in str(error.value) and list(tmp_path.iterdir()) == []
 
 
+def test_while_the_run_is_there_folders_are_made_with_their_parents(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    target = run / "lightning" / "checkpoints" / "best-val" / "loss=1.ckpt"
+    WholeFileIO(run).save_checkpoint({"step": 1}, target)
+    assert target.exists()
+    shutil.rmtree(run)
+    with pytest.raises(UserError, match="could not be written"):
+        WholeFileIO(run).save_checkpoint({"step": 2}, target)
+    assert not run.exists()
+
+
 def test_an_error_that_is_not_the_disks_is_raised_as_it_is(folder):
     with pytest.raises(Exception, match="pickle") as error:
         IO.save_checkpoint({"f": lambda: None}, folder / "step=4.ckpt")

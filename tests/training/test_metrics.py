@@ -121,3 +121,17 @@ def test_of_several_processes_one_writes(tmp_path, monkeypatch):
     file.log_metrics({"train/loss": 1.0}, step=1)
     file.log_metrics({"train/loss": 0.1234567891, "not/a/column": 3.0}, step=2)
     assert [(row["step"], row["train/loss"]) for row in read_rows(file.path)] == [("1", "1"), ("2", "0.123457")]
+
+
+def test_what_has_no_column_makes_no_row_and_is_told_once(tmp_path, caplog):
+    file = MetricsFile(tmp_path / "metrics.csv")
+    with caplog.at_level("INFO", "lmft"):
+        file.log_metrics({"lr-AdamW": 0.1, "epoch": 1}, step=1)
+        file.log_metrics({"lr-AdamW": 0.1, "step": 2, "train/loss": 1.0}, step=2)
+    assert [row["step"] for row in read_rows(file.path)] == ["2"]
+    assert caplog.text.count("has no column for lr-AdamW") == 1
+
+
+def test_lightnings_callbacks_keep_their_files_in_the_runs_folder(tmp_path):
+    file = MetricsFile(tmp_path / "metrics.csv")
+    assert (file.save_dir, file.name, file.version) == (str(tmp_path), "lightning", "")

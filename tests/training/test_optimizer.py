@@ -6,7 +6,9 @@ from torch import nn
 from transformers import get_scheduler
 
 from lmft.config import compose, config_dir
-from lmft.training.optimizer import ScheduleConfig, parameter_groups
+from lmft.errors import UserError
+from lmft.trainer_options import SCHEDULES
+from lmft.training.optimizer import ScheduleConfig, check_schedule, make_schedule, parameter_groups
 from tests.conftest import TINY, tiny_model
 
 SCHEDULERS = sorted(path.stem for path in (config_dir() / "scheduler").glob("*.yaml"))
@@ -93,3 +95,32 @@ def test_warmup_rises_to_the_full_rate():
         optimizer.step()
         schedule.step()
     assert rates[0] == 0 and rates[10] == 1.0 and rates[100] == 0 and rates[55] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_each_schedule_is_stepped_with_the_optimizer(name):
+    needed = {"cosine_with_min_lr": {"min_lr": 0.1}, "cosine_warmup_with_min_lr": {"min_lr": 0.1}}
+    options = {**needed, "warmup_stable_decay": {"num_decay_steps": 0.5}}.get(name, {})
+    config = ScheduleConfig(name, 0.1, options)
+    check_schedule(config)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = make_schedule(config, optimizer, 10)
+    for _ in range(10):
+        optimizer.step()
+        schedule.step()
+    assert 0 <= schedule.get_last_lr()[0] <= 1
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (ScheduleConfig("linear", options={"num_cycles": 2}), "unexpected keyword argument 'num_cycles'"),
+        (ScheduleConfig("warmup_stable_decay"), "'num_decay_steps'"),
+        (ScheduleConfig("cosine_with_min_lr"), "min_lr"),
+        (ScheduleConfig("cosine", options={"num_cycles": "two"}), "scheduler.name=cosine: "),
+    ],
+)
+def test_options_that_a_schedule_does_not_take(config, said):
+    with pytest.raises(UserError) as error:
+        check_schedule(config)
+    assert said in error.value.what and error.value.where == "scheduler.options"

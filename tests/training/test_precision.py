@@ -1,9 +1,10 @@
 import pytest
 import torch
+from lightning import Trainer
 
 from lmft.errors import UserError
 from lmft.training import precision
-from lmft.training.precision import check_accelerator, cpu_computes_bf16, resolve_precision
+from lmft.training.precision import check_accelerator, check_precision, cpu_computes_bf16, resolve_precision
 
 
 @pytest.fixture
@@ -45,10 +46,17 @@ def test_auto_is_what_the_device_computes_in(features, accelerator, expected, ma
     assert resolve_precision("auto", accelerator) == expected
 
 
-@pytest.mark.parametrize("asked", ["32-true", "16-mixed", "bf16-true", 32])
+@pytest.mark.parametrize("asked", ["32-true", "16-mixed", "bf16-true"])
 def test_what_is_asked_for_is_taken(asked, machine):
     machine(cuda=True, cuda_bf16=True)
-    assert resolve_precision(asked, "gpu") == str(asked)
+    assert resolve_precision(asked, "gpu") == asked
+
+
+def test_a_precision_that_lightning_would_replace_is_refused():
+    trainer = Trainer(accelerator="cpu", precision="16-mixed", logger=False, enable_checkpointing=False)
+    with pytest.raises(UserError, match="on cpu it would be bf16-mixed"):
+        check_precision("16-mixed", trainer)
+    check_precision("bf16-mixed", trainer)
 
 
 def test_the_tests_of_the_cpu_exist_in_this_torch():

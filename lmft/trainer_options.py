@@ -1,0 +1,264 @@
+"""What can be said of a training's options from their values alone: neither torch nor Lightning is loaded."""
+
+import re
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+from lmft.errors import UserError, did_you_mean
+
+PRECISIONS = (
+    *("16-mixed", "bf16-mixed", "32-true", "64-true", "16-true", "bf16-true"),
+    *("transformer-engine", "transformer-engine-float16"),
+)
+"""Lightning's names."""
+SCHEDULES = (
+    *("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"),
+    *("cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay"),
+)
+"""Schedules of transformers.get_scheduler that follow the steps."""
+SCHEDULES_BY_METRIC = ("reduce_lr_on_plateau", "greedy")
+"""Its others, which wait for a metric."""
+NONFINITE = ("stop", "skip")
+
+LIGHTNINGS_LOGGERS = {
+    "TensorBoardLogger": ("tensorboard", "tensorboardX"),
+    "WandbLogger": ("wandb",),
+    "MLFlowLogger": ("mlflow",),
+    "CometLogger": ("comet_ml",),
+    "NeptuneLogger": ("neptune",),
+    "LitLogger": ("litlogger",),
+}
+"""Class -> the packages of which it needs one."""
+
+_OLD_PRECISIONS = {
+    **dict.fromkeys(("16", "fp16", "float16", "half"), "16-mixed"),
+    **dict.fromkeys(("bf16", "bfloat16"), "bf16-mixed"),
+    **dict.fromkeys(("32", "fp32", "float32", "full"), "32-true"),
+    **dict.fromkeys(("64", "fp64", "float64", "double"), "64-true"),
+}
+_NOT_SET_HERE = {  # arguments of Lightning's Trainer that lmft gives itself, or that it never reads
+    "logger": "logger.NAME._target_=CLASS adds a logger, logger=none takes all away but metrics.csv",
+    "callbacks": "callbacks.NAME._target_=CLASS adds a callback",
+    "plugins": "trainer.precision and trainer.strategy; SLURM requeues nothing without `#SBATCH --signal=SIGUSR1@90`",
+    "default_root_dir": "run.dir=FOLDER run.name=NAME",
+    "num_sanity_val_steps": "validate_before=true validates before the first step",
+    "enable_model_summary": "callbacks.summary._target_=lightning.pytorch.callbacks.ModelSummary",
+    "enable_progress_bar": "progress is a bar on a terminal and a line now and then in a file: … > FILE",
+    "enable_checkpointing": "checkpoint.keep_last=0 keeps no checkpoint",
+    "use_distributed_sampler": "leave it out: each device takes its share of the batches",
+    "overfit_batches": "debug=overfit",
+    "fast_dev_run": "debug=fast",
+    "barebones": "validate_before=false checkpoint.keep_last=0 leaves out what takes time",
+    "limit_test_batches": "trainer.limit_val_batches: lmft.evaluate measures on validation text",
+    "limit_predict_batches": "leave it out: lmft.predict takes prompts",
+    "reload_dataloaders_every_n_epochs": "leave it out: each epoch has an order and masks of its own",
+    "model_registry": "leave it out: the model is in the run's folder",
+}
+
+
+class _Rule(NamedTuple):
+    holds: Callable[[Any], bool]
+    wanted: str  # what a value must be, in words
+    fix: str | None = None
+
+
+def _is_count(value: Any, least: int = 1) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, float) and 0 < value <= 1
+
+
+def _is_duration(value: Any) -> bool:
+    return isinstance(value, Mapping) or (isinstance(value, str) and re.fullmatch(r"\d+(:\d+){3}", value) is not None)
+
+
+def _are_devices(value: Any) -> bool:
+    if isinstance(value, list):
+        return bool(value) and all(_is_count(each, 0) for each in value)
+    if isinstance(value, str):
+        return value != "0" and re.fullmatch(r"auto|-1|\d+(, *\d+)*", value) is not None
+    return _is_count(value) or value == -1
+
+
+_COUNT = _Rule(_is_count, "a whole number, 1 or more")
+_COUNT_OR_NULL = _Rule(lambda value: value is None or _is_count(value), "a whole number, 1 or more, or null")
+_TRUE_OR_FALSE = _Rule(lambda value: isinstance(value, bool), "true or false")
+_PROFILERS = ("simple", "advanced", "pytorch")
+_NO_TRAINING = "`python -m lmft.evaluate` measures a model without training it"
+_TRAINER = {
+    "max_epochs": _Rule(
+        lambda value: value in (None, -1) or _is_count(value),
+        "a number of epochs, 1 or more; with -1 trainer.max_steps ends training",
+        _NO_TRAINING,
+    ),
+    "max_steps": _Rule(
+        lambda value: value == -1 or _is_count(value),
+        "a number of optimizer steps, 1 or more; with -1 trainer.max_epochs ends training",
+        _NO_TRAINING,
+    ),
+    "min_epochs": _COUNT_OR_NULL,
+    "min_steps": _COUNT_OR_NULL,
+    "devices": _Rule(
+        _are_devices, "a number of devices, 1 or more; auto or -1 takes all there are, [0,2] those of these numbers"
+    ),
+    "num_nodes": _COUNT,
+    "accumulate_grad_batches": _COUNT,
+    "log_every_n_steps": _COUNT,
+    "val_check_interval": _Rule(
+        lambda value: _is_share(value) or _is_count(value) or _is_duration(value),
+        "a share of an epoch, above 0 and up to 1.0; a number of micro-batches; or a time, DD:HH:MM:SS",
+        "data.validation_fraction=0 trains without validation",
+    ),
+    "check_val_every_n_epoch": _COUNT_OR_NULL,
+    "limit_train_batches": _Rule(
+        lambda value: _is_share(value) or _is_count(value),
+        "a share of the batches, above 0 and up to 1.0, or a number of them",
+    ),
+    "limit_val_batches": _Rule(
+        lambda value: _is_share(value) or _is_count(value, 0) or (_is_number(value) and value == 0),
+        "a share of the batches, up to 1.0, or a number of them",
+    ),
+    "gradient_clip_val": _Rule(
+        lambda value: value is None or (_is_number(value) and value >= 0),
+        "the largest norm of the gradient; null: not clipped",
+    ),
+    "profiler": _Rule(
+        lambda value: value is None or isinstance(value, Mapping) or str(value).lower() in _PROFILERS,
+        f"{', '.join(_PROFILERS)} or null",
+    ),
+    "detect_anomaly": _TRUE_OR_FALSE,
+    "deterministic": _Rule(
+        lambda value: value in (None, "warn") or isinstance(value, bool), "true, false, warn or null"
+    ),
+    "benchmark": _Rule(lambda value: value is None or isinstance(value, bool), "true, false or null"),
+    "sync_batchnorm": _TRUE_OR_FALSE,
+    "inference_mode": _TRUE_OR_FALSE,
+    "enable_autolog_hparams": _TRUE_OR_FALSE,
+}
+_CHECKPOINT = {
+    "every_n_steps": _Rule(_is_count, "a number of steps, 1 or more"),
+    "keep_last": _Rule(lambda value: _is_count(value, -1), "a number of checkpoints", "0 keeps none, -1 all"),
+    "max_disk_gb": _Rule(
+        lambda value: value is None or (_is_number(value) and value > 0),
+        "gigabytes, more than 0",
+        "null sets no limit",
+    ),
+}
+_SCHEDULER = {
+    "name": _Rule(lambda value: isinstance(value, str), "the name of a schedule"),
+    "warmup": _Rule(
+        lambda value: _is_number(value) and value >= 0, "a number of steps, or below 1 a share of all steps"
+    ),
+    "options": _Rule(lambda value: isinstance(value, Mapping), "a group: scheduler.options.num_cycles=2"),
+}
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Raises UserError unless trainer, checkpoint, nonfinite, scheduler, callbacks and logger of a config make sense.
+
+    config: plain and resolved. What takes Lightning to know, `training.plugged.try_out` finds.
+    """
+    _check_trainer(config["trainer"])
+    _check_names(config["checkpoint"], "checkpoint", _CHECKPOINT)
+    _check_values(config["checkpoint"], "checkpoint", _CHECKPOINT)
+    if config["nonfinite"] not in NONFINITE:
+        hint = did_you_mean(str(config["nonfinite"]), NONFINITE)
+        what = f"nonfinite={_said(config['nonfinite'])} is unknown{hint}"
+        raise UserError(what, fix=f"one of: {', '.join(NONFINITE)}")
+    _check_scheduler(config["scheduler"])
+    for group in ("callbacks", "logger"):
+        for name, node in config[group].items():
+            _check_plugged(node, f"{group}.{name}")
+
+
+def _check_trainer(options: Mapping[str, Any]) -> None:
+    if found := [name for name in _NOT_SET_HERE if name in options]:
+        fixes = [_NOT_SET_HERE[name] if len(found) == 1 else f"{name}: {_NOT_SET_HERE[name]}" for name in found]
+        raise UserError(f"{', '.join(f'trainer.{name}' for name in found)} cannot be set", fix="; ".join(fixes))
+    _check_precision(options.get("precision", "auto"))
+    _check_values(options, "trainer", _TRAINER)
+    every, interval = options.get("check_val_every_n_epoch", 1), options.get("val_check_interval", 1.0)
+    if every is None and isinstance(interval, float):
+        what = f"trainer.val_check_interval={interval} is a share of an epoch, but is to count across epochs"
+        raise UserError(what, "trainer.check_val_every_n_epoch=null", "a number of micro-batches, or the default of 1")
+    for unit in ("epochs", "steps"):
+        least, most = options.get(f"min_{unit}"), options.get(f"max_{unit}")
+        if least is not None and most not in (None, -1) and least > most:
+            raise UserError(f"trainer.min_{unit}={least} is more than trainer.max_{unit}={most}")
+    if options.get("max_epochs", -1) in (None, -1) and options.get("max_steps", -1) == -1:
+        raise UserError("nothing ends this training", fix="trainer.max_epochs=3, or trainer.max_steps=1000")
+
+
+def _check_precision(precision: Any) -> None:
+    written = _said(precision)
+    if written in ("auto", *PRECISIONS):
+        return
+    if written in _OLD_PRECISIONS:
+        right = _OLD_PRECISIONS[written]
+        raise UserError(f"trainer.precision={written} is written {right} here", fix=f"trainer.precision={right}")
+    hint = did_you_mean(written, PRECISIONS)
+    raise UserError(f"trainer.precision={written} is unknown{hint}", fix=f"one of: auto, {', '.join(PRECISIONS)}")
+
+
+def _check_scheduler(options: Mapping[str, Any]) -> None:
+    _check_names(options, "scheduler", _SCHEDULER)
+    _check_values(options, "scheduler", _SCHEDULER)
+    name = options["name"]
+    if name in SCHEDULES_BY_METRIC:
+        fix = f"one of: {', '.join(SCHEDULES)}"
+        raise UserError(f"scheduler.name={name} waits for a metric; schedules here follow the steps", fix=fix)
+    if name not in SCHEDULES:
+        hint = did_you_mean(name, SCHEDULES)
+        raise UserError(f"scheduler.name={name} is unknown{hint}", fix=f"one of: {', '.join(SCHEDULES)}")
+    if name == "constant" and options.get("warmup"):
+        fix = "scheduler.name=constant_with_warmup, or scheduler.warmup=0"
+        raise UserError(f"scheduler.name=constant has no warm-up, but scheduler.warmup={options['warmup']}", fix=fix)
+    if name.startswith("constant") and options.get("options"):
+        where = f"scheduler.options: {', '.join(options['options'])}"
+        raise UserError(f"scheduler.name={name} takes no options", where)
+
+
+def _check_plugged(node: Any, where: str) -> None:
+    """node: of one callback or logger; null leaves it out."""
+    if node is None:
+        return
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        raise UserError(f"{where} names no class", fix=f"+{where}._target_=lightning.pytorch.…, or {where}=null")
+    packages = LIGHTNINGS_LOGGERS.get(str(node["_target_"]).rpartition(".")[2], ())
+    if packages and not any(map(is_installed, packages)):
+        package = packages[0]
+        what = f"{package} is not installed"
+        raise UserError(what, f"{where} needs it", f"pip install {package.replace('_', '-')}")
+
+
+def is_installed(package: str) -> bool:
+    """Whether a package can be imported. A folder of its name without __init__.py is none, such as wandb's of runs."""
+    found = find_spec(package)
+    return found is not None and found.origin is not None
+
+
+def _check_names(options: Mapping[str, Any], group: str, known: Mapping[str, Any]) -> None:
+    for name in options:
+        if name not in known:
+            hint = did_you_mean(name, known)
+            raise UserError(f"{group}.{name}: unknown{hint}", fix=f"one of: {', '.join(known)}")
+
+
+def _check_values(options: Mapping[str, Any], group: str, rules: Mapping[str, _Rule]) -> None:
+    for name, rule in rules.items():
+        if name in options and not rule.holds(options[name]):
+            raise UserError(f"{group}.{name}={_said(options[name])}: {rule.wanted}", fix=rule.fix)
+
+
+def _said(value: Any) -> str:
+    """A value as it is written on the command line."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
