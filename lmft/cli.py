@@ -3,6 +3,7 @@
 import functools
 import math
 import os
+import signal
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
@@ -47,6 +48,7 @@ class Job:
 Task = Callable[[Job], float | None]
 
 
+@user_errors_end_the_process()
 def run_command(command: str, task: Task, argv: Sequence[str] | None = None, makes_runs: bool = False) -> None:
     """Composes the config and does `task`: once, or in a sweep once for each combination of values.
 
@@ -57,13 +59,13 @@ def run_command(command: str, task: Task, argv: Sequence[str] | None = None, mak
         makes_runs: whether each job leaves a run's folder.
 
     Exits with 2 after a user's mistake, which is said on stderr; any other error is raised. A sweep goes on after a
-    job's error, and exits with 2 if all errors were user's mistakes, else with 1. SIGTERM and Ctrl-C end all of it,
-    with exit code 143 or 130.
+    job's error, and exits with 2 if all errors were user's mistakes, else with 1. SIGTERM, Ctrl-C, and output that
+    nobody reads any more, end all of it, with exit code 143, 130 or 141.
     """
     argv = [arguments.readable(argument) for argument in (sys.argv[1:] if argv is None else argv)]
     flags = get_args_parser().parse_intermixed_args(argv)
     argv = [*flags.overrides, *(argument for argument in argv if argument not in flags.overrides)]  # Hydra mixes none
-    with handling_signals(), _stops_end_the_process(), user_errors_end_the_process():
+    with handling_signals(), _stops_end_the_process():
         _check_flags(flags)
         if any(getattr(flags, name) for name in _SHOWING):
             _show(command, task, argv, flags)
@@ -78,7 +80,7 @@ def _stops_end_the_process() -> Iterator[None]:
     try:
         yield
     except Stopped as stopped:
-        if not stopped.is_silent:
+        if not stopped.is_silent and (stopped.signum != signal.SIGPIPE or stopped.command is not None):
             print(stopped, file=sys.stderr)
         sys.exit(stopped.exit_code)
 
