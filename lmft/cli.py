@@ -22,6 +22,7 @@ from lmft import arguments, config, usage
 from lmft.errors import UserError, user_errors_end_the_process
 from lmft.mistakes import config_mistakes_are_user_errors, option_mistakes_are_user_errors
 from lmft.redaction import Redactor
+from lmft.run_log import remembering
 from lmft.stopping import Stopped, handling_signals
 from lmft.sweep import Sweep, attempt, job_name
 
@@ -65,7 +66,7 @@ def run_command(command: str, task: Task, argv: Sequence[str] | None = None, mak
     argv = [arguments.readable(argument) for argument in (sys.argv[1:] if argv is None else argv)]
     flags = get_args_parser().parse_intermixed_args(argv)
     argv = [*flags.overrides, *(argument for argument in argv if argument not in flags.overrides)]  # Hydra mixes none
-    with handling_signals(), _stops_end_the_process():
+    with handling_signals(), _stops_end_the_process(), remembering():
         _check_flags(flags)
         if any(getattr(flags, name) for name in _SHOWING):
             _show(command, task, argv, flags)
@@ -125,7 +126,7 @@ def _run_once(command: str, task: Task, argv: list[str]) -> None:
     @functools.wraps(task)  # Hydra reads the command's name off the task
     def job(composed: DictConfig) -> None:
         try:
-            with option_mistakes_are_user_errors():
+            with option_mistakes_are_user_errors(), remembering():
                 task(_job(composed, argv, argv))
         except Exception as error:
             errors.append(error)  # raised below: Hydra would add words of its own, with every override in them

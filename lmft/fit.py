@@ -29,6 +29,7 @@ from lmft.reporting.progress import Live, Progress
 from lmft.reporting.report import write_report
 from lmft.reporting.results import SCORES, environment, results
 from lmft.run import Run
+from lmft.run_log import remembering
 from lmft.training.checkpoint import Checkpoints, check_options
 from lmft.training.checkpoint_io import WholeFileIO
 from lmft.training.dropout import light_dropout
@@ -45,6 +46,7 @@ from lmft.trust import trusted_instance
 log = logging.getLogger("lmft")
 
 
+@remembering()
 def fit(config: dict[str, Any], run: Run) -> dict[str, Any]:
     """Trains what the config says; returns what metrics.json holds. Raises UserError.
 

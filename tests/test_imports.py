@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "data": {"errors", "hub", "objectives.base", "stopping"},
     "hub": {"errors"},
     "parts": {"config", "data", "errors", "models", "objectives", "reporting", "training", "trust"},
-    "fit": {"data", "errors", "models", "parts", "reporting", "run", "training", "trust"},
+    "fit": {"data", "errors", "models", "parts", "reporting", "run", "run_log", "training", "trust"},
     **{shell: {"errors", "run", "run_folder", "cli", "fit"} for shell in COMMANDS},
 }
 
