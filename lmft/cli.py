@@ -24,7 +24,7 @@ from lmft.mistakes import config_mistakes_are_user_errors, option_mistakes_are_u
 from lmft.redaction import Redactor
 from lmft.run_log import remembering
 from lmft.stopping import Stopped, handling_signals
-from lmft.sweep import Sweep, attempt, job_name
+from lmft.sweep import Sweep, job_name
 
 # What conf/hydra/lmft.yaml calls.
 OmegaConf.register_new_resolver("lmft.choices", usage.choices, replace=True)
@@ -145,7 +145,8 @@ def _run_sweep(command: str, task: Task, argv: list[str], flags: Namespace, make
     @functools.wraps(task)
     def job(composed: DictConfig) -> float | None:
         folder = Path(HydraConfig.get().runtime.output_dir)
-        with attempt(folder, Redactor({"config": OmegaConf.to_container(composed)})):
+        number = HydraConfig.get().job.num + 1
+        with sweep.attempt(folder, number, Redactor({"config": OmegaConf.to_container(composed)})):
             return task(_job_of_sweep(composed, config_dir, folder if makes_runs else None, argv))
         return math.nan
 
