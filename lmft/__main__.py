@@ -14,6 +14,7 @@ COMMANDS = {
 }
 
 
+@user_errors_end_the_process()
 def main() -> None:
     """The command `lmft`."""
     command, rest = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("--help", [])
@@ -24,10 +25,9 @@ def main() -> None:
     elif command == "--version":
         print(f"lmft {__version__}")
     else:
-        with user_errors_end_the_process():
-            if command not in COMMANDS:
-                what = f"unknown command '{command}'{did_you_mean(command, COMMANDS)}"
-                raise UserError(what, fix=f"one of: {', '.join(COMMANDS)}")
+        if command not in COMMANDS:
+            what = f"unknown command '{command}'{did_you_mean(command, COMMANDS)}"
+            raise UserError(what, fix=f"one of: {', '.join(COMMANDS)}")
         sys.argv = [sys.argv[0], *rest]
         runpy.run_module(f"lmft.{command}", run_name="__main__", alter_sys=True)
 

@@ -4,6 +4,7 @@ import functools
 import math
 import os
 import re
+import signal
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
@@ -24,8 +25,9 @@ from lmft.errors import UserError, user_errors_end_the_process
 from lmft.implied import with_implied_choices
 from lmft.mistakes import config_mistakes_are_user_errors, option_mistakes_are_user_errors
 from lmft.redaction import Redactor
+from lmft.run_log import remembering
 from lmft.stopping import Stopped, handling_signals
-from lmft.sweep import Sweep, attempt, job_name
+from lmft.sweep import Sweep, job_name
 
 # What conf/hydra/lmft.yaml calls.
 OmegaConf.register_new_resolver("lmft.choices", usage.choices, replace=True)
@@ -50,6 +52,7 @@ class Job:
 Task = Callable[[Job], float | None]
 
 
+@user_errors_end_the_process()
 def run_command(command: str, task: Task, argv: Sequence[str] | None = None, makes_runs: bool = False) -> None:
     """Composes the config and does `task`: once, or in a sweep once for each combination of values.
 
@@ -60,13 +63,13 @@ def run_command(command: str, task: Task, argv: Sequence[str] | None = None, mak
         makes_runs: whether each job leaves a run's folder.
 
     Exits with 2 after a user's mistake, which is said on stderr; any other error is raised. A sweep goes on after a
-    job's error, and exits with 2 if all errors were user's mistakes, else with 1. SIGTERM and Ctrl-C end all of it,
-    with exit code 143 or 130.
+    job's error, and exits with 2 if all errors were user's mistakes, else with 1. SIGTERM, Ctrl-C, and output that
+    nobody reads any more, end all of it, with exit code 143, 130 or 141.
     """
     argv = [arguments.readable(argument) for argument in (sys.argv[1:] if argv is None else argv)]
     if not {"", str(Path.cwd())} & set(sys.path):
         sys.path.append(str(Path.cwd()))  # where classes of one's own lie; `python -m` has put it there already
-    with handling_signals(), _stops_end_the_process(), user_errors_end_the_process():
+    with handling_signals(), _stops_end_the_process(), remembering():
         _check_flag_names(argv, command)
         flags = get_args_parser().parse_intermixed_args(argv)
         rest = [argument for argument in argv if argument not in flags.overrides]
@@ -90,7 +93,7 @@ def _stops_end_the_process() -> Iterator[None]:
     try:
         yield
     except Stopped as stopped:
-        if not stopped.is_silent:
+        if not stopped.is_silent and (stopped.signum != signal.SIGPIPE or stopped.command is not None):
             print(stopped, file=sys.stderr)
         sys.exit(stopped.exit_code)
 
@@ -150,7 +153,7 @@ def _run_once(command: str, task: Task, argv: list[str]) -> None:
     @functools.wraps(task)  # Hydra reads the command's name off the task
     def job(composed: DictConfig) -> None:
         try:
-            with option_mistakes_are_user_errors():
+            with option_mistakes_are_user_errors(), remembering():
                 task(_job(composed, argv, argv))
         except Exception as error:
             errors.append(error)  # raised below: Hydra would add words of its own, with every override in them
@@ -169,7 +172,8 @@ def _run_sweep(command: str, task: Task, argv: list[str], flags: Namespace, make
     @functools.wraps(task)
     def job(composed: DictConfig) -> float | None:
         folder = Path(HydraConfig.get().runtime.output_dir)
-        with attempt(folder, Redactor({"config": OmegaConf.to_container(composed)})):
+        number = HydraConfig.get().job.num + 1
+        with sweep.attempt(folder, number, Redactor({"config": OmegaConf.to_container(composed)})):
             composed = _of_one_folder(composed, command, flags.config_dir)
             return task(_job_of_sweep(composed, config_dir, folder if makes_runs else None, argv))
         return math.nan

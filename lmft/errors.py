@@ -2,8 +2,11 @@
 
 import difflib
 import errno
+import logging
 import os
 import re
+import select
+import signal
 import sys
 import traceback
 from collections.abc import Iterable, Iterator
@@ -36,15 +39,39 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 @contextmanager
 def user_errors_end_the_process() -> Iterator[None]:
-    """Turns a `UserError` raised inside, or what is `explained` as one, into its lines on stderr and exit code 2."""
+    """Turns a `UserError` raised inside, or what is `explained` as one, into its lines on stderr and exit code 2.
+
+    Where nobody reads what is printed (`| head`), it ends the process without a word, with exit code 141 as SIGPIPE.
+    """
     try:
-        yield
+        try:
+            yield
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # here, as nothing answers an error that comes while the interpreter ends
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and drop_closed_output():
+            sys.exit(128 + signal.SIGPIPE)
         said = explained(error)
         if said is None or os.environ.get("LMFT_DEBUG") == "1":
             raise
         print(f"error: {said}", file=sys.stderr)
         sys.exit(EXIT_CODE)
+
+
+def drop_closed_output() -> bool:
+    """Whether nobody reads stdout or stderr any more; what is written there from then on goes nowhere."""
+    poll = select.poll()
+    for descriptor in (1, 2):
+        poll.register(descriptor, 0)
+    closed = [descriptor for descriptor, event in poll.poll(0) if event & (select.POLLERR | select.POLLHUP)]
+    if closed:
+        logging.raiseExceptions = False  # it would print a traceback for the line that could not be written
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for descriptor in closed:
+            os.dup2(nowhere, descriptor)
+        os.close(nowhere)
+    return bool(closed)
 
 
 def explained(error: BaseException) -> UserError | None:

@@ -31,6 +31,7 @@ from lmft.reporting.report import write_report
 from lmft.reporting.results import SCORES, environment, results
 from lmft.run import Run
 from lmft.run_folder import read_json
+from lmft.run_log import remembering
 from lmft.schema import build
 from lmft.training import plugged
 from lmft.training.checkpoint import Checkpoints, Exported
@@ -59,6 +60,7 @@ from lmft.training.validations import check_validations
 log = logging.getLogger("lmft")
 
 
+@remembering()
 def fit(config: dict[str, Any], run: Run) -> dict[str, Any]:
     """Trains what the config says; returns what metrics.json holds. Raises UserError.
 

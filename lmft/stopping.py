@@ -1,4 +1,6 @@
-"""SIGTERM and Ctrl-C: the first one ends the process in good order, at once or where it says; no other is heard."""
+"""SIGTERM, Ctrl-C, and output that nobody reads any more: the first of them ends the process in good order, at once or
+where it says; no other is heard.
+"""
 
 import os
 import signal
@@ -10,7 +12,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+from lmft.errors import drop_closed_output
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGPIPE)
 
 
 class Stopped(BaseException):
@@ -51,7 +55,9 @@ _answer = _Answer()
 
 @contextmanager
 def handling_signals() -> Iterator[None]:
-    """Inside, the first SIGTERM or SIGINT raises `Stopped`, and no later one does anything.
+    """Inside, the first SIGTERM, SIGINT, or SIGPIPE of stdout or stderr, raises `Stopped`; no later one does anything.
+
+    A SIGPIPE of another pipe does nothing, as Python has it: who writes there gets an error.
 
     Outside of the main thread, which alone gets signals, nothing is changed.
     """
@@ -113,6 +119,8 @@ def _handle(signum: int, frame: FrameType | None) -> None:
         if signum == signal.SIGTERM:
             signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)
+    elif signum == signal.SIGPIPE and not drop_closed_output():
+        return
     elif _answer.received is None:
         _answer.received = signum
         if not _answer.waits:

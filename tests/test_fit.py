@@ -1,6 +1,8 @@
 """Runs from their beginning to their end, and what is said of those that cannot begin."""
 
 import json
+import logging
+import warnings
 
 import pytest
 import torch
@@ -208,3 +210,19 @@ def test_an_error_is_no_mistake_and_leaves_the_run_failed(folder, monkeypatch):
         module.fit(config, run)
     assert json.loads(run.paths.metrics.read_text())["status"] == "failed"
     assert "a bug" in run.paths.log.read_text()
+
+
+def test_what_is_warned_of_before_there_is_a_log_stands_in_it(folder, monkeypatch):
+    def warns(*asked, **options):
+        logging.getLogger("lmft").warning("logged early")
+        warnings.warn("warned early", stacklevel=1)
+        return assemble(*asked, **options)
+
+    monkeypatch.setattr(module, "assemble", warns)
+    with pytest.warns(UserWarning, match="warned early"):
+        run, _ = train(folder, "run.name=warned", "trainer.max_steps=2", "validate_before=false")
+    log = run.paths.log.read_text()
+    assert log.index("WARNING lmft: logged early\n") < log.index("UserWarning: warned early") < log.index("\nconfig\n")
+    with pytest.warns(UserWarning, match="warned early"):
+        train(folder, "run.name=warned", "trainer.max_steps=4", "validate_before=false")
+    assert run.paths.log.read_text().startswith(log), "a run that goes on appends"

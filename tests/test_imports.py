@@ -45,6 +45,7 @@ MAY_IMPORT = {
         "reporting",
         "run",
         "run_folder",
+        "run_log",
         "schema",
         "trainer_options",
         "training",

@@ -41,6 +41,16 @@ def test_a_signal_can_be_made_to_wait():
         assert stopping.requested() == signal.SIGINT
 
 
+def test_a_pipe_that_is_not_the_output_stops_nothing():
+    reader, writer = os.pipe()
+    os.close(reader)
+    with handling_signals():
+        with pytest.raises(BrokenPipeError):
+            os.write(writer, b"x")
+        assert stopping.requested() is None
+    os.close(writer)
+
+
 def test_the_handlers_of_before_come_back():
     before = [signal.getsignal(signum) for signum in stopping.SIGNALS]
     with handling_signals():

@@ -1,7 +1,11 @@
 """The commands as a user types them: processes of their own, in a folder of their own."""
 
 import json
+import os
+import pty
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -9,7 +13,7 @@ import yaml
 from transformers import AutoModelForMaskedLM, pipeline
 
 from lmft.run_folder import RunFolder
-from tests.runs import model_arguments, start, write_text
+from tests.runs import CHECKOUT, model_arguments, start, write_text
 
 OPTIONS = (
     "data=files",
@@ -62,6 +66,57 @@ def test_the_runs_folder(trained):
     assert "step 6/6" in run.log.read_text()
     stages = [json.loads(line)["stage"] for line in run.samples.read_text().splitlines()]
     assert stages == ["before", "validation", "after"]
+
+
+def without_speeds(log):
+    """A log's lines without times, speeds and the run's folder, which differ from run to run."""
+    lines = [re.sub(r"^\d{4}-\d\d-\d\d [\d:,]+ ", "", line) for line in log.read_text().splitlines()]
+    differing = r"[\d,.:]+ (tokens/s|bytes/s|left|of training|GB)|in \d+:\d\d|(runs|drawn)/first|drawn|runs"
+    return " ".join(re.sub(differing, "", " ".join(lines)).split())
+
+
+def test_the_log_holds_what_was_shown(trained):
+    out, run = trained
+    logged = run.log.read_text().splitlines()
+    assert [line for line in out.splitlines() if not any(each.endswith(line) for each in logged)] == []
+    assert any("tokenising" in line for line in logged) and "text" in logged and "config" in logged
+
+
+def test_the_log_is_the_same_where_a_bar_was_drawn(trained, home):
+    """Also what was tokenised and warned of before there was a file to write to."""
+    _, first = trained
+    terminal, its_end = pty.openpty()
+    environment = {**os.environ, "LMFT_CACHE": str(home / "cache"), "PYTHONPATH": str(CHECKOUT)}
+    environment.update(TERM="xterm", COLUMNS="100", OMP_NUM_THREADS="1")
+    (home / "cache").rename(home / "cache-of-first")
+    command = [sys.executable, "-m", "lmft.train", "run.dir=drawn", "run.name=first", *OPTIONS]
+    process = subprocess.Popen(command, cwd=home, env=environment, stdout=its_end, stderr=its_end)
+    os.close(its_end)
+    shown = read_terminal(terminal)
+    assert process.wait() == 0, shown
+    assert "━" in shown and "step 6/6" not in shown
+    assert without_speeds(RunFolder(home / "drawn" / "first").log) == without_speeds(first.log)
+
+
+def read_terminal(terminal):
+    """All that a process writes on its terminal."""
+    parts = []
+    while True:
+        try:
+            part = os.read(terminal, 65536)
+        except OSError:  # how Linux tells that the process has gone
+            part = b""
+        if not part:
+            os.close(terminal)
+            return b"".join(parts).decode()
+        parts.append(part)
+
+
+def test_without_validation_there_is_no_table_of_scores(home):
+    process = start(home, "lmft.train", "run.dir=unvalidated", *OPTIONS, "data.validation_fraction=0")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "scores on the validation text" not in out and "complete: 6 optimizer steps" in out
 
 
 def test_metrics_json(trained):

@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from lmft.reporting.summary import ABSENT, indented
+from lmft.reporting.summary import ABSENT
+from lmft.reporting.terminal import indented, show
 
 Answer = Mapping[str, Any]
 """{"prompt", "fills"}, for each mask the best {"token", "probability"}; or {"prompt", "texts"}, the texts by name."""
@@ -29,14 +30,12 @@ def print_probes(answers: Mapping[str, Sequence[Answer]], console: Console | Non
 
     Fills stand side by side; texts are a row a stage, or, of one stage alone, a row a text.
     """
-    console = console or Console()
     for prompt, stages in _by_prompt(answers):
-        console.print(Text(excerpt(prompt), style="bold"))
         if "fills" in next(iter(stages.values())):
-            for table in _fills({stage: answer["fills"] for stage, answer in stages.items()}):
-                console.print(indented(table))
+            tables = list(_fills({stage: answer["fills"] for stage, answer in stages.items()}))
         else:
-            console.print(indented(_texts({stage: answer["texts"] for stage, answer in stages.items()})))
+            tables = [_texts({stage: answer["texts"] for stage, answer in stages.items()})]
+        show(Text(excerpt(prompt), style="bold"), *map(indented, tables), console=console)
 
 
 def print_teacher_forced(answers: Sequence[Answer], console: Console | None = None) -> None:
@@ -45,20 +44,12 @@ def print_teacher_forced(answers: Sequence[Answer], console: Console | None = No
     An answer is {"prompt", "completion", "tokens": [{"token", "predicted", "probability", "rank"}]}; probability and
     rank (from 1) are the true token's.
     """
-    console = console or Console()
     for answer in answers:
-        console.print(Text(excerpt(answer["prompt"]), style="bold"))
-        table = Table(box=box.SIMPLE_HEAD, show_edge=False)
-        table.add_column("token", overflow="fold")
-        table.add_column("model would have said", overflow="fold")
-        table.add_column("p(token)", justify="right")
-        table.add_column("rank", justify="right")
-        for token in answer["tokens"]:
-            said = Text("=", style="dim") if _is_right(token) else Text(token_text(token["predicted"]))
-            table.add_row(Text(token_text(token["token"])), said, f"{token['probability']:.2%}", f"{token['rank']:,}")
+        page: list[RenderableType] = [Text(excerpt(answer["prompt"]), style="bold")]
         if answer["tokens"]:
-            console.print(indented(table))
-        console.print(Padding(Text(_mean_line(answer["tokens"])), (0, 0, 1, 2), expand=False))
+            page.append(indented(_forced(answer["tokens"])))
+        page.append(Padding(Text(_mean_line(answer["tokens"])), (0, 0, 1, 2), expand=False))
+        show(*page, console=console)
 
 
 def readable(text: str, newline: str = "↵ ") -> str:
@@ -96,8 +87,9 @@ def _fills(stages: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> Itera
     for mask in range(num_masks):
         table = Table(box=box.SIMPLE_HEAD, show_edge=False)
         for stage in stages:
-            table.add_column(Text(stage if num_masks == 1 else f"{stage}, mask {mask + 1}"), min_width=14)
-            table.add_column("", justify="right")
+            head = stage if num_masks == 1 else f"{stage}, mask {mask + 1}"
+            table.add_column(Text(head), min_width=8, overflow="fold")
+            table.add_column("", justify="right", no_wrap=True)
         for fills in zip(*(masks[mask] for masks in stages.values()), strict=True):
             cells = ((token_text(fill["token"]), f"{fill['probability']:.1%}") for fill in fills)
             table.add_row(*(Text(cell) for pair in cells for cell in pair))
@@ -118,6 +110,18 @@ def _texts(stages: Mapping[str, Mapping[str, str]]) -> Table:
         table.add_column(Text(head), overflow="fold")
     for name, texts in rows:
         table.add_row(Text(name), *(Text(ABSENT if text is None else excerpt(text)) for text in texts))
+    return table
+
+
+def _forced(tokens: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    table.add_column("token", overflow="fold")
+    table.add_column("model would have said", overflow="fold")
+    table.add_column("p(token)", justify="right", no_wrap=True)
+    table.add_column("rank", justify="right", no_wrap=True)
+    for token in tokens:
+        said = Text("=", style="dim") if _is_right(token) else Text(token_text(token["predicted"]))
+        table.add_row(Text(token_text(token["token"])), said, f"{token['probability']:.2%}", f"{token['rank']:,}")
     return table
 
 

@@ -1,4 +1,4 @@
-"""How far a run is: a bar on a terminal, a line now and then in a file."""
+"""How far a run is: a bar on a terminal, and lines now and then, which the run's log gets in either case."""
 
 import logging
 import math
@@ -15,6 +15,7 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from lmft.reporting.summary import duration
+from lmft.reporting.terminal import draws, is_muted, record
 
 REFRESH_SECONDS = 0.25
 LINE_SECONDS = 30.0
@@ -47,9 +48,9 @@ class Live:
 class Progress(ProgressBar):
     """Shows the optimizer steps of the whole training, the numbers of `live`, and the time to its end.
 
-    On a terminal: a bar, drawn at most four times a second. Elsewhere: a line to the logger `lmft` at every tenth of
-    the steps, and after 30 seconds without one. Only the first process shows anything. No tensor is read, so that the
-    host never waits for a device.
+    A line at every tenth of the steps, and after 30 seconds without one, goes to the logger `lmft`; on a terminal it
+    goes to the run's log alone, and a bar is drawn at most four times a second. Only the first process shows anything.
+    No tensor is read, so that the host never waits for a device.
     """
 
     def __init__(self, live: Live, console: Console | None = None):
@@ -61,8 +62,8 @@ class Progress(ProgressBar):
         self._steps: bars.TaskID | None = None
         self._batches: bars.TaskID | None = None
         self._total: int | None = None
-        self._first_step = self._shown_step = 0
-        self._started = self._shown = time.monotonic()
+        self._step = self._first_step = self._line_step = 0
+        self._started = self._drawn = self._line = time.monotonic()
         self._num_validated = 0
 
     def disable(self) -> None:
@@ -80,8 +81,8 @@ class Progress(ProgressBar):
             return
         total = trainer.estimated_stepping_batches
         self._total = None if math.isinf(total) else int(total)
-        self._first_step = self._shown_step = trainer.global_step
-        self._started = self._shown = time.monotonic()
+        self._step = self._first_step = self._line_step = trainer.global_step
+        self._started = self._line = time.monotonic()
         self._open()
         if self._bar:
             self._steps = self._bar.add_task("training", total=self._total, completed=self._first_step, left="")
@@ -102,17 +103,15 @@ class Progress(ProgressBar):
     ) -> None:
         """Shows the step, if it is time to."""
         step = trainer.global_step
-        if not self._enabled or step == self._shown_step:
+        if not self._enabled or step == self._step:
             return
-        waited = time.monotonic() - self._shown
-        if self._bar and self._steps is not None:
-            if waited >= REFRESH_SECONDS or step == self._total:
-                self._bar.update(self._steps, completed=step, left=self._left(step))
-                self._shown_step = step
-                self._refresh()
-        elif waited >= LINE_SECONDS or step == self._total or step - self._shown_step >= self._steps_per_line():
-            self._log(f"step {step}" if self._total is None else f"step {step}/{self._total}", self._left(step))
-            self._shown_step = step
+        self._step = step
+        if self._bar and self._steps is not None and (step == self._total or self._is_bar_due()):
+            self._bar.update(self._steps, completed=step, left=self._left(step))
+            self._refresh()
+        if step == self._total or step - self._line_step >= self._steps_per_line() or self._is_line_due():
+            self._say(f"step {step}" if self._total is None else f"step {step}/{self._total}", self._left(step))
+            self._line_step = step
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Begins to count validation batches, inside a training or on their own."""
@@ -137,14 +136,12 @@ class Progress(ProgressBar):
         if not self._enabled:
             return
         self._num_validated += 1
-        waited = time.monotonic() - self._shown
-        if self._bar and self._batches is not None:
-            if waited >= REFRESH_SECONDS:
-                self._bar.update(self._batches, completed=self._num_validated)
-                self._refresh()
-        elif waited >= LINE_SECONDS:
+        if self._bar and self._batches is not None and self._is_bar_due():
+            self._bar.update(self._batches, completed=self._num_validated)
+            self._refresh()
+        if self._is_line_due():
             total = _num_validation_batches(trainer)
-            self._log(f"validating batch {self._num_validated}" + (f"/{total}" if total else ""))
+            self._say(f"validating batch {self._num_validated}" + (f"/{total}" if total else ""))
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Takes the count of batches away; the training's stays."""
@@ -168,7 +165,7 @@ class Progress(ProgressBar):
         self._close()
 
     def _open(self) -> None:
-        if self._bar is None and _draws(self.console):
+        if self._bar is None and draws(self.console):
             self._bar = _Bar(self.live, self.console)
             self._bar.start()
 
@@ -180,11 +177,18 @@ class Progress(ProgressBar):
     def _refresh(self) -> None:
         if self._bar:
             self._bar.refresh()
-        self._shown = time.monotonic()
+        self._drawn = time.monotonic()
 
-    def _log(self, where: str, left: str = "") -> None:
-        log.info("  ".join(part for part in (where, str(self.live), left) if part))
-        self._shown = time.monotonic()
+    def _is_bar_due(self) -> bool:
+        return time.monotonic() - self._drawn >= REFRESH_SECONDS
+
+    def _is_line_due(self) -> bool:
+        return time.monotonic() - self._line >= LINE_SECONDS
+
+    def _say(self, where: str, left: str = "") -> None:
+        line = "  ".join(part for part in (where, str(self.live), left) if part)
+        _say(line, is_drawn=self._bar is not None)
+        self._line = time.monotonic()
 
     def _steps_per_line(self) -> float:
         return math.inf if self._total is None else math.ceil(self._total / LINES_PER_RUN)
@@ -203,15 +207,15 @@ def counting(
 ) -> Iterator[Callable[[int], None]]:
     """Counts work that has no trainer: `with counting("tokenising", 25_000, "documents") as advance: advance(512)`.
 
-    A bar on a terminal; elsewhere one line to the logger `lmft` at the end, unless the work failed. `total` may be
-    None: unknown.
+    At the end one line goes to the logger `lmft`, unless the work failed; on a terminal it goes to the run's log alone,
+    and a bar is drawn. `total` may be None: unknown.
     """
     console = console or Console()
     started = time.monotonic()
     num_done = 0
     # No refreshing thread: it could hold the console's lock just when a process forks.
     columns = (*_COLUMNS[:3], bars.TextColumn(unit), bars.TimeElapsedColumn(), bars.TimeRemainingColumn())
-    bar = bars.Progress(*columns, console=console, auto_refresh=False, disable=not _draws(console))
+    bar = bars.Progress(*columns, console=console, auto_refresh=False, transient=is_muted(), disable=not draws(console))
     task = bar.add_task(description, total=total)
     shown = started
 
@@ -225,9 +229,17 @@ def counting(
     with bar:
         yield advance
         bar.update(task, completed=num_done, refresh=True)
-    if bar.disable:
-        seconds = max(time.monotonic() - started, 1e-9)
-        log.info(f"{description}: {num_done:,} {unit} in {duration(seconds)} ({num_done / seconds:,.0f} {unit}/s)")
+    seconds = max(time.monotonic() - started, 1e-9)
+    line = f"{description}: {num_done:,} {unit} in {duration(seconds)} ({num_done / seconds:,.0f} {unit}/s)"
+    _say(line, is_drawn=not bar.disable)
+
+
+def _say(line: str, is_drawn: bool) -> None:
+    """Logs a line, or leaves it to the run's log where a bar has shown what it says."""
+    if is_drawn:
+        record(line)
+    else:
+        log.info("%s", line)
 
 
 _COLUMNS = (bars.TextColumn("{task.description}"), bars.BarColumn(bar_width=30), bars.MofNCompleteColumn())
@@ -239,16 +251,12 @@ class _Bar(bars.Progress):
     def __init__(self, live: Live, console: Console):
         self._numbers = live
         columns = (*_COLUMNS, bars.TimeElapsedColumn(), bars.TextColumn("{task.fields[left]}"))
-        super().__init__(*columns, console=console, auto_refresh=False)
+        super().__init__(*columns, console=console, auto_refresh=False, transient=is_muted())
 
     def get_renderables(self) -> Iterable[RenderableType]:
         yield self.make_tasks_table(self.tasks)
         if numbers := str(self._numbers):
             yield Text(numbers)
-
-
-def _draws(console: Console) -> bool:
-    return console.is_terminal and not console.is_dumb_terminal
 
 
 def _num_validation_batches(trainer: lightning.Trainer) -> int | None:

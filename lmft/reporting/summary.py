@@ -1,23 +1,21 @@
-"""What a run says on the terminal: its config before it starts; its text and its scores.
+"""What a run shows: its config before it starts; its text and its scores.
 
 `score_table` and `ledger_table` are the one place where these numbers become words; report.py and model_card.py use
 them too.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-Row = tuple[str, ...]
+from lmft.reporting.terminal import Row, show, table_page, terminal
 
 ABSENT = "-"
+_SCORES_TITLE = "scores on the validation text"
 
 # (label, key in the metrics, format of the value, how the change from before to after is said)
 SCORES = (
@@ -55,9 +53,12 @@ def score_table(metrics: Mapping[str, Any]) -> tuple[Row, list[Row]]:
     """Heads and rows of the table of scores: before, after, best, the unigram model's if known, and the change.
 
     `metrics` is metrics.json's content; each of before, after and best may be None. A score that none of them has is
-    left out. The change is from before to after, and empty where either is absent or not finite.
+    left out. The change is from before to after, and empty where either is absent or not finite. Without any of the
+    three there are no rows.
     """
     scores = {stage: metrics.get(stage) or {} for stage in ("before", "after", "best")}
+    if not any(scores.values()):
+        return ("", *scores, "change"), []
     if unigram := _unigram(metrics):
         scores["unigram"] = {"loss": math.log(unigram), "perplexity": unigram}
     rows = []
@@ -140,46 +141,31 @@ def print_config(config: Mapping[str, Any], console: Console | None = None) -> N
                     branch.add(_leaf(inner_key, inner))
         else:
             tree.add(_leaf(key, value))
-    (console or Console()).print(tree, "")
+    show(tree, "", console=console)
 
 
 def print_ledger(ledger: Mapping[str, Mapping[str, Any]], console: Console | None = None) -> None:
     """Prints what happened to the text of each split, and the sum that accounts for every token."""
-    _print_table(console or Console(), "text", *ledger_table(ledger), notes=ledger_equations(ledger))
+    console = console or terminal()
+    show(*table_page("text", *ledger_table(ledger), ledger_equations(ledger), console.width), console=console)
 
 
 def print_scores(metrics: Mapping[str, Any], console: Console | None = None) -> None:
-    """Prints the table at a run's end."""
-    notes = [training_line(metrics)]
-    if _unigram(metrics):
-        notes.insert(0, "unigram: guessing by the training tokens' frequencies, context unread")
+    """Prints the table at a run's end, and how the training went; where nothing was validated, this alone."""
+    console = console or terminal()
     heads, rows = score_table(metrics)
-    _print_table(console or Console(), "scores on the validation text", heads, rows, notes)
+    notes = [training_line(metrics)]
+    if rows and _unigram(metrics):
+        notes.insert(0, "unigram: guessing by the training tokens' frequencies, context unread")
+    title = _SCORES_TITLE if rows else "training"
+    show(*table_page(title, heads, rows, notes, console.width), console=console)
 
 
 def print_validation(scores: Mapping[str, Any], console: Console | None = None) -> None:
     """Prints the scores of one pass."""
+    console = console or terminal()
     rows = [(label, _score(scores[key], form)) for label, key, form, _ in SCORES if scores.get(key) is not None]
-    _print_table(console or Console(), "scores on the validation text", ("", "value"), rows, [])
-
-
-def _print_table(console: Console, title: str, heads: Row, rows: Sequence[Row], notes: Sequence[str]) -> None:
-    console.print(Text(title, style="bold"))
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
-    for place, head in enumerate(heads):
-        table.add_column(Text(head), justify="right" if place else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    if rows:
-        console.print(indented(table))
-    for note in notes:
-        console.print(Padding(Text(note), (0, 0, 0, 2), expand=False))
-    console.print()
-
-
-def indented(table: Table) -> Padding:
-    """A table below its title, and an empty line behind it."""
-    return Padding(table, (0, 0, 1, 1), expand=False)
+    show(*table_page(_SCORES_TITLE, ("", "value"), rows, [], console.width), console=console)
 
 
 def _score(value: float | None, form: str) -> str:

@@ -45,6 +45,15 @@ def test_fills_side_by_side():
     assert cells(text, "' '") == ["50.0%", "[b]", "50.0%"]
 
 
+def test_numbers_are_whole_beside_long_tokens():
+    answer = masked("p", ["@" * 100, "#"])
+    text = printed(print_probes, {"before": [answer], "after": [answer]}, width=40)
+    assert text.split().count("50.0%") == text.split().count("25.0%") == 2 and text.count("@") == 200
+    long = forced(("@" * 90, "#" * 90, 0.25, 123456789))
+    text = printed(print_teacher_forced, [long], width=40)
+    assert {"25.00%", "123,456,789"} <= set(text.split()) and text.count("@") == text.count("#") == 90
+
+
 def test_a_stage_without_answers_is_left_out():
     text = printed(print_probes, {"before": [], "after": [masked("A [MASK].", ["film"])]})
     assert "before" not in text and cells(text, "film") == ["50.0%"]

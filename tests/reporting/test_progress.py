@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lmft.reporting import progress
 from lmft.reporting.progress import Live, Progress, counting
+from lmft.reporting.terminal import muted
 
 
 class Tiny(lightning.LightningModule):
@@ -32,19 +33,30 @@ class Tiny(lightning.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.0)
 
 
-@pytest.fixture
-def lines():
-    """Messages of the logger `lmft`, as they come."""
+def listening(name: str):
+    """Messages of a logger, as they come."""
     messages: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: messages.append(record.getMessage())
-    logger = logging.getLogger("lmft")
+    logger = logging.getLogger(name)
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     yield messages
     logger.removeHandler(handler)
     logger.setLevel(level)
+
+
+@pytest.fixture
+def lines():
+    """What the logger `lmft` gets, which the terminal shows."""
+    yield from listening("lmft")
+
+
+@pytest.fixture
+def kept():
+    """What only a run's log gets."""
+    yield from listening("lmft.terminal")
 
 
 def loader(num_batches: int) -> DataLoader:
@@ -117,6 +129,28 @@ def test_bar_survives_validation_alone_and_training_with_validation(lines):
     assert lines == []
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_log_gets_the_same_lines_wherever_they_are_shown(terminal, lines, kept, monkeypatch):
+    monkeypatch.setattr(progress, "REFRESH_SECONDS", 0.0)
+    live, out = Live(), console(terminal)
+    run = trainer(Progress(live, out), max_epochs=2, accumulate_grad_batches=2)
+    run.fit(Tiny(live), loader(30), loader(3))
+    with counting("tokenising", 20, "documents", out) as advance:
+        advance(20)
+    *steps, counted = kept if terminal else lines
+    assert [line.split()[1] for line in steps] == [f"{step}/30" for step in range(3, 31, 3)]
+    assert steps[-1] == "step 30/30  loss 4.312  val 4.100  24,510 tokens/s"
+    assert counted.startswith("tokenising: 20 documents in 0:00 (")
+    assert (lines if terminal else kept) == []
+
+
+def test_a_bar_is_taken_away_where_lines_are_shown_only():
+    live, out = Live(), console(terminal=True)
+    with muted():
+        trainer(Progress(live, out), max_epochs=1).fit(Tiny(live), loader(10))
+    assert out.file.getvalue().endswith("\x1b[2K")
+
+
 def test_bar_is_drawn_at_most_four_times_a_second(monkeypatch):
     num_drawn = 0
     refresh = progress._Bar.refresh
@@ -174,7 +208,8 @@ def test_counting_elsewhere_says_one_line(lines):
     assert len(lines) == 1 and lines[0].startswith("tokenising: 2,000 documents in 0:00 (")
 
 
-def test_counting_of_failed_work_claims_nothing(lines):
-    with pytest.raises(ValueError, match="bad"), counting("tokenising", 5, "documents", console(terminal=False)):
+@pytest.mark.parametrize("terminal", [True, False])
+def test_counting_of_failed_work_claims_nothing(terminal, lines, kept):
+    with pytest.raises(ValueError, match="bad"), counting("tokenising", 5, "documents", console(terminal)):
         raise ValueError("bad")
-    assert lines == []
+    assert lines == kept == []

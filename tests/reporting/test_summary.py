@@ -134,6 +134,24 @@ def test_the_perplexity_of_a_diverged_model_stays_short():
     assert rows[1][2] == "2.69e+43"
 
 
+def test_a_run_without_validation_shows_how_it_was_trained():
+    unvalidated = {"before": None, "after": None, "best": None, "data": {"validation": {"unigram_perplexity": 512.3}}}
+    text = printed(print_scores, {**METRICS, **unvalidated, "train": TRAIN})
+    assert score_table({**METRICS, **unvalidated})[1] == []
+    assert "scores" not in text and "unigram" not in text and "─" not in text
+    assert "complete: 600 optimizer steps, 3 epochs, 4,915,200 tokens, 24,092 tokens/s" in text
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_numbers_are_whole_at_any_width(width):
+    huge = {"loss": 12.5, "perplexity": 987654321098.5, "accuracy": 0.5, "targets": 123456789012}
+    console = Console(file=io.StringIO(), width=width)
+    print_scores({**METRICS, "before": huge, "after": huge, "best": huge}, console)
+    words = console.file.getvalue().split()
+    assert words.count("987,654,321,098.50") == words.count("123,456,789,012") == 3
+    assert all(len(line) <= width for line in console.file.getvalue().splitlines())
+
+
 def test_a_failed_run_has_no_table():
     assert score_table({"status": "failed", "before": None})[1] == []
     assert printed(print_scores, {"status": "failed", "steps": 12}).split("\n")[1].strip() == (
