@@ -13,8 +13,10 @@ import yaml
 from transformers import AutoModelForMaskedLM, pipeline
 
 from lmft.run_folder import RunFolder
+from tests.closeness import SIX_DIGITS, assert_close, assert_same_scores
 from tests.runs import CHECKOUT, model_arguments, start, write_text
 
+CPU = ("trainer=cpu", "trainer.precision=32-true")
 OPTIONS = (
     "data=files",
     "data.train=text.txt",
@@ -22,7 +24,7 @@ OPTIONS = (
     "data.block_size=32",
     "data.batch_size=4",
     "data.probes=['the [MASK] fox']",
-    "trainer=cpu",
+    *CPU,
     "trainer.max_steps=6",
     "trainer.log_every_n_steps=2",
     *model_arguments("distilbert_tiny"),
@@ -142,7 +144,7 @@ def test_the_model_is_a_plain_hugging_face_folder(trained):
     fill = pipeline("fill-mask", model=str(run.model))
     answers = fill("the [MASK] fox")
     last = json.loads(run.samples.read_text().splitlines()[-1])["fills"][0]
-    assert [answer["score"] for answer in answers] == pytest.approx([f["probability"] for f in last], rel=1e-3)
+    assert_close([fill["probability"] for fill in last], [answer["score"] for answer in answers])
     model = AutoModelForMaskedLM.from_pretrained(run.model)
     assert model.config.n_layers == 1 and {weight.dtype for weight in model.parameters()} == {torch.float32}
     assert "library_name: transformers" in (run.model / "README.md").read_text()
@@ -153,7 +155,7 @@ def test_what_follows_a_training(home, trained):
     """Evaluating, predicting, and a training that cannot be: each a process, all at a time."""
     _, run = trained
     processes = {
-        "evaluate": start(home, "lmft.evaluate", "run=runs/first", "trainer=cpu", "output=scores.json"),
+        "evaluate": start(home, "lmft.evaluate", "run=runs/first", *CPU, "output=scores.json"),
         "predict": start(home, "lmft", "predict", "run=runs/first", "text=the [MASK] fox"),
         "mistake": start(home, "lmft.train", "run.name=second", *OPTIONS, "data.train=txet.txt"),
     }
@@ -162,9 +164,8 @@ def test_what_follows_a_training(home, trained):
     assert codes == {"evaluate": 0, "predict": 0, "mistake": 2}, said
 
     metrics, scores = json.loads(run.metrics.read_text()), json.loads((home / "scores.json").read_text())["validation"]
-    assert scores["targets"] == metrics["after"]["targets"]
-    assert scores["loss"] == pytest.approx(metrics["after"]["loss"], rel=1e-6)
-    assert f"{metrics['after']['loss']:.4f}" in said["evaluate"][0]
+    assert_same_scores(scores, metrics["after"])
+    assert f"{scores['loss']:.4f}" in said["evaluate"][0]
 
     best = json.loads(run.samples.read_text().splitlines()[-1])["fills"][0][0]
     assert re.search(rf"{re.escape(best['token'])} +{best['probability']:.1%}", said["predict"][0])
@@ -178,7 +179,11 @@ def test_what_follows_a_training(home, trained):
 @pytest.mark.slow
 def test_two_devices_train_as_one(home):
     """Two processes with batches of two are one with batches of four: losses, counts, files."""
-    common = [*OPTIONS, "trainer.max_epochs=1", "trainer.max_steps=-1", "trainer.precision=32-true"]
+    sgd = [
+        "optimizer=sgd",
+        "optimizer.lr=0.1",
+    ]  # Adam would make much of the rounding of gradients that are next to none
+    common = [*OPTIONS, *sgd, "trainer.max_epochs=1", "trainer.max_steps=-1"]
     two = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "data.batch_size=2"]
     results = []
     for name, options in (("one", []), ("two", two)):
@@ -189,8 +194,7 @@ def test_two_devices_train_as_one(home):
         results.append((json.loads(run.metrics.read_text()), run.metrics_csv.read_text().splitlines(), run))
     (one, rows_of_one, _), (both, rows_of_two, run) = results
     for stage in ("before", "after"):
-        assert both[stage]["loss"] == pytest.approx(one[stage]["loss"], rel=1e-4)
-        assert both[stage]["targets"] == one[stage]["targets"]
+        assert_same_scores(both[stage], one[stage])
     for count in ("tokens", "targets"):
         assert both["train"][count] == one["train"][count]
     assert len(rows_of_two) == len(rows_of_one)
@@ -198,5 +202,5 @@ def test_two_devices_train_as_one(home):
         [float(loss) for _, _, loss, *_ in (row.split(",") for row in rows[1:]) if loss]
         for rows in (rows_of_one, rows_of_two)
     ]
-    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert_close(losses[1], losses[0], 2, SIX_DIGITS)
     assert len(run.samples.read_text().splitlines()) == 3

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from lmft.run_folder import RunFolder
 from lmft.training.metrics import read_rows
+from tests.closeness import SIX_DIGITS, assert_close, assert_same_scores
 from tests.runs import model_arguments, start, write_text
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -73,26 +74,19 @@ def assert_alike(run, expected):
     """Same steps; weights, losses and scores equal to rounding."""
     found, wanted = (json.loads(each.metrics.read_text()) for each in (run, expected))
     for stage in ("before", "after"):
-        assert found[stage]["targets"] == wanted[stage]["targets"]
-        assert found[stage]["perplexity"] == pytest.approx(wanted[stage]["perplexity"], rel=1e-5)
+        assert_same_scores(found[stage], wanted[stage])
     for count in ("tokens", "targets"):
         assert found["train"][count] == wanted["train"][count]
-    mine = exported(run)
-    for name, weight in exported(expected).items():
-        torch.testing.assert_close(mine[name], weight, rtol=0, atol=2e-5, msg=name)
+    assert_close(exported(run), exported(expected))
     rows, others = (read_rows(each.metrics_csv) for each in (run, expected))
     assert [row["step"] for row in rows] == [row["step"] for row in others]
     losses, others = ([float(row["train/loss"]) for row in each if row["train/loss"]] for each in (rows, others))
-    assert losses == pytest.approx(others, rel=1e-5)
+    assert_close(losses, others, 2, SIX_DIGITS)
 
 
 def test_two_processes_are_one(one, two):
     """With plain SGD at a rate of 1 the first step's change is the gradient. Both texts end in a tail."""
-    for name, weight in weights(one, 1).items():
-        torch.testing.assert_close(weights(two, 1)[name], weight, rtol=0, atol=1e-6, msg=name)
-    before = [json.loads(run.metrics.read_text())["before"] for run in (one, two)]
-    assert before[1]["perplexity"] == pytest.approx(before[0]["perplexity"], rel=1e-6)
-    assert before[1]["targets"] == before[0]["targets"]
+    assert_close(weights(two, 1), weights(one, 1))
     assert_alike(two, one)
 
 

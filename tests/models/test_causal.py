@@ -3,6 +3,7 @@ import torch
 
 from lmft.errors import UserError
 from lmft.models.causal import CausalLanguageModel
+from tests.closeness import assert_close
 from tests.conftest import TINY_CAUSAL, tiny_model
 
 CHAT = (
@@ -87,7 +88,7 @@ def test_teacher_forcing_shows_each_token_after_its_true_past(architecture, caus
             probabilities = found.model(input_ids=torch.tensor([ids[:place]])).logits[0, -1].double().softmax(-1)
         assert token["token"] == causal_tokenizer.decode([ids[place]])
         assert token["predicted"] == causal_tokenizer.decode([int(probabilities.argmax())])
-        assert token["probability"] == pytest.approx(float(probabilities[ids[place]]), rel=1e-3)
+        assert_close(token["probability"], probabilities[ids[place]])
         assert token["rank"] == 1 + int((probabilities > probabilities[ids[place]]).sum())
 
 

@@ -6,6 +6,7 @@ import torch
 from lmft.models import head
 from lmft.models.causal import CausalLanguageModel
 from lmft.models.head import nats, target_logits, target_nats, target_scores
+from tests.closeness import assert_close
 from tests.conftest import TINY, TINY_CAUSAL, tiny_model
 
 
@@ -34,12 +35,6 @@ def gradients(model, loss):
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-def assert_same(found, expected):
-    assert found.keys() == expected.keys()
-    for name, gradient in expected.items():
-        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-5, msg=name)
-
-
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("architecture", TINY)
 def test_loss_and_gradients_equal_the_models_own(architecture, padded, tokenizer):
@@ -50,8 +45,8 @@ def test_loss_and_gradients_equal_the_models_own(architecture, padded, tokenizer
     logits = target_logits(model, model.base_model, inputs, index)
     assert logits.shape == (len(index), len(tokenizer))
     loss = nats(logits, targets) / targets.ne(-100).sum()
-    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
-    assert_same(gradients(model, loss), gradients(model, expected))
+    assert_close(loss, expected)
+    assert_close(gradients(model, loss), gradients(model, expected))
 
 
 @pytest.mark.parametrize("dense", [False, True])
@@ -67,8 +62,8 @@ def test_causal_loss_and_gradients_equal_the_models_own(architecture, dense, cau
     body = CausalLanguageModel(model, causal_tokenizer).body
     total = target_nats(model, body, {**inputs, "use_cache": False}, index, targets)
     loss = total / targets.ne(-100).sum()
-    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
-    assert_same(gradients(model, loss), gradients(model, expected))
+    assert_close(loss, expected)
+    assert_close(gradients(model, loss), gradients(model, expected))
 
 
 @pytest.mark.parametrize("architecture", ["bert", "modernbert", "gpt2", "llama", "gemma3_text"])
@@ -81,13 +76,13 @@ def test_parts_give_what_the_whole_gives(architecture, tokenizer, monkeypatch):
     expected = gradients(model, 0.1 * whole)
     monkeypatch.setattr(head, "rows_at_a_time", lambda *_: 7)
     loss = target_nats(*arguments)
-    torch.testing.assert_close(loss, whole, rtol=1e-6, atol=1e-5)
-    assert_same(gradients(model, 0.1 * loss), expected)
+    assert_close(loss, whole)
+    assert_close(gradients(model, 0.1 * loss), expected)
     with torch.no_grad():
         logits = target_logits(*arguments[:4])
         total, right = target_scores(*arguments)
-        torch.testing.assert_close(target_nats(*arguments), whole, rtol=1e-6, atol=1e-5)
-    torch.testing.assert_close(total, whole, rtol=1e-6, atol=1e-5)
+        assert_close(target_nats(*arguments), whole)
+    assert_close(total, whole)
     assert right == (logits.argmax(-1) == arguments[4]).sum()
 
 

@@ -9,6 +9,7 @@ from lmft.checkpoint_files import BEST, LAST, checksum, checksum_file, is_valid
 from lmft.errors import UserError
 from lmft.training.checkpoint import Checkpoints
 from lmft.training.checkpoint_io import WholeFileIO
+from tests.closeness import assert_close
 from tests.runs import train
 
 
@@ -184,7 +185,7 @@ def test_a_runs_checkpoints(finished):
     assert all_whole(folder) == [BEST, LAST, "step=18.ckpt", "step=9.ckpt"]
     last = torch.load(folder / LAST, weights_only=True)
     assert last["global_step"] == result["steps"] == 18
-    assert last["callbacks"]["Checkpoints"]["best_loss"] == pytest.approx(result["best"]["loss"], rel=1e-6)
+    assert_close(last["callbacks"]["Checkpoints"]["best_loss"], result["best"]["loss"], 1)
 
 
 def test_a_run_without_checkpoints(folder):

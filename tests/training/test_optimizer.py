@@ -9,6 +9,7 @@ from lmft.config import compose, config_dir
 from lmft.errors import UserError
 from lmft.trainer_options import SCHEDULES
 from lmft.training.optimizer import ScheduleConfig, check_schedule, make_schedule, parameter_groups
+from tests.closeness import assert_close
 from tests.conftest import TINY, tiny_model
 
 SCHEDULERS = sorted(path.stem for path in (config_dir() / "scheduler").glob("*.yaml"))
@@ -50,7 +51,7 @@ def test_decay_reaches_only_the_matrices(tokenizer):
     for weight in layer.parameters():
         weight.grad = torch.zeros_like(weight)
     optimizer.step()
-    torch.testing.assert_close(layer.weight, before * (1 - 0.1 * 0.5))
+    assert_close(layer.weight, before * (1 - 0.1 * 0.5), 4)
     assert (layer.bias == 1).all()
 
 

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmft.training.scores import Scores, perplexity
+from tests.closeness import assert_close
 
 
 @pytest.mark.parametrize(("nats", "expected"), [(0.0, 1.0), (2.0, math.exp(2)), (710.0, math.inf), (1e6, math.inf)])
@@ -31,8 +32,8 @@ def test_how_targets_fall_into_batches_does_not_show(targets_of_batches):
     found = scores.compute()
     assert found["targets"] == len(nats)
     if len(nats):
-        assert found["loss"] == pytest.approx(float(nats.double().mean()), rel=1e-6)
-        assert found["perplexity"] == pytest.approx(math.exp(float(nats.double().mean())), rel=1e-5)
+        assert_close(found["loss"], nats.double().mean(), 40)  # a batch's sum is one of 40 numbers at most
+        assert found["perplexity"] == math.exp(found["loss"])
         assert found["accuracy"] == int((nats < 2).sum()) / len(nats)
 
 
