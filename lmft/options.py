@@ -26,7 +26,7 @@ def check(config: Mapping[str, Any]) -> None:
     """
     data = build(DataConfig, config["data"], "data")
     model = check_model(config)
-    trainer_options.check(config if isinstance(config["checkpoint"], Mapping) else {**config, "checkpoint": {}})
+    trainer_options.check(config)
     make_objective(config, model, data)
     _check_files(data)
 

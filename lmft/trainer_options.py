@@ -166,8 +166,9 @@ def check(config: Mapping[str, Any]) -> None:
     config: plain and resolved. What takes Lightning to know, `training.plugged.try_out` finds.
     """
     _check_trainer(config["trainer"])
-    _check_names(config["checkpoint"], "checkpoint", _CHECKPOINT)
-    _check_values(config["checkpoint"], "checkpoint", _CHECKPOINT)
+    if isinstance(config["checkpoint"], Mapping):  # of an evaluation it is the name of one
+        _check_names(config["checkpoint"], "checkpoint", _CHECKPOINT)
+        _check_values(config["checkpoint"], "checkpoint", _CHECKPOINT)
     if config["nonfinite"] not in NONFINITE:
         hint = did_you_mean(str(config["nonfinite"]), NONFINITE)
         what = f"nonfinite={_said(config['nonfinite'])} is unknown{hint}"
