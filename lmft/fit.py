@@ -225,7 +225,7 @@ def try_out(config: dict[str, Any]) -> Trainer:
     check_loggers(config)
     trainer = build_trainer(config, None, [Progress(Live())], [])
     check_precision(resolve_precision(str(config["trainer"]["precision"]), config["trainer"]["accelerator"]), trainer)
-    check_strategy(trainer)
+    check_strategy(trainer, config["trainer"].get("strategy", "auto"))
     return trainer
 
 

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,8 @@ class Sweep:
     hydra_overrides: list[str]
     num_jobs: int | None
     """None where the sweeper decides as it goes."""
+    failures: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Job -> how it failed in this sweep: status, error and exit code."""
 
     @classmethod
     def begin(cls, given: Sequence[Override], first: DictConfig, has_runs: bool) -> "Sweep":
@@ -94,22 +96,30 @@ class Sweep:
                     yield
             except Exception as error:
                 log.error("%s: failed: %s", job, _one_line(error), exc_info=None if explained(error) else error)
-                _record(folder, redactor, error)
+                self.failures[folder.name] = _failure(error, redactor)
             return
+        metrics = RunFolder(folder).metrics
+        before = metrics.read_bytes() if metrics.exists() else None
         with _logged_only(folder, redactor) as outcome:
             yield
+        if outcome.error is not None:
+            self.failures[folder.name] = _failure(outcome.error, redactor)
+            was_touched = before != (metrics.read_bytes() if metrics.exists() else None)
+            if was_touched or not RunFolder(folder).is_run():  # what is refused leaves a run's files as they are
+                folder.mkdir(parents=True, exist_ok=True)
+                write_json(metrics, {**read_json(metrics), **self.failures[folder.name]})
         log.log(logging.ERROR if outcome.error else logging.INFO, "%s: %s", job, outcome)
 
     def end(self) -> int:
         """Prints the table of jobs, writes it to sweep.csv, and tidies up. Returns the process's exit code."""
         remove_hydra_record(self.folder)
-        failures = [job["exit_code"] for job in _jobs(self.folder) if "exit_code" in job]
         if not self.has_runs:
             shutil.rmtree(self.folder)
         else:
-            _report(self.folder)
+            _report(self.folder, self.failures)
             remove_empty(self.made)
-        return 0 if not failures else EXIT_CODE if set(failures) == {EXIT_CODE} else 1
+        codes = {failure["exit_code"] for failure in self.failures.values()}
+        return max(codes, default=0) if len(codes) < 2 else 1
 
 
 def job_name(differing: str, number: int) -> str:
@@ -177,7 +187,6 @@ def _logged_only(folder: Path, redactor: Redactor) -> Iterator[_Outcome]:
         except Exception as error:
             outcome.error = error
             bug = error if explained(error) is None else None
-            _record(folder, redactor, error)
             if not memory.was_handed_over and (bug or not run.log.exists()):  # a refused run keeps the log that it has
                 with logging_to(run.log, redactor):
                     log.error("%s", _one_line(error), exc_info=bug)
@@ -203,14 +212,11 @@ def _result(metrics: Mapping[str, Any]) -> list[str]:
     return [*(parts or [metrics.get("status", "unknown")]), *([] if seconds is None else [duration(seconds)])]
 
 
-def _record(folder: Path, redactor: Redactor, error: Exception) -> None:
-    """Writes into metrics.json that a job failed, and of what."""
-    folder.mkdir(parents=True, exist_ok=True)
+def _failure(error: Exception, redactor: Redactor) -> dict[str, Any]:
+    """What metrics.json and the table say of a job that failed."""
     said = explained(error)
     what = f"{type(error).__name__}: {error}" if said is None else said.what
-    failed = {"status": "failed", "error": redactor.text(what), "exit_code": 1 if said is None else EXIT_CODE}
-    path = RunFolder(folder).metrics
-    write_json(path, {**read_json(path), **failed})
+    return {"status": "failed", "error": redactor.text(what), "exit_code": 1 if said is None else EXIT_CODE}
 
 
 def _num_jobs(given: Sequence[Override], first: DictConfig) -> int | None:
@@ -223,9 +229,11 @@ def _num_jobs(given: Sequence[Override], first: DictConfig) -> int | None:
     return len(jobs)
 
 
-def _jobs(sweep_folder: Path) -> list[dict[str, Any]]:
-    """metrics.json of each job with the job's name, the lowest validation loss first."""
-    jobs = [{**read_json(path), "job": path.parent.name} for path in sorted(sweep_folder.glob("*/metrics.json"))]
+def _jobs(sweep_folder: Path, failures: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """metrics.json of each job with the job's name, and how it failed now; the lowest validation loss first."""
+    found = {path.parent.name: read_json(path) for path in sorted(sweep_folder.glob("*/metrics.json"))}
+    names = dict.fromkeys([*found, *failures])
+    jobs = [{**found.get(name, {}), **failures.get(name, {}), "job": name} for name in names]
     return sorted(jobs, key=lambda job: (job["status"] == "failed", _known(_scores(job).get("loss"), math.inf)))
 
 
@@ -261,12 +269,12 @@ def _cell(value: str | float | None) -> str:
     return f"{value:.0f}" if 1e6 <= abs(value) < 1e15 else f"{value:.6g}"
 
 
-def _report(sweep_folder: Path) -> None:
+def _report(sweep_folder: Path, failures: Mapping[str, Mapping[str, Any]]) -> None:
     from rich.text import Text
 
     from lmft.reporting.terminal import parted, show, table_page, terminal
 
-    rows = [_row(job) for job in _jobs(sweep_folder)]
+    rows = [_row(job) for job in _jobs(sweep_folder, failures)]
     if not rows:
         return
     with (sweep_folder / "sweep.csv").open("w", encoding="utf-8", newline="") as file:

@@ -23,7 +23,8 @@ from lightning.pytorch.callbacks import (
     ModelCheckpoint,
 )
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from torch.nn.parallel import DistributedDataParallel
 
 from lmft.errors import UserError, did_you_mean
@@ -148,7 +149,8 @@ def check_loggers(config: Mapping[str, Any]) -> None:
         target = _target(node, Logger, config["trust"]["targets"], where)
         try:
             given = {name: value for name, value in node.items() if not name.startswith("_")}
-            inspect.signature(target).bind(*node.get("_args_", ()), **given)
+            of_the_run = {option: None for option in (_FOLDER.get(target), _NAME.get(target)) if option}
+            inspect.signature(target).bind(*node.get("_args_", ()), **{**of_the_run, **given})
         except TypeError as error:
             raise _refusal(error, where, target) from error
 
@@ -208,8 +210,16 @@ def _nobody_to_ask() -> Iterator[None]:
             sys.stdin = terminal
 
 
-def check_strategy(trainer: Trainer) -> None:
-    """Raises UserError where DDP would refuse its arguments, which Lightning hands on when training starts."""
+def check_strategy(trainer: Trainer, asked: Any) -> None:
+    """Raises UserError unless it is one device, or DDP with arguments that it takes.
+
+    Others part the weights, which are exported whole, or start processes of which this one learns nothing.
+    asked: `trainer.strategy` of the config.
+    """
+    is_known = isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy)
+    if not is_known or isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
+        name = asked["_target_"] if isinstance(asked, Mapping) else asked
+        raise UserError(f"trainer.strategy={name} does not work in lmft", fix="trainer.strategy=ddp, or auto")
     if isinstance(trainer.strategy, DDPStrategy):
         try:
             inspect.signature(DistributedDataParallel).bind_partial(**trainer.strategy._ddp_kwargs)

@@ -123,7 +123,7 @@ def test_which_of_them_wait_for_a_validation():
 @pytest.mark.parametrize(
     ("node", "said"),
     [
-        ({"_target_": "lightning.pytorch.loggers.CSVLogger"}, "missing a required argument: 'save_dir'"),
+        ({"_target_": f"{HERE}.Written", "fails": True}, "missing a required argument: 'save_dir'"),
         ({"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": "a", "nam": "b"}, "(did you mean 'name'?)"),
         ({"_target_": "lightning.pytorch.callbacks.Timer"}, "lightning.pytorch.callbacks.Timer is no Logger"),
         ({"_target_": "lightning.pytorch.loggers.CSVLoger"}, "there is no lightning.pytorch.loggers.CSVLoger"),
@@ -143,6 +143,7 @@ def trainer(tmp_path):
 def test_a_loggers_files_lie_in_the_runs_folder_unless_it_says_otherwise(trainer, tmp_path):
     node = {"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": None, "name": "csv"}
     elsewhere = {**node, "save_dir": str(tmp_path / "elsewhere")}
+    del node["save_dir"]
     given = config(logger={"a": node, "b": elsewhere, "c": None})
     check_loggers(given)
     add_loggers(trainer, given, tmp_path, "first")
@@ -213,5 +214,11 @@ def test_arguments_that_ddp_does_not_take():
     trainer = Trainer(
         accelerator="cpu", logger=False, strategy=plugged.DDPStrategy(find_unused_parameter=True), devices=1
     )
-    assert "(did you mean 'find_unused_parameters'?)" in refusal_of(plugged.check_strategy, trainer)
-    plugged.check_strategy(Trainer(accelerator="cpu", logger=False, strategy="ddp", devices=1))
+    assert "(did you mean 'find_unused_parameters'?)" in refusal_of(plugged.check_strategy, trainer, {"_target_": "x"})
+    plugged.check_strategy(Trainer(accelerator="cpu", logger=False, strategy="ddp", devices=1), "ddp")
+
+
+@pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_notebook"])
+def test_processes_of_which_this_one_learns_nothing_are_refused(strategy):
+    trainer = Trainer(accelerator="cpu", devices=2, logger=False, strategy=strategy)
+    assert f"trainer.strategy={strategy} does not work" in refusal_of(plugged.check_strategy, trainer, strategy)
