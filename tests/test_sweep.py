@@ -37,6 +37,7 @@ def fake_fit(config, run):
     if run.status() == "complete":
         return json.loads(run.paths.metrics.read_text())
     with run:
+        run.begin()
         log.info("step 1/1")
         show(Text(f"a table of job {seed}"))
         if seed == 4:
@@ -154,6 +155,8 @@ def test_the_table_shows_every_number_whole(columns, in_empty_folder, capfd, mon
     else:
         monkeypatch.delenv("COLUMNS", raising=False)
     sizes = "data.batch_size=123456789012,7,99999999999999"
+    for name in ("x" * 60, "y"):
+        (in_empty_folder / f"{name}.txt").write_text("a text\n")
     exit_code(train, "-m", "seed=2,3", sizes, f"data.train={'x' * 60}.txt,y.txt", "run.name=sw")
     shown = capfd.readouterr().out
     table = shown[shown.index("\n  job ") :]
@@ -264,6 +267,22 @@ def test_two_sweeps_of_the_same_second_get_two_folders(in_empty_folder):
     assert len(names) == 2 and all(name.startswith("bert-python_docs-20") for name in names)
 
 
+def test_a_refused_job_leaves_its_earlier_run_as_it_was(in_empty_folder, monkeypatch, capfd):
+    assert exit_code(train, "-m", "seed=2,3", "run.name=sw") == 0
+    jobs = in_empty_folder / "runs" / "sw"
+    before = {path: path.read_bytes() for path in jobs.glob("*/*")}
+
+    def refuse(config, run):
+        raise UserError("no", "seed", "another")
+
+    monkeypatch.setattr(sys.modules["lmft.fit"], "fit", refuse)
+    assert exit_code(train, "-m", "seed=2,3", "run.name=sw") == 2
+    assert {path: path.read_bytes() for path in jobs.glob("*/*")} == before
+    assert [row["status"] for row in table_rows(in_empty_folder)] == ["failed", "failed"]
+    monkeypatch.setattr(sys.modules["lmft.fit"], "fit", fake_fit)
+    assert exit_code(train, "-m", "seed=2,3", "run.name=sw") == 0
+
+
 def test_a_sweep_does_not_go_into_a_run(in_empty_folder, capsys):
     train.main(["run.name=x"])
     assert exit_code(train, "-m", "seed=1,2", "run.name=x") == 2
@@ -271,7 +290,7 @@ def test_a_sweep_does_not_go_into_a_run(in_empty_folder, capsys):
 
 
 def test_a_sweep_of_another_command_leaves_nothing(in_empty_folder, capfd):
-    assert exit_code(evaluate, "model.name_or_path=x", "-m", "seed=1,2") == 0
+    assert exit_code(evaluate, "model=masked", "model.name_or_path=x", "-m", "seed=1,2") == 0
     lines = capfd.readouterr().out.splitlines()
     assert lines == ["[1/2] seed=1", "loss of seed 1", "[2/2] seed=2", "loss of seed 2"]
     assert list(in_empty_folder.iterdir()) == []
