@@ -2,8 +2,6 @@
 
 import dataclasses
 import inspect
-import re
-import shlex
 
 import pytest
 import torch
@@ -19,6 +17,7 @@ from lmft.models.vocabulary import train_vocabulary
 from lmft.training.checkpoint import Checkpoints
 from lmft.training.optimizer import ScheduleConfig
 from tests.conftest import TEXTS, TINY, TINY_CAUSAL, TINY_PERMUTED, TINY_SEQ2SEQ
+from tests.printed import commands_in
 
 CONF = config_dir()
 COMMANDS = sorted(path.stem for path in CONF.glob("*.yaml"))
@@ -64,15 +63,6 @@ MILLIONS = {
 }
 
 
-def commands_in(name):
-    """[command, argument, …] for each command line in the comment that a YAML begins with."""
-    for line in (CONF / f"{name}.yaml").read_text("utf-8").splitlines():
-        if not line.startswith("#"):
-            return
-        if found := re.match(r"# python -m lmft\.(\w+)((?: \S.*?)?)(?: {2,}.*)?$", line):
-            yield [found[1], *shlex.split(found[2])]
-
-
 def check_class(node, *further):
     """That the class, or function, of a `_target_` takes the node's other keys."""
     options = {key: value for key, value in node.items() if not key.startswith("_")}
@@ -104,8 +94,8 @@ def test_every_command_composes(command):
 def test_a_choice_begins_with_a_command_that_chooses_it_and_fits(choice):
     group, name = choice.split("/")
     chosen = []
-    for command, *argv in commands_in(choice):
-        config = composed([arguments.readable(argument) for argument in argv], command)
+    for each in commands_in(CONF / f"{choice}.yaml"):
+        config = composed([arguments.readable(argument) for argument in each.argv], each.command)
         chosen.append(config.hydra.runtime.choices[group])
         check_fits(plain(config))
     assert name in chosen
@@ -113,10 +103,10 @@ def test_a_choice_begins_with_a_command_that_chooses_it_and_fits(choice):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_commands_yaml_begins_with_itself(command):
-    used = list(commands_in(command))
-    assert used and {first for first, *_ in used} == {command}
-    for _, *argv in used:
-        plain(composed([arguments.readable(argument) for argument in argv], command))
+    used = list(commands_in(CONF / f"{command}.yaml"))
+    assert used and {each.command for each in used} == {command}
+    for each in used:
+        plain(composed([arguments.readable(argument) for argument in each.argv], command))
 
 
 def test_groups_are_those_of_the_defaults():

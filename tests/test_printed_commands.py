@@ -1,0 +1,270 @@
+"""Every command line that is printed does what is printed: typed as it stands, with tiny models and texts."""
+
+import csv
+import re
+import shutil
+from collections.abc import Iterator
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lmft import arguments
+from lmft.config import composed, plain
+from lmft.implied import with_implied_choices
+from lmft.run_folder import read_json
+from tests import printed, stand_ins
+from tests.causal import train
+from tests.conftest import TINY, TINY_CAUSAL, TINY_PERMUTED, TINY_SEQ2SEQ
+from tests.faults.conftest import Terminal
+from tests.printed import Printed
+from tests.runs import start
+
+FAMILIES = {"masked": "bert", "causal": "distilgpt2", "seq2seq": "t5", "permuted": "xlnet"}  # and a model of each
+MODELS = [file.stem for file in printed.YAMLS if file.parent.name == "model" and "tiny" not in file.stem]
+SHAPES = {
+    architecture: {name: value for name, value in shape.items() if type(value) is int and value > 0}
+    for architecture, shape in {**TINY, **TINY_CAUSAL, **TINY_SEQ2SEQ, **TINY_PERMUTED}.items()
+}
+
+# All that may be appended to a command, and never in the place of what it names.
+DEVICE = {"trainer.accelerator": "cpu", "trainer.precision": "32-true"}
+SIZES = {
+    "trainer.max_steps": 2,
+    "data.batch_size": 8,
+    "model.tokenizer.vocab_size": 1000,
+    "model.generation.max_new_tokens": 4,
+}
+
+EXTRAS = {"logger=tensorboard": "tensorboard", "logger=mlflow": "mlflow", "logger=wandb": "wandb", "model.lora": "peft"}
+HAS = {"gpu": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+BEING_MENDED = {  # words of a command -> what fails in it
+    "logger=(tensorboard|mlflow|wandb)": "a logger that is not installed is said with a traceback",
+    "callbacks=early_stopping": "a training that ends before its first validation has no val/loss to stop by",
+    "debug=limit": "a twentieth of a short validation is less than a batch",
+}
+
+
+@cache
+def commands() -> dict[str, Printed]:
+    """Each command once, by its words."""
+    found = [each for file in [*printed.DOCUMENTS, *printed.YAMLS] for each in printed.commands_in(file)]
+    return {each.typed: each for each in reversed(found)}
+
+
+def parameters(several_processes: bool = False) -> Iterator[Any]:
+    """The commands as pytest takes them."""
+    for typed, command in commands().items():
+        if (command.given.get("trainer") == "ddp") == several_processes:
+            marks = [pytest.mark.xfail(reason=why) for words, why in BEING_MENDED.items() if re.search(words, typed)]
+            yield pytest.param(command, id=typed, marks=marks)
+
+
+# the collection
+
+
+@pytest.mark.parametrize("file", [*printed.DOCUMENTS, *printed.YAMLS], ids=lambda file: file.name)
+def test_what_looks_like_a_command_is_one(file):
+    assert len(list(printed.commands_in(file))) == printed.num_that_look_like_commands(file)
+
+
+def test_there_are_many():
+    count = {file.name: len(list(printed.commands_in(file))) for file in printed.DOCUMENTS}
+    assert count["README.md"] >= 55 and count["RELIABILITY.md"] >= 3
+    assert all(list(printed.commands_in(file)) for file in printed.YAMLS if file.stem != "lmft")
+    assert {command.command for command in commands().values()} == {"train", "evaluate", "predict", "prepare"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "python -m lmft.trian model=gpt2",
+        "python lmft.train model=gpt2",
+        "lmft.train model=gpt2",
+        "lmft train model",
+        "python -m lmft.train model=gpt2 && ls",
+        "nohup python -m lmft.train",
+        "python -m lmft.train model.freeze=[embeddings]",
+        "python -m lmft.predict prompt='a",
+        "python -m lmft.train --help  # and `python -m lmft.train",
+    ],
+)
+def test_what_nobody_could_type_is_found(line, tmp_path):
+    file = tmp_path / "page.md"
+    for text in (f"```bash\n{line}\n```\n", f"Type `{line}`\n", f"Type {line}\n"):
+        file.write_text(text)
+        try:
+            found = list(printed.commands_in(file))
+        except ValueError:
+            continue
+        assert len(found) < printed.num_that_look_like_commands(file)
+
+
+def test_commands_are_read_as_a_shell_reads_them(tmp_path):
+    file = tmp_path / "page.md"
+    spans = "| `python -m lmft.train model=a data.train='b/*.txt'`; `lmft predict prompt=\"c d\"` |"
+    file.write_text(f"{spans}\n```bash\nX=1 srun python -m lmft.train --cfg job a.b='\\n'   # a remark\n```\n")
+    assert [(each.line, each.command, each.argv) for each in printed.commands_in(file)] == [
+        (1, "train", ("model=a", "data.train=b/*.txt")),
+        (1, "predict", ("prompt=c d",)),
+        (3, "train", ("--cfg", "job", r"a.b=\n")),
+    ]
+
+
+# the commands
+
+
+class Place:
+    """What lies ready for all commands: files, models, and a run of each kind that they ask for by `run=`."""
+
+    def __init__(self, folder: Path):
+        self.files, self.runs = folder / "files", folder / "runs"
+        self.files.mkdir()
+        stand_ins.write_files(self.files)
+
+    def prepare(self, folder: Path, command: Printed) -> None:
+        """All that a command names lies in `folder` under the names that are printed."""
+        shutil.copytree(self.files, folder, dirs_exist_ok=True)
+        chosen = command.given.get("model")
+        for name in {"FOLDER", "FOLDER_OR_HUB_ID"}.intersection(command.given.values()):
+            stand_ins.make_folder(folder / name, FAMILIES.get(chosen, chosen) if chosen else FAMILIES["causal"])
+        if run := command.given.get("run"):
+            shutil.copytree(self.run_for(command), folder / run)
+
+    def run_for(self, command: Printed) -> Path:
+        """A run of the kind whose prompts the command gives: gaps, or chats and texts to go on with."""
+        writes = "chat" in command.given or "[MASK]" not in command.given.get("prompt", "[MASK]")
+        words = "train model=smollm2 data=chat data.train=chats.jsonl" if writes else "train"
+        path = self.runs / ("chats" if writes else "gaps")
+        if not path.exists():
+            with pytest.MonkeyPatch.context() as patch:
+                patch.chdir(self.files)
+                asked = commands()[words]
+                train(*asked.argv, *appended(asked), f"run.dir={path.parent}", f"run.name={path.name}")
+        return path
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("printed")
+    with stand_ins.hub_at_hand(folder / "hub", [name for name in MODELS if name not in FAMILIES]):
+        yield Place(folder)
+
+
+def appended(command: Printed) -> list[str]:
+    """What makes a command a matter of a second: sizes and a device that it does not name."""
+    if command.argv == ("--help",):
+        return []
+    choosing = tuple(word for word in command.argv if re.match(r"(model|data|experiment)\b", word))
+    model = _model(command.command, *with_implied_choices(choosing))
+    wanted = dict(SIZES) if command.command == "predict" else {**DEVICE, **SIZES}
+    if command.given.get("trainer") in ("auto", *HAS):
+        del wanted["trainer.accelerator"]
+    if command.command == "predict":
+        del wanted["data.batch_size"]
+    if command.command != "train":
+        del wanted["trainer.max_steps"]
+    if model["family"] == "masked":
+        del wanted["model.generation.max_new_tokens"]
+    if not model["tokenizer"]["train"] or "run" in command.given:
+        del wanted["model.tokenizer.vocab_size"]
+    if model["from_scratch"] and "run" not in command.given:
+        shape = SHAPES[model["architecture"]]
+        wanted.update({f"model.config.{name}": value for name, value in shape.items()})
+    return [f"{key}={value}" for key, value in wanted.items() if key not in command.given]
+
+
+@cache
+def _model(command: str, *choosing: str) -> dict[str, Any]:
+    return plain(composed([arguments.readable(word) for word in choosing], command))["model"]
+
+
+def reason_to_refuse(command: Printed) -> str | None:
+    """A pattern of what the command must say where this machine or installation lacks what it asks for."""
+    trainer = command.given.get("trainer")
+    if trainer in HAS and not HAS[trainer]():
+        return rf"trainer\.accelerator={trainer}: this machine has none"
+    for words, package in EXTRAS.items():
+        if any(word.startswith(words) for word in command.argv) and find_spec(package) is None:
+            return rf"pip install .*{package}"
+    return None
+
+
+@pytest.mark.parametrize("command", list(parameters()))
+def test_a_printed_command(command, place, tmp_path, monkeypatch, capsys):
+    place.prepare(tmp_path, command)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LMFT_DEBUG", raising=False)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    words = [*command.argv, *appended(command)]
+    terminal = Terminal(tmp_path, capsys)
+    if reason := reason_to_refuse(command):
+        assert re.search(reason, terminal.refuses(command.command, *words))
+        return
+    said = terminal.succeeds(command.command, *words)
+    if "--help" in command.argv:
+        assert "python -m lmft.train" in said and "[distilbert_tiny]" in said
+    else:
+        CHECKS[command.command](command, tmp_path, said)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", list(parameters(several_processes=True)))
+def test_a_printed_command_of_several_processes(command, place, tmp_path):
+    with start(tmp_path, f"lmft.{command.command}", *command.argv, *appended(command)) as process:
+        said, wrong = process.communicate(timeout=250)
+    assert process.returncode == 0, wrong
+    check_training(command, tmp_path, said)
+
+
+# what a command promises
+
+
+def check_training(command: Printed, folder: Path, said: str) -> None:
+    """A run with a model, of as many steps as were asked for; of a sweep a table and all its jobs."""
+    if "--multirun" in command.argv:
+        (table,) = folder.glob("runs/*/sweep.csv")
+        with table.open(newline="") as file:
+            jobs = list(csv.DictReader(file))
+        assert [job["status"] for job in jobs] == ["complete"] * 4
+        runs = sorted(table.parent.glob("*/"))
+        assert len(runs) == 4
+    else:
+        runs = list(folder.glob("runs/*/"))
+        assert len(runs) == 1 and runs[0].name == command.given.get("run.name", runs[0].name)
+    for run in runs:
+        metrics = read_json(run / "metrics.json")
+        assert metrics["status"] == "complete" and metrics["steps"] == SIZES["trainer.max_steps"]
+        assert (run / "model/config.json").exists() or (run / "model/adapter_config.json").exists()
+        assert (run / "report.html").exists() and (run / "checkpoints/last.ckpt").exists()
+        assert f"the model is in {run.relative_to(folder)}/model" in " ".join(said.split()) or len(runs) > 1
+
+
+def check_evaluation(command: Printed, folder: Path, said: str) -> None:
+    """Numbers."""
+    for name in ("loss", "perplexity"):
+        assert re.search(rf"{name}.*\d+\.\d+", said), said
+
+
+def check_answer(command: Printed, folder: Path, said: str) -> None:
+    """Each prompt, and words that answer it."""
+    asked = command.given.get("prompt") or command.given["chat"]
+    for text in re.findall(r'"([^"]+)"', asked) or [asked]:
+        part = text.partition("[MASK]")[0].strip()
+        assert part in said and len(said) > 2 * len(part), said
+
+
+def check_preparation(command: Printed, folder: Path, said: str) -> None:
+    """Tokens, counted."""
+    assert "tokens" in said and re.search(r"\d", said), said
+
+
+CHECKS = {
+    "train": check_training,
+    "evaluate": check_evaluation,
+    "predict": check_answer,
+    "prepare": check_preparation,
+}
