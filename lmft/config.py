@@ -29,7 +29,8 @@ def compose(overrides: Sequence[str] = (), command: str = "train") -> dict[str, 
     check(overrides, command)
     arguments.refuse_several_values(overrides)
     config = plain(composed(overrides, command), overrides)
-    contradictions.check(config, overrides)
+    if not isinstance(config.get("run"), str):  # else the options stand beside those of a run
+        contradictions.check(config, overrides)
     return config
 
 

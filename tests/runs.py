@@ -67,7 +67,10 @@ def tiny_arguments(folder: Path, model: str = "distilbert_tiny") -> list[str]:
 
 def tiny(folder: Path, *overrides: str, model: str = "distilbert_tiny") -> dict[str, Any]:
     """The config of a tiny training."""
-    return compose([*tiny_arguments(folder, model), *overrides])
+    arguments = tiny_arguments(folder, model)
+    if "data=pairs" in overrides:  # which have no blocks
+        arguments = [argument for argument in arguments if not argument.startswith("data.block_size")]
+    return compose([*arguments, *overrides])
 
 
 def train(folder: Path, *overrides: str, model: str = "distilbert_tiny") -> tuple[Run, dict[str, Any]]:

@@ -3,6 +3,7 @@
 import gzip
 import json
 import random
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -80,6 +81,14 @@ def write_files(folder: Path) -> None:
     write_rows(folder / "chats.jsonl", conversations(60))
     pairs = [{"source": text, "target": text[:40]} for text in paragraphs(60)]
     write_rows(folder / "pairs.jsonl", pairs)
+
+
+def write_readme_files(folder: Path) -> None:
+    """The files that README shows: code blocks that begin with a comment of their path."""
+    text = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
+    for path, content in re.findall(r"^```(?:python|yaml)\n# (\S+/\S+)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(content)
 
 
 def make_folder(folder: Path, model: str) -> None:

@@ -368,7 +368,7 @@ def test_adapters_resume(adapted):
     name = f"{run.name}-resumed"
     cut(run, name, 2)
     resumed, again = train(*options, f"run.name={name}")
-    assert f"going on from {resumed.checkpoint}" in resumed.paths.log.read_text()
+    assert f"resuming from {resumed.checkpoint}" in resumed.paths.log.read_text()
     assert numbers(again) == numbers(result)
     for found, wanted in zip(*(sorted(each.paths.model.glob("*.safetensors")) for each in (resumed, run)), strict=True):
         weights, others = load_file(found), load_file(wanted)
@@ -423,7 +423,7 @@ def test_a_killed_run_goes_on_bit_exactly(examples, accumulate, folder):
     cut(run, f"{name}-resumed", 2)
     resumed, again = train(*options, f"run.name={name}-resumed")
     assert result["steps"] > 4, "two steps are in the middle of the first epoch"
-    assert f"going on from {resumed.checkpoint}" in resumed.paths.log.read_text()
+    assert f"resuming from {resumed.checkpoint}" in resumed.paths.log.read_text()
     assert_same(resumed, run)
     assert numbers(again) == numbers(result)
 
@@ -505,8 +505,8 @@ def test_it_goes_on_as_it_began(made_causal, masked):
 def test_its_folder_fills_gaps_again_only_by_the_users_word(made_causal, masked):
     run, _, _ = made_causal
     folder, _ = masked
-    options = [*text_arguments(folder), "model=masked", f"model.name_or_path={run.paths.model}"]
-    options += ["run.name=masked", "trainer.max_steps=1"]
+    options = [each for each in text_arguments(folder) if "generation" not in each]
+    options += ["model=masked", f"model.name_or_path={run.paths.model}", "run.name=masked", "trainer.max_steps=1"]
     with pytest.raises(UserError, match="sees nothing of what stands behind") as error:
         train(*options)
     assert error.value.fix == "model.config.is_decoder=false"
@@ -557,15 +557,19 @@ MISTAKES = {
     ),
     "a vocabulary of conversations": (
         [],
-        ("model.from_scratch=true", "model.architecture=gpt2", "model.tokenizer.train=true"),
+        ("model=gpt2_tiny", "objective=causal", "model.name_or_path=null"),
         ("trained on texts, not on conversations",),
     ),
     "a part that is not there": ([], ("model.freeze=[layers.7]",), ("llama has layers.0-1, not layers.7",)),
     "nothing left to train": ([], ("model.freeze=[embeddings, layers, model.norm]",), ("leaves nothing to train",)),
     "an adapter for nothing": ([], ("model.lora.r=4", "model.lora.target_modules=[qproj]"), ("'q_proj'",)),
-    "a text's option": ([], ("data.format=text",), ("data.train_on=assistant needs conversations",)),
-    "another family's objective": ([], ("objective=mlm",), ("is causal: objectives causal, fim",)),
-    "another family's model": ([], ("model=masked",), ("llama is causal, not masked", "model=causal")),
+    "a text's option": ([], ("data.format=text",), ("data.chat_template needs conversations",)),
+    "another family's objective": ([], ("objective=mlm",), ("is a causal model", "objective=causal (or fim)")),
+    "another family's model": (
+        [],
+        ("model=masked", "model.generation.max_new_tokens=null"),
+        ("llama is causal, not masked", "model=causal"),
+    ),
 }
 
 
@@ -595,7 +599,7 @@ def test_a_mistake_is_said_in_a_few_lines(name, folder, tmp_path, capsys, monkey
 
 def test_adapters_without_peft_name_the_command_that_installs_it(folder, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("lmft.models.adapters.find_spec", lambda name: None)
+    monkeypatch.setattr("lmft.models.config.find_spec", lambda name: None)
     found = mistake(capsys, tmp_path, *chat_arguments(folder), f"run.dir={tmp_path}/runs", "model.lora.r=4")
     assert 'pip install "peft>=0.21,<0.22"' in found
 

@@ -101,10 +101,10 @@ def test_pairs(folder):
         (
             "t5_tiny",
             ("objective=causal",),
-            "t5 is seq2seq: objectives mixture, mlm, pairs, prefix_lm, span_corruption, text",
+            "objective=span_corruption (or mixture, mlm, pairs, prefix_lm, text_infilling)",
         ),
-        ("xlnet_tiny", ("objective=mlm",), "xlnet is permuted: objectives permutation"),
-        ("distilbert_tiny", ("objective=pairs",), "distilbert is masked: objectives mlm, whole_word"),
+        ("xlnet_tiny", ("objective=mlm",), "objective=permutation"),
+        ("distilbert_tiny", ("objective=pairs",), "objective=mlm (or whole_word)"),
         ("t5_tiny", ("objective=pairs",), "data=pairs"),
         ("t5_tiny", ("data=pairs", "data.train=x.jsonl"), "objective=pairs"),
         ("t5_tiny", ("objective=text_infilling",), "the tokenizer has no mask token"),

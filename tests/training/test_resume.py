@@ -76,7 +76,7 @@ def test_a_killed_run_goes_on_bit_exactly(whole, place, folder):
     name = f"{run.name}-from-{step}"
     cut(run, name, step)
     resumed, again = train(folder, f"run.name={name}", *options)
-    assert f"going on from {resumed.checkpoint}" in resumed.paths.log.read_text()
+    assert f"resuming from {resumed.checkpoint}" in resumed.paths.log.read_text()
     assert_same(resumed, run)
     assert numbers(again) == numbers(result)
 
