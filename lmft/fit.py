@@ -20,6 +20,7 @@ from lmft.data.corpus import count_examples
 from lmft.data.datamodule import DataModule
 from lmft.data.layout import Layout
 from lmft.errors import UserError
+from lmft.models.base import LanguageModel
 from lmft.models.causal import CausalLanguageModel
 from lmft.models.export import export
 from lmft.models.tokenizer import keep_vocabulary
@@ -37,7 +38,7 @@ from lmft.training import plugged
 from lmft.training.checkpoint import Checkpoints, Exported
 from lmft.training.checkpoint_io import WholeFileIO
 from lmft.training.dropout import light_dropout
-from lmft.training.measured import MeasuredWeights, weights_changed_after_validation
+from lmft.training.measured import MeasuredWeights, may_replace_weights, weights_changed_after_validation
 from lmft.training.memory import keep_freed_memory
 from lmft.training.metrics import Metrics, MetricsFile, read_rows
 from lmft.training.nonfinite import NotFinite, explained
@@ -145,8 +146,7 @@ def _train(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any]:
     dropout = light_dropout() if on_cpu and not parts.model.compile else nullcontext()  # compiled, it is fused
     with _explained(trainer, data, parts, run), dropout:
         trainer.fit(module, data, ckpt_path=run.checkpoint, weights_only=True)
-    # Callbacks may have replaced the weights since they were saved, as averaging does.
-    checkpoints.has_other_weights = any(isinstance(callback, MeasuredWeights) for callback in trainer.callbacks)
+    checkpoints.has_other_weights = may_replace_weights(trainer)
     is_measured = metrics.last_validated_step == trainer.global_step and not weights_changed_after_validation(trainer)
     if has_validation and not is_measured:
         trainer.validate(module, data, verbose=False)
@@ -165,22 +165,33 @@ def _train(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any]:
         ledger=parts.corpus.ledger,
     )
     probes.ask(module, exported.step, "after")
-    settings = run.redacted(config)
-    export(
-        module.exported,
-        parts.tokenizer,
-        lambda folder: write_model_card(folder, settings, result, probes.latest),
-        run.paths.model,
-    )
+    _hand_over(module, parts, run, run.redacted(config), result, probes.latest)
     checkpoints.remove_best_weights()
-    samples = read_lines(run.paths.samples)
-    rows = read_rows(run.paths.metrics_csv)
-    write_report(run.paths.report, run.name, settings, result, rows, samples)
-    run.write_metrics(result)  # last: a run that calls itself complete is never gone on with
+    run.write_metrics(result)  # last: a run that calls itself complete is never continued
     answers.print_probes({"before": probes.first, "after": probes.latest})
     summary.print_scores(result)
     log.info("the model is in %s, the report in %s", run.paths.model, run.paths.report)
     return result
+
+
+def _hand_over(
+    module: LanguageModel,
+    parts: Parts,
+    run: Run,
+    settings: dict[str, Any],
+    result: dict[str, Any],
+    latest_answers: list[dict[str, Any]],
+) -> None:
+    """Write model/ with its card, and the report. settings: the config, redacted; result: what metrics.json gets."""
+    export(
+        module.exported,
+        parts.tokenizer,
+        lambda folder: write_model_card(folder, settings, result, latest_answers),
+        run.paths.model,
+    )
+    samples = read_lines(run.paths.samples)
+    rows = read_rows(run.paths.metrics_csv)
+    write_report(run.paths.report, run.name, settings, result, rows, samples)
 
 
 @contextmanager

@@ -287,5 +287,5 @@ def _report(sweep_folder: Path, failures: Mapping[str, Mapping[str, Any]]) -> No
     notes = [f"{', '.join(heads[len(fitting) :])}: in sweep.csv"] if len(fitting) < len(heads) else []
     cells = [tuple(row[head] for head in fitting) for row in rows]
     title = f"{sweep_folder}: validation, loss in nats per target"
-    failures = [Text(f"{row['job']}: {row['error']}", style="red") for row in rows if row["error"]]
-    show(*table_page(title, tuple(fitting), cells, notes, width), *failures)
+    errors = [Text(f"{row['job']}: {row['error']}", style="red") for row in rows if row["error"]]
+    show(*table_page(title, tuple(fitting), cells, notes, width), *errors)

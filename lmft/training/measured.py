@@ -28,7 +28,12 @@ class MeasuredWeights(Callback):
             self.checksum = weights_checksum(pl_module)
 
 
-def weights_changed_after_validation(trainer: Trainer) -> bool:
+def may_replace_weights(trainer: Any) -> bool:
+    """Whether callbacks of the config are there, which may put other weights into the module, as averaging does."""
+    return any(isinstance(each, MeasuredWeights) for each in trainer.callbacks)
+
+
+def weights_changed_after_validation(trainer: Any) -> bool:
     """Whether the weights are others than the last validation measured. False without a `MeasuredWeights`, or before
     any validation.
     """
@@ -40,5 +45,6 @@ def weights_checksum(module: LightningModule) -> str:
     """xxh3 of all parameters and buffers, whatever device they are on."""
     digest = xxhash.xxh3_64()
     for tensor in chain(module.parameters(), module.buffers()):
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        content: Any = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        digest.update(content)
     return digest.hexdigest()

@@ -227,7 +227,7 @@ def check_strategy(trainer: Trainer, asked: Any) -> None:
             raise _refusal(error, "trainer.strategy", DistributedDataParallel) from error
 
 
-def show_profile(trainer: Trainer, folder: Path | None) -> None:
+def show_profile(trainer: Any, folder: Path | None) -> None:
     """Has what the profiler finds printed, and written to `profile.txt` of a run's folder; Lightning only logs it.
 
     Of the training where there is a run, else of the validation.
