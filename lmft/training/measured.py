@@ -32,7 +32,8 @@ def weights_changed_after_validation(trainer: Trainer) -> bool:
     """Whether the weights are others than the last validation measured. False without a `MeasuredWeights`, or before
     any validation.
     """
-    measured = next((each.checksum for each in trainer.callbacks if isinstance(each, MeasuredWeights)), None)
+    callbacks: list[Callback] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+    measured = next((each.checksum for each in callbacks if isinstance(each, MeasuredWeights)), None)
     return measured is not None and measured != weights_checksum(trainer.lightning_module)
 
 
@@ -40,5 +41,5 @@ def weights_checksum(module: LightningModule) -> str:
     """xxh3 of all parameters and buffers, whatever device they are on."""
     digest = xxhash.xxh3_64()
     for tensor in chain(module.parameters(), module.buffers()):
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
