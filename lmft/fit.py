@@ -87,7 +87,7 @@ def _is_done(config: dict[str, Any], run: Run, num_steps: int) -> bool:
     """Whether a complete run has nothing left to do. Raises UserError if another training is asked for."""
     num_done = read_json(run.paths.metrics)["steps"]
     run.check_same()
-    if num_done < num_steps:
+    if num_done < num_steps and not run.ends_as_before():  # a callback may have stopped it early
         if run.paths.newest_checkpoint() is None:
             what = f"{run.name} is complete after {num_done} steps, and no checkpoint of it was kept to continue from"
             raise UserError(what, str(run.folder), "another run.name trains from the beginning")

@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 
 _LOCK = ".lock"
 _OWNER = ".owner"  # which process holds the lock, for those that it keeps out
+_ENDINGS = ("max_epochs", "max_steps", "min_epochs", "min_steps", "max_time", "limit_train_batches")  # of a trainer
 _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # environment variables, in the order in which Lightning looks
 _NAME_VARIABLE = "LMFT_RUN_NAME"  # by which the processes that a run starts learn its name
 
@@ -168,6 +169,14 @@ class Run:
         """Which weights the complete run's model/ holds: `best` or `last`."""
         recorded = yaml.safe_load(self.paths.config.read_text("utf-8"))
         return recorded["model"].get("export", "last")
+
+    def ends_as_before(self) -> bool:
+        """Whether what ends a training is as it was in the complete run: numbers of steps and epochs, callbacks."""
+        recorded = yaml.safe_load(self.paths.config.read_text("utf-8"))
+        before, now = ({**config["trainer"], **config["callbacks"]} for config in (recorded, self._config))
+        now = self._redactor.value(now)
+        names = {*_ENDINGS, *recorded["callbacks"], *self._config["callbacks"]}
+        return all(before.get(name) == now.get(name) for name in names)
 
     def __enter__(self) -> Self:
         with ExitStack() as opening:

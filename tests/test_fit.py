@@ -66,6 +66,19 @@ def test_more_epochs_continue_a_complete_run(folder):
     assert "step=27.ckpt" in {path.name for path in run.paths.checkpoints.iterdir()}
 
 
+def test_a_run_that_stopped_early_is_complete_until_more_is_asked_for(folder):
+    stopping = ("callbacks=early_stopping", "callbacks.early_stopping.min_delta=100", "trainer.max_epochs=5")
+    options = ("run.name=early", *stopping, "callbacks.early_stopping.patience=1")
+    run, first = train(folder, *options)
+    assert first["status"] == "complete" and first["steps"] < 45
+    before = {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")}
+    _, again = train(folder, *options)
+    assert again["steps"] == first["steps"]
+    assert {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")} == before
+    _, more = train(folder, "run.name=early", "callbacks=none", "trainer.max_epochs=5")
+    assert more["steps"] == 45
+
+
 def test_debug_fast_is_five_steps(folder):
     run, result = train(folder, "run.name=fast", "debug=fast")
     assert result["status"] == "complete" and result["steps"] == 5

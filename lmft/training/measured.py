@@ -37,7 +37,8 @@ def weights_changed_after_validation(trainer: Any) -> bool:
     """Whether the weights are others than the last validation measured. False without a `MeasuredWeights`, or before
     any validation.
     """
-    measured = next((each.checksum for each in trainer.callbacks if isinstance(each, MeasuredWeights)), None)
+    callbacks: list[Callback] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
+    measured = next((each.checksum for each in callbacks if isinstance(each, MeasuredWeights)), None)
     return measured is not None and measured != weights_checksum(trainer.lightning_module)
 
 

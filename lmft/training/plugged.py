@@ -23,6 +23,7 @@ from lightning.pytorch.callbacks import (
     ModelCheckpoint,
 )
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.profilers import Profiler
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from torch.nn.parallel import DistributedDataParallel
@@ -232,7 +233,8 @@ def show_profile(trainer: Any, folder: Path | None) -> None:
 
     Of the training where there is a run, else of the validation.
     """
-    summary, stage = trainer.profiler.summary, "validate" if folder is None else "fit"
+    profiler: Profiler = trainer.profiler  # pyright: ignore[reportAttributeAccessIssue]
+    summary, stage = profiler.summary, "validate" if folder is None else "fit"
 
     def shown() -> str:
         text = summary()
@@ -242,7 +244,7 @@ def show_profile(trainer: Any, folder: Path | None) -> None:
                 (folder / PROFILE).write_text(text, encoding="utf-8")
         return text
 
-    trainer.profiler.summary = shown
+    profiler.summary = shown
 
 
 def _refusal(error: BaseException, where: str, target: Any) -> UserError:

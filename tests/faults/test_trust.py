@@ -32,7 +32,7 @@ CALLS = {
 }
 LEADS_ASTRAY = "torch.optim.sgd.torch.load"  # begins as what is trusted does
 PLACES = (
-    *("objective", "optimizer", "callbacks.x", "logger.x", "trainer", "trainer.strategy", "trainer.plugins.0"),
+    *("objective", "optimizer", "callbacks.x", "logger.x", "trainer", "trainer.strategy", "trainer.profiler.x.0"),
     *("hydra.callbacks.x", "hydra.job_logging.handlers.x", "hydra.launcher", "hydra.sweeper"),
 )
 CASES = [*((where, LEADS_ASTRAY) for where in PLACES), *(("callbacks.x", target) for target in CALLS)]
