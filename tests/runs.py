@@ -70,6 +70,8 @@ def tiny(folder: Path, *overrides: str, model: str = "distilbert_tiny") -> dict[
     arguments = tiny_arguments(folder, model)
     if "data=pairs" in overrides:  # which have no blocks
         arguments = [argument for argument in arguments if not argument.startswith("data.block_size")]
+    if "model.tokenizer.train=false" in overrides:
+        arguments = [argument for argument in arguments if not argument.startswith("model.tokenizer.vocab_size")]
     return compose([*arguments, *overrides])
 
 

@@ -46,8 +46,8 @@ def measured(*arguments):
 
 def recorded(run, *overrides):
     """The config that `run=` leads to."""
-    now = compose(["trainer=cpu", "trainer.precision=32-true", *overrides], "evaluate")
-    return recorded_config(run.folder, {**now, "run": str(run.folder)}, list(overrides))
+    now = compose([f"run={run.folder}", "trainer=cpu", "trainer.precision=32-true", *overrides], "evaluate")
+    return recorded_config(run.folder, now, list(overrides))
 
 
 def reference(run):
@@ -565,11 +565,7 @@ MISTAKES = {
     "an adapter for nothing": ([], ("model.lora.r=4", "model.lora.target_modules=[qproj]"), ("'q_proj'",)),
     "a text's option": ([], ("data.format=text",), ("data.chat_template needs conversations",)),
     "another family's objective": ([], ("objective=mlm",), ("is a causal model", "objective=causal (or fim)")),
-    "another family's model": (
-        [],
-        ("model=masked", "model.generation.max_new_tokens=null"),
-        ("llama is causal, not masked", "model=causal"),
-    ),
+    "another family's model": ([], ("model=masked", "objective=causal"), ("writes its answers",)),
 }
 
 

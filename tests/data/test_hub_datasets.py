@@ -4,7 +4,6 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 
 import datasets
 import pyarrow as pa
@@ -12,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import constants
 
+from lmft.data.config import DataConfig
 from lmft.data.sources import documents, open_source
 from lmft.errors import UserError
 
@@ -27,9 +27,8 @@ def caches(tmp_path, monkeypatch):
 
 
 def source_of(split="train", name=None, revision=None, path="acme/Reviews"):
-    data = SimpleNamespace(path=path, name=name, revision=revision, train=None, validation=None)
-    data.validation_fraction, data.splits = None, {"train": "train", "validation": "test"}
-    source = open_source(data, split)
+    splits = {"train": "train", "validation": "test"}
+    source = open_source(DataConfig(path=path, name=name, revision=revision, splits=splits), split)
     assert source is not None
     return source
 
@@ -116,7 +115,7 @@ def test_downloaded_ahead(caches):
 
 def test_splits(caches):
     converted(caches, "default")
-    data = SimpleNamespace(path="acme/Reviews", name=None, revision=None, train=None, splits={"train": "tran"})
+    data = DataConfig(path="acme/Reviews", splits={"train": "tran"})
     with pytest.raises(UserError, match=r"no split 'tran' \(did you mean 'train'\?\): 'acme/Reviews' has train, test"):
         open_source(data, "train")
 

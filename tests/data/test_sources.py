@@ -7,7 +7,6 @@ import os
 import re
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 from unittest.mock import patch
 
 import pyarrow as pa
@@ -17,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lmft.data import files, readers, text
+from lmft.data.config import DataConfig
 from lmft.data.sources import Place, documents, open_source
 from lmft.errors import UserError
 
@@ -29,10 +29,8 @@ def in_tmp_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def config(**values) -> SimpleNamespace:
-    unset = dict.fromkeys(("path", "name", "revision", "train", "validation", "validation_fraction"))
-    defaults = {"splits": SPLITS, "encoding": "utf-8", "document_separator": None, "cache_dir": "cache"}
-    return SimpleNamespace(**{**unset, **defaults, **values})
+def config(**values) -> DataConfig:
+    return DataConfig(**{"splits": SPLITS, "cache_dir": "cache", **values})
 
 
 def source_of(split="train", **values):

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 from lmft.models.vocabulary import train_vocabulary
 from tests.causal import SCRATCH, chat_arguments, saved, text_arguments, train, write_rows
 from tests.conftest import TEXTS
-from tests.runs import rows
+from tests.runs import rows, write_text
 from tests.runs import train as train_tiny
 
 pytestmark = pytest.mark.timeout(60)
@@ -77,8 +77,9 @@ def test_fault_20_too_little_to_train_on_is_said_with_the_counts(terminal):
 
 def test_fault_31_a_missing_mask_or_padding_token(terminal, monkeypatch):
     monkeypatch.setattr("lmft.hub.require", lambda *asked: pytest.fail(f"the hub is asked for {asked}"))
-    said = terminal.refuses_to_train("model=gpt2", "objective=mlm")
-    assert "gpt2 is causal: objectives causal, fim" in said
+    write_text(terminal.folder / "text.txt")
+    said = terminal.refuses("train", "model=gpt2", "objective=mlm", "data=files", "data.train=text.txt")
+    assert "gpt2 is a causal model" in said and "objective=causal" in said
     said = terminal.refuses_to_train("model.tokenizer.special_tokens=gpt2", "model.tokenizer.algorithm=bpe")
     assert "no mask token" in said
 

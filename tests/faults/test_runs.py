@@ -84,6 +84,7 @@ def _enter(folder, barrier, names):
     run = Run({"run": {"dir": folder, "name": None}, "resume": "auto"}, {"model": "bert", "data": "imdb"})
     barrier.wait(30)
     with run:
+        run.begin()
         names.put(run.name)
 
 

@@ -85,7 +85,7 @@ import logging
 from lightning import Callback
 
 class Telling(Callback):
-    def __init__(self, api_key, dies=False):
+    def __init__(self, api_key, dies=False, note=None):
         self.api_key, self.dies = api_key, dies
 
     def on_train_start(self, trainer, pl_module):
@@ -107,7 +107,7 @@ def test_fault_41_no_file_of_a_run_holds_a_secret(dies, terminal, monkeypatch):
         *("run.name=told", "trainer.max_steps=12", "checkpoint.every_n_steps=2", "trust.targets=[telling.Telling]"),
         *("+callbacks.x._target_=telling.Telling", f"+callbacks.x.dies={dies}"),
         f"+callbacks.x.api_key={SENTINEL}-argument",
-        f"model.tokenizer.name_or_path={SENTINEL}-environment",  # in a place where no secret is looked for
+        f"+callbacks.x.note={SENTINEL}-environment",  # in a place where no secret is looked for
     )
     try:
         if dies:

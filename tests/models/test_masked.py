@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from lmft.errors import UserError
 from lmft.models.masked import MaskedLanguageModel
 from tests.closeness import assert_close
 from tests.conftest import TINY, tiny_model
@@ -39,8 +40,9 @@ def test_every_mask_has_its_own_answer(tokenizer):
     assert len({first, second, third}) == 3
 
 
-def test_a_prompt_without_a_mask_has_no_answer(tokenizer):
-    assert answer("bert", tokenizer, "the fox")["fills"] == []
+def test_a_prompt_without_a_mask_is_refused(tokenizer):
+    with pytest.raises(UserError, match="the prompt has none"):
+        answer("bert", tokenizer, "the fox")
 
 
 @pytest.mark.parametrize("architecture", ["roberta", "albert"])

@@ -13,9 +13,17 @@ METRICS = {
     "before": {**M, "loss": 8.31, "perplexity": 4064.2},
     "after": M,
     "best": M,
+    "exported": {"step": 600, "checkpoint": "best", **M},
     "data": {"train": {"documents": 7, "tokens": 1000, "tokens_in_examples": 990, "tokens_dropped": 10}},
     "environment": {"torch": "2.13.0", "device": "NVIDIA <H200>"},
 }
+
+
+def exporting(scores):
+    """The metrics of a run whose exported weights have these scores; None: nobody measured them."""
+    return {**METRICS, "exported": {"step": 600, "checkpoint": "last", **(scores or {})}}
+
+
 MODEL = {
     "family": "masked",
     "name_or_path": "distilbert/distilbert-base-uncased",
@@ -97,7 +105,7 @@ def test_the_example_of_use_is_python(card, family, lora, probes):
 def test_a_model_that_continues_text(card):
     after = {**M, "bits_per_byte": 1.25}
     probes = [{"prompt": "Once\n\nupon", "texts": {"greedy": " a `fox`\n# x", "sampled": "<b>"}}]
-    written = card(config(CAUSAL), {**METRICS, "after": after}, probes)
+    written = card(config(CAUSAL), exporting(after), probes)
     assert written.data.pipeline_tag == "text-generation" and written.data.base_model == "openai-community/gpt2"
     assert "A causal language model, trained further from `openai-community/gpt2`: it continues text." in written.text
     assert (
@@ -164,7 +172,7 @@ def test_from_scratch_has_no_base(card):
 
 @pytest.mark.parametrize("after", [None, {**M, "perplexity": math.inf}])
 def test_no_result_where_there_is_no_finite_perplexity(card, after):
-    assert not card(metrics={**METRICS, "after": after}).data.eval_results
+    assert not card(metrics=exporting(after)).data.eval_results
 
 
 def test_a_run_without_probes_or_scores(card):

@@ -78,7 +78,7 @@ def test_the_checksum_is_of_every_weight_and_buffer_in_any_precision():
 
 
 def test_the_numbers_of_a_run_are_those_of_its_averaged_weights(tmp_path):
-    run, result = train(tmp_path, "run.name=averaged", *AVERAGING)
+    run, result = train(tmp_path, "run.name=averaged", "model.export=last", *AVERAGING)
     plain, _ = train(tmp_path, "run.name=plain", "optimizer.lr=0.1")
     assert [int(row["step"]) for row in rows(run) if row["val/loss"]] == [0, 9, 18, 18]
     config = recorded_config(run.folder, {**tiny(tmp_path), "run": str(run.folder)}, [])
