@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from lmft.data import files, readers, text
 from lmft.data.config import DataConfig
-from lmft.data.sources import Place, documents, open_source
+from lmft.data.sources import Place, documents, held_out_share, open_source
 from lmft.errors import UserError
 
 TEXTS = ["The first.", "Ein zweiter: größer, schöner.", "a \u2028 b \u0085 c", "後で", 'She said "no", twice.']
@@ -430,7 +430,8 @@ class TestWhichFiles:
     def test_path_of_one_file(self):
         write("x.txt")
         assert texts_of(path="x.txt") == TEXTS
-        assert "no split 'validation' in 'x.txt'" in error_of(source_of, "validation", path="x.txt").what
+        assert open_source(config(path="x.txt"), "validation") is None
+        assert held_out_share(config(path="x.txt")) == 0.05
 
     def test_validation_from_the_training_documents(self):
         write("d/train.txt")
@@ -441,7 +442,11 @@ class TestWhichFiles:
             assert open_source(config(path="lmft:python_docs", validation_fraction=fraction), "validation") is None
         both = {"validation": "d/validation.txt", "validation_fraction": 0.05}
         assert texts_of(split="validation", path="d", **both) == ["held out"]
-        assert "no validation text" in error_of(source_of, "validation", train="d/train.txt").what
+        assert open_source(config(train="d/train.txt"), "validation") is None
+        assert held_out_share(config(train="d/train.txt")) == 0.05
+        assert held_out_share(config(path="d")) == held_out_share(config(**both)) == 0
+        write("alone/train.txt")
+        assert held_out_share(config(path="alone")) == 0.05
         assert "it has train" in error_of(source_of, "validation", path="lmft:python_docs").what
 
 
