@@ -21,21 +21,25 @@ FREE = (
 
 
 def check_changes(recorded: Mapping[str, Any], config: Mapping[str, Any], recorded_in: Path) -> None:
-    """Logs what has changed since a run was trained; raises UserError where that makes it another training.
+    """Log what has changed since a run was trained; raise UserError where that makes it another training.
 
     recorded, config: of then and of now, both plain and redacted; recorded_in: the checkpoint or config.yaml of then.
     """
-    changes = {key: change for key, *change in _changes(recorded, config, "")}
-    bound = [f"{key}: {before} → {now}" for key, (before, now) in changes.items() if not _is_free(key)]
+    check_bound(recorded, config, recorded_in)
+    for key, before, now in _changes(recorded, config, ""):
+        if key.partition(".")[0] not in ("run", "resume"):
+            log.info("changed since then: %s: %s → %s", key, before, now)
+
+
+def check_bound(recorded: Mapping[str, Any], config: Mapping[str, Any], recorded_in: Path) -> None:
+    """Raise UserError where a value has changed that makes it another training. Arguments as of `check_changes`."""
+    bound = [f"{key}: {before} → {now}" for key, before, now in _changes(recorded, config, "") if not _is_free(key)]
     if bound:
         raise UserError(
             f"the run was trained with other settings: {'; '.join(bound[:6])}" + ("; …" if len(bound) > 6 else ""),
             str(recorded_in),
             "take these values back; or a new run from its weights: run.name=NEW model.name_or_path=RUN/model",
         )
-    for key, (before, now) in changes.items():
-        if key.partition(".")[0] not in ("run", "resume"):
-            log.info("changed since then: %s: %s → %s", key, before, now)
 
 
 def _is_free(key: str) -> bool:

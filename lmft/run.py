@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from lmft import checkpoint_files, durable
 from lmft.arguments import assignment
-from lmft.continuation import check_changes
+from lmft.continuation import check_bound, check_changes
 from lmft.errors import UserError
 from lmft.redaction import Redactor
 from lmft.run_folder import (
@@ -159,6 +159,23 @@ class Run:
         durable.write_text(self.paths.config, text)
         durable.write_text(self.paths.command, f"# {_this_process()}\n{self.command}\n")
         return True
+
+    def check_settings(self) -> None:
+        """Compare the config with that of the run to be continued, before anything heavy. Raises: UserError."""
+        continued = self._continued()
+        if continued is not None and continued.is_run():
+            recorded = yaml.safe_load(continued.config.read_text("utf-8"))
+            if isinstance(recorded, Mapping):
+                check_bound(recorded, self._redactor.value(self._config), continued.config)
+
+    def _continued(self) -> RunFolder | None:
+        """The run whose checkpoint is where this one begins; None where there is none, or it cannot be told yet."""
+        resume = str(self._config["resume"])
+        if resume in ("auto", "must", "never"):
+            has_trained = self.status() == "complete" or any(self.paths.checkpoints.glob("*.ckpt"))
+            return self.paths if self._given_name is not None and has_trained else None
+        path = Path(resume)
+        return RunFolder(path.parent.parent if path.suffix == ".ckpt" else path)
 
     def check_same(self) -> None:
         """Compare the config with that of the complete run. Raises: UserError where it asks for another training."""

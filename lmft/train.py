@@ -12,6 +12,7 @@ def train(job: Job) -> float | None:
 
     options.check(job.config)
     run = Run(job.config, job.choices, job.arguments)
+    run.check_settings()
 
     from lmft.fit import fit
 

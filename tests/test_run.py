@@ -373,6 +373,18 @@ def test_what_ends_before_a_run_begins_leaves_each_file_as_it_was(tmp_path, erro
     assert files(run.folder) == before
 
 
+def test_other_settings_are_known_before_anything_heavy(tmp_path):
+    with Begun(a_config(tmp_path, "x", seed=1)):
+        last = a_checkpoint(tmp_path, "x")
+    Run(a_config(tmp_path, "x", seed=1, trust={"targets": ["a"]})).check_settings()
+    Run(a_config(tmp_path, "y", seed=2)).check_settings()
+    for name, resume in (("x", "auto"), ("x", "must"), ("y", str(tmp_path / "x")), ("y", str(last))):
+        with pytest.raises(UserError, match="other settings: seed: 1 → 2"):
+            Run(a_config(tmp_path, name, resume, seed=2)).check_settings()
+    last.unlink()  # an attempt that has saved nothing may be begun anew in another way
+    Run(a_config(tmp_path, "x", seed=2)).check_settings()
+
+
 def test_a_fault_before_a_run_begins_is_logged_and_keeps_what_it_has(tmp_path):
     with Begun(a_config(tmp_path, "x")) as run:
         run.write_metrics({"status": "complete"})
