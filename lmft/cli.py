@@ -75,12 +75,14 @@ def run_command(command: str, task: Task, argv: Sequence[str] | None = None, mak
         rest = [argument for argument in argv if argument not in flags.overrides]
         shows = any(getattr(flags, name) for name in _SHOWING)
         _check_flags(flags)
-        flags.overrides = _with_implied_choices(flags.overrides, ask_hub=False)
+        if flags.config_name is None:  # whose YAML makes the choices
+            flags.overrides = _with_implied_choices(flags.overrides, ask_hub=False)
         if shows:
             _show(command, task, [*flags.overrides, *rest], flags)
             return
         is_sweep = _check(command, flags)
-        flags.overrides = _with_implied_choices(flags.overrides, ask_hub=True)
+        if flags.config_name is None:
+            flags.overrides = _with_implied_choices(flags.overrides, ask_hub=True)
         argv = [*flags.overrides, *rest]  # Hydra mixes none
         if is_sweep:
             _run_sweep(command, task, argv, flags, makes_runs)

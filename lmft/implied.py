@@ -14,6 +14,7 @@ from lmft.errors import UserError
 from lmft.models.folders import stored_config
 
 _TEXT_OPTIONS = ("data.train", "data.path")
+_READERS = {"chat": "chat", "pairs": "pairs"}  # format -> the YAML of conf/data/ with its usual values
 _ENDINGS = {  # of the class that a model was saved from
     "ForMaskedLM": "masked",
     "ForCausalLM": "causal",
@@ -42,7 +43,7 @@ def with_implied_choices(overrides: Sequence[str], ask_hub: bool = True) -> list
         family = family_of(name, _text(given, "model.revision"), ask_hub)
         implied += [f"model={family}"] if family else []
     if "data" not in given and any(option in given for option in _TEXT_OPTIONS):
-        implied.append("data=files")
+        implied.append(f"data={_READERS.get(_text(given, 'data.format'), 'files')}")
     return [*overrides, *implied]
 
 

@@ -58,6 +58,12 @@ def test_a_folder_is_what_is_loaded_whatever_the_default_is(tmp_path):
     assert config["data"]["train"] == "my.txt" and config["data"]["path"] is None and config["data"]["probes"] == []
 
 
+def test_the_format_chooses_the_values_that_are_usual_with_it():
+    for given, choice in ((["data.format=chat"], "chat"), (["data.format=pairs"], "pairs"), ([], "files")):
+        assert with_implied_choices(["data.train=x.jsonl", *given])[-1] == f"data={choice}"
+    assert compose(["model=smollm2", "data.train=x.jsonl", "data.format=chat"])["data"]["train_on"] == "assistant"
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
