@@ -20,7 +20,7 @@ def evaluate(job: Job) -> None:
     config = config_to_use(job.config, job.overrides)
     trust.check(config, job.overrides)
     contradictions.check(config, job.overrides)
-    options.check(config)
+    options.check(config, trains=False)
     for override in job.overrides:
         if override.lstrip("+~").partition("=")[0].partition(".")[0] in _NOT_READ:
             log.warning("an evaluation does not read %s", override)

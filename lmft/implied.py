@@ -43,7 +43,7 @@ def with_implied_choices(overrides: Sequence[str], ask_hub: bool = True) -> list
         family = family_of(name, _text(given, "model.revision"), ask_hub)
         implied += [f"model={family}"] if family else []
     if "data" not in given and any(option in given for option in _TEXT_OPTIONS):
-        implied.append(f"data={_READERS.get(_text(given, 'data.format'), 'files')}")
+        implied.append(f"data={_READERS.get(_text(given, 'data.format') or '', 'files')}")
     return [*overrides, *implied]
 
 

@@ -1,6 +1,6 @@
 """Every check of a config that needs neither torch nor text, so that a mistake is answered at once."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hydra.errors import InstantiationException
@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from lmft import trainer_options
 from lmft.config import config_dir
 from lmft.data import files
-from lmft.data.config import DataConfig
+from lmft.data.config import DataConfig, Split
 from lmft.errors import UserError
 from lmft.models.config import ModelConfig
 from lmft.models.folders import check_folder
@@ -19,22 +19,23 @@ from lmft.schema import build
 from lmft.trust import trusted_instance
 
 
-def check(config: Mapping[str, Any]) -> None:
+def check(config: Mapping[str, Any], trains: bool = True) -> None:
     """Check what a training, an evaluation or a preparation is asked for. Raises: UserError.
 
-    config: plain, as `lmft.config.compose` gives it.
+    config: plain, as `lmft.config.compose` gives it; trains: whether the training text is needed. An evaluation needs it
+    only where validation takes its share of it.
     """
     data = build(DataConfig, config["data"], "data")
     model = check_model(config)
     trainer_options.check(config)
     make_objective(config, model, data)
-    _check_files(data)
+    _check_files(data, ("train", "validation") if trains or not data.validation else ("validation",))
 
 
-def _check_files(data: DataConfig) -> None:
-    """That the files are there, and that what is said of them is read."""
+def _check_files(data: DataConfig, splits: Sequence[Split]) -> None:
+    """Find the files, and check that what is said of them is read."""
     found = []
-    for option in ("train", "validation"):
+    for option in splits:
         if patterns := getattr(data, option):
             found += files.matching(patterns, f"data.{option}", data.document_separator)
     formats = {file.format for file in found}

@@ -124,6 +124,16 @@ def test_a_value_of_a_wrong_type_in_a_yaml():
             check(config)
 
 
+def test_an_evaluation_needs_no_training_text_where_there_is_other(tmp_path):
+    (tmp_path / "held.txt").write_text("a\n")
+    held = f"data.validation={tmp_path}/held.txt"
+    check(compose(["model=bert", "data=files", "data.train=gone.txt", held]), trains=False)
+    with pytest.raises(UserError, match=r"gone\.txt"):
+        check(compose(["model=bert", "data=files", "data.train=gone.txt"]), trains=False)
+    with pytest.raises(UserError, match=r"gone\.txt"):
+        check(compose(["model=bert", "data=files", "data.train=gone.txt", held]))
+
+
 def test_choices_are_those_of_the_code_that_reads_them():
     assert set(_CHOICES["format"]) == set(FORMATS) and set(_CHOICES["train_on"]) == set(TRAIN_ON)
     assert DataConfig(train="x").format in FORMATS
