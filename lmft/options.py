@@ -22,8 +22,8 @@ from lmft.trust import trusted_instance
 def check(config: Mapping[str, Any], trains: bool = True) -> None:
     """Check what a training, an evaluation or a preparation is asked for. Raises: UserError.
 
-    config: plain, as `lmft.config.compose` gives it; trains: whether the training text is needed. An evaluation needs it
-    only where validation takes its share of it.
+    config: plain, as `lmft.config.compose` gives it; trains: whether the training text is needed, which an evaluation
+    needs only where validation is a share of it.
     """
     data = build(DataConfig, config["data"], "data")
     model = check_model(config)
