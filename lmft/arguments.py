@@ -207,7 +207,9 @@ def _check_type(override: Override, value: Any, default: Any) -> None:
         return
     wanted = _mismatch(value, default)
     if wanted:
-        raise UserError(f"'{override.key_or_group}' is {wanted}, not {value!r}", override.input_line)
+        key = override.key_or_group
+        fix = f"run.name={value} names a run; lmft.evaluate and lmft.predict take run=FOLDER" if key == "run" else None
+        raise UserError(f"'{key}' is {wanted}, not {value!r}", override.input_line, fix)
 
 
 def _mismatch(value: Any, default: Any) -> str | None:

@@ -90,6 +90,7 @@ VALUES = [
     (["+checkpoint.every=3"], "unknown option"),
     (["+nothing=3"], "unknown option 'nothing'"),
     (["optimizer.betas=0.9"], "[0.9, 0.999]"),
+    (["run=runs/x"], "run.name="),
     (["~seed"], "cannot be taken out"),
     (["~trainer.max_steps"], "cannot be taken out"),
     (["~data.block_size"], "cannot be taken out"),
