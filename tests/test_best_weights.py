@@ -106,6 +106,15 @@ def test_a_run_that_died_before_it_named_its_best(folder, spoilt):
     assert result["exported"]["step"] == 9 and (again.paths.checkpoints / "best.ckpt").exists()
 
 
+def test_a_run_from_anothers_checkpoint_hands_over_the_best_of_its_own(folder, spoilt):
+    other, before = spoilt
+    options = ("run.name=branch", f"resume={other.folder}/checkpoints/last.ckpt", "trainer.max_epochs=3", *SPOIL)
+    run, result = train(folder, *options)
+    assert result["exported"]["step"] == 27 and result["exported"]["checkpoint"] == "best"
+    assert before["best"]["loss"] < result["exported"]["loss"]
+    assert exported_loss(folder, run) == pytest.approx(result["exported"]["loss"], rel=1e-5)
+
+
 def test_a_run_that_died_before_it_exported(folder, spoilt):
     run, result = train(folder, "run.name=unexported", *SPOIL)
     before = weights_of(run)

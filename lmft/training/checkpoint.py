@@ -83,6 +83,11 @@ class Checkpoints(Checkpoint):
         step_file = self._step_file(trainer)
         if self.best_step == trainer.global_step and trainer.is_global_zero and step_file.exists():
             give_name(step_file, BEST)  # a process that died may have saved the step and not yet named it
+        is_named = (self.folder / BEST).exists() or (self.best_step == trainer.global_step and step_file.exists())
+        if (
+            self.best_step is not None and not is_named
+        ):  # it lies with another run, whose checkpoint this one began with
+            self.best_loss, self.best_step = float("inf"), None
         if self._validation_pending:
             # Lightning goes back to a validation that it finds begun. This one begins with its first batch.
             val_loop = trainer.fit_loop.epoch_loop.val_loop
