@@ -30,14 +30,15 @@ from transformers import DataCollatorForPermutationLanguageModeling, PreTrainedT
 from turns import Side, compare, in_turns
 
 from lmft.data.datamodule import Batches
-from lmft.data.examples import Blocks, Documents
-from lmft.data.schedule import Schedule
+from lmft.data.examples.blocks import Blocks
+from lmft.data.examples.documents import Documents
+from lmft.data.schedule.sampler import Schedule
 from lmft.data.store import StoreWriter, TokenStore
 from lmft.objectives.base import IGNORED, Objective, Vocabulary
 from lmft.objectives.permutation import Permutation
 from lmft.objectives.span_corruption import SpanCorruption
 from lmft.objectives.text_infilling import TextInfilling
-from lmft.training.memory import keep_freed_memory
+from lmft.training.cpu import keep_freed_memory
 
 NUM_BLOCKS = 8192
 SIZE, MASK, PAD, EOS, START, PERIOD = 32_100, 31_999, 0, 1, 0, 5

@@ -31,14 +31,15 @@ def prepare(tokenizer: str, text: str, word_ids: bool, cache: str) -> dict[str, 
     """Seconds from a file to ready blocks, in this process; a store that is there is opened."""
     from transformers import AutoTokenizer
 
-    from lmft.data import tokenize
-    from lmft.data.corpus import DataConfig, load_corpus
+    from lmft.data.config import DataConfig
+    from lmft.data.corpus import load_corpus
+    from lmft.data.formats import text
     from lmft.objectives.mlm import MaskedTokens
     from lmft.objectives.whole_word import MaskedWords
 
     loaded = AutoTokenizer.from_pretrained(tokenizer)
     if word_ids:  # as for a vocabulary that does not tell where words begin
-        tokenize.word_beginnings = lambda *_: None
+        text.word_beginnings = lambda *_: None
     files = sorted(str(path) for path in Path(text).glob("train*")) if Path(text).is_dir() else text
     config = DataConfig(train=files, validation_fraction=0, cache_dir=cache)
     start = time.perf_counter()

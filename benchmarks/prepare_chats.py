@@ -16,8 +16,9 @@ from pathlib import Path
 from transformers import AutoTokenizer
 from turns import compare, in_turns
 
-from lmft.config import compose
-from lmft.data.corpus import DataConfig, load_corpus
+from lmft.config.load import compose
+from lmft.data.config import DataConfig
+from lmft.data.corpus import load_corpus
 from lmft.objectives.causal import NextToken
 from lmft.reporting.progress import counting
 

@@ -77,7 +77,7 @@ def rerun(folder: Path, name: str, steps: int, options: list[str]) -> dict[str, 
 
 def deep(folder: Path, rounds: int) -> None:
     """The same rerun at two places of a long epoch."""
-    from lmft.models.vocabulary import train_vocabulary
+    from lmft.models.loading.vocabulary import train_vocabulary
 
     train_vocabulary([" ".join(WORDS)], "wordpiece", 200, lowercase=True).save_pretrained(folder / "tokenizer")
     draw = random.Random(0)
@@ -104,7 +104,7 @@ def move(checkpoint: Path, position: int) -> None:
     """Makes a checkpoint of the first epoch say that so many micro-batches are done."""
     import torch
 
-    from lmft.training.checkpoint_io import WholeFileIO
+    from lmft.runs.checkpoint_io import WholeFileIO
 
     content = torch.load(checkpoint, weights_only=True)
     progress = content["loops"]["fit_loop"]["epoch_loop.batch_progress"]
@@ -145,9 +145,9 @@ def saving(arguments: list[str]) -> dict[str, float]:
     """A training in this process: medians of its saves and of its steps."""
     from lightning import Trainer
 
-    from lmft.config import compose
-    from lmft.fit import fit
-    from lmft.run import Run
+    from lmft.commands.train import fit
+    from lmft.config.load import compose
+    from lmft.runs.run import Run
 
     seconds: list[float] = []
     save: Callable = Trainer.save_checkpoint

@@ -131,7 +131,7 @@ def alone(steps: int, num_hidden: int | None) -> dict[str, float]:
     import torch
 
     from lmft.models.head import target_nats
-    from lmft.training.memory import keep_freed_memory
+    from lmft.training.cpu import keep_freed_memory
 
     keep_freed_memory()
     model, batch = model_and_batch()

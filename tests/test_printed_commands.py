@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 import torch
 
-from lmft import arguments
-from lmft.config import composed, plain
-from lmft.implied import with_implied_choices
-from lmft.run_folder import read_json
-from tests import printed, stand_ins
-from tests.causal import train
-from tests.conftest import TINY, TINY_CAUSAL, TINY_PERMUTED, TINY_SEQ2SEQ
-from tests.faults.conftest import Terminal
-from tests.printed import Printed
-from tests.runs import start
+from lmft.config import overrides
+from lmft.config.implied import with_implied_choices
+from lmft.config.load import composed, plain
+from lmft.system.files import read_json
+from tests.helpers import printed, stand_ins
+from tests.helpers.causal import train
+from tests.helpers.models import TINY, TINY_CAUSAL, TINY_PERMUTED, TINY_SEQ2SEQ
+from tests.helpers.printed import Printed
+from tests.helpers.processes import Terminal
+from tests.helpers.runs import start
 
 FAMILIES = {"masked": "bert", "causal": "distilgpt2", "seq2seq": "t5", "permuted": "xlnet"}  # and a model of each
 MODELS = [file.stem for file in printed.YAMLS if file.parent.name == "model" and "tiny" not in file.stem]
@@ -177,7 +177,7 @@ def appended(command: Printed) -> list[str]:
 
 @cache
 def _model(command: str, *choosing: str, config_dir: str | None) -> dict[str, Any]:
-    return plain(composed([arguments.readable(word) for word in choosing], command, config_dir), choosing)["model"]
+    return plain(composed([overrides.readable(word) for word in choosing], command, config_dir), choosing)["model"]
 
 
 def reason_to_refuse(command: Printed) -> str | None:

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lmft.config import compose, config_dir
-from lmft.trainer_options import LIGHTNINGS_LOGGERS
+from lmft.config.load import compose, config_dir
+from lmft.config.trainer_options import LIGHTNINGS_LOGGERS
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]

@@ -11,19 +11,27 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from lmft.data.config import DataConfig, Split
-from lmft.data.cutting import Cutter
-from lmft.data.examples import Documents, Examples, is_held_out, share_that_splits, split_by_content
-from lmft.data.formats import FORMATS, TRAIN_ON, Format
-from lmft.data.noise import key
-from lmft.data.pairs import SIDES, pairs
-from lmft.data.sources import Source, documents, held_out_share, open_source
+from lmft.data.examples.base import Examples
+from lmft.data.examples.cut import Cutter
+from lmft.data.examples.documents import TRAIN_ON, Documents, is_held_out, share_that_splits, split_by_content
+from lmft.data.formats.base import Format, id_of, tokenize
+from lmft.data.formats.chat import ChatFormat
+from lmft.data.formats.pairs import SIDES, PairsFormat, pairs
+from lmft.data.formats.text import TextFormat
+from lmft.data.ledger import account, unigram_perplexity
+from lmft.data.schedule.noise import key
+from lmft.data.sources.cleaning import documents
+from lmft.data.sources.source import Source, held_out_share, open_source
 from lmft.data.store import FORMAT, StoreWriter, TokenStore, content_hash, open_or_build
-from lmft.data.tokenize import id_of, tokenize
-from lmft.data.unigram import unigram_perplexity
 from lmft.errors import UserError
 from lmft.objectives.base import Objective
 
 log = logging.getLogger("lmft")
+FORMATS: dict[str, Callable[[DataConfig, PreTrainedTokenizerFast, bool], Format]] = {
+    "text": TextFormat,
+    "chat": ChatFormat,
+    "pairs": PairsFormat,
+}
 Counting = Callable[[str, int | None, str], AbstractContextManager[Callable[[int], None]]]
 """A progress display: (description, total, unit) to a function that is told how much more is done."""
 
@@ -145,7 +153,7 @@ def load_corpus(
         assert source is not None
         cutter = Cutter(config, objective, id_of(tokenizer, "pad") or 0, format, source)
         examples[split] = cutter.cut(texts[split], split, seed)
-    ledger: dict[str, dict[str, Any]] = {str(split): _account(texts[split], examples[split]) for split in examples}
+    ledger: dict[str, dict[str, Any]] = {str(split): account(texts[split], examples[split]) for split in examples}
     for split in examples.keys() & stores.keys():
         ledger[split]["cleaned"] = stores[split].meta["cleaned"]
     if held_out and "validation" in ledger:
@@ -170,28 +178,3 @@ def _check_split(train: Documents, validation: Documents, share: float) -> None:
     else:
         what = f"all documents ({num_documents}) fall to validation, and none is left to train on"
     raise UserError(what, f"{store.meta['source']}, {option}", fix)
-
-
-def _account(texts: Documents, examples: Examples) -> dict[str, Any]:
-    """tokens + tokens_repeated = tokens_in_examples + tokens_dropped."""
-    return {
-        "documents": len(texts),
-        "documents_cut": examples.documents_cut or None,
-        "documents_dropped": examples.documents_dropped or None,
-        "bytes": texts.num_bytes,
-        "tokens": texts.num_tokens,
-        "examples": len(examples),
-        "tokens_in_examples": examples.num_tokens,
-        "tokens_repeated": examples.num_repeated,
-        "tokens_dropped": examples.num_dropped,
-    }
-
-
-def count_examples(corpus: Corpus, batch_size: int, num_devices: int) -> None:
-    """Raises UserError if an epoch does not fill one batch."""
-    num_examples, needed = len(corpus.examples["train"]), batch_size * num_devices
-    if num_examples < needed:
-        raise UserError(
-            f"the training text makes {num_examples} examples, fewer than one batch of {needed}",
-            fix=f"data.batch_size={max(1, num_examples // num_devices)}, a smaller data.block_size, or more text",
-        )

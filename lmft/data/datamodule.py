@@ -1,6 +1,5 @@
 """Loaders of both splits: examples in, what the model eats out."""
 
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import Any
@@ -9,20 +8,18 @@ import numpy as np
 import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
-from transformers import PreTrainedTokenizerFast
 
-from lmft.data.corpus import Corpus, Split
-from lmft.data.examples import Examples
-from lmft.data.layout import Layout, limited
-from lmft.data.noise import TokenNoise, key
-from lmft.data.schedule import MicroBatch, Schedule
-from lmft.data.tokenize import id_of
+from lmft.data.config import Split
+from lmft.data.corpus import Corpus
+from lmft.data.examples.base import Examples
+from lmft.data.schedule.layout import Layout, limited
+from lmft.data.schedule.noise import TokenNoise, key
+from lmft.data.schedule.sampler import MicroBatch, Schedule
 from lmft.errors import UserError
 from lmft.objectives.base import IGNORED, Objective, Vocabulary
-from lmft.stopping import leave_to_parent
+from lmft.system.signals import leave_to_parent
 
 _LIMITS: dict[Split, str] = {"train": "limit_train_batches", "validation": "limit_val_batches"}  # of the trainer
-_SENTENCE_END = re.compile(r"""[.!?。！？]["'”’»)\]]*$""")  # a full stop or the like, and what closes behind it
 
 
 class Batches(Dataset):
@@ -184,22 +181,3 @@ class DataModule(LightningDataModule):
         """Makes the trainer's counts of micro-batches in a checkpoint those of the present layout."""
         before = Layout(**checkpoint[type(self).__qualname__]["layout"])
         self.layout.move(checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"], before)
-
-
-def vocabulary_of(tokenizer: PreTrainedTokenizerFast, decoder_start_id: int | None = None) -> Vocabulary:
-    """What objectives need to know of a tokenizer, and what the decoder of a seq2seq model is given first."""
-    special = set(tokenizer.all_special_ids)
-    ordinary = [i for i in range(len(tokenizer)) if i not in special]
-    pieces = tokenizer.convert_ids_to_tokens(ordinary)
-    ends = [i for i, piece in zip(ordinary, pieces, strict=True) if _SENTENCE_END.search(piece)]
-    return Vocabulary(
-        size=len(tokenizer),
-        mask_id=id_of(tokenizer, "mask"),
-        ordinary_ids=np.array(ordinary, np.int64),
-        pad_id=id_of(tokenizer, "pad") or 0,
-        bos_id=id_of(tokenizer, "bos"),
-        eos_id=id_of(tokenizer, "eos"),
-        ids={str(token): number for number, token in tokenizer.added_tokens_decoder.items()},
-        decoder_start_id=decoder_start_id,
-        sentence_end_ids=np.array(ends, np.int64),
-    )

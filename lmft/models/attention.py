@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from lmft.errors import UserError
-from lmft.models.visibility import ordinary_tokens, to_be_tried
+from lmft.models.trial import ordinary_tokens, to_be_tried
 
 _WITH_MASKS = ("eager", "sdpa")  # implementations of attention that take a mask of any shape
 _KINDS = {"full_attention", "sliding_attention"}  # of layers, as configs name them in `layer_types`

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
+from lmft.config.schema import build
 from lmft.errors import UserError, did_you_mean
-from lmft.schema import build
 
 FAMILIES = ("masked", "causal", "seq2seq", "permuted")
 EXPORTS = ("best", "last")

@@ -9,9 +9,9 @@ from pathlib import Path
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from lmft import durable
 from lmft.errors import UserError
 from lmft.models.adapters import Adapted
+from lmft.system import files
 
 
 def export(
@@ -35,7 +35,7 @@ def export(
     if folder.exists():  # no system call that Python has swaps two folders: here is a moment without one
         folder.rename(old)
     new.rename(folder)
-    durable.sync_folder(folder.parent)
+    files.sync_folder(folder.parent)
     if old.exists():
         shutil.rmtree(old)
 
@@ -44,11 +44,11 @@ def _sync(folder: Path) -> None:
     """Forces all that is in a folder to the disk."""
     for path in folder.rglob("*"):
         if path.is_dir():
-            durable.sync_folder(path)
+            files.sync_folder(path)
         else:
             with path.open("rb") as file:
                 os.fsync(file.fileno())
-    durable.sync_folder(folder)
+    files.sync_folder(folder)
 
 
 def _explained(error: SafetensorError, folder: Path) -> UserError:

@@ -15,7 +15,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from lmft.reporting.summary import ABSENT
+from lmft.reporting.tables import ABSENT
 from lmft.reporting.terminal import indented, show
 
 Answer = Mapping[str, Any]

@@ -11,7 +11,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from lmft.reporting.answers import Answer, excerpt, token_text
-from lmft.reporting.summary import ledger_equations, ledger_table, score_table, training_line
+from lmft.reporting.tables import ledger_equations, ledger_table, score_table, training_line
 
 PIPELINE_TAGS = {
     "masked": "fill-mask",

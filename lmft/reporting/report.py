@@ -9,7 +9,8 @@ from typing import Any
 import yaml
 
 from lmft.reporting.answers import readable, token_text
-from lmft.reporting.summary import ABSENT, Row, ledger_equations, ledger_table, score_table, training_line
+from lmft.reporting.tables import ABSENT, ledger_equations, ledger_table, score_table, training_line
+from lmft.reporting.terminal import Row
 
 Point = tuple[float, float]
 

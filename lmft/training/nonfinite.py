@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lmft.errors import UserError
-from lmft.run_folder import write_json
+from lmft.system.files import write_json
 
 
 class NotFinite(Exception):

@@ -4,6 +4,7 @@ import torch
 from lightning import Trainer
 
 from lmft.errors import UserError
+from lmft.training.cpu import cpu_computes_bf16
 
 
 def resolve_precision(precision: str, accelerator: str) -> str:
@@ -22,11 +23,6 @@ def check_precision(precision: str, trainer: Trainer) -> None:
     if trainer.precision != precision:
         what = f"trainer.precision={precision}: on {trainer.strategy.root_device.type} it would be {trainer.precision}"
         raise UserError(what, fix=f"trainer.precision={trainer.precision}, or auto")
-
-
-def cpu_computes_bf16() -> bool:
-    """Whether this CPU multiplies bf16 matrices in hardware; emulated, bf16 would be slower than float32."""
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def check_accelerator(accelerator: str) -> None:

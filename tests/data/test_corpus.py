@@ -1,46 +1,37 @@
 """From files to examples: tokenised once, split by content, every token accounted for, mistakes said in a line."""
 
 import json
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lmft.data import corpus as module
-from lmft.data.corpus import Corpus, DataConfig, TrainingTexts, count_examples, load_corpus, text_key
-from lmft.data.examples import Blocks, Sample, is_held_out
+from lmft.data.config import DataConfig
+from lmft.data.corpus import Corpus, TrainingTexts, load_corpus, text_key
+from lmft.data.examples.base import Sample
+from lmft.data.examples.blocks import Blocks
+from lmft.data.examples.documents import is_held_out
+from lmft.data.examples.windows import Lines, Packs
+from lmft.data.ledger import check_enough_examples, unigram_perplexity
 from lmft.data.store import content_hash
-from lmft.data.unigram import unigram_perplexity
-from lmft.data.windows import Lines, Packs
 from lmft.errors import UserError
-from lmft.models.vocabulary import train_vocabulary
+from lmft.models.loading.vocabulary import train_vocabulary
 from lmft.objectives.causal import NextToken
 from lmft.objectives.fim import FillInTheMiddle
 from lmft.objectives.mlm import MaskedTokens
 from lmft.objectives.whole_word import MaskedWords
-from tests.conftest import TEXTS
+from tests.helpers.models import TEXTS
+from tests.helpers.stores import SHOWN, counting
 
 TOKENS, WORDS = MaskedTokens(0.2), MaskedWords(0.2)
 LINES = [f"{text} {i}" for i in range(8) for text in TEXTS]
-SHOWN = []
 
 
 @pytest.fixture(autouse=True)
 def in_tmp_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     SHOWN.clear()
-
-
-@contextmanager
-def counting(description, total, unit):
-    """A progress display that writes down what it is told."""
-    SHOWN.append([description, total, unit, 0])
-
-    def advance(more):
-        SHOWN[-1][3] += more
-
-    yield advance
 
 
 def write(name: str, lines: list[str] = LINES) -> str:
@@ -387,10 +378,10 @@ class TestMistakes:
     def test_fewer_examples_than_a_batch(self, tokenizer):
         write("train.txt")
         corpus = load(tokenizer, max_train_examples=10)
-        count_examples(corpus, 10, 1)
-        count_examples(corpus, 5, 2)
+        check_enough_examples(len(corpus.examples["train"]), 10, 1)
+        check_enough_examples(len(corpus.examples["train"]), 5, 2)
         for batch_size, num_devices, fix in ((11, 1, "data.batch_size=10"), (6, 2, "data.batch_size=5")):
             with pytest.raises(UserError) as raised:
-                count_examples(corpus, batch_size, num_devices)
+                check_enough_examples(len(corpus.examples["train"]), batch_size, num_devices)
             assert "10 examples" in str(raised.value)
             assert fix in str(raised.value)

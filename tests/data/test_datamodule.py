@@ -10,19 +10,23 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lmft.assembly import vocabulary_of
 from lmft.data.corpus import Corpus
-from lmft.data.datamodule import Batches, DataModule, vocabulary_of
-from lmft.data.examples import Blocks, Documents, Sample, split_by_content
-from lmft.data.schedule import MicroBatch, Schedule
+from lmft.data.datamodule import Batches, DataModule
+from lmft.data.examples.base import Sample
+from lmft.data.examples.blocks import Blocks
+from lmft.data.examples.documents import Documents, split_by_content
+from lmft.data.examples.windows import Lines, Packs
+from lmft.data.formats.base import tokenize
+from lmft.data.formats.text import Encoder
+from lmft.data.schedule.sampler import MicroBatch, Schedule
 from lmft.data.store import open_or_build
-from lmft.data.tokenize import Encoder, tokenize
-from lmft.data.windows import Lines, Packs
 from lmft.errors import UserError
-from lmft.models.vocabulary import train_vocabulary
+from lmft.models.loading.vocabulary import train_vocabulary
 from lmft.objectives.base import IGNORED, Vocabulary
 from lmft.objectives.mlm import MaskedTokens
 from lmft.objectives.whole_word import MaskedWords
-from tests.conftest import TEXTS
+from tests.helpers.models import TEXTS
 
 few = settings(max_examples=25, deadline=None)
 OBJECTIVE = MaskedTokens(0.2)

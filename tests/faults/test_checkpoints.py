@@ -4,13 +4,14 @@ import os
 
 import pytest
 
-from lmft.checkpoint_files import checksum_file
-from lmft.run_folder import RunFolder, read_json
-from lmft.training.checkpoint_io import read
-from tests.faults.conftest import kill_in_training
-from tests.runs import numbers, train
-from tests.training.test_checkpoint_io import fill_disk
-from tests.training.test_resume import assert_same
+from lmft.runs.checkpoint_io import read
+from lmft.runs.checkpoints import checksum_file
+from lmft.runs.folder import RunFolder
+from lmft.system.files import read_json
+from tests.helpers.faults import fill_disk
+from tests.helpers.processes import kill_in_training
+from tests.helpers.resuming import assert_same
+from tests.helpers.runs import numbers, train
 
 pytestmark = pytest.mark.timeout(120)
 

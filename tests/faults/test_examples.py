@@ -7,11 +7,11 @@ import pytest
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
-from lmft.models.vocabulary import train_vocabulary
-from tests.causal import SCRATCH, chat_arguments, saved, text_arguments, train, write_rows
-from tests.conftest import TEXTS
-from tests.runs import rows, write_text
-from tests.runs import train as train_tiny
+from lmft.models.loading.vocabulary import train_vocabulary
+from tests.helpers.causal import SCRATCH, chat_arguments, saved, text_arguments, train, write_rows
+from tests.helpers.models import TEXTS
+from tests.helpers.runs import rows, write_text
+from tests.helpers.runs import train as train_tiny
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -76,7 +76,7 @@ def test_fault_20_too_little_to_train_on_is_said_with_the_counts(terminal):
 
 
 def test_fault_31_a_missing_mask_or_padding_token(terminal, monkeypatch):
-    monkeypatch.setattr("lmft.hub.require", lambda *asked: pytest.fail(f"the hub is asked for {asked}"))
+    monkeypatch.setattr("lmft.system.hub.require", lambda *asked: pytest.fail(f"the hub is asked for {asked}"))
     write_text(terminal.folder / "text.txt")
     said = terminal.refuses("train", "model=gpt2", "objective=mlm", "data=files", "data.train=text.txt")
     assert "gpt2 is a causal model" in said and "objective=causal" in said

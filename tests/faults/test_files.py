@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.causal import saved, text_arguments
-from tests.faults.conftest import in_another_process
-from tests.runs import numbers, train
-from tests.training.test_resume import assert_same
+from tests.helpers.causal import saved, text_arguments
+from tests.helpers.processes import in_another_process
+from tests.helpers.resuming import assert_same
+from tests.helpers.runs import numbers, train
 
 pytestmark = pytest.mark.timeout(120)
 

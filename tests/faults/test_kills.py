@@ -10,17 +10,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lmft import checkpoint_files, durable
-from lmft.checkpoint_files import is_valid, newest_valid
-from lmft.config import compose
-from lmft.fit import prepare
-from lmft.training import checkpoint
-from lmft.training.checkpoint import Checkpoints
-from lmft.training.checkpoint_io import read
-from tests import causal
-from tests.faults.conftest import in_another_process, kill_at, kill_in_training, watching
-from tests.runs import numbers, tiny_arguments, train
-from tests.training.test_resume import assert_same
+from lmft.commands.prepare import tokenise as prepare
+from lmft.config.load import compose
+from lmft.runs import checkpoints
+from lmft.runs.checkpoint_io import read
+from lmft.runs.checkpoints import is_valid, newest_valid
+from lmft.system import files
+from lmft.training.callbacks import checkpoint
+from lmft.training.callbacks.checkpoint import Checkpoints
+from tests.helpers import causal
+from tests.helpers.processes import in_another_process, kill_at, kill_in_training, watching
+from tests.helpers.resuming import assert_same
+from tests.helpers.runs import numbers, tiny_arguments, train
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -126,7 +127,13 @@ def train_until(function, folder, model, name):
 
 
 @pytest.mark.parametrize(
-    "function", ["lmft.models.tokenizer.Path.rename", "lmft.fit.export", "lmft.fit.write_report", "lmft.run.write_json"]
+    "function",
+    [
+        "lmft.models.loading.tokenizer.Path.rename",
+        "lmft.models.export.export",
+        "lmft.reporting.report.write_report",
+        "lmft.runs.run.write_json",
+    ],
 )
 def test_fault_01_so_does_one_that_is_killed_as_it_begins_or_ends(function, undisturbed, folder):
     """As it keeps its vocabulary, and between the files that it ends with."""
@@ -145,8 +152,8 @@ def test_fault_01_so_does_one_that_is_killed_at_other_moments_every_time(model, 
 
 
 MOMENTS = {
-    "it is half there": (durable, "sync"),
-    "it has no checksum yet": (checkpoint_files, "announced"),
+    "it is half there": (files, "sync"),
+    "it has no checksum yet": (checkpoints, "announced"),
     "it is not in its place yet": (Path, "replace"),
     "it is not the last yet": (os, "link"),
     "the oldest is to go": (checkpoint, "prune"),

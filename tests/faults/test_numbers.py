@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from tests.causal import saved, text_arguments
-from tests.closeness import assert_close
+from tests.helpers.causal import saved, text_arguments
+from tests.helpers.closeness import assert_close
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -9,10 +9,10 @@ import sys
 
 import pytest
 
-from lmft.run_folder import RunFolder
-from tests.faults.conftest import contents
-from tests.runs import CHECKOUT, rows, tiny_arguments, train
-from tests.training.test_resume import assert_same, cut
+from lmft.runs.folder import RunFolder
+from tests.helpers.processes import contents
+from tests.helpers.resuming import assert_same, cut
+from tests.helpers.runs import CHECKOUT, rows, tiny_arguments, train
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -50,7 +50,7 @@ def test_what_does_not_fit_is_refused(overrides, said, terminal):
 
 @pytest.mark.parametrize("logger", ["tensorboard", "wandb", "mlflow"])
 def test_a_logger_without_its_package_is_refused_with_the_command_that_installs_it(logger, terminal, monkeypatch):
-    monkeypatch.setattr("lmft.trainer_options.find_spec", lambda package: None)
+    monkeypatch.setattr("lmft.config.trainer_options.find_spec", lambda package: None)
     assert f"pip install {logger}" in terminal.refuses_to_train(f"logger={logger}")
     assert not (terminal.folder / "runs").exists() and not (terminal.folder / "cache").exists()
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lmft.run_folder import RunFolder
-from lmft.training.metrics import read_rows
-from tests.closeness import SIX_DIGITS, assert_close, assert_same_scores
-from tests.runs import model_arguments, start, write_text
+from lmft.runs.folder import RunFolder
+from lmft.training.callbacks.metrics import read_rows
+from tests.helpers.closeness import SIX_DIGITS, assert_close, assert_same_scores
+from tests.helpers.runs import model_arguments, start, write_text
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 

@@ -4,10 +4,10 @@ import random
 
 import pytest
 
-from lmft.run_folder import RunFolder
-from tests.faults.conftest import kill_in_training
-from tests.runs import numbers, train
-from tests.training.test_resume import assert_same
+from lmft.runs.folder import RunFolder
+from tests.helpers.processes import kill_in_training
+from tests.helpers.resuming import assert_same
+from tests.helpers.runs import numbers, train
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -10,9 +10,9 @@ import pytest
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 
-from lmft.run import Run
-from tests.faults.conftest import contents
-from tests.runs import tiny_arguments
+from lmft.runs.run import Run
+from tests.helpers.processes import contents
+from tests.helpers.runs import tiny_arguments
 
 pytestmark = pytest.mark.timeout(120)
 

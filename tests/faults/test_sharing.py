@@ -10,10 +10,10 @@ import time
 import pytest
 
 from lmft.data.store import StoreWriter
-from lmft.models.base import LanguageModel
-from tests.faults.conftest import contents
-from tests.runs import start, tiny_arguments, train, write_text
-from tests.training.test_resume import assert_same
+from lmft.modules.base import LanguageModel
+from tests.helpers.processes import contents
+from tests.helpers.resuming import assert_same
+from tests.helpers.runs import start, tiny_arguments, train, write_text
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -84,7 +84,7 @@ def test_a_cache_that_cannot_be_written_to_is_read(terminal, monkeypatch):
     command = ("prepare", *tiny_arguments(terminal.folder))
     terminal.succeeds(*command)
     before = contents(terminal.folder / "cache")
-    for module in ("lmft.data.store", "lmft.models.tokenizer"):
+    for module in ("lmft.data.store", "lmft.models.loading.tokenizer"):
         monkeypatch.setattr(f"{module}.FileLock", read_only)
     terminal.succeeds(*command)
     assert contents(terminal.folder / "cache") == before

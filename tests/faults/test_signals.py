@@ -7,13 +7,13 @@ import signal
 import pytest
 import torch
 
-from lmft.checkpoint_files import is_valid
 from lmft.data.store import StoreWriter
-from lmft.run_folder import read_json
-from tests.faults.conftest import contents
-from tests.runs import tiny_arguments, train
-from tests.training.test_resume import assert_same
-from tests.training.test_stopping import signals
+from lmft.runs.checkpoints import is_valid
+from lmft.system.files import read_json
+from tests.helpers.faults import signals
+from tests.helpers.processes import contents
+from tests.helpers.resuming import assert_same
+from tests.helpers.runs import tiny_arguments, train
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -5,11 +5,11 @@ import json
 import pytest
 from huggingface_hub import constants
 
+from lmft.assembly import assemble
+from lmft.commands.prepare import tokenise as prepare
+from lmft.data.formats.base import id_of
 from lmft.data.store import TokenStore
-from lmft.data.tokenize import id_of
-from lmft.fit import prepare
-from lmft.parts import assemble
-from tests.runs import tiny, tiny_arguments
+from tests.helpers.runs import tiny, tiny_arguments
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -10,14 +10,14 @@ import pytest
 from safetensors.torch import load_file
 
 from lmft.data.datamodule import Batches
-from lmft.models.base import LanguageModel
-from lmft.run_folder import RunFolder, read_json
-from lmft.training.checkpoint_io import read
-from tests.closeness import assert_close
-from tests.runs import train
-from tests.training.test_nonfinite import broken_at, broken_gradient_at
-from tests.training.test_resume import assert_same
-from tests.training.test_step import memory_for
+from lmft.modules.base import LanguageModel
+from lmft.runs.checkpoint_io import read
+from lmft.runs.folder import RunFolder
+from lmft.system.files import read_json
+from tests.helpers.closeness import assert_close
+from tests.helpers.faults import broken_at, broken_gradient_at, memory_for
+from tests.helpers.resuming import assert_same
+from tests.helpers.runs import train
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import contents
+from tests.helpers.processes import contents
 
 pytestmark = pytest.mark.timeout(120)
 

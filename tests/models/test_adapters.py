@@ -14,10 +14,11 @@ from transformers import (
 )
 
 from lmft.errors import UserError
-from lmft.models.adapters import LoraConfig, add_adapters
+from lmft.models.adapters import add_adapters
+from lmft.models.config import LoraConfig
 from lmft.models.freezing import keep_trained
 from lmft.models.head import target_logits
-from tests.closeness import assert_close, distance
+from tests.helpers.closeness import assert_close, distance
 
 pytest.importorskip("peft")
 

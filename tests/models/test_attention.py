@@ -6,8 +6,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from lmft.errors import UserError
 from lmft.models.attention import isolated, obstacle, support_isolation
-from tests.closeness import assert_close, distance
-from tests.conftest import TINY, TINY_CAUSAL, tiny_model
+from tests.helpers.closeness import assert_close, distance
+from tests.helpers.models import TINY, TINY_CAUSAL, tiny_model
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])

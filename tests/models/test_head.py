@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from lmft.models import head
-from lmft.models.causal import CausalLanguageModel
 from lmft.models.head import nats, target_logits, target_nats, target_scores
-from tests.closeness import assert_close
-from tests.conftest import TINY, TINY_CAUSAL, tiny_model
+from lmft.modules.causal import CausalLanguageModel
+from tests.helpers.closeness import assert_close
+from tests.helpers.gradients import gradients
+from tests.helpers.models import TINY, TINY_CAUSAL, tiny_model
 
 
 def batch(tokenizer, padded: bool):
@@ -27,12 +28,6 @@ def of_targets(labels, shift=0):
     index = labels.flatten().ne(-100).nonzero().flatten()
     padding = torch.full((5,), -100)
     return torch.cat([index - shift, torch.zeros(5, dtype=torch.long)]), torch.cat([labels.flatten()[index], padding])
-
-
-def gradients(model, loss):
-    model.zero_grad()
-    loss.backward()
-    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
 @pytest.mark.parametrize("padded", [False, True])

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmft.objectives.base import IGNORED, body_inputs, padded_targets, threshold
-from tests.objectives.rows import drawn_rows
+from tests.helpers.rows import drawn_rows
 
 
 @settings(max_examples=60, deadline=None)

@@ -1,42 +1,18 @@
 """Each token is predicted at the one before it, wherever it may be a target."""
 
-from dataclasses import replace
-
 import numpy as np
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from lmft.data.noise import TokenNoise
-from lmft.objectives.base import IGNORED, Rows
+from lmft.data.schedule.noise import TokenNoise
+from lmft.objectives.base import Rows
 from lmft.objectives.causal import NextToken
-from tests.objectives.rows import VOCABULARY, alone, drawn_rows
+from tests.helpers.rows import VOCABULARY, alone, drawn_documents, drawn_rows, found
 
 few = settings(max_examples=100, deadline=None)
 
 
-@st.composite
-def drawn_documents(draw) -> Rows:
-    """Rows with documents of 1 to many tokens, isolated or not; of some, not all tokens may be targets."""
-    rows = draw(drawn_rows())
-    draw_number = np.random.default_rng(draw(st.integers(0, 2**32)))
-    shape = rows.tokens.shape
-    documents = (draw_number.random(shape) < draw(st.floats(0, 1))).cumsum(axis=1) + 7
-    documents[np.arange(shape[1]) >= rows.lengths[:, None]] = -1
-    trainable = draw_number.random(shape) < draw(st.floats(0, 1)) if draw(st.booleans()) else None
-    num_seen = draw_number.integers(0, rows.lengths + 1) if draw(st.booleans()) else None
-    isolated = draw(st.booleans())
-    return replace(rows, documents=documents, isolated=isolated, trainable=trainable, num_seen=num_seen)
-
-
 def batch_of(rows):
     return NextToken()(rows, VOCABULARY, TokenNoise(0, 0, rows.numbers))
-
-
-def found(batch):
-    """(where, what) of each target, in order."""
-    num = int((batch["targets"] != IGNORED).sum())
-    assert (batch["targets"][num:] == IGNORED).all() and (batch["target_index"][num:] == 0).all()
-    return list(zip(batch["target_index"][:num].tolist(), batch["targets"][:num].tolist(), strict=True))
 
 
 def expected(rows):

@@ -15,8 +15,8 @@ from lmft.objectives.pairs import Pairs
 from lmft.objectives.prefix_lm import PrefixLM
 from lmft.objectives.span_corruption import SpanCorruption
 from lmft.objectives.text_infilling import TextInfilling
-from tests.objectives.rows import alone, drawn_rows
-from tests.objectives.seq2seq import EOS, VOCABULARY, examples_of, numbered, texts_of
+from tests.helpers.rows import alone, drawn_rows
+from tests.helpers.seq2seq import EOS, VOCABULARY, examples_of, numbered, texts_of
 
 few = settings(max_examples=25, deadline=None)
 EVERYTHING = TextInfilling(0.3, 2.0, 0.5, 0.1, 0.1, 0.5)

@@ -7,12 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmft.data.noise import TokenNoise
+from lmft.data.schedule.noise import TokenNoise
 from lmft.objectives.base import SPECIAL, Rows, Vocabulary
 from lmft.objectives.causal import causal_batch
 from lmft.objectives.fim import SENTINELS, FillInTheMiddle, longest_piece, sentinel_ids
-from tests.objectives.rows import near
-from tests.objectives.test_causal import drawn_documents, found
+from tests.helpers.rows import drawn_documents, found, near
 
 few = settings(max_examples=150, deadline=None)
 shares = st.sampled_from([0.0, 0.5, 1.0])

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from lmft.data.noise import TokenNoise
+from lmft.data.schedule.noise import TokenNoise
 from lmft.objectives.mixture import Mixture, NoiseOfSome
 from lmft.objectives.mlm import MaskedTokens
 from lmft.objectives.prefix_lm import PrefixLM
 from lmft.objectives.span_corruption import SpanCorruption
-from tests.objectives.rows import near
-from tests.objectives.seq2seq import VOCABULARY, examples_of, numbered
+from tests.helpers.rows import near
+from tests.helpers.seq2seq import VOCABULARY, examples_of, numbered
 
 SHORT, LONG, PREFIX = SpanCorruption(0.15, 3.0), SpanCorruption(0.5, 8.0), PrefixLM()
 

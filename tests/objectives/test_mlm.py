@@ -12,9 +12,9 @@ from transformers import DataCollatorForLanguageModeling
 from lmft.objectives.base import SPECIAL, WORD_START, Rows
 from lmft.objectives.mlm import MaskedDenoising, MaskedTokens
 from lmft.objectives.whole_word import MaskedWords
-from tests.conftest import TEXTS
-from tests.objectives import seq2seq
-from tests.objectives.rows import MASK, VOCABULARY, alone, drawn_rows, near, outcome, sample_of
+from tests.helpers import seq2seq
+from tests.helpers.models import TEXTS
+from tests.helpers.rows import MASK, VOCABULARY, alone, drawn_rows, near, outcome, sample_of
 
 few = settings(max_examples=60, deadline=None)
 shares = st.tuples(st.floats(0, 1), st.floats(0, 1)).map(lambda pair: (pair[0], (1 - pair[0]) * pair[1]))

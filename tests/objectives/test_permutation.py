@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import DataCollatorForPermutationLanguageModeling, XLNetConfig, XLNetLMHeadModel
 
-from lmft.data.noise import TokenNoise
+from lmft.data.schedule.noise import TokenNoise
 from lmft.models.head import nats, target_logits
 from lmft.objectives.base import IGNORED, SPECIAL, Rows
 from lmft.objectives.permutation import Permutation
-from tests.closeness import FLOAT32, NETWORK, assert_close, size_of
-from tests.objectives.rows import MASK, PAD, VOCABULARY, alone, drawn_rows, near
-from tests.objectives.seq2seq import numbered
+from tests.helpers.closeness import FLOAT32, NETWORK, assert_close, size_of
+from tests.helpers.rows import MASK, PAD, VOCABULARY, alone, drawn_rows, near
+from tests.helpers.seq2seq import numbered
 
 few = settings(max_examples=60, deadline=None)
 DENSE = Permutation(0.5, 3)  # many targets in few tokens

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmft.objectives.span_corruption import SpanCorruption
-from tests.objectives.rows import drawn_rows, near
-from tests.objectives.seq2seq import EOS, SENTINELS, VOCABULARY, examples_of, numbered, texts_of
+from tests.helpers.rows import drawn_rows, near
+from tests.helpers.seq2seq import EOS, SENTINELS, VOCABULARY, examples_of, numbered, texts_of
 
 NUMBER_OF = {i: number for number, i in enumerate(SENTINELS.values())}
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmft.data.noise import TokenNoise
+from lmft.data.schedule.noise import TokenNoise
 from lmft.objectives.base import SPECIAL
 from lmft.objectives.rearranging import is_special
 from lmft.objectives.text_infilling import TextInfilling
-from tests.objectives.rows import drawn_rows, near
-from tests.objectives.seq2seq import EOS, MASK, VOCABULARY, examples_of, numbered, texts_of
+from tests.helpers.rows import drawn_rows, near
+from tests.helpers.seq2seq import EOS, MASK, VOCABULARY, examples_of, numbered, texts_of
 
 few = settings(max_examples=60, deadline=None)
 WIDE = replace(VOCABULARY, size=1000)

@@ -7,15 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmft.data.examples import Documents
+from lmft.data.examples.documents import Documents
+from lmft.data.examples.windows import Lines
+from lmft.data.formats.base import tokenize
+from lmft.data.formats.text import Encoder
 from lmft.data.store import open_or_build
-from lmft.data.tokenize import Encoder, tokenize
-from lmft.data.windows import Lines
 from lmft.objectives.base import SPECIAL, WORD_START, Rows
 from lmft.objectives.mlm import MaskedTokens
 from lmft.objectives.whole_word import MaskedWords
-from tests.conftest import TEXTS
-from tests.objectives.rows import VOCABULARY, alone, drawn_rows, near, outcome, sample_of, tokenized
+from tests.helpers.models import TEXTS
+from tests.helpers.rows import VOCABULARY, alone, drawn_rows, near, outcome, sample_of, tokenized
 
 few = settings(max_examples=60, deadline=None)
 

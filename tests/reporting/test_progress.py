@@ -10,8 +10,11 @@ from rich.console import Console
 from torch.utils.data import DataLoader, TensorDataset
 
 from lmft.reporting import progress
-from lmft.reporting.progress import Live, Progress, counting
+from lmft.reporting.progress import counting
 from lmft.reporting.terminal import muted
+from lmft.training.callbacks import progress as callback
+from lmft.training.callbacks.metrics import Live
+from lmft.training.callbacks.progress import Progress
 
 
 class Tiny(lightning.LightningModule):
@@ -106,7 +109,7 @@ def test_a_line_after_half_a_minute_without_one(lines, monkeypatch):
 
 
 def test_steps_without_an_end_in_sight(lines, monkeypatch):
-    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    monkeypatch.setattr(callback, "LINE_SECONDS", 0.0)
     live = Live()
     run = trainer(Progress(live, console(terminal=False)), max_epochs=-1, max_time={"seconds": 0.2})
     run.fit(Tiny(live), loader(5))
@@ -153,14 +156,14 @@ def test_a_bar_is_taken_away_where_lines_are_shown_only():
 
 def test_bar_is_drawn_at_most_four_times_a_second(monkeypatch):
     num_drawn = 0
-    refresh = progress._Bar.refresh
+    refresh = callback._Bar.refresh
 
     def counted(self) -> None:
         nonlocal num_drawn
         num_drawn += 1
         refresh(self)
 
-    monkeypatch.setattr(progress._Bar, "refresh", counted)
+    monkeypatch.setattr(callback._Bar, "refresh", counted)
     monkeypatch.setattr(progress, "REFRESH_SECONDS", 1e9)
     live = Live()
     trainer(Progress(live, console(terminal=True)), max_steps=200, max_epochs=-1).fit(Tiny(live), loader(200))

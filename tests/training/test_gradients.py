@@ -5,12 +5,14 @@ import math
 import pytest
 import torch
 
-from lmft.fit import build_data, build_trainer, evaluate
-from lmft.parts import assemble, build_module
-from lmft.training.checkpoint import Checkpoints
-from lmft.training.metrics import Metrics, MetricsFile, read_rows
-from tests.closeness import BFLOAT16, assert_close, assert_same_scores, size_of
-from tests.runs import tiny, write_text
+from lmft.assembly import assemble, build_data, build_module
+from lmft.commands.evaluate import measure as evaluate
+from lmft.training.callbacks.checkpoint import Checkpoints
+from lmft.training.callbacks.metrics import Metrics, MetricsFile, read_rows
+from lmft.training.trainer import build_trainer
+from tests.helpers.closeness import BFLOAT16, assert_close, assert_same_scores, size_of
+from tests.helpers.gradients import gradients_of_steps
+from tests.helpers.runs import tiny, write_text
 
 LINES = (
     "data.examples=lines",
@@ -22,30 +24,6 @@ LINES = (
     "trainer.max_epochs=1",
     "trainer.gradient_clip_val=null",
 )
-
-
-def gradients_of_steps(folder, config, callbacks=(), loggers=()):
-    """The gradients that each optimizer step of one epoch is given, by weight; and the module."""
-    parts = assemble(config)
-    torch.manual_seed(0)
-    module = build_module(config, parts, 1)
-    steps, make_optimizer = [], module.make_optimizer
-
-    def watched(groups):
-        optimizer = make_optimizer(groups)
-        names = {id(weight): name for name, weight in module.model.named_parameters()}
-        optimizer.register_step_post_hook(
-            lambda *_: steps.append(
-                {names[id(p)]: p.grad.clone() for group in optimizer.param_groups for p in group["params"]}
-            )
-        )
-        return optimizer
-
-    module.make_optimizer = watched
-    trainer = build_trainer(config, folder, [*callbacks, Checkpoints(folder, 1, 0)], list(loggers))
-    data = build_data(config, parts)
-    trainer.fit(module, data)
-    return steps, module, list(data.train_dataloader())
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +81,7 @@ def test_without_a_target_loss_and_gradient_are_zero(accumulate, folder, tokeniz
         f"model.tokenizer.name_or_path={tmp_path}/tokenizer",
         f"trainer.accumulate_grad_batches={accumulate}",
     )
-    from lmft.reporting.progress import Live
+    from lmft.training.callbacks.metrics import Live
 
     csv = MetricsFile(tmp_path / "metrics.csv")
     config = tiny(folder, *LINES, *given)

@@ -7,41 +7,11 @@ import torch
 from safetensors.torch import load_file
 
 from lmft.errors import UserError
-from lmft.models.base import LanguageModel
-from tests.runs import rows, train
+from lmft.modules.base import LanguageModel
+from tests.helpers.faults import broken_at, broken_gradient_at
+from tests.helpers.runs import rows, train
 
 COMMON = ("trainer.max_steps=6", "trainer.log_every_n_steps=1", "checkpoint.every_n_steps=1", "checkpoint.keep_last=-1")
-whole_nats = LanguageModel.nats
-
-
-def broken_at(step, factor):
-    """A module's `nats` that is spoilt in one step."""
-
-    def nats(self, batch):
-        total = whole_nats(self, batch)
-        return total * factor if self.trainer.global_step + 1 == step else total
-
-    return nats
-
-
-class BrokenGradient(torch.autograd.Function):
-    """The loss is as it should be, its gradient is not."""
-
-    @staticmethod
-    def forward(ctx, total):
-        return total.clone()
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return gradient * float("nan")
-
-
-def broken_gradient_at(step):
-    def nats(self, batch):
-        total = whole_nats(self, batch)
-        return BrokenGradient.apply(total) if self.trainer.global_step + 1 == step else total
-
-    return nats
 
 
 @pytest.mark.parametrize(

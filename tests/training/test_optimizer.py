@@ -5,12 +5,12 @@ import torch
 from torch import nn
 from transformers import get_scheduler
 
-from lmft.config import compose, config_dir
+from lmft.config.load import compose, config_dir
+from lmft.config.trainer_options import SCHEDULES
 from lmft.errors import UserError
-from lmft.trainer_options import SCHEDULES
 from lmft.training.optimizer import ScheduleConfig, check_schedule, make_schedule, parameter_groups
-from tests.closeness import assert_close
-from tests.conftest import TINY, tiny_model
+from tests.helpers.closeness import assert_close
+from tests.helpers.models import TINY, tiny_model
 
 SCHEDULERS = sorted(path.stem for path in (config_dir() / "scheduler").glob("*.yaml"))
 

@@ -4,7 +4,8 @@ from lightning import Trainer
 
 from lmft.errors import UserError
 from lmft.training import precision
-from lmft.training.precision import check_accelerator, check_precision, cpu_computes_bf16, resolve_precision
+from lmft.training.cpu import cpu_computes_bf16
+from lmft.training.precision import check_accelerator, check_precision, resolve_precision
 
 
 @pytest.fixture

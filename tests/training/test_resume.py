@@ -1,24 +1,16 @@
 """A killed run goes on as if nothing had been: weights, optimizer, rows and answers are those of the run left alone."""
 
 import json
-import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from lmft.models.base import LanguageModel
-from lmft.run_folder import RunFolder
-from tests.runs import numbers, rows, train
+from lmft.modules.base import LanguageModel
+from lmft.runs.folder import RunFolder
+from tests.helpers.resuming import COMMON, assert_same, cut
+from tests.helpers.runs import numbers, rows, train
 
-COMMON = (
-    "model.config.dropout=0.1",
-    "model.config.attention_dropout=0.1",
-    "checkpoint.every_n_steps=1",
-    "checkpoint.keep_last=-1",
-    "trainer.log_every_n_steps=3",
-    "data.probes=['the [MASK] fox']",
-)
 # An epoch is nine micro-batches of four blocks.
 WAYS = {
     "plain": ("trainer.val_check_interval=5",),
@@ -34,32 +26,6 @@ def whole(request, folder):
     options = (*COMMON, *WAYS[request.param])
     run, result = train(folder, f"run.name=whole-{request.param}", *options)
     return run, result, options
-
-
-def cut(whole_run, name, step):
-    """Makes a run's folder as it was when the process was killed some time after this step was saved."""
-    folder = RunFolder(whole_run.folder.with_name(name))
-    shutil.copytree(whole_run.folder, folder.path)
-    folder.metrics.unlink()
-    folder.report.unlink()
-    shutil.rmtree(folder.model)
-    for path in folder.checkpoints.glob("*.ckpt*"):
-        if not path.name.startswith("step=") or int(path.name.split(".")[0].removeprefix("step=")) > step:
-            path.unlink()
-    for ending in ("", ".xxh3"):
-        shutil.copy(folder.checkpoints / f"step={step}.ckpt{ending}", folder.checkpoints / f"last.ckpt{ending}")
-
-
-def assert_same(found, expected):
-    """Of two runs: the exported weights, all of the last checkpoint that training reads, rows and answers."""
-    weights, others = (load_file(run.paths.model / "model.safetensors") for run in (found, expected))
-    assert weights.keys() == others.keys()
-    assert all(torch.equal(weights[name], others[name]) for name in weights)
-    last, wanted = (torch.load(run.paths.checkpoints / "last.ckpt", weights_only=True) for run in (found, expected))
-    for name in ("optimizer_states", "lr_schedulers", "global_step"):
-        torch.testing.assert_close(last[name], wanted[name], rtol=0, atol=0)
-    assert rows(found) == rows(expected)
-    assert found.paths.samples.read_text() == expected.paths.samples.read_text()
 
 
 def steps_to_try(run):

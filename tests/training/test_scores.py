@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmft.training.scores import Scores, perplexity
-from tests.closeness import assert_close
+from tests.helpers.closeness import assert_close
 
 
 @pytest.mark.parametrize(("nats", "expected"), [(0.0, 1.0), (2.0, math.exp(2)), (710.0, math.inf), (1e6, math.inf)])

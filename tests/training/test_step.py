@@ -5,9 +5,10 @@ import torch
 from safetensors.torch import load_file
 
 from lmft.errors import UserError
-from lmft.models.base import LanguageModel
-from tests.closeness import SIX_DIGITS, assert_close
-from tests.runs import numbers, rows, train
+from lmft.modules.base import LanguageModel
+from tests.helpers.closeness import SIX_DIGITS, assert_close
+from tests.helpers.faults import memory_for
+from tests.helpers.runs import numbers, rows, train
 
 COMMON = (
     "model.config.dropout=0.0",
@@ -19,37 +20,6 @@ COMMON = (
     "checkpoint.every_n_steps=2",
     "checkpoint.keep_last=-1",
 )
-whole_nats = LanguageModel.nats
-
-
-class FailingBackward(torch.autograd.Function):
-    """Memory that ends when half of the gradients are there."""
-
-    @staticmethod
-    def forward(ctx, hidden):
-        return hidden.clone()
-
-    @staticmethod
-    def backward(ctx, gradient):
-        raise torch.OutOfMemoryError("no more")
-
-
-def memory_for(num_examples, first_step, where):
-    """A module's `nats` on a device on which, from a step on, micro-batches of more examples do not fit."""
-
-    def nats(self, batch):
-        if len(batch["input_ids"]) <= num_examples or self.trainer.global_step + 1 < first_step:
-            return whole_nats(self, batch)
-        if where == "forward":
-            raise torch.OutOfMemoryError("no more")
-        weights = self.model.get_input_embeddings()
-        hook = weights.register_forward_hook(lambda module, inputs, output: FailingBackward.apply(output))
-        try:
-            return whole_nats(self, batch)
-        finally:
-            hook.remove()
-
-    return nats
 
 
 def weights_of(run):

@@ -4,7 +4,7 @@ import pytest
 
 from lmft.errors import UserError
 from lmft.training.validations import Monitor, check_validations
-from tests.runs import rows, train
+from tests.helpers.runs import rows, train
 
 OPTIONS = {
     "val_check_interval": 1.0,

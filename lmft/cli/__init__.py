@@ -1,0 +1,1 @@
+"""The command line: parse, run once or as a sweep, report mistakes."""

@@ -1,0 +1,34 @@
+"""What `--help` shows: the comment that a command's YAML begins with, and the YAMLs there are to choose from."""
+
+from itertools import takewhile
+from pathlib import Path
+
+from omegaconf import DictConfig, ListConfig
+
+from lmft.config.load import config_dir
+
+
+def usage(config_name: str) -> str:
+    """The comment at the beginning of a command's YAML."""
+    lines = (config_dir() / f"{config_name}.yaml").read_text("utf-8").splitlines()
+    return "\n".join(line.removeprefix("# ") for line in takewhile(lambda line: line.startswith("#"), lines))
+
+
+def choices(chosen: DictConfig, sources: ListConfig) -> str:
+    """A line for each of a command's groups: its YAMLs, the chosen one in brackets.
+
+    Args:
+        chosen: group -> name of its YAML.
+        sources: Hydra's list of the folders that it reads.
+    """
+    folders = [Path(source.path) for source in sources if source.schema == "file"]
+    groups = sorted((str(group) for group in chosen if str(group).split("/")[0] != "hydra"), key=_order)
+    lines = []
+    for group in groups:
+        names = sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
+        lines.append(f"  {group:<10} {' '.join(f'[{name}]' if name == chosen[group] else name for name in names)}")
+    return "\n".join(lines)
+
+
+def _order(group: str) -> tuple[bool, str]:
+    return group not in ("model", "data"), group

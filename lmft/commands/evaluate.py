@@ -1,0 +1,92 @@
+"""Measure a run's trained model, or any other, on validation text.
+
+Only what is light is imported at the top, so that `--help` and refusals need no torch.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lmft.cli.command import Job, run_command
+from lmft.config import contradictions, trust
+from lmft.errors import UserError
+from lmft.runs.trained import config_to_use
+from lmft.system.files import write_json
+
+log = logging.getLogger("lmft")
+_NOT_READ = ("optimizer", "scheduler", "nonfinite", "resume", "validate_before")  # options of a training
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    run_command("evaluate", evaluate, argv)
+
+
+def evaluate(job: Job) -> None:
+    """Measure, print, and write the scores to the file `output` if there is one."""
+    from lmft.cli import checks
+
+    config = config_to_use(job.config, job.overrides)
+    trust.check(config, job.overrides)
+    contradictions.check(config, job.overrides)
+    checks.check(config, trains=False)
+    for override in job.overrides:
+        if override.lstrip("+~").partition("=")[0].partition(".")[0] in _NOT_READ:
+            log.warning("an evaluation does not read %s", override)
+    output = config["output"] and Path(config["output"])
+    if output and not output.parent.is_dir():
+        raise UserError("no such folder", f"output={output}")
+    metrics = measure(config)
+    if output:
+        write_json(output, metrics)
+
+
+def measure(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the scores of a model on the validation text: loss (nats per target), perplexity, accuracy, ….
+
+    Raises: UserError.
+    """
+    import torch
+
+    from lmft.assembly import assemble, build_data, build_module, load_chosen_weights
+    from lmft.config import trainer_options
+    from lmft.reporting import tables
+    from lmft.reporting.results import SCORES, environment
+    from lmft.training.callbacks.metrics import Live, Metrics
+    from lmft.training.callbacks.progress import Progress
+    from lmft.training.extensions import lightnings_refusals_are_user_errors
+    from lmft.training.trainer import build_trainer, silence_libraries, try_out
+
+    with lightnings_refusals_are_user_errors():
+        silence_libraries()
+        trainer_options.check(config)
+        if config["logger"]:
+            names = f"logger: {', '.join(config['logger'])}"
+            raise UserError("lmft.evaluate has no run to log to", names, "output=FILE.json")
+        if config["trainer"]["limit_val_batches"] == 0:
+            fix = "trainer.limit_val_batches=1.0"
+            raise UserError("trainer.limit_val_batches=0 leaves nothing to evaluate on", fix=fix)
+        try_out(config)
+        parts = assemble(config, splits=("validation",))
+        if "validation" not in parts.corpus.examples:
+            raise UserError("there is no validation text to evaluate on", fix="data.validation=FILE")
+        tables.print_ledger(parts.corpus.ledger)
+        live = Live()
+        metrics = Metrics(live, config["trainer"]["log_every_n_steps"])
+        trainer = build_trainer(config, None, [metrics, Progress(live)], [])
+        torch.manual_seed(config["seed"])
+        module = build_module(config, parts, num_steps=0)
+        load_chosen_weights(config, module)
+        trainer.validate(module, build_data(config, parts), verbose=False)
+    scores = metrics.validations[-1]
+    tables.print_validation(scores)
+    return {
+        "validation": {name: scores[name] for name in SCORES},
+        "data": parts.corpus.ledger,
+        "environment": environment(trainer),
+    }
+
+
+if __name__ == "__main__":
+    main()

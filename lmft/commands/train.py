@@ -1,0 +1,231 @@
+"""Train a model and leave a run folder.
+
+Only what is light is imported at the top, so that `--help` and refusals need no torch. What trains is imported where it
+is needed.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from lmft.cli.command import Job, run_command
+from lmft.errors import UserError
+from lmft.runs.log import remembering
+from lmft.runs.run import Run
+from lmft.system.files import read_json
+
+if TYPE_CHECKING:
+    from lightning import Trainer
+
+    from lmft.assembly import Parts
+    from lmft.data.datamodule import DataModule
+    from lmft.modules.base import LanguageModel
+
+log = logging.getLogger("lmft")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    run_command("train", train, argv, makes_runs=True)
+
+
+def train(job: Job) -> float | None:
+    """Train by the job's config. Returns the validation loss of the exported weights, in nats per target."""
+    from lmft.cli import checks
+
+    checks.check(job.config)
+    run = Run(job.config, job.choices, job.arguments)
+    run.check_settings()
+    metrics = fit(job.config, run)
+    return (metrics.get("exported") or {}).get("loss")
+
+
+def fit(config: dict[str, Any], run: Run) -> dict[str, Any]:
+    """Trains what the config says; returns what metrics.json holds. Raises UserError.
+
+    The run's folder is made when everything has been checked that can be.
+    """
+    from lmft.assembly import assemble, epoch_layout, make_optimizer, num_training_steps
+    from lmft.config import trainer_options
+    from lmft.config.schema import build
+    from lmft.data.ledger import check_enough_examples
+    from lmft.training.extensions import lightnings_refusals_are_user_errors, monitors
+    from lmft.training.optimizer import ScheduleConfig, check_schedule
+    from lmft.training.trainer import silence_libraries, try_out
+    from lmft.training.validations import check_validations
+
+    with remembering():  # anew, because the libraries imported just now have loggers of their own
+        silence_libraries()
+        trainer_options.check(config)
+        check_schedule(build(ScheduleConfig, config["scheduler"], "scheduler"))
+        make_optimizer(config)
+        num_devices = try_out(config).world_size
+        parts = assemble(config, kept_tokenizer=run.paths.tokenizer)
+        check_enough_examples(len(parts.corpus.examples["train"]), parts.data.batch_size, num_devices)
+        num_steps, has_text = num_training_steps(config, parts, num_devices), "validation" in parts.corpus.examples
+        num_batches = epoch_layout(config, parts, num_devices).num_used
+        check_validations(config["trainer"], monitors(config), num_batches, num_steps, has_text)
+        if run.status() == "complete" and _is_done(config, run, num_steps):
+            return read_json(run.paths.metrics)
+        with run, lightnings_refusals_are_user_errors():
+            return _train(config, parts, run)
+
+
+def _is_done(config: dict[str, Any], run: Run, num_steps: int) -> bool:
+    """Whether a complete run has nothing left to do. Raises UserError if another training is asked for."""
+    num_done = read_json(run.paths.metrics)["steps"]
+    run.check_same()
+    if num_done < num_steps and not run.ends_as_before():  # a callback may have stopped it early
+        if run.paths.newest_checkpoint() is None:
+            what = f"{run.name} is complete after {num_done} steps, and no checkpoint of it was kept to continue from"
+            raise UserError(what, str(run.folder), "another run.name trains from the beginning")
+        return False
+    if run.exports() != config["model"]["export"]:
+        return run.paths.newest_checkpoint() is None
+    log.info("%s is already complete, after %d steps; raise trainer.max_epochs to continue", run.name, num_done)
+    return True
+
+
+def _train(config: dict[str, Any], parts: "Parts", run: Run) -> dict[str, Any]:
+    """Train, export and report. Returns what metrics.json holds."""
+    import torch
+    from lightning.pytorch.callbacks import LambdaCallback
+
+    from lmft.assembly import build_data, build_module, num_training_steps
+    from lmft.models.loading.tokenizer import keep_vocabulary
+    from lmft.reporting import answers, tables
+    from lmft.reporting.results import results
+    from lmft.training.callbacks.checkpoint import Checkpoints, Exported
+    from lmft.training.callbacks.measured import may_replace_weights, weights_changed_after_validation
+    from lmft.training.callbacks.metrics import Live, Metrics, MetricsFile
+    from lmft.training.callbacks.probes import Probes
+    from lmft.training.callbacks.progress import Progress
+    from lmft.training.callbacks.stop_on_signal import Stopping
+    from lmft.training.cpu import keep_freed_memory, light_dropout
+    from lmft.training.extensions import add_loggers
+    from lmft.training.trainer import build_trainer
+
+    tables.print_config(run.redacted(config))
+    tables.print_ledger(parts.corpus.ledger)
+
+    if not torch.cuda.is_available():
+        keep_freed_memory()
+    torch.manual_seed(config["seed"])  # the weights of a new model, or of a new head
+    live = Live()
+    metrics = Metrics(live, config["trainer"]["log_every_n_steps"])
+    csv = MetricsFile(run.paths.metrics_csv)
+    probes = Probes([*parts.model.probes, *parts.data.probes], run.paths.samples)
+    growing = [run.paths.metrics_csv, run.paths.samples]
+    checkpoints = Checkpoints(
+        run.paths.checkpoints,
+        **config["checkpoint"],
+        growing=growing,
+        keeps_best_weights=parts.model.export == "best",
+    )
+    has_validation = "validation" in parts.corpus.examples
+    is_resumed = run.checkpoint is not None and run.checkpoint.resolve().parent == run.paths.checkpoints.resolve()
+
+    def begin() -> None:
+        if not run.begin():
+            return
+        for path in () if is_resumed else growing:  # of an attempt that left no checkpoint
+            path.unlink(missing_ok=True)
+        if parts.model.tokenizer.train:
+            keep_vocabulary(parts.tokenizer, run.paths.tokenizer)
+
+    begins = LambdaCallback(on_train_start=lambda *_: begin())  # what a checkpoint refuses, it has refused by then
+    callbacks = [begins, metrics, probes, Progress(live), checkpoints, Stopping(checkpoints)]
+    trainer = build_trainer(config, run.folder, callbacks, [csv])
+    module = build_module(config, parts, num_training_steps(config, parts, trainer.world_size))
+    module.nonfinite = config["nonfinite"]
+    module.save_hyperparameters(run.redacted(config))  # into each checkpoint: what going on from it is compared with
+    data = build_data(config, parts)
+    add_loggers(trainer, config, run.folder, run.name)
+
+    if run.checkpoint is not None:
+        log.info("resuming from %s", run.checkpoint)
+    elif config["validate_before"] and has_validation:
+        begin()
+        trainer.validate(module, data, verbose=False)
+    on_cpu = trainer.strategy.root_device.type == "cpu"
+    dropout = light_dropout() if on_cpu and not parts.model.compile else nullcontext()  # compiled, it is fused
+    with _explained(trainer, data, parts, run), dropout:
+        trainer.fit(module, data, ckpt_path=run.checkpoint, weights_only=True)
+    checkpoints.has_other_weights = may_replace_weights(trainer)
+    is_measured = metrics.last_validated_step == trainer.global_step and not weights_changed_after_validation(trainer)
+    if has_validation and not is_measured:
+        trainer.validate(module, data, verbose=False)
+    if not trainer.is_global_zero:
+        return {}
+
+    exported = Exported(trainer.global_step, "last")
+    if parts.model.export == "best" and has_validation:
+        exported = checkpoints.load_best(module, trainer.global_step)
+    result = results(
+        trainer,
+        passes=metrics.validations,
+        exported=asdict(exported),
+        totals=metrics.totals,
+        skipped=module.num_skipped,
+        ledger=parts.corpus.ledger,
+    )
+    probes.ask(module, exported.step, "after")
+    _hand_over(module, parts, run, run.redacted(config), result, probes.latest)
+    checkpoints.remove_best_weights()
+    run.write_metrics(result)  # last: a run that calls itself complete is never continued
+    answers.print_probes({"before": probes.first, "after": probes.latest})
+    tables.print_scores(result)
+    log.info("the model is in %s, the report in %s", run.paths.model, run.paths.report)
+    return result
+
+
+def _hand_over(
+    module: "LanguageModel",
+    parts: "Parts",
+    run: Run,
+    settings: dict[str, Any],
+    result: dict[str, Any],
+    latest_answers: list[dict[str, Any]],
+) -> None:
+    """Write model/ with its card, and the report. settings: the config, redacted; result: what metrics.json gets."""
+    from lmft.models.export import export
+    from lmft.reporting.model_card import write_model_card
+    from lmft.reporting.report import write_report
+    from lmft.training.callbacks.metrics import read_rows
+    from lmft.training.callbacks.probes import read_lines
+
+    export(
+        module.exported,
+        parts.tokenizer,
+        lambda folder: write_model_card(folder, settings, result, latest_answers),
+        run.paths.model,
+    )
+    samples = read_lines(run.paths.samples)
+    rows = read_rows(run.paths.metrics_csv)
+    write_report(run.paths.report, run.name, settings, result, rows, samples)
+
+
+@contextmanager
+def _explained(trainer: "Trainer", data: "DataModule", parts: "Parts", run: Run) -> Iterator[None]:
+    """Turns what training can run into into errors that say what to change."""
+    from lmft.training.nonfinite import NotFinite, explained
+    from lmft.training.step import is_out_of_memory
+
+    try:
+        yield
+    except NotFinite as error:
+        position = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        step = range(position - 1 - (position - 1) % trainer.accumulate_grad_batches, position)
+        examples = data.described(trainer.current_epoch, step, parts.tokenizer.decode)
+        raise explained(error, run.redacted(examples), run.folder) from error
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        fix = "a smaller data.batch_size with as much more trainer.accumulate_grad_batches, or a smaller model"
+        raise UserError("out of memory", f"step {trainer.global_step + 1}", fix) from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""Options of the command line that nothing would read beside the others, or that exclude each other: refused.
+
+Only what is typed counts. A YAML may well hold values for cases that do not occur in this run.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lmft.config import overrides
+from lmft.errors import UserError
+
+Config = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Options that count only under a condition.
+
+    keys: options, each with all below it; holds: the condition on the composed config; needs: what the condition is,
+    as the message says it; fix: what to type.
+    """
+
+    keys: tuple[str, ...]
+    holds: Callable[[Config], bool]
+    needs: str
+    fix: str
+
+
+def _model(config: Config, key: str) -> Any:
+    return config["model"].get(key)
+
+
+def _tokenizer(config: Config, key: str) -> Any:
+    return (config["model"].get("tokenizer") or {}).get(key)
+
+
+def _is_own_split(config: Config, split: str) -> bool:
+    """Whether a split's text is not that of `data.path`."""
+    data = config["data"]
+    if split == "validation":
+        return bool(data.get("validation")) or data.get("validation_fraction") is not None
+    return bool(data.get("train"))
+
+
+def _reads_path(config: Config) -> bool:
+    return not (_is_own_split(config, "train") and _is_own_split(config, "validation"))
+
+
+def _is_folder(path: Any) -> bool:
+    return bool(path) and Path(str(path)).expanduser().exists()
+
+
+MODEL_RULES = (
+    Rule(
+        ("model.name_or_path",),
+        lambda config: not _model(config, "from_scratch"),
+        "a model that is loaded, and this one starts from random weights (model.from_scratch)",
+        "leave model=… and model.from_scratch out to load it; model.tokenizer.name_or_path=FOLDER takes its vocabulary",
+    ),
+    Rule(
+        ("model.revision",),
+        lambda config: not _is_folder(_model(config, "name_or_path")) or bool(_model(config, "trust_remote_code")),
+        "a repository of the hub, and this model is a folder",
+        "leave it out",
+    ),
+    Rule(
+        ("model.architecture", "model.shape"),
+        lambda config: bool(_model(config, "from_scratch")),
+        "a new model, and this one is loaded",
+        "add model.from_scratch=true; model.config.NAME=VALUE changes a value of a model that is loaded",
+    ),
+    Rule(
+        ("model.tokenizer.name_or_path",),
+        lambda config: not _tokenizer(config, "train"),
+        "a vocabulary that is loaded, and this one is trained (model.tokenizer.train)",
+        "add model.tokenizer.train=false",
+    ),
+    Rule(
+        tuple(f"model.tokenizer.{name}" for name in ("vocab_size", "algorithm", "special_tokens", "lowercase")),
+        lambda config: bool(_tokenizer(config, "train")),
+        "a vocabulary that is trained, and this one is loaded",
+        "add model.tokenizer.train=true model.from_scratch=true, or leave it out",
+    ),
+    Rule(
+        tuple(f"model.lora.{name}" for name in ("alpha", "dropout", "target_modules", "modules_to_save", "merge")),
+        lambda config: bool((_model(config, "lora") or {}).get("r")),
+        "adapters, and there are none (model.lora.r=0)",
+        "add model.lora.r=16",
+    ),
+    Rule(
+        ("model.generation",),
+        lambda config: _model(config, "family") != "masked",
+        "a model that writes its answers, and a masked one fills gaps",
+        "leave it out",
+    ),
+)
+DATA_RULES = (
+    Rule(
+        ("data.chat_template", "data.train_on", "data.columns.messages", "data.columns.prompt"),
+        lambda config: config["data"].get("format") == "chat",
+        "conversations (data.format=chat)",
+        "data=chat data.train=FILE.jsonl",
+    ),
+    Rule(
+        ("data.columns.source", "data.columns.target", "data.max_source_tokens", "data.max_target_tokens"),
+        lambda config: config["data"].get("format") == "pairs",
+        "pairs of texts (data.format=pairs)",
+        "data=pairs objective=pairs data.train=FILE.jsonl",
+    ),
+    Rule(
+        ("data.text_column",),
+        lambda config: config["data"].get("format") == "text",
+        "rows that are texts (data.format=text)",
+        "data.columns.NAME=COLUMN names the columns of chats and pairs",
+    ),
+    Rule(
+        ("data.block_size",),
+        lambda config: config["data"].get("format") != "pairs",
+        "one sequence a row, and pairs have two",
+        "data.max_source_tokens=512 data.max_target_tokens=128",
+    ),
+    Rule(
+        ("data.too_long",),
+        lambda config: config["data"].get("examples") != "blocks",
+        "documents that stay apart (data.examples=lines or packs); blocks cut the whole stream",
+        "data.examples=lines",
+    ),
+    Rule(
+        ("data.name", "data.revision"),
+        lambda config: not _is_folder(config["data"].get("path")),
+        "a data set of the hub, and data.path is local",
+        "leave it out",
+    ),
+    Rule(
+        ("data.isolate_documents",),
+        lambda config: config["data"].get("examples") != "packs" or bool(config["data"].get("isolate_documents")),
+        "rows that are cut from the stream, and packs always keep their documents apart",
+        "data.examples=blocks",
+    ),
+    Rule(
+        ("data.path", "data.name", "data.revision", "data.splits"),
+        _reads_path,
+        "a data set to take a split from, and both splits come from elsewhere (data.train and data.validation)",
+        "leave one of them out",
+    ),
+    Rule(
+        ("data.validation_fraction",),
+        lambda config: not config["data"].get("validation"),
+        "validation text of the training documents, and data.validation names another",
+        "leave one of them out",
+    ),
+    Rule(
+        ("data.worker_timeout",),
+        lambda config: config["data"].get("num_workers") != 0,
+        "loader processes, and data.num_workers=0 has none",
+        "leave one of them out",
+    ),
+    Rule(
+        ("checkpoint.every_n_steps", "checkpoint.max_disk_gb"),
+        lambda config: not isinstance(config["checkpoint"], Mapping) or config["checkpoint"].get("keep_last") != 0,
+        "checkpoints, and checkpoint.keep_last=0 keeps none",
+        "leave one of them out",
+    ),
+    Rule(
+        ("validate_before",),
+        lambda config: not config["validate_before"] or config["data"].get("validation_fraction") != 0,
+        "validation text, and data.validation_fraction=0 has none",
+        "leave one of them out",
+    ),
+)
+
+
+def check(config: Config, command_line: Iterable[str]) -> None:
+    """Refuse options that count for nothing beside the others.
+
+    Args:
+        config: composed, plain.
+        command_line: the `key=value` arguments that led to it.
+
+    Raises: UserError, for the first of them.
+    """
+    rules = [*(MODEL_RULES if "model" in config else ()), *(DATA_RULES if "data" in config else ())]
+    typed = {override.key_or_group: override for override in map(overrides.parse, command_line)}  # the last one counts
+    for override in typed.values():
+        if override.is_delete() or override.is_sweep_override() or override.value() is None:
+            continue
+        for rule in rules:
+            if any(f"{override.key_or_group}.".startswith(f"{key}.") for key in rule.keys) and not rule.holds(config):
+                what = f"{override.key_or_group} needs {rule.needs}"
+                raise UserError(what, override.input_line, rule.fix)

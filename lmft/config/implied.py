@@ -1,0 +1,88 @@
+"""Choices of groups that follow from other options: the model's family from its folder, `data=files` from a file.
+
+So that `python -m lmft.train model.name_or_path=FOLDER data.train=my.txt` trains that model on that text, whatever the
+defaults of the groups `model` and `data` are.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+
+from lmft.config.overrides import parse
+from lmft.errors import UserError
+from lmft.system.repositories import stored_config
+
+_TEXT_OPTIONS = ("data.train", "data.path")
+_READERS = {"chat": "chat", "pairs": "pairs"}  # format -> the YAML of conf/data/ with its usual values
+_ENDINGS = {  # of the class that a model was saved from
+    "ForMaskedLM": "masked",
+    "ForCausalLM": "causal",
+    "LMHeadModel": "causal",
+}
+
+
+def with_implied_choices(overrides: Sequence[str], ask_hub: bool = True) -> list[str]:
+    """Return the overrides with the choices of `model` and `data` that they imply.
+
+    A choice that the user makes stands: `model=…`, `data=…`, or an `experiment` that may choose for itself. A sweep
+    over folders is left as it is; each of its jobs has one folder.
+
+    Args:
+        overrides: `key=value` arguments.
+        ask_hub: whether the config of a model that is not in the cache may be downloaded.
+
+    Raises: UserError if the folder holds no language model, or the hub does not answer.
+    """
+    given = {override.key_or_group: override for override in map(parse, overrides)}
+    if "experiment" in given or _text(given, "run"):
+        return list(overrides)
+    implied = []
+    name = _text(given, "model.name_or_path")
+    if name and "model" not in given:
+        family = family_of(name, _text(given, "model.revision"), ask_hub)
+        implied += [f"model={family}"] if family else []
+    if "data" not in given and any(option in given for option in _TEXT_OPTIONS):
+        implied.append(f"data={_READERS.get(_text(given, 'data.format') or '', 'files')}")
+    return [*overrides, *implied]
+
+
+def family_of(name_or_path: str, revision: str | None = None, ask_hub: bool = True) -> str | None:
+    """Return the family of a folder's or a repository's model: masked, causal, seq2seq or permuted.
+
+    None where the repository's config is not at hand and may not be asked for. Raises: UserError.
+    """
+    config = stored_config(name_or_path, revision, ask_hub)
+    return None if config is None else _family(config, name_or_path)
+
+
+def _text(given: Mapping[str, Override], key: str) -> str | None:
+    """The one value of an override; None where there is none, or a sweep over several."""
+    override = given.get(key)
+    if override is None or override.is_delete() or override.is_sweep_override() or override.value() is None:
+        return None
+    return str(override.value())
+
+
+def _family(config: Mapping[str, Any], name_or_path: str) -> str:
+    """From the class that the model was saved from; where that has no head for language, from what transformers has."""
+    if config.get("model_type") == "xlnet":
+        return "permuted"
+    if config.get("is_encoder_decoder"):
+        return "seq2seq"
+    classes = [*(config.get("architectures") or []), *(config.get("auto_map") or {})]
+    for ending, family in _ENDINGS.items():
+        if any(name.endswith(ending) for name in classes):
+            return family
+
+    from transformers.models.auto import modeling_auto
+
+    known = {
+        "masked": modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+        "causal": modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    }
+    for family, model_types in known.items():
+        if config.get("model_type") in model_types:
+            return family
+    what = f"{config.get('model_type')} is not a language model that lmft trains"
+    raise UserError(what, f"model.name_or_path={name_or_path}", "name the folder of a language model")

@@ -1,0 +1,1 @@
+"""Examples cut from the token store."""

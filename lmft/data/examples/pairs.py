@@ -1,0 +1,51 @@
+"""Examples of one pair each, whose source and target are limited separately."""
+
+import numpy as np
+
+from lmft.data.examples.documents import Documents, gather
+from lmft.errors import UserError
+from lmft.objectives.base import ANSWER, Rows
+
+
+class PairLines:
+    """One pair an example: the source, then the target, each with its separators.
+
+    Of a side that is longer than its limit the text's end is left out, its separators stay.
+    """
+
+    num_repeated = 0
+
+    def __init__(self, documents: Documents, max_source_tokens: int, max_target_tokens: int, pad_id: int):
+        self.documents, self.pad_id = documents, pad_id
+        self.documents_dropped: dict[str, int] = {}
+        store = documents.store
+        self.after = len(store.suffix)
+        limits = np.array([max_source_tokens, max_target_tokens])
+        for side, limit in zip(("source", "target"), limits, strict=True):
+            if limit <= len(store.prefix) + self.after:
+                raise UserError(f"data.max_{side}_tokens={limit} leaves no room between the separators")
+        is_answer = (store.flags & ANSWER) != 0
+        targets = np.add.reduceat(is_answer, store.offsets[:-1], dtype=np.int64)[documents.numbers]
+        self.whole = np.stack([documents.lengths - targets, targets], axis=1)  # [pairs, 2] tokens of each side
+        self.kept = np.minimum(self.whole, limits)  # [pairs, 2]
+        self.lengths = self.kept.sum(axis=1)  # [pairs]
+        self.too_long = np.flatnonzero((self.whole > limits).any(axis=1))  # [long] places among the documents
+        self.documents_cut = len(self.too_long)
+        self.num_tokens = int(self.lengths.sum())
+        self.num_dropped = documents.num_tokens - self.num_tokens
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def rows(self, examples: np.ndarray) -> Rows:
+        """These pairs [B]: tokens [B, T], padded to the longest."""
+        whole, kept, lengths = self.whole[examples], self.kept[examples], self.lengths[examples]
+        columns = np.arange(lengths.max())
+        side = (columns >= kept[:, :1]).astype(np.int64)  # [B, T] 0: source, 1: target
+        within = columns - side * kept[:, :1]  # [B, T] tokens of the side before it
+        whole_side, kept_side = (np.take_along_axis(of, side, axis=1) for of in (whole, kept))
+        behind_cut = within >= kept_side - self.after
+        places = self.documents.starts[examples, None] + side * whole[:, :1] + within
+        places += behind_cut * (whole_side - kept_side)
+        places = np.minimum(places, len(self.documents.store.tokens) - 1)  # in the padding, which `gather` fills
+        return gather(self.documents, places, lengths, self.pad_id, examples)

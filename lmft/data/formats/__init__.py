@@ -1,0 +1,1 @@
+"""What a row is (a text, a chat, a pair) and its tokens."""

@@ -1,0 +1,1 @@
+"""Which example comes when, and its random numbers."""

@@ -1,0 +1,223 @@
+"""From files to rows: one reader a format. Each streams, and names the place of what it cannot read."""
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import accumulate, groupby
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lmft.data.sources.decoding import BLOCK, split, texts, without_bom
+from lmft.data.sources.files import File, unreadable
+from lmft.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    import pyarrow
+
+BATCH = 512  # rows of a csv, parquet or arrow file handed on at a time
+MAX_FIELD = 1 << 27  # characters of a csv field: a quote that is never closed must not swallow a large file
+
+
+class Place(NamedTuple):
+    """Where a row stands; `row` counts from 1, and is the line it begins at in txt, jsonl and csv files."""
+
+    file: str
+    row: int
+
+    def __str__(self) -> str:
+        return f"{self.file}, row {self.row}"
+
+
+class Chunk(NamedTuple):
+    """A few hundred or thousand rows, column by column: `numbers` and every column are equally long."""
+
+    file: str
+    numbers: Sequence[int]  # Place.row of each row
+    columns: dict[str, list]
+    num_bytes: int  # of the file, read since the chunk before
+
+
+def read_files(
+    files: Sequence[File], encoding: str, separator: str | None, columns: Sequence[str] | None = None
+) -> Iterator[Chunk]:
+    r"""All rows of the files, in order, with the columns asked for (None: all there are).
+
+    `encoding` is that of text formats. `separator` parts the documents of a txt file, whose only column is `text`;
+    None: each line is one; "": the whole file is one. Only \n and \r\n end a line, and \r\n is read as \n.
+
+    Raises UserError, naming the place, for what is damaged or malformed, and for a missing column.
+    """
+    for file in files:
+        if file.format == "txt":
+            yield from _read_txt(file, encoding, "\n" if separator is None else separator, columns)
+        elif file.format == "json":
+            yield from _read_json(file, encoding, columns)
+        elif file.format == "parquet":
+            yield from _read_parquet(file, columns)
+        elif file.format == "arrow":
+            yield from _read_arrow(file, columns)
+        else:
+            yield from _read_csv(file, encoding, "\t" if file.format == "tsv" else ",", columns)
+
+
+def _read_txt(file: File, encoding: str, separator: str, columns: Sequence[str] | None) -> Iterator[Chunk]:
+    check_columns(columns, ["text"], file.label)
+    row, newlines = 1, separator.count("\n")
+    for pieces, num_bytes in split(texts(file, encoding), separator):
+        rows = list(accumulate((piece.count("\n") + newlines for piece in pieces), initial=row))
+        row = rows.pop()
+        yield Chunk(file.label, rows, {"text": pieces}, num_bytes)
+
+
+def _read_json(file: File, encoding: str, columns: Sequence[str] | None) -> Iterator[Chunk]:
+    first = 1
+    for lines, num_bytes in split(without_bom(texts(file, encoding)), "\n"):
+        numbers = [number for number, line in enumerate(lines, first) if line and not line.isspace()]
+        rows = [_parse_object(lines[number - first], Place(file.label, number)) for number in numbers]
+        first += len(lines)
+        if columns is None:
+            yield from _by_keys(file.label, numbers, rows, num_bytes)
+            continue
+        try:
+            values = {name: [row[name] for row in rows] for name in columns}
+        except KeyError:
+            for number, row in zip(numbers, rows, strict=True):
+                check_columns(columns, row, str(Place(file.label, number)))
+            raise
+        yield Chunk(file.label, numbers, values, num_bytes)
+
+
+def _by_keys(label: str, numbers: list[int], rows: list[dict[str, Any]], num_bytes: int) -> Iterator[Chunk]:
+    """Neighbours with the same keys together: a key that a row lacks is not one without a value."""
+    for names, group in groupby(zip(numbers, rows, strict=True), lambda pair: pair[1].keys()):
+        some = list(group)
+        values = {name: [row[name] for _, row in some] for name in names}
+        yield Chunk(label, [number for number, _ in some], values, num_bytes)
+        num_bytes = 0  # all told with the first
+
+
+def _parse_object(line: str, place: Place) -> dict[str, Any]:
+    fix = "each line holds one object; `jq -c '.[]'` parts an array into lines"
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        reason = f"{error.msg} at character {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+        raise UserError(f"malformed JSON: {reason}", str(place), fix) from error
+    if not isinstance(row, dict):
+        raise UserError(f"not a JSON object but a {type(row).__name__}", str(place), fix)
+    return row
+
+
+def _read_csv(file: File, encoding: str, delimiter: str, columns: Sequence[str] | None) -> Iterator[Chunk]:
+    num_bytes = 0
+
+    def lines() -> Iterator[str]:
+        nonlocal num_bytes
+        for pieces, taken in split(without_bom(texts(file, encoding)), "\n"):
+            num_bytes += taken
+            for piece in pieces:
+                yield piece + "\n"
+
+    csv.field_size_limit(MAX_FIELD)
+    reader = csv.reader(lines(), delimiter=delimiter, strict=True)
+    try:
+        header = next(reader, None)
+        if header is None:
+            return
+        check_columns(columns, header, file.label)
+        names = header if columns is None else columns
+        wanted = [(name, header.index(name)) for name in names]
+        for numbers, rows in _csv_batches(reader, len(header), file.label):
+            yield Chunk(file.label, numbers, {name: [row[i] for row in rows] for name, i in wanted}, num_bytes)
+            num_bytes = 0
+    except csv.Error as error:
+        where, fix = f"{file.label}, line {reader.line_num}", "is a quote left open, or not doubled inside a field?"
+        raise UserError(f"malformed csv: {error}", where, fix) from error
+
+
+def _csv_batches(reader: Any, num_columns: int, label: str) -> Iterator[tuple[list[int], list[list[str]]]]:
+    numbers, rows = [], []
+    end = reader.line_num
+    for row in reader:
+        start, end = end + 1, reader.line_num
+        if not row:  # a blank line
+            continue
+        if len(row) != num_columns:
+            what = f"{len(row)} fields under a header of {num_columns}"
+            raise UserError(what, str(Place(label, start)), "put quotes around fields that hold the delimiter")
+        numbers.append(start)
+        rows.append(row)
+        if len(rows) == BATCH:
+            yield numbers, rows
+            numbers, rows = [], []
+    yield numbers, rows
+
+
+def _read_parquet(file: File, columns: Sequence[str] | None) -> Iterator[Chunk]:
+    import pyarrow.parquet
+
+    # Without a buffer and with pre_buffer, a whole row group, which may be the whole file, is held in memory.
+    with (
+        _undamaged(file),
+        pyarrow.parquet.ParquetFile(file.path, buffer_size=BLOCK, pre_buffer=False) as parquet,
+    ):
+        check_columns(columns, parquet.schema_arrow.names, file.label)
+        names = None if columns is None else list(columns)
+        size, num_rows = file.path.stat().st_size, max(parquet.metadata.num_rows, 1)
+        first = 1
+        for batch in parquet.iter_batches(BATCH, columns=names, use_threads=False):
+            yield _chunk_of(batch, first, file.label, size * len(batch) // num_rows)
+            first += len(batch)
+
+
+def _read_arrow(file: File, columns: Sequence[str] | None) -> Iterator[Chunk]:
+    """Both of Arrow's IPC formats: the file format, and the stream that `datasets` writes."""
+    import pyarrow
+
+    # Not memory-mapped: the pages of a map count as resident memory.
+    with _undamaged(file), pyarrow.OSFile(str(file.path)) as stream:
+        is_file = stream.read(6) == b"ARROW1"
+        stream.seek(0)
+        reader = pyarrow.ipc.open_file(stream) if is_file else pyarrow.ipc.open_stream(stream)
+        check_columns(columns, reader.schema.names, file.label)
+        batches = map(reader.get_batch, range(reader.num_record_batches)) if is_file else reader
+        first, read = 1, 0
+        for batch in batches:
+            chosen = batch if columns is None else batch.select(list(columns))
+            num_bytes, read = stream.tell() - read, stream.tell()
+            for start in range(0, len(chosen), BATCH):
+                part = chosen.slice(start, BATCH)
+                yield _chunk_of(part, first + start, file.label, num_bytes * len(part) // len(chosen))
+            first += len(chosen)
+
+
+def _chunk_of(batch: "pyarrow.RecordBatch", first: int, label: str, num_bytes: int) -> Chunk:
+    columns = {name: column.to_pylist() for name, column in zip(batch.schema.names, batch.columns, strict=True)}
+    return Chunk(label, range(first, first + len(batch)), columns, num_bytes)
+
+
+_CHOICES = {  # what reads rows that have such a column
+    "messages": "data=chat for conversations",
+    "completion": "data=chat for prompts and completions",
+    "target": "data=pairs objective=pairs for sources and targets",
+}
+
+
+@contextmanager
+def _undamaged(file: File) -> Iterator[None]:
+    import pyarrow
+
+    try:
+        yield
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise unreadable(file, error) from error
+
+
+def check_columns(columns: Iterable[str] | None, known: Iterable[str], where: str) -> None:
+    """Raises UserError if one of `columns` is not known."""
+    known = list(known)
+    for name in columns or ():
+        if name not in known:
+            choice = next((_CHOICES[each] for each in known if each in _CHOICES), None)
+            fix = f"data.text_column names one of: {', '.join(known)}" + (f"; or {choice}" if choice else "")
+            raise UserError(f"no column '{name}'{did_you_mean(name, known)}", where, fix)

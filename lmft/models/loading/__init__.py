@@ -1,0 +1,1 @@
+"""Load or build a model, its config and its tokenizer."""

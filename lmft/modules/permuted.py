@@ -1,0 +1,54 @@
+"""Permuted language models: they predict tokens in any order, each from those before it in that order (XLNet)."""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from lmft.errors import UserError
+from lmft.modules.generation import GeneratingModel, up_to_mask
+from lmft.modules.visibility import Sight
+
+
+class PermutedLanguageModel(GeneratingModel):
+    """XLNet. A batch's `target_mapping` [B, P, T] makes its body hand over the hidden states of the targets, [B, P, D].
+
+    It continues text: of a prompt, what stands before a `[MASK]` counts.
+    """
+
+    task: ClassVar[str] = "text-generation"
+    body_options: ClassVar[dict[str, Any]] = {"use_mems": False}  # no row goes on with the one before it
+
+    def trial(self, tokens: Tensor) -> tuple[dict[str, Tensor], list[Sight]]:
+        """Has predictions see what is no target, and targets before them in an order; not themselves, nor the others.
+
+        The masks are those that `Permutation` would make of that order.
+        """
+        order = torch.tensor([2, -1, 0, 3, -1, 1])[: len(tokens)]  # of the targets; −1: no target
+        is_target = order >= 0
+        may_not_see = order[:, None] <= torch.where(is_target, order, -2)  # [T, T]
+        unseen = may_not_see[is_target]  # [P, T]
+        mapping = torch.eye(len(tokens))[is_target]
+        batch = {"input_ids": tokens[None], "perm_mask": may_not_see[None], "target_mapping": mapping[None]}
+        fix = "another model"
+        return batch, [
+            Sight("input_ids", unseen, False, "sees the tokens that it is to predict, or to predict later", fix),
+            Sight("input_ids", ~unseen & is_target, True, "does not see the tokens that it predicted before", fix),
+            Sight("input_ids", ~unseen & ~is_target, True, "does not see the text that it is given", fix),
+        ]
+
+    def prompt_ids(self, prompt: Any) -> list[int]:
+        """The text without the tokenizer's separators, which would end it."""
+        if isinstance(prompt, dict):
+            raise UserError(f"{self.model.config.model_type} answers no chats", fix='prompt="…" instead of chat="…"')
+        end: Any = self.tokenizer.cls_token_id  # of the text before
+        return self.text_ids(self.shown(prompt), add_special_tokens=False) or [end]
+
+    def shown(self, prompt: Any) -> str:
+        """The text up to its first `[MASK]`."""
+        return up_to_mask(str(prompt))
+
+    def generate(self, prompts: list[list[int]], options: dict[str, Any]) -> list[list[int]]:
+        """The new tokens behind each prompt, one prompt at a time: transformers' XLNet does not mask padding here."""
+        options = {**options, **self.body_options}
+        return [super(PermutedLanguageModel, self).generate([prompt], options)[0] for prompt in prompts]

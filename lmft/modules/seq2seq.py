@@ -1,0 +1,91 @@
+"""Sequence-to-sequence models: an encoder reads one text, a decoder writes another (T5, BART)."""
+
+import itertools
+import re
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from lmft.errors import UserError
+from lmft.models.loading.hf_config import max_positions
+from lmft.models.loading.vocabulary import sentinel
+from lmft.modules.generation import GeneratingModel
+from lmft.modules.visibility import Sight
+
+
+class Seq2SeqLanguageModel(GeneratingModel):
+    """Any model of AutoModelForSeq2SeqLM.
+
+    It rewrites a prompt. In one, `[MASK]` stands for the model's own mask token or, where there are sentinels, for the
+    next of them; the answer is then the prompt with what the model says in their place.
+    """
+
+    task: ClassVar[str] = "text2text-generation"
+    body_options: ClassVar[dict[str, Any]] = {"use_cache": False}  # nothing is generated while training
+
+    @property
+    def body(self) -> nn.Module:
+        """The decoder; it is given the encoder's hidden states by the model."""
+        return self.model.get_decoder()
+
+    @property
+    def stacks(self) -> list[nn.Module]:
+        """Encoder and decoder."""
+        return [self.model.get_encoder(), self.body]
+
+    def trial(self, tokens: Tensor) -> tuple[dict[str, Tensor], list[Sight]]:
+        """Has predictions see what the encoder reads and what the decoder has said so far, but nothing behind that."""
+        every = torch.ones(len(tokens), len(tokens), dtype=torch.bool)
+        batch = {"input_ids": tokens.flip(0)[None], "decoder_input_ids": tokens[None]}
+        said, fix = "decoder_input_ids", "another model"
+        return batch, [
+            Sight(said, every.triu(1), False, "has a decoder that sees the tokens that it is to say", fix),
+            Sight(said, every.tril(-1), True, "has a decoder that does not see what it has said before", fix),
+            Sight("input_ids", every, True, "has a decoder that sees nothing of what the encoder reads", fix),
+        ]
+
+    def prompt_ids(self, prompt: Any) -> list[int]:
+        """The text as the encoder is given it, with the tokenizer's separators."""
+        return self.text_ids(self._asked(prompt))
+
+    def num_free(self, num_tokens: int) -> int:
+        """As many as the decoder has positions."""
+        longest = max_positions(self.model.config)
+        if longest is None:
+            return super().num_free(num_tokens)
+        if num_tokens > longest:
+            raise UserError(f"a prompt of {num_tokens} tokens is longer than the model's {longest} positions")
+        return longest - 1
+
+    def answer_of(self, prompt: Any, ids: list[int]) -> str:
+        """All that the decoder says; but if that has sentinels of the prompt, the prompt with these filled in.
+
+        A sentinel stands for the text behind it in the answer. One that the answer leaves out stays.
+        """
+        asked, fills = self._asked(prompt), self._fills(ids)
+        known = "|".join(re.escape(name) for name in fills if name in asked)
+        return re.sub(known, lambda found: fills[found[0]], asked) if known else super().answer_of(prompt, ids)
+
+    def _asked(self, prompt: Any) -> str:
+        if isinstance(prompt, dict):
+            raise UserError(f"{self.model.config.model_type} answers no chats", fix='prompt="…" instead of chat="…"')
+        if self._sentinels:
+            numbers = itertools.count()
+            return re.sub(r"\[MASK\]", lambda _: sentinel(next(numbers)), str(prompt))
+        return str(prompt).replace("[MASK]", str(self.tokenizer.mask_token or "[MASK]"))
+
+    def _fills(self, ids: list[int]) -> dict[str, str]:
+        """{sentinel: the text behind it}; of a sentinel that comes twice, the first."""
+        sentinels = self._sentinels
+        places = [place for place, id in enumerate(ids) if id in sentinels]
+        fills: dict[str, str] = {}
+        for start, stop in itertools.pairwise([*places, len(ids)]):
+            text = self.tokenizer.decode(ids[start + 1 : stop], skip_special_tokens=True)
+            fills.setdefault(sentinels[ids[start]], str(text).strip())
+        return fills
+
+    @property
+    def _sentinels(self) -> dict[int, str]:
+        added = self.tokenizer.added_tokens_decoder
+        return {id: str(token) for id, token in added.items() if re.fullmatch(r"<extra_id_\d+>", str(token))}

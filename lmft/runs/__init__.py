@@ -1,0 +1,1 @@
+"""Run folders: lock, checkpoints, resuming, log."""

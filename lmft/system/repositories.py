@@ -1,0 +1,67 @@
+"""Where a model or a tokenizer lies, and reading it from there. Nothing heavy is imported with this module."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from lmft.errors import UserError, did_you_mean
+from lmft.system import hub
+
+
+def located(name_or_path: str, kind: Literal["model", "tokenizer"], revision: str | None) -> str:
+    """The folder to load from, or the id of a repository that the hub is ready to give. Raises UserError."""
+    check_folder(name_or_path, hub.OPTIONS[kind])
+    folder = Path(name_or_path).expanduser()
+    return str(folder) if folder.is_dir() else hub.require(name_or_path, kind, revision) or name_or_path
+
+
+def check_folder(name_or_path: str, option: str) -> None:
+    """Raises UserError for what is neither a folder that may hold a model nor a hub id."""
+    folder = Path(name_or_path).expanduser()
+    if folder.is_dir():
+        _check_is_no_run(folder, option)
+    else:
+        _check_is_hub_id(name_or_path, option)
+
+
+def stored_config(name_or_path: str, revision: str | None = None, ask_hub: bool = True) -> dict[str, Any] | None:
+    """The config.json of a model, that of the base model where a folder holds adapters alone.
+
+    None where the model is a repository that is not cached, and the hub may not be asked. Raises UserError.
+    """
+    folder, option = Path(name_or_path).expanduser(), hub.OPTIONS["model"]
+    check_folder(name_or_path, option)
+    if not folder.is_dir():
+        path = hub.config_file(name_or_path, revision, ask_hub)
+        return None if path is None else _read_json(path)
+    if (folder / "config.json").is_file():
+        return _read_json(folder / "config.json")
+    if (folder / "adapter_config.json").is_file():
+        base = _read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+        return stored_config(str(base), revision, ask_hub)
+    raise UserError("the folder holds no Hugging Face model: no config.json", f"{option}={name_or_path}")
+
+
+def _check_is_hub_id(name: str, option: str) -> None:
+    path = Path(name)
+    if name.startswith((".", "/", "~")) or name.count("/") > 1 or path.exists():
+        beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        what = f"{name} is a file" if path.exists() else f"there is no folder {name}{did_you_mean(path.name, beside)}"
+        raise UserError(what, option, f"{option}=FOLDER_OR_HUB_ID")
+
+
+def _check_is_no_run(folder: Path, option: str) -> None:
+    """A run's folder is not a model's: that lies in it, once the run is complete."""
+    if (folder / "config.json").exists() or not (folder / "config.yaml").is_file():
+        return
+    if (folder / "model").is_dir():
+        raise UserError(f"{folder} is a run; its model lies in it", option, f"{option}={folder / 'model'}")
+    fix = f"continue it with the command in {folder / 'command.txt'}, then {option}={folder / 'model'}"
+    raise UserError(f"{folder} is a run without a finished model", option, fix)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise UserError(f"not valid JSON: {error}", str(path)) from error

@@ -1,0 +1,80 @@
+"""Commands whose output nobody reads any more, as with `| head`."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lmft.runs.folder import RunFolder
+from lmft.system.files import read_json
+from tests.helpers.runs import CHECKOUT, start, tiny_arguments
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def ended(folder: Path, command: str, stderr_is_closed: bool = False) -> tuple[int, str]:
+    """Exit code and stderr of a command whose output is a pipe that is closed from the beginning."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [sys.executable, *command.split()],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+            stdout=writer,
+            stderr=writer if stderr_is_closed else subprocess.PIPE,
+            text=True,
+        )
+    finally:
+        os.close(writer)
+    return done.returncode, done.stderr or ""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "-m lmft.train --help",
+        "-u -m lmft.train --help",
+        "-m lmft.train --cfg job",
+        "-m lmft --help",
+        "-m lmft --version",
+        "-m lmft evaluate --cfg job",
+    ],
+)
+def test_what_only_shows_something_ends_without_a_word(command, tmp_path):
+    assert ended(tmp_path, command) == (141, "")
+
+
+def test_nor_is_a_closed_stderr_a_reason_for_another_end(tmp_path):
+    assert ended(tmp_path, "-m lmft.train --help", stderr_is_closed=True)[0] == 141
+
+
+def test_a_mistake_is_said_all_the_same(tmp_path):
+    code, said = ended(tmp_path, "-m lmft.train sed=1")
+    assert code == 2 and said.startswith("error: unknown option 'sed'")
+
+
+def test_a_training_ends_as_an_interrupted_one(tmp_path):
+    options = ("run.name=x", "validate_before=false", "trainer.max_epochs=-1", "trainer.max_steps=1000")
+    process = start(tmp_path, "lmft.train", *tiny_arguments(tmp_path), *options)
+    assert process.stdout and process.stderr
+    try:
+        while not process.stdout.readline().startswith("step "):
+            assert process.poll() is None, process.stderr.read()
+        process.stdout.close()
+        said = process.stderr.read()
+        code = process.wait()
+    finally:
+        process.kill()
+    run = RunFolder(tmp_path / "runs" / "x")
+    metrics = read_json(run.metrics)
+    first, goes_on = said.splitlines()
+    assert code == 141 and metrics["status"] == "stopped"
+    assert first.startswith("stopped by SIGPIPE, saved in ") and Path(first.rpartition(" ")[2]).is_file()
+    assert goes_on == f"  go on: {metrics['command']}"
+    log = run.log.read_text()
+    assert first in log and goes_on in log and "Traceback" not in log
+    lines = [line for line in log.splitlines() if " INFO lmft: step " in line]
+    assert len(lines) == 2, "the second could not be shown any more"

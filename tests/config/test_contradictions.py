@@ -1,0 +1,141 @@
+"""Pairs of options that cannot both be meant: each is refused in three lines, before anything heavy is loaded."""
+
+import pytest
+
+from lmft.cli.checks import check
+from lmft.config.load import compose
+from lmft.data.config import _CHOICES, DataConfig
+from lmft.data.corpus import FORMATS
+from lmft.data.examples.documents import TRAIN_ON
+from lmft.errors import UserError
+
+SILENT = [
+    (["model=gpt2_tiny", "model.name_or_path=FOLDER"], "starts from random weights"),
+    (["model=bert", "model.name_or_path=FOLDER", "model.from_scratch=true"], "starts from random weights"),
+    (["model=distilbert_tiny", "model.tokenizer.name_or_path=FOLDER"], "model.tokenizer.train=false"),
+    (["model=bert", "model.architecture=roberta"], "model.from_scratch=true"),
+    (["model=bert", "model.shape={hidden_size: 8}"], "model.from_scratch=true"),
+    (["model=bert", "model.tokenizer.vocab_size=500"], "model.tokenizer.train=true"),
+    (["model=bert", "model.tokenizer.lowercase=false"], "model.tokenizer.train=true"),
+    (["model=bert", "model.lora.alpha=8"], "model.lora.r=16"),
+    (["model=bert", "model.generation.top_p=0.5"], "fills gaps"),
+    (["data=files", "data.train=x.txt", "data.chat_template=chatml"], "data=chat"),
+    (["data=files", "data.train=x.txt", "data.train_on=assistant"], "data=chat"),
+    (["data=files", "data.train=x.txt", "data.max_target_tokens=5"], "data=pairs"),
+    (["model=t5", "objective=pairs", "data=pairs", "data.block_size=64"], "data.max_source_tokens"),
+    (["data=chat", "data.text_column=body"], "data.columns"),
+    (["data=imdb", "data.too_long=cut"], "data.examples=lines"),
+    (["data=imdb", "data.stride=8"], "data.examples=lines"),
+    (["data=imdb", "data.path=FOLDER", "data.train=x.txt", "data.validation=y.txt"], "leave one of them out"),
+    (["data=files", "data.train=x.txt", "data.validation=y.txt", "data.validation_fraction=0.1"], "leave one"),
+    (["data=files", "data.train=x.txt", "data.validation=y.txt", "data.validation_fraction=0"], "leave one"),
+    (["data=files", "data.train=x.txt", "data.num_workers=0", "data.worker_timeout=5"], "data.num_workers=0"),
+    (["model=bert", "model.name_or_path=FOLDER", "model.revision=main"], "this model is a folder"),
+    (["data=imdb", "data.path=FOLDER", "data.revision=main"], "data.path is local"),
+    (["data=imdb", "data.examples=packs", "data.isolate_documents=false"], "data.examples=blocks"),
+    (["data=files", "data.train=x.parquet", "data.encoding=latin-1"], "data.encoding is read of text"),
+    (["data=files", "data.train=x.parquet", "data.document_separator="], "is read of text files"),
+    (["checkpoint.keep_last=0", "checkpoint.every_n_steps=5"], "keeps none"),
+    (["scheduler.name=constant", "scheduler.warmup=0.1"], "constant_with_warmup"),
+    (["data.validation_fraction=0", "validate_before=true"], "has none"),
+    (["model=bert", "model.freeze=[embeddings]", "model.lora.r=4"], "exclude each other"),
+    (["model=gpt2", "objective=mlm"], "objective=causal (or fim)"),
+    (["model=bert", "objective=causal"], "objective=mlm (or whole_word)"),
+    (["data=pairs", "objective=mlm"], "objective=pairs"),
+    (["objective=pairs", "model=t5"], "data=pairs"),
+]
+
+
+def refusal(overrides):
+    with pytest.raises(UserError) as error:
+        check(compose(overrides))
+    said = str(error.value)
+    assert len(said.splitlines()) <= 3
+    return said
+
+
+@pytest.mark.parametrize(("overrides", "said"), SILENT, ids=[" ".join(overrides) for overrides, _ in SILENT])
+def test_two_options_that_cannot_both_be_meant(overrides, said, tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "bert", "architectures": ["BertForMaskedLM"]}')
+    for name in ("x.txt", "y.txt", "x.parquet"):
+        (tmp_path / name).write_text("a\n")
+    overrides = [each.replace("FOLDER", str(tmp_path)).replace("=x.", f"={tmp_path}/x.") for each in overrides]
+    overrides = [each.replace("=y.", f"={tmp_path}/y.") for each in overrides]
+    assert said in refusal(overrides)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["model=bert", "model.from_scratch=true", "model.architecture=roberta", "model.shape={}"],
+        ["model=distilbert_tiny", "model.tokenizer.vocab_size=99", "model.tokenizer.name_or_path=null"],
+        ["model=gpt2", "model.lora.r=4", "model.lora.alpha=8", "model.generation.top_p=0.5"],
+        ["data=imdb", "data.train=x.txt"],
+        ["data=imdb", "data.examples=lines", "data.too_long=cut"],
+        ["data=chat", "data.chat_template=null", "data.text_column=null"],
+    ],
+)
+def test_what_is_read_is_let_through(overrides):
+    compose(overrides)
+
+
+VALUES = [
+    (["data.block_size=1"], "two tokens"),
+    (["data.batch_size=0"], "at least 1"),
+    (["data.validation_fraction=1.5"], "not a share"),
+    (["data.exmaples=lines"], "did you mean 'data.examples'"),
+    (["model.family=masekd"], "did you mean 'masked'"),
+    (["model.export=newest"], "best, last"),
+    (["+model.lr=3"], "unknown option 'model.lr'"),
+    (["+data.streaming=true"], "unknown option 'data.streaming'"),
+    (["+checkpoint.every=3"], "unknown option"),
+    (["+nothing=3"], "unknown option 'nothing'"),
+    (["optimizer.betas=0.9"], "[0.9, 0.999]"),
+    (["run=runs/x"], "run.name="),
+    (["~seed"], "cannot be taken out"),
+    (["~trainer.max_steps"], "cannot be taken out"),
+    (["~data.block_size"], "cannot be taken out"),
+    (["~model"], "choose one: model=NAME"),
+    (["~optimizer"], "choose one"),
+    (["model=/somewhere/bert"], "model.name_or_path=/somewhere/bert"),
+    (["data=my.txt"], "data.train=my.txt"),
+    (["trainer.gpus=2"], "trainer.devices"),
+    (["learning_rate=3"], "optimizer.lr"),
+    (["data=files", "data.train=nosuch.txt"], "no such file"),
+    (["data=files", "data.train='src/**/*.py'"], "no file matches"),
+    (["model.name_or_path=runs/nosuch/model"], "there is no folder"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "said"), VALUES, ids=[" ".join(overrides) for overrides, _ in VALUES])
+def test_a_value_that_cannot_be(overrides, said):
+    assert said in refusal(overrides)
+
+
+@pytest.mark.parametrize("overrides", [["~logger"], ["logger=null"], ["~callbacks"], ["callbacks=null"], ["~debug"]])
+def test_a_group_that_may_be_empty(overrides):
+    config = compose(overrides)
+    assert config["logger"] == {} and config["callbacks"] == {}
+
+
+def test_a_value_of_a_wrong_type_in_a_yaml():
+    for key, value in (("batch_size", None), ("batch_size", "many"), ("probes", "one"), ("splits", [])):
+        config = compose([])
+        config["data"][key] = value
+        with pytest.raises(UserError, match=f"'data.{key}' is"):
+            check(config)
+
+
+def test_an_evaluation_needs_no_training_text_where_there_is_other(tmp_path):
+    (tmp_path / "held.txt").write_text("a\n")
+    held = f"data.validation={tmp_path}/held.txt"
+    check(compose(["model=bert", "data=files", "data.train=gone.txt", held]), trains=False)
+    with pytest.raises(UserError, match=r"gone\.txt"):
+        check(compose(["model=bert", "data=files", "data.train=gone.txt"]), trains=False)
+    with pytest.raises(UserError, match=r"gone\.txt"):
+        check(compose(["model=bert", "data=files", "data.train=gone.txt", held]))
+
+
+def test_choices_are_those_of_the_code_that_reads_them():
+    assert set(_CHOICES["format"]) == set(FORMATS) and set(_CHOICES["train_on"]) == set(TRAIN_ON)
+    assert DataConfig(train="x").format in FORMATS

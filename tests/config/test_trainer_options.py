@@ -1,0 +1,165 @@
+"""Options of a training that make no sense, known from their values alone."""
+
+import subprocess
+import sys
+from typing import get_args
+
+import pytest
+from lightning.fabric.plugins.precision.precision import _PRECISION_INPUT_STR, _PRECISION_INPUT_STR_ALIAS
+from transformers import SchedulerType
+
+from lmft.config import trainer_options
+from lmft.config.load import compose
+from lmft.errors import UserError
+
+
+def said_of(*overrides):
+    """What is said of a config with these overrides; None if nothing is wrong with it."""
+    try:
+        trainer_options.check(compose(["scheduler=cosine", *overrides]))
+    except UserError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("trainer.max_epochs=0", "trainer.max_epochs=0: a number of epochs, 1 or more"),
+        ("trainer.max_epochs=1.5", "trainer.max_epochs=1.5"),
+        ("trainer.max_epochs=-1", "nothing ends this training"),
+        ("trainer.max_steps=0", "`python -m lmft.evaluate` measures"),
+        ("trainer.max_steps=null", "trainer.max_steps=null"),
+        ("trainer.devices=0", "trainer.devices=0: a number of devices"),
+        ("trainer.devices=[]", "trainer.devices=[]"),
+        ("trainer.devices=all", "trainer.devices=all"),
+        ("trainer.devices=true", "trainer.devices=true"),
+        ("+trainer.num_nodes=0", "trainer.num_nodes=0"),
+        ("trainer.accumulate_grad_batches=0", "trainer.accumulate_grad_batches=0: a whole number, 1 or more"),
+        ("trainer.log_every_n_steps=0", "trainer.log_every_n_steps=0"),
+        ("trainer.val_check_interval=0", "trainer.val_check_interval=0"),
+        ("trainer.val_check_interval=1.5", "trainer.val_check_interval=1.5"),
+        ("trainer.val_check_interval=00:15:00", "DD:HH:MM:SS"),
+        ("trainer.check_val_every_n_epoch=0", "trainer.check_val_every_n_epoch=0"),
+        ("trainer.check_val_every_n_epoch=null", "val_check_interval=1.0 is a share of an epoch"),
+        ("trainer.limit_train_batches=0", "trainer.limit_train_batches=0"),
+        ("trainer.limit_train_batches=2.0", "trainer.limit_train_batches=2.0"),
+        ("trainer.limit_val_batches=-1", "trainer.limit_val_batches=-1"),
+        ("trainer.gradient_clip_val=-1", "trainer.gradient_clip_val=-1"),
+        ("trainer.detect_anomaly=no", "trainer.detect_anomaly=no: true or false"),
+        ("trainer.deterministic=yes", "trainer.deterministic=yes"),
+        ("+trainer.profiler=simpel", "trainer.profiler=simpel: simple, advanced, pytorch or null"),
+        ("+trainer.min_epochs=9", "trainer.min_epochs=9 is more than trainer.max_epochs="),
+        ("checkpoint.every_n_steps=0", "checkpoint.every_n_steps=0"),
+        ("checkpoint.every_n_steps=null", "checkpoint.every_n_steps=null"),
+        ("checkpoint.keep_last=-2", "0 keeps none, -1 all"),
+        ("checkpoint.max_disk_gb=0", "checkpoint.max_disk_gb=0"),
+        ("+checkpoint.keep_lats=1", "did you mean 'checkpoint.keep_last'?"),
+        ("nonfinite=skp", "nonfinite=skp is unknown (did you mean 'skip'?)"),
+        ("scheduler.name=consine", "(did you mean 'cosine'?)"),
+        ("scheduler.name=greedy", "waits for a metric"),
+        ("scheduler.warmup=-1", "scheduler.warmup=-1"),
+        ("+scheduler.warmups=1", "did you mean 'scheduler.warmup'?"),
+        ("+logger.x.save_dir=a", "logger.x names no class"),
+        ("+callbacks.x=3", "callbacks.x names no class"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(override, said):
+    found = said_of(override)
+    assert found is not None and said in found and len(found.splitlines()) <= 3
+
+
+def test_a_schedule_without_warm_up_is_given_none():
+    assert "has no warm-up" in str(said_of("scheduler.name=constant", "scheduler.warmup=10"))
+    assert said_of("scheduler.name=constant", "scheduler.warmup=0") is None
+    assert "takes no options" in str(said_of("scheduler=constant_with_warmup", "scheduler.options.num_cycles=2"))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *("trainer.max_epochs=1", "trainer.max_steps=10", "trainer.devices=auto", "trainer.devices=-1"),
+        *("trainer.devices=[0,2]", "trainer.devices='0,2'", "trainer.val_check_interval=1"),
+        *("trainer.val_check_interval=00:00:15:00", "trainer.val_check_interval={hours: 1}"),
+        *("trainer.limit_val_batches=0", "trainer.limit_val_batches=0.0", "trainer.limit_train_batches=3"),
+        *("trainer.gradient_clip_val=null", "trainer.deterministic=warn", "trainer.deterministic=true"),
+        *("+trainer.profiler=Advanced", "+trainer.profiler=null", "checkpoint.max_disk_gb=0.5"),
+        *("checkpoint.keep_last=-1", "checkpoint.keep_last=0", "nonfinite=skip", "scheduler.warmup=0.1"),
+        *("callbacks=early_stopping", "+callbacks.x=null", "+trainer.min_steps=5", "trainer.precision=64-true"),
+    ],
+)
+def test_what_makes_sense_is_not(override):
+    assert said_of(override) is None
+
+
+@pytest.mark.parametrize("name", sorted(trainer_options._NOT_SET_HERE))
+def test_what_lmft_sets_itself_is_refused_with_what_to_use_instead(name):
+    found = said_of(f"+trainer.{name}=1")
+    assert found is not None and found.startswith(f"trainer.{name} cannot be set\n  fix:   ")
+
+
+def test_several_of_them_are_named_together():
+    found = said_of("+trainer.logger=false", "+trainer.callbacks=[]")
+    assert found is not None and "trainer.logger, trainer.callbacks cannot be set" in found
+    assert "logger: logger.NAME" in found and "callbacks: callbacks.NAME" in found
+
+
+# the names of other packages
+
+
+@pytest.mark.parametrize("precision", ["auto", *trainer_options.PRECISIONS])
+def test_each_precision_is_lightnings(precision):
+    assert precision in ("auto", *get_args(_PRECISION_INPUT_STR)) and said_of(f"trainer.precision={precision}") is None
+
+
+def test_none_of_lightnings_precisions_is_missing():
+    assert set(trainer_options.PRECISIONS) == set(get_args(_PRECISION_INPUT_STR))
+
+
+@pytest.mark.parametrize(
+    ("old", "right"),
+    [("16", "16-mixed"), ("bf16", "bf16-mixed"), ("32", "32-true"), ("64", "64-true"), ("fp16", "16-mixed")],
+)
+def test_another_name_of_a_precision_is_answered_with_the_right_one(old, right):
+    assert f"fix:   trainer.precision={right}" in str(said_of(f"trainer.precision={old}"))
+
+
+def test_lightnings_own_aliases_are_among_these():
+    assert set(get_args(_PRECISION_INPUT_STR_ALIAS)) <= trainer_options._OLD_PRECISIONS.keys()
+
+
+def test_an_unknown_precision():
+    assert "(did you mean 'bf16-mixed'?)" in str(said_of("trainer.precision=bf16-mixd"))
+
+
+def test_the_schedules_are_those_of_transformers():
+    known = (*trainer_options.SCHEDULES, *trainer_options.SCHEDULES_BY_METRIC)
+    assert sorted(known) == sorted(kind.value for kind in SchedulerType)
+
+
+# packages
+
+
+@pytest.mark.parametrize("logger", ["tensorboard", "wandb", "mlflow"])
+def test_a_loggers_package_that_is_missing(logger, monkeypatch):
+    monkeypatch.setattr(trainer_options, "find_spec", lambda package: None)
+    found = said_of(f"logger={logger}")
+    assert found == f"{logger} is not installed\n  where: logger.{logger} needs it\n  fix:   pip install {logger}"
+    assert said_of(f"logger={logger}", f"logger.{logger}=null") is None
+
+
+def test_a_folder_of_a_packages_name_is_no_package(tmp_path, monkeypatch):
+    (tmp_path / "wandb_of_runs").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert not trainer_options.is_installed("wandb_of_runs")
+    (tmp_path / "wandb_of_runs" / "__init__.py").touch()
+    assert trainer_options.is_installed("wandb_of_runs")
+
+
+def test_nothing_heavy_is_loaded():
+    program = (
+        "import sys; from lmft.config import trainer_options; from lmft.config.load import compose;"
+        "trainer_options.check(compose([]));"
+        "assert not {'torch', 'lightning', 'transformers', 'numpy'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

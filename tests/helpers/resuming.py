@@ -1,0 +1,44 @@
+"""Runs that are cut off and resumed, and whether they are the same to the bit."""
+
+import shutil
+
+import torch
+from safetensors.torch import load_file
+
+from lmft.runs.folder import RunFolder
+from tests.helpers.runs import rows
+
+COMMON = (
+    "model.config.dropout=0.1",
+    "model.config.attention_dropout=0.1",
+    "checkpoint.every_n_steps=1",
+    "checkpoint.keep_last=-1",
+    "trainer.log_every_n_steps=3",
+    "data.probes=['the [MASK] fox']",
+)
+
+
+def cut(whole_run, name, step):
+    """Makes a run's folder as it was when the process was killed some time after this step was saved."""
+    folder = RunFolder(whole_run.folder.with_name(name))
+    shutil.copytree(whole_run.folder, folder.path)
+    folder.metrics.unlink()
+    folder.report.unlink()
+    shutil.rmtree(folder.model)
+    for path in folder.checkpoints.glob("*.ckpt*"):
+        if not path.name.startswith("step=") or int(path.name.split(".")[0].removeprefix("step=")) > step:
+            path.unlink()
+    for ending in ("", ".xxh3"):
+        shutil.copy(folder.checkpoints / f"step={step}.ckpt{ending}", folder.checkpoints / f"last.ckpt{ending}")
+
+
+def assert_same(found, expected):
+    """Of two runs: the exported weights, all of the last checkpoint that training reads, rows and answers."""
+    weights, others = (load_file(run.paths.model / "model.safetensors") for run in (found, expected))
+    assert weights.keys() == others.keys()
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+    last, wanted = (torch.load(run.paths.checkpoints / "last.ckpt", weights_only=True) for run in (found, expected))
+    for name in ("optimizer_states", "lr_schedulers", "global_step"):
+        torch.testing.assert_close(last[name], wanted[name], rtol=0, atol=0)
+    assert rows(found) == rows(expected)
+    assert found.paths.samples.read_text() == expected.paths.samples.read_text()

@@ -1,0 +1,136 @@
+from types import SimpleNamespace
+
+import pytest
+from lightning.pytorch.utilities import rank_zero_only
+
+from lmft.assembly import assemble, build_data
+from lmft.training.callbacks import metrics as module
+from lmft.training.callbacks.metrics import COLUMNS, Live, Metrics, MetricsFile, read_rows
+from tests.helpers.closeness import SIX_DIGITS, assert_close, distance
+from tests.helpers.runs import tiny, train
+
+
+def test_a_row_every_few_steps_and_one_for_each_validation(finished):
+    run, result = finished
+    rows = read_rows(run.paths.metrics_csv)
+    assert tuple(rows[0]) == COLUMNS
+    trained = [row for row in rows if row["train/loss"]]
+    assert [int(row["step"]) for row in trained] == list(range(4, result["steps"] + 1, 4))
+    assert all(float(row["lr"]) > 0 and float(row["tokens_per_second"]) > 0 for row in trained)
+    validated = [row for row in rows if row["val/loss"]]
+    assert [(int(row["step"]), int(row["epoch"])) for row in validated] == [(0, 0), (9, 0), (18, 1)]
+    assert len(trained) + len(validated) == len(rows)
+    for name in ("loss", "perplexity", "accuracy"):
+        assert_close(float(validated[0][f"val/{name}"]), result["before"][name], 1, SIX_DIGITS)
+        assert_close(float(validated[-1][f"val/{name}"]), result["after"][name], 1, SIX_DIGITS)
+
+
+def test_training_learns_and_the_best_pass_is_told(finished):
+    _, result = finished
+    assert result["after"]["loss"] < result["before"]["loss"] - 0.1
+    assert result["best"]["loss"] == min(result[name]["loss"] for name in ("before", "after", "best"))
+
+
+def training_batches(folder, num_epochs, *options):
+    """The micro-batches of these epochs."""
+    config = tiny(folder, *options)
+    data = build_data(config, assemble(config))
+    data.trainer = SimpleNamespace(  # pyright: ignore[reportAttributeAccessIssue]
+        global_rank=0,
+        world_size=1,
+        accumulate_grad_batches=config["trainer"]["accumulate_grad_batches"],
+        strategy=SimpleNamespace(root_device=SimpleNamespace(type="cpu")),
+    )
+    loader = data.train_dataloader()
+    for epoch in range(num_epochs):
+        loader.sampler.set_epoch(epoch)
+        yield from loader
+
+
+@pytest.mark.parametrize("examples", ["blocks", "lines"])
+def test_every_token_is_accounted_for(examples, folder):
+    option = f"data.examples={examples}"
+    _, result = train(folder, f"run.name=tokens-{examples}", option, "trainer.accumulate_grad_batches=2")
+    ledger, counted = result["data"]["train"], result["train"]
+    assert counted["tokens"] == 2 * ledger["tokens_in_examples"]
+    targets, rectangle = 0, 0
+    for batch in training_batches(folder, 2, option, "trainer.accumulate_grad_batches=2"):
+        targets += int((batch["targets"] != -100).sum())
+        rectangle += batch["input_ids"].numel()
+    assert 0 < counted["targets"] == targets < counted["tokens"]
+    assert counted["padding"] == rectangle - counted["tokens"]
+    assert (counted["padding"] > 100) == (examples == "lines")
+
+
+def test_a_row_is_the_mean_over_all_targets_since_the_last(folder):
+    fixed = ("optimizer=sgd", "optimizer.lr=0.0", "trainer.max_epochs=1", "data.examples=lines")
+    runs = [train(folder, f"run.name=every-{n}", f"trainer.log_every_n_steps={n}", *fixed)[0] for n in (1, 4)]
+    single, few = (
+        [float(row["train/loss"]) for row in read_rows(run.paths.metrics_csv) if row["train/loss"]] for run in runs
+    )
+    targets = [batch["num_targets"] for batch in training_batches(folder, 1, "data.examples=lines")]
+    assert len(single) == len(targets) and len(few) == len(targets) // 4
+    for place, loss in enumerate(few):
+        part = slice(4 * place, 4 * place + 4)
+        nats = sum(mean * count for mean, count in zip(single[part], targets[part], strict=True))
+        assert_close(loss, nats / sum(targets[part]), 2, SIX_DIGITS)
+        assert distance(loss, sum(single[part]) / 4) > 4 * SIX_DIGITS, "equal shares would hide a mean of means"
+
+
+def test_validation_is_no_training_time(monkeypatch, tmp_path):
+    now = SimpleNamespace(seconds=100.0)
+    monkeypatch.setattr(module.time, "perf_counter", lambda: now.seconds)
+    trainer = SimpleNamespace(
+        loggers=[MetricsFile(tmp_path / "metrics.csv")],
+        global_step=10,
+        current_epoch=0,
+        optimizers=[SimpleNamespace(param_groups=[{"lr": 0.5}])],
+        fit_loop=SimpleNamespace(_should_accumulate=lambda: False),
+        world_size=1,
+    )
+    scores = {"loss": 1.0, "perplexity": 2.7, "accuracy": 0.5, "bits_per_byte": None, "targets": 7}
+    metrics = Metrics(Live(), every_n_steps=10)
+    metrics.setup(trainer, None, "fit")
+    metrics.on_train_start(trainer, None)
+    now.seconds += 2
+    metrics.on_validation_start(trainer, None)
+    now.seconds += 50
+    metrics.on_validation_end(trainer, SimpleNamespace(validation_scores=scores))
+    now.seconds += 3
+    batch = {"num_tokens": 100, "num_targets": 4, "num_padding": 28}
+    trained = SimpleNamespace(step=SimpleNamespace(nats=8.0, num_targets=4))
+    metrics.on_train_batch_end(trainer, trained, {}, batch, 0)
+    metrics.on_train_end(trainer, None)
+    assert metrics.totals == {"tokens": 100, "targets": 4, "padding": 28, "seconds": 5.0}
+    rows = read_rows(tmp_path / "metrics.csv")
+    assert [row["step"] for row in rows] == ["10", "10"]
+    assert rows[1]["train/loss"] == "2" and rows[1]["tokens_per_second"] == "20" and rows[1]["lr"] == "0.5"
+
+
+def test_no_file_no_rows(tmp_path):
+    assert read_rows(tmp_path / "none.csv") == []
+
+
+def test_of_several_processes_one_writes(tmp_path, monkeypatch):
+    file = MetricsFile(tmp_path / "metrics.csv")
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    file.log_metrics({"train/loss": 1.0}, step=1)
+    assert not file.path.exists()
+    monkeypatch.setattr(rank_zero_only, "rank", 0)
+    file.log_metrics({"train/loss": 1.0}, step=1)
+    file.log_metrics({"train/loss": 0.1234567891, "not/a/column": 3.0}, step=2)
+    assert [(row["step"], row["train/loss"]) for row in read_rows(file.path)] == [("1", "1"), ("2", "0.123457")]
+
+
+def test_what_has_no_column_makes_no_row_and_is_told_once(tmp_path, caplog):
+    file = MetricsFile(tmp_path / "metrics.csv")
+    with caplog.at_level("INFO", "lmft"):
+        file.log_metrics({"lr-AdamW": 0.1, "epoch": 1}, step=1)
+        file.log_metrics({"lr-AdamW": 0.1, "step": 2, "train/loss": 1.0}, step=2)
+    assert [row["step"] for row in read_rows(file.path)] == ["2"]
+    assert caplog.text.count("has no column for lr-AdamW") == 1
+
+
+def test_lightnings_callbacks_keep_their_files_in_the_runs_folder(tmp_path):
+    file = MetricsFile(tmp_path / "metrics.csv")
+    assert (file.save_dir, file.name, file.version) == (str(tmp_path), "lightning", "")
