@@ -1,8 +1,9 @@
-"""From a config to what every command needs: tokenizer, text, objective, model; each checked as early as it can be."""
+"""From a config to tokenizer, text, objective, LightningModule and DataModule; each checked as early as possible."""
 
 import logging
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,95 +21,184 @@ from lmft.data.datamodule import DataModule
 from lmft.data.formats.base import id_of
 from lmft.data.formats.chat import chat_template
 from lmft.data.schedule.layout import Layout
+from lmft.data.sources.readers import Place
+from lmft.data.sources.source import open_source
 from lmft.errors import UserError
 from lmft.models.adapters import add_adapters
 from lmft.models.attention import obstacle, support_isolation
 from lmft.models.config import ModelConfig
 from lmft.models.freezing import freeze
-from lmft.models.loading.hf_config import load_config, max_positions, model_class
+from lmft.models.loading.hf_config import load_config, max_positions
 from lmft.models.loading.tokenizer import load_tokenizer
 from lmft.models.loading.weights import fit_to_tokenizer, load_model
 from lmft.modules.base import LanguageModel
-from lmft.modules.causal import CausalLanguageModel
-from lmft.modules.masked import MaskedLanguageModel, masked_text
-from lmft.modules.permuted import PermutedLanguageModel
-from lmft.modules.seq2seq import Seq2SeqLanguageModel
+from lmft.modules.families import all_families, family_named
+from lmft.modules.masked import masked_text
 from lmft.modules.visibility import check_sight
 from lmft.objectives.base import Objective, Vocabulary
 from lmft.reporting.progress import counting
 from lmft.runs.checkpoint_io import load_weights
+from lmft.runs.folder import RunFolder
+from lmft.runs.redaction import Redactor
 from lmft.training.optimizer import MakeOptimizer, ScheduleConfig, check_arguments
 
-log = logging.getLogger("lmft")
-FAMILIES: dict[str, type[LanguageModel]] = {
-    "masked": MaskedLanguageModel,
-    "causal": CausalLanguageModel,
-    "seq2seq": Seq2SeqLanguageModel,
-    "permuted": PermutedLanguageModel,
-}
-_SENTENCE_END = re.compile(r"""[.!?。！？]["'”’»)\]]*$""")  # a full stop or the like, and what closes behind it
+log = logging.getLogger(__name__)
+_SENTENCE_END = re.compile(r"""[.!?。！？]["'”’»)\]]*$""")  # a full stop or the like, and closing quotes after it
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What every command needs before it touches a weight."""
+    """All that a config describes, checked and tokenised, but the weights.
 
+    >>> parts = assemble(compose(["model=gpt2_tiny"]))
+    >>> module = parts.module()
+    >>> len(parts.tokenizer) == parts.vocabulary.size == module.model.config.vocab_size
+    True
+    """
+
+    config: dict[str, Any]
     data: DataConfig
     model: ModelConfig
+    module_class: type[LanguageModel]
     hf_config: PreTrainedConfig
     tokenizer: PreTrainedTokenizerFast
-    new_tokens: list[str]  # that the tokenizer has been given besides its own
+    new_tokens: list[str]
+    """Special tokens that the tokenizer got in addition to its own."""
     objective: Objective
-    vocabulary: Vocabulary  # what the objective knows of tokenizer and model
+    vocabulary: Vocabulary
+    """What the objective knows of tokenizer and model."""
     corpus: Corpus
+
+    def module(self) -> LanguageModel:
+        """Load or build the model, and return it in its family's LightningModule.
+
+        The random weights of a new model, or of a new head, follow from the config's seed.
+
+        Raises: UserError if the weights cannot be loaded, or the model sees what it is to predict.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.config["seed"])
+            return _build_module(self)
+
+    def datamodule(self) -> DataModule:
+        """Return the DataLoaders of the corpus under the objective."""
+        return DataModule(
+            self.corpus,
+            self.objective,
+            self.vocabulary,
+            seed=self.config["seed"],
+            batch_size=self.data.batch_size,
+            num_workers=self.data.num_workers,
+            worker_timeout=self.data.worker_timeout,
+        )
+
+    def rows(self, split: Split) -> Iterator[tuple[Place, dict[str, Any]]]:
+        """Yield the place (file and row) and the columns of each row of a split's text, as they are read.
+
+        A share of the training text that is held out for validation is among the rows of `train`.
+
+        Raises: UserError if the split has no text of its own.
+        """
+        source = open_source(self.data, split)
+        if source is None:
+            raise UserError(f"{split} has no text of its own: it is held out of the training text")
+        return source.rows()
+
+    def layout(self, num_devices: int = 1) -> Layout:
+        """Return how an epoch is divided among devices and micro-batches."""
+        trainer = self.config["trainer"]
+        return Layout(
+            num_examples=len(self.corpus.examples["train"]),
+            batch_size=self.data.batch_size,
+            accumulate=trainer["accumulate_grad_batches"],
+            world_size=num_devices,
+            limit=trainer["limit_train_batches"],
+        )
+
+    def num_training_steps(self, num_devices: int = 1) -> int:
+        """Return the optimizer steps of the whole training."""
+        trainer = self.config["trainer"]
+        steps_per_epoch = math.ceil(self.layout(num_devices).num_used / trainer["accumulate_grad_batches"])
+        max_epochs = math.inf if trainer["max_epochs"] in (None, -1) else trainer["max_epochs"]
+        max_steps = math.inf if trainer["max_steps"] == -1 else trainer["max_steps"]
+        return int(min(steps_per_epoch * max_epochs, max_steps))
 
 
 def assemble(
     config: dict[str, Any], splits: tuple[Split, ...] = ("train", "validation"), kept_tokenizer: Path | None = None
 ) -> Parts:
-    """Checks the config and tokenises the text. Whatever is wrong is said here, before a weight is read.
+    """Check a config and tokenise its text.
 
-    kept_tokenizer: folder of the vocabulary that an earlier attempt at this run has trained, if there was one.
+    >>> parts = assemble(compose(["model=gpt2_tiny"]))
+    >>> sorted(parts.corpus.ledger)
+    ['train', 'validation']
+
+    Args:
+        config: as `compose` returns it.
+        splits: those that are needed.
+        kept_tokenizer: folder of the vocabulary that an earlier start of this run has trained, if there is one.
+
+    Raises: UserError for whatever is wrong, before a weight is read.
     """
     data = build(DataConfig, config["data"], "data")
     model = build(ModelConfig, config["model"], "model")
-    objective = make_objective(config, model, data)
-    hf_config = load_config(model)
+    families = all_families()
+    module_class = family_named(model.family, families)
+    objective = make_objective(config, model, data, module_class.family.objectives_of or model.family)
+    if model.module is not None:
+        module_class = subclass_of(module_class, model.module, "model.module")
+    hf_config = load_config(model, {name: each.family for name, each in families.items()})
     _check_length(data, hf_config)
-    data = _with_examples_it_can_isolate(data, model, hf_config)
+    data = _with_examples_that_can_be_isolated(data, module_class, hf_config)
     tokenizer = load_tokenizer(model, TrainingTexts(data), lambda: text_key(data), data.cache, kept_tokenizer)
-    new_tokens = _give_new_tokens(tokenizer, data, objective)
-    vocabulary = _vocabulary(tokenizer, model, hf_config, objective, data)
+    new_tokens = _add_tokens(tokenizer, data, objective)
+    vocabulary = _checked_vocabulary(tokenizer, model, hf_config, objective, data)
     _check_probes([*model.probes, *data.probes], model, tokenizer)
     corpus = load_corpus(data, tokenizer, objective, config["seed"], counting, splits)
-    return Parts(data, model, hf_config, tokenizer, new_tokens, objective, vocabulary, corpus)
+    return Parts(
+        config=config,
+        data=data,
+        model=model,
+        module_class=module_class,
+        hf_config=hf_config,
+        tokenizer=tokenizer,
+        new_tokens=new_tokens,
+        objective=objective,
+        vocabulary=vocabulary,
+        corpus=corpus,
+    )
 
 
 def _check_length(data: DataConfig, hf_config: PreTrainedConfig) -> None:
     longest = max_positions(hf_config)
+    if longest is None:
+        return
     for name in ("max_source_tokens", "max_target_tokens") if data.format == "pairs" else ("block_size",):
-        if longest is not None and getattr(data, name) > longest:
+        if getattr(data, name) > longest:
             raise UserError(
                 f"data.{name}={getattr(data, name)} is longer than the {longest} positions of {hf_config.model_type}",
                 fix=f"data.{name}={longest}",
             )
 
 
-def _with_examples_it_can_isolate(data: DataConfig, model: ModelConfig, hf_config: PreTrainedConfig) -> DataConfig:
-    """Packs need isolation; where a model has none, their documents are padded by length instead."""
-    known = model_class(model.family, hf_config)
-    why = obstacle(known, hf_config) if known else None
+def _with_examples_that_can_be_isolated(
+    data: DataConfig, module_class: type[LanguageModel], hf_config: PreTrainedConfig
+) -> DataConfig:
+    """Return the data's config, with lines instead of packs if the model cannot keep documents apart."""
+    model_class = module_class.family.model_class(hf_config)
+    why = obstacle(model_class, hf_config) if model_class else None
     if data.examples != "packs" or not why:
         return data
     log.warning("%s cannot pack documents (%s): lines, padded by length, instead", hf_config.model_type, why)
     return replace(data, examples="lines", isolate_documents=False)
 
 
-def _give_new_tokens(tokenizer: PreTrainedTokenizerFast, data: DataConfig, objective: Objective) -> list[str]:
-    """Gives the tokenizer the chat template and the tokens that template and objective need; returns the new ones."""
+def _add_tokens(tokenizer: PreTrainedTokenizerFast, data: DataConfig, objective: Objective) -> list[str]:
+    """Give the tokenizer the chat template, and the tokens that template and objective need. Returns the new ones."""
     known = {str(token) for token in tokenizer.added_tokens_decoder.values()}
     wanted = objective.new_tokens(known)
-    if data.format == "chat" and (template := chat_template(data, tokenizer)):
+    template = chat_template(data, tokenizer) if data.format == "chat" else None
+    if template:
         wanted += template.special_tokens
         tokenizer.chat_template = template.source
         if template.eos_token:
@@ -118,15 +208,15 @@ def _give_new_tokens(tokenizer: PreTrainedTokenizerFast, data: DataConfig, objec
     return new
 
 
-def _vocabulary(
+def _checked_vocabulary(
     tokenizer: PreTrainedTokenizerFast,
     model: ModelConfig,
     hf_config: PreTrainedConfig,
     objective: Objective,
     data: DataConfig,
 ) -> Vocabulary:
-    """What the objective has to know. Raises UserError where it cannot work with it."""
-    if model.from_scratch:  # the model is built later; what its decoder will start with is asked for here
+    """Return what the objective has to know of the tokenizer. Raises: UserError if it cannot work with it."""
+    if model.from_scratch:  # the model is built later; here its decoder's first token is needed
         fit_to_tokenizer(hf_config, tokenizer)
     vocabulary = vocabulary_of(tokenizer, getattr(hf_config, "decoder_start_token_id", None))
     try:
@@ -136,116 +226,8 @@ def _vocabulary(
     return vocabulary
 
 
-def _check_probes(probes: list[Any], model: ModelConfig, tokenizer: PreTrainedTokenizerFast) -> None:
-    chats = [probe for probe in probes if isinstance(probe, dict)]
-    if wrong := [probe for probe in chats if probe.keys() != {"chat"}]:
-        raise UserError(f"a probe is a text or {{chat: …}}, not {wrong[0]}", "data.probes and model.probes")
-    if chats and (model.family != "causal" or not tokenizer.chat_template):
-        what = f"{model.name} is {model.family}" if model.family != "causal" else "the tokenizer has no chat template"
-        raise UserError(f"{what}, so no probe can be a chat", "data.probes and model.probes", "give a text instead")
-    if model.family == "masked":
-        for probe in probes:
-            masked_text(probe, tokenizer)
-
-
-def build_module(config: dict[str, Any], parts: Parts, num_steps: int) -> LanguageModel:
-    """The model inside its family's LightningModule, ready to train."""
-    family = _module_class(parts.model)
-    model = load_model(parts.model, parts.hf_config, parts.tokenizer, len(parts.new_tokens))
-    if parts.data.isolate_documents:
-        support_isolation(model, parts.tokenizer, family.is_causal)
-    check_sight(family, model, parts.tokenizer, parts.data.isolate_documents)
-    if parts.model.freeze:
-        freeze(model, parts.model.freeze)
-        if parts.new_tokens and not model.get_input_embeddings().weight.requires_grad:
-            new = ", ".join(parts.new_tokens)
-            raise UserError(f"the embeddings are frozen, but these tokens are new: {new}", where="model.freeze")
-    adapted = None
-    if parts.model.lora.r:
-        ids = parts.tokenizer.get_vocab()
-        adapted = add_adapters(model, parts.model.lora, [ids[token] for token in parts.new_tokens])
-    module = family(
-        model,
-        parts.tokenizer,
-        optimizer=make_optimizer(config),
-        schedule=build(ScheduleConfig, config["scheduler"], "scheduler"),
-        num_training_steps=num_steps,
-        seed=config["seed"],
-        tokens_per_byte=_tokens_per_byte(parts),
-        generation=parts.model.generation,
-    )
-    module.adapted = adapted
-    if parts.model.compile:
-        for stack in module.stacks:
-            stack.forward = torch.compile(stack.forward)
-    return module
-
-
-def build_data(config: dict[str, Any], parts: Parts) -> DataModule:
-    """Loaders of the corpus under the objective."""
-    sizes = parts.data.batch_size, parts.data.num_workers, parts.data.worker_timeout
-    return DataModule(parts.corpus, parts.objective, parts.vocabulary, config["seed"], *sizes)
-
-
-def num_training_steps(config: dict[str, Any], parts: Parts, world_size: int) -> int:
-    """Optimizer steps of the whole training: what the learning rate's schedule counts in."""
-    trainer = config["trainer"]
-    steps = math.ceil(epoch_layout(config, parts, world_size).num_used / trainer["accumulate_grad_batches"])
-    epochs = math.inf if trainer["max_epochs"] in (None, -1) else trainer["max_epochs"]
-    return int(min(steps * epochs, math.inf if trainer["max_steps"] == -1 else trainer["max_steps"]))
-
-
-def epoch_layout(config: dict[str, Any], parts: Parts, world_size: int) -> Layout:
-    """How an epoch is shared out among devices and micro-batches."""
-    trainer, num_examples = config["trainer"], len(parts.corpus.examples["train"])
-    sizes = parts.data.batch_size, trainer["accumulate_grad_batches"], world_size, trainer["limit_train_batches"]
-    return Layout(num_examples, *sizes)
-
-
-def make_optimizer(config: dict[str, Any]) -> MakeOptimizer:
-    """What makes the optimizer of groups of weights. Raises UserError."""
-    make = trusted_instance(config["optimizer"], config["trust"]["targets"], "optimizer")
-    check_arguments(make)
-    return make
-
-
-def _tokens_per_byte(parts: Parts) -> float | None:
-    """Of the validation text, where every token of it is predicted."""
-    ledger = parts.corpus.ledger.get("validation")
-    if ledger is None or parts.data.train_on != "all" or not parts.objective.for_validation().is_likelihood:
-        return None
-    return ledger["tokens"] / ledger["bytes"]
-
-
-def load_module(config: dict[str, Any]) -> LanguageModel:
-    """A model that answers prompts: a folder's, or a run's with the weights of a checkpoint. Raises UserError."""
-    if isinstance(config["checkpoint"], str):
-        module = build_module(config, assemble(config, splits=()), num_steps=0)
-        load_chosen_weights(config, module)
-        return module.eval()
-    wanted = build(ModelConfig, config["model"], "model")
-    hf_config = load_config(wanted)
-    tokenizer = load_tokenizer(wanted, texts=(), text_key=lambda: "none", cache=Path())
-    model = load_model(wanted, hf_config, tokenizer)
-    module_class = _module_class(wanted)
-    check_sight(module_class, model, tokenizer)
-    return module_class(model, tokenizer, seed=config["seed"], generation=wanted.generation).eval()
-
-
-def load_chosen_weights(config: dict[str, Any], module: LanguageModel) -> None:
-    """Give the module the weights of the checkpoint file that the config of an evaluation names, if it names one."""
-    if isinstance(config["checkpoint"], str):
-        load_weights(module, Path(config["checkpoint"]))
-
-
-def _module_class(model: ModelConfig) -> type[LanguageModel]:
-    """The family's LightningModule, or the user's own variant of it (`model.module`)."""
-    family = FAMILIES[model.family]
-    return family if model.module is None else subclass_of(family, model.module, "model.module")
-
-
 def vocabulary_of(tokenizer: PreTrainedTokenizerFast, decoder_start_id: int | None = None) -> Vocabulary:
-    """What objectives need to know of a tokenizer, and what the decoder of a seq2seq model is given first."""
+    """Return what objectives need to know of a tokenizer, and of the first token of a seq2seq model's decoder."""
     special = set(tokenizer.all_special_ids)
     ordinary = [i for i in range(len(tokenizer)) if i not in special]
     pieces = tokenizer.convert_ids_to_tokens(ordinary)
@@ -261,3 +243,118 @@ def vocabulary_of(tokenizer: PreTrainedTokenizerFast, decoder_start_id: int | No
         decoder_start_id=decoder_start_id,
         sentence_end_ids=np.array(ends, np.int64),
     )
+
+
+def _check_probes(probes: list[Any], model: ModelConfig, tokenizer: PreTrainedTokenizerFast) -> None:
+    where = "data.probes and model.probes"
+    chats = [probe for probe in probes if isinstance(probe, dict)]
+    if wrong := [probe for probe in chats if probe.keys() != {"chat"}]:
+        raise UserError(f"a probe is a text or {{chat: …}}, not {wrong[0]}", where)
+    if chats and model.family != "causal":
+        raise UserError(f"{model.name} is {model.family}, so no probe can be a chat", where, "give a text instead")
+    if chats and not tokenizer.chat_template:
+        what = "the tokenizer has no chat template, so no probe can be a chat"
+        raise UserError(what, where, "give a text instead")
+    if model.family == "masked":
+        for probe in probes:
+            masked_text(probe, tokenizer)
+
+
+def _build_module(parts: Parts) -> LanguageModel:
+    module_class = parts.module_class
+    family = module_class.family
+    model = load_model(parts.model, family, parts.hf_config, parts.tokenizer, len(parts.new_tokens))
+    if parts.data.isolate_documents:
+        support_isolation(model, parts.tokenizer, family.is_causal)
+    others = [name for name, each in all_families().items() if each.family.model_class(parts.hf_config)]
+    check_sight(module_class, model, parts.tokenizer, parts.data.isolate_documents, others)
+    if parts.model.freeze:
+        freeze(model, parts.model.freeze)
+        if parts.new_tokens and not model.get_input_embeddings().weight.requires_grad:
+            new = ", ".join(parts.new_tokens)
+            raise UserError(f"the embeddings are frozen, but these tokens are new: {new}", where="model.freeze")
+    adapted = None
+    if parts.model.lora.r:
+        ids = parts.tokenizer.get_vocab()
+        adapted = add_adapters(model, parts.model.lora, [ids[token] for token in parts.new_tokens])
+    return module_class(
+        model,
+        parts.tokenizer,
+        optimizer=make_optimizer(parts.config),
+        schedule=build(ScheduleConfig, parts.config["scheduler"], "scheduler"),
+        seed=parts.config["seed"],
+        nonfinite=parts.config["nonfinite"],
+        tokens_per_byte=_tokens_per_byte(parts),
+        generation=parts.model.generation,
+        adapted=adapted,
+        compile=parts.model.compile,
+        settings=Redactor(parts.config).value(parts.config),
+    )
+
+
+def make_optimizer(config: dict[str, Any]) -> MakeOptimizer:
+    """Return what makes the config's optimizer of groups of weights. Raises: UserError."""
+    make = trusted_instance(config["optimizer"], config["trust"]["targets"], "optimizer")
+    check_arguments(make)
+    return make
+
+
+def _tokens_per_byte(parts: Parts) -> float | None:
+    """Return tokens per byte of the validation text; None if not every token of it is predicted."""
+    ledger = parts.corpus.ledger.get("validation")
+    if ledger is None or parts.data.train_on != "all" or not parts.objective.for_validation().is_likelihood:
+        return None
+    return ledger["tokens"] / ledger["bytes"]
+
+
+def load_module(config: dict[str, Any]) -> LanguageModel:
+    """Return a model that answers prompts: a folder's, or a run's with the weights of a checkpoint.
+
+    Raises: UserError.
+    """
+    if isinstance(config["checkpoint"], str):
+        module = assemble(config, splits=()).module()
+        load_chosen_weights(config, module)
+        return module.eval()
+    wanted = build(ModelConfig, config["model"], "model")
+    families = all_families()
+    module_class = family_named(wanted.family, families)
+    hf_config = load_config(wanted, {name: each.family for name, each in families.items()})
+    if wanted.module is not None:
+        module_class = subclass_of(module_class, wanted.module, "model.module")
+    tokenizer = load_tokenizer(wanted, texts=(), text_key=lambda: "none", cache=Path())
+    model = load_model(wanted, module_class.family, hf_config, tokenizer)
+    others = [name for name, each in families.items() if each.family.model_class(hf_config)]
+    check_sight(module_class, model, tokenizer, other_families=others)
+    return module_class(model, tokenizer, seed=config["seed"], generation=wanted.generation).eval()
+
+
+def load_chosen_weights(config: dict[str, Any], module: LanguageModel) -> None:
+    """Load the weights of the checkpoint that the config of an evaluation names, if it names one."""
+    if isinstance(config["checkpoint"], str):
+        load_weights(module, Path(config["checkpoint"]))
+
+
+def module_of_checkpoint(
+    settings: dict[str, Any], checkpoint: Path, module_class: type[LanguageModel]
+) -> LanguageModel:
+    """Build the LightningModule that a checkpoint's config describes; `load_from_checkpoint` then loads its weights.
+
+    Args:
+        settings: the config in the checkpoint.
+        checkpoint: its file; if it is in a run's folder, the vocabulary that the run has kept is used.
+        module_class: the class that is asked for: LanguageModel, that of a family, or a subclass of it. A class of the
+            user's own that the config names is not imported.
+    """
+    settings = {**settings, "model": {**settings["model"], "module": None}}
+    kept = RunFolder(checkpoint.resolve().parent.parent).tokenizer
+    parts = assemble(settings, splits=(), kept_tokenizer=kept)
+    if issubclass(module_class, parts.module_class):
+        parts = replace(parts, module_class=module_class)
+    elif not issubclass(parts.module_class, module_class):
+        what = f"the checkpoint is of a {parts.module_class.__name__}, not of a {module_class.__name__}"
+        raise UserError(what, str(checkpoint), "LanguageModel.load_from_checkpoint takes each of them")
+    return parts.module()
+
+
+LanguageModel.build = staticmethod(module_of_checkpoint)

@@ -16,10 +16,16 @@ EXIT_CODE = 2
 
 
 class UserError(Exception):
-    """A mistake that the user can mend: what is wrong, where, and what to change.
+    """A mistake that the user can fix: what is wrong, where, and what to change.
 
-    Each part is one line. It is printed without a traceback and ends the process with exit code 2;
-    `LMFT_DEBUG=1` shows the traceback as well.
+    Each part is one line. Commands print it without a traceback and exit with code 2; `LMFT_DEBUG=1` shows the
+    traceback as well.
+
+    >>> try:
+    ...     compose(["model=gpt3"])
+    ... except UserError as error:
+    ...     print(error.what)
+    no model named 'gpt3' (did you mean 'gpt2'?)
     """
 
     def __init__(self, what: str, where: str | None = None, fix: str | None = None):

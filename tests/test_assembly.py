@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from lmft.assembly import assemble, build_module, load_module
+from lmft.assembly import assemble, load_module
 from lmft.config.load import compose
 from lmft.errors import UserError
 from lmft.models.config import ModelConfig
@@ -86,7 +86,7 @@ def test_those_of_filling_in_the_middle(gpt2):
     assert parts.new_tokens == ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"]
     assert parts.tokenizer.convert_tokens_to_ids(parts.new_tokens) == [320, 321, 322]
     assert parts.tokenizer.eos_token == "<|endoftext|>"
-    model = build_module(config, parts, 1).model
+    model = parts.module().model
     assert model.get_input_embeddings().num_embeddings == model.config.vocab_size == 323
 
 
@@ -105,15 +105,14 @@ def test_those_of_a_vocabulary_that_is_trained_anew(folder):
     config = compose([*SCRATCH, *text_arguments(folder), "objective=fim"])
     parts = assemble(config)
     assert len(parts.new_tokens) == 3 and len(parts.tokenizer) == 323
-    assert build_module(config, parts, 1).model.config.vocab_size == 323
+    assert parts.module().model.config.vocab_size == 323
 
 
 def test_new_tokens_follow_from_the_seed(gpt2):
-    config = compose([*gpt2, "objective=fim"])
-    parts, found = assemble(config), []
+    found = []
     for seed in (1, 1, 2):
-        torch.manual_seed(seed)
-        found.append(build_module(config, parts, 1).model.get_input_embeddings().weight.detach())
+        parts = assemble(compose([*gpt2, "objective=fim", f"seed={seed}"]))
+        found.append(parts.module().model.get_input_embeddings().weight.detach())
     assert torch.equal(found[0], found[1]) and not torch.equal(found[0][320:], found[2][320:])
     assert torch.equal(found[0][:320], found[2][:320])
 
@@ -129,7 +128,7 @@ def test_the_chosen_template_is_the_tokenizers(folder):
     assert parts.tokenizer.pad_token == "<|endoftext|>"
     rendered = parts.tokenizer.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False)
     assert rendered == "<|im_start|>user\na<|im_end|>\n"
-    ends = build_module(config, parts, 1).model.generation_config.eos_token_id
+    ends = parts.module().model.generation_config.eos_token_id
     assert 321 in (ends if isinstance(ends, list) else [ends])
 
 
@@ -181,7 +180,7 @@ def test_packs_become_lines_where_a_model_cannot_pack(folder, caplog):
 
 def test_what_is_frozen_is_not_trained(gpt2):
     config = compose([*gpt2, "model.freeze=[embeddings, layers.0]"])
-    module = build_module(config, assemble(config), 1)
+    module = assemble(config).module()
     trained = {name for name, weight in module.model.named_parameters() if weight.requires_grad}
     assert trained and all(name.startswith(("transformer.h.1.", "transformer.ln_f.")) for name in trained)
     assert not module.strict_loading

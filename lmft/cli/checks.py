@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import yaml
 from hydra.errors import InstantiationException
 from hydra.utils import get_class
 from omegaconf import OmegaConf
@@ -13,7 +14,7 @@ from lmft.config.schema import build
 from lmft.config.trust import trusted_instance
 from lmft.data.config import DataConfig, Split
 from lmft.data.sources import files
-from lmft.errors import UserError
+from lmft.errors import UserError, did_you_mean
 from lmft.models.config import ModelConfig
 from lmft.objectives.base import Objective
 from lmft.system.repositories import check_folder
@@ -50,6 +51,7 @@ def _check_files(data: DataConfig, splits: Sequence[Split]) -> None:
 def check_model(config: Mapping[str, Any]) -> ModelConfig:
     """The model's options, checked; a folder that is named is there. Raises: UserError."""
     model = build(ModelConfig, config["model"], "model")
+    _check_family(model.family)
     if not model.from_scratch:
         check_folder(str(model.name_or_path), "model.name_or_path")
     if model.tokenizer.name_or_path and not model.tokenizer.train:
@@ -57,16 +59,25 @@ def check_model(config: Mapping[str, Any]) -> ModelConfig:
     return model
 
 
-def make_objective(config: Mapping[str, Any], model: ModelConfig, data: DataConfig) -> Objective:
-    """Make the config's objective for the model's family. Raises: UserError where the two, or the data, do not fit."""
+def make_objective(
+    config: Mapping[str, Any], model: ModelConfig, data: DataConfig, family: str | None = None
+) -> Objective:
+    """Make the config's objective for the model's family.
+
+    family: the family whose objectives train the model, if it is another than the model's own.
+
+    Raises: UserError if objective and family, or the data, do not fit.
+    """
     trusted = config["trust"]["targets"]
     try:
         objective = trusted_instance(config["objective"], trusted, "objective")
     except InstantiationException as error:
         raise UserError(str(error.__cause__ or error), "objective") from error
-    fitting = objective.for_family(model.family)
+    fitting = objective.for_family(family or model.family)
     if fitting is None:
         usual = _objectives_of(model.family)
+        if not usual and family is None:
+            return objective  # its LightningModule names the family whose objectives train it: lmft.assembly asks
         what = f"{model.name} is a {model.family} model, which {type(objective).__name__} does not train"
         others = f" (or {', '.join(usual[1:])})" if usual[1:] else ""
         raise UserError(what, "objective", f"objective={usual[0]}{others}")
@@ -85,7 +96,26 @@ def _objectives_of(family: str) -> list[str]:
     paths = sorted(config_dir().glob("objective/*.yaml"))
     targets = {path.stem: OmegaConf.select(OmegaConf.load(path), "_target_") for path in paths}
     names = [name for name, target in targets.items() if target and family in get_class(target).families]
-    return sorted(names, key=lambda name: name != _USUAL[family])
+    usual = _usual_objective(family)
+    return sorted(names, key=lambda name: name != usual)
 
 
-_USUAL = {"masked": "mlm", "causal": "causal", "seq2seq": "span_corruption", "permuted": "permutation"}
+def _usual_objective(family: str) -> str | None:
+    """Return the objective that the YAML of a family chooses, or else that of a training."""
+    for path in (config_dir() / "model" / f"{family}.yaml", config_dir() / "train.yaml"):
+        for choice in yaml.safe_load(path.read_text("utf-8")).get("defaults", []):
+            for group, name in choice.items() if isinstance(choice, Mapping) else ():
+                if "objective" in str(group):
+                    return str(name)
+    return None
+
+
+def _check_family(family: str) -> None:
+    """Raises UserError unless there is a family of that name, whose YAML is conf/model/<family>.yaml."""
+    paths = sorted(config_dir().glob("model/*.yaml"))
+    named = [path for path in paths if path.stem == family]
+    if named and yaml.safe_load(named[0].read_text("utf-8")).get("family") == family:
+        return
+    families = [path.stem for path in paths if yaml.safe_load(path.read_text("utf-8")).get("family") == path.stem]
+    what = f"model.family={family} is unknown{did_you_mean(str(family), families)}"
+    raise UserError(what, fix=f"one of: {', '.join(families)}")

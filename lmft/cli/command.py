@@ -9,7 +9,6 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from lmft.cli.sweep import Sweep, job_name
 from lmft.config import contradictions, load, overrides
 from lmft.config.hydra_errors import config_mistakes_are_user_errors, option_mistakes_are_user_errors
 from lmft.config.implied import with_implied_choices
+from lmft.config.load import Job, choices_of
 from lmft.errors import UserError, user_errors_end_the_process
 from lmft.runs.log import remembering
 from lmft.runs.redaction import Redactor
@@ -34,20 +34,6 @@ from lmft.system.signals import Stopped, handling_signals
 OmegaConf.register_new_resolver("lmft.choices", help.choices, replace=True)
 OmegaConf.register_new_resolver("lmft.usage", help.usage, replace=True)
 OmegaConf.register_new_resolver("lmft.job_name", job_name, replace=True)
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a command is asked to do: one config, and how it was asked for."""
-
-    config: dict[str, Any]
-    """Plain and resolved."""
-    choices: dict[str, str | None]
-    """Group -> name of the YAML chosen from it."""
-    overrides: list[str]
-    """The `key=value` arguments that led to the config."""
-    arguments: list[str]
-    """The command line that asks for this job alone."""
 
 
 Task = Callable[[Job], float | None]
@@ -218,14 +204,11 @@ def _typed_overrides() -> list[str]:
 
 
 def _job(composed: DictConfig, argv: list[str], command_line: list[str]) -> Job:
-    node = HydraConfig.get()
-    groups = [str(group) for group in node.runtime.choices if str(group).split("/")[0] != "hydra"]
-    choices = {group: node.runtime.choices[group] for group in groups}
     overrides = _typed_overrides()
     plain = load.plain(composed, command_line)
     if not isinstance(plain.get("run"), str):  # else the options stand beside those of the run
         contradictions.check(plain, overrides)
-    return Job(plain, choices, overrides, argv)
+    return Job(plain, choices_of(HydraConfig.get()), overrides, argv)
 
 
 def _job_of_sweep(composed: DictConfig, flags: list[str], run_folder: Path | None, command_line: list[str]) -> Job:

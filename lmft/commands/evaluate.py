@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lmft.cli.command import Job, run_command
+from lmft.cli.command import run_command
 from lmft.config import contradictions, trust
+from lmft.config.load import Job
 from lmft.errors import UserError
 from lmft.runs.trained import config_to_use
 from lmft.system.files import write_json
@@ -25,15 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def evaluate(job: Job) -> None:
     """Measure, print, and write the scores to the file `output` if there is one."""
-    from lmft.cli import checks
-
-    config = config_to_use(job.config, job.overrides)
-    trust.check(config, job.overrides)
-    contradictions.check(config, job.overrides)
-    checks.check(config, trains=False)
-    for override in job.overrides:
-        if override.lstrip("+~").partition("=")[0].partition(".")[0] in _NOT_READ:
-            log.warning("an evaluation does not read %s", override)
+    config = checked_config(job.config, job.overrides)
     output = config["output"] and Path(config["output"])
     if output and not output.parent.is_dir():
         raise UserError("no such folder", f"output={output}")
@@ -42,14 +35,29 @@ def evaluate(job: Job) -> None:
         write_json(output, metrics)
 
 
+def checked_config(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the config to evaluate with, which is that of the run if one is named. Raises: UserError.
+
+    overrides: the `key=value` arguments that led to `config`.
+    """
+    from lmft.cli import checks
+
+    config = config_to_use(config, overrides)
+    trust.check(config, overrides)
+    contradictions.check(config, overrides)
+    checks.check(config, trains=False)
+    for override in overrides:
+        if override.lstrip("+~").partition("=")[0].partition(".")[0] in _NOT_READ:
+            log.warning("an evaluation does not read %s", override)
+    return config
+
+
 def measure(config: dict[str, Any]) -> dict[str, Any]:
     """Return the scores of a model on the validation text: loss (nats per target), perplexity, accuracy, ….
 
     Raises: UserError.
     """
-    import torch
-
-    from lmft.assembly import assemble, build_data, build_module, load_chosen_weights
+    from lmft.assembly import assemble, load_chosen_weights
     from lmft.config import trainer_options
     from lmft.reporting import tables
     from lmft.reporting.results import SCORES, environment
@@ -73,12 +81,11 @@ def measure(config: dict[str, Any]) -> dict[str, Any]:
             raise UserError("there is no validation text to evaluate on", fix="data.validation=FILE")
         tables.print_ledger(parts.corpus.ledger)
         live = Live()
-        metrics = Metrics(live, config["trainer"]["log_every_n_steps"])
+        metrics = Metrics(live)
         trainer = build_trainer(config, None, [metrics, Progress(live)], [])
-        torch.manual_seed(config["seed"])
-        module = build_module(config, parts, num_steps=0)
+        module = parts.module()
         load_chosen_weights(config, module)
-        trainer.validate(module, build_data(config, parts), verbose=False)
+        trainer.validate(module, parts.datamodule(), verbose=False)
     scores = metrics.validations[-1]
     tables.print_validation(scores)
     return {

@@ -8,8 +8,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lmft.cli.command import Job, run_command
+from lmft.cli.command import run_command
 from lmft.config import contradictions, trust
+from lmft.config.load import Job
 from lmft.errors import UserError
 from lmft.runs.trained import config_to_use
 
@@ -21,17 +22,26 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def predict(job: Job) -> None:
     """Answer each prompt and print the answers."""
-    from lmft.cli import checks
-
     prompts = prompts_of(job.config)
     is_forced = job.config["teacher_forced"]
     if job.config["completion"] and not is_forced:
         raise UserError("a completion is read only with teacher_forced=true", fix="add teacher_forced=true")
-    config = config_to_use(job.config, job.overrides)
-    trust.check(config, job.overrides)
-    contradictions.check(config, job.overrides)
-    checks.check_model(config)
+    config = checked_config(job.config, job.overrides)
     answer(config, prompts, job.config["completion"] if is_forced else None)
+
+
+def checked_config(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the config to predict with, which is that of the run if one is named. Raises: UserError.
+
+    overrides: the `key=value` arguments that led to `config`.
+    """
+    from lmft.cli import checks
+
+    config = config_to_use(config, overrides)
+    trust.check(config, overrides)
+    contradictions.check(config, overrides)
+    checks.check_model(config)
+    return config
 
 
 def prompts_of(config: Mapping[str, Any]) -> list[Any]:

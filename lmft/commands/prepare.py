@@ -6,7 +6,8 @@ Only what is light is imported at the top, so that `--help` and refusals need no
 from collections.abc import Sequence
 from typing import Any
 
-from lmft.cli.command import Job, run_command
+from lmft.cli.command import run_command
+from lmft.config.load import Job
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -6,13 +6,15 @@ is needed.
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from lmft.cli.command import Job, run_command
+from lmft.cli.command import run_command
+from lmft.config.load import Job
 from lmft.errors import UserError
 from lmft.runs.log import remembering
+from lmft.runs.resume import check_changes, ends_alike, newest_checkpoint, recorded_settings
 from lmft.runs.run import Run
 from lmft.system.files import read_json
 
@@ -47,7 +49,7 @@ def fit(config: dict[str, Any], run: Run) -> dict[str, Any]:
 
     The run's folder is made when everything has been checked that can be.
     """
-    from lmft.assembly import assemble, epoch_layout, make_optimizer, num_training_steps
+    from lmft.assembly import assemble, make_optimizer
     from lmft.config import trainer_options
     from lmft.config.schema import build
     from lmft.data.ledger import check_enough_examples
@@ -64,9 +66,14 @@ def fit(config: dict[str, Any], run: Run) -> dict[str, Any]:
         num_devices = try_out(config).world_size
         parts = assemble(config, kept_tokenizer=run.paths.tokenizer)
         check_enough_examples(len(parts.corpus.examples["train"]), parts.data.batch_size, num_devices)
-        num_steps, has_text = num_training_steps(config, parts, num_devices), "validation" in parts.corpus.examples
-        num_batches = epoch_layout(config, parts, num_devices).num_used
-        check_validations(config["trainer"], monitors(config), num_batches, num_steps, has_text)
+        num_steps = parts.num_training_steps(num_devices)
+        check_validations(
+            config["trainer"],
+            monitors(config),
+            num_batches=parts.layout(num_devices).num_used,
+            num_steps=num_steps,
+            has_text="validation" in parts.corpus.examples,
+        )
         if run.status() == "complete" and _is_done(config, run, num_steps):
             return read_json(run.paths.metrics)
         with run, lightnings_refusals_are_user_errors():
@@ -76,14 +83,15 @@ def fit(config: dict[str, Any], run: Run) -> dict[str, Any]:
 def _is_done(config: dict[str, Any], run: Run, num_steps: int) -> bool:
     """Whether a complete run has nothing left to do. Raises UserError if another training is asked for."""
     num_done = read_json(run.paths.metrics)["steps"]
-    run.check_same()
-    if num_done < num_steps and not run.ends_as_before():  # a callback may have stopped it early
-        if run.paths.newest_checkpoint() is None:
+    recorded = recorded_settings(run.paths)
+    check_changes(recorded, run.redacted(config), run.paths.config)
+    if num_done < num_steps and not ends_alike(recorded, run.redacted(config)):  # a callback may have stopped it early
+        if newest_checkpoint(run.paths) is None:
             what = f"{run.name} is complete after {num_done} steps, and no checkpoint of it was kept to continue from"
             raise UserError(what, str(run.folder), "another run.name trains from the beginning")
         return False
-    if run.exports() != config["model"]["export"]:
-        return run.paths.newest_checkpoint() is None
+    if recorded["model"].get("export", "last") != config["model"]["export"]:
+        return newest_checkpoint(run.paths) is None
     log.info("%s is already complete, after %d steps; raise trainer.max_epochs to continue", run.name, num_done)
     return True
 
@@ -93,17 +101,17 @@ def _train(config: dict[str, Any], parts: "Parts", run: Run) -> dict[str, Any]:
     import torch
     from lightning.pytorch.callbacks import LambdaCallback
 
-    from lmft.assembly import build_data, build_module, num_training_steps
     from lmft.models.loading.tokenizer import keep_vocabulary
     from lmft.reporting import answers, tables
     from lmft.reporting.results import results
+    from lmft.system import loop_state
     from lmft.training.callbacks.checkpoint import Checkpoints, Exported
     from lmft.training.callbacks.measured import may_replace_weights, weights_changed_after_validation
     from lmft.training.callbacks.metrics import Live, Metrics, MetricsFile
     from lmft.training.callbacks.probes import Probes
     from lmft.training.callbacks.progress import Progress
     from lmft.training.callbacks.stop_on_signal import Stopping
-    from lmft.training.cpu import keep_freed_memory, light_dropout
+    from lmft.training.cpu import keep_freed_memory
     from lmft.training.extensions import add_loggers
     from lmft.training.trainer import build_trainer
 
@@ -112,10 +120,9 @@ def _train(config: dict[str, Any], parts: "Parts", run: Run) -> dict[str, Any]:
 
     if not torch.cuda.is_available():
         keep_freed_memory()
-    torch.manual_seed(config["seed"])  # the weights of a new model, or of a new head
     live = Live()
-    metrics = Metrics(live, config["trainer"]["log_every_n_steps"])
     csv = MetricsFile(run.paths.metrics_csv)
+    metrics = Metrics(live, csv)
     probes = Probes([*parts.model.probes, *parts.data.probes], run.paths.samples)
     growing = [run.paths.metrics_csv, run.paths.samples]
     checkpoints = Checkpoints(
@@ -138,10 +145,8 @@ def _train(config: dict[str, Any], parts: "Parts", run: Run) -> dict[str, Any]:
     begins = LambdaCallback(on_train_start=lambda *_: begin())  # what a checkpoint refuses, it has refused by then
     callbacks = [begins, metrics, probes, Progress(live), checkpoints, Stopping(checkpoints)]
     trainer = build_trainer(config, run.folder, callbacks, [csv])
-    module = build_module(config, parts, num_training_steps(config, parts, trainer.world_size))
-    module.nonfinite = config["nonfinite"]
-    module.save_hyperparameters(run.redacted(config))  # into each checkpoint: what going on from it is compared with
-    data = build_data(config, parts)
+    module = parts.module()
+    data = parts.datamodule()
     add_loggers(trainer, config, run.folder, run.name)
 
     if run.checkpoint is not None:
@@ -149,9 +154,7 @@ def _train(config: dict[str, Any], parts: "Parts", run: Run) -> dict[str, Any]:
     elif config["validate_before"] and has_validation:
         begin()
         trainer.validate(module, data, verbose=False)
-    on_cpu = trainer.strategy.root_device.type == "cpu"
-    dropout = light_dropout() if on_cpu and not parts.model.compile else nullcontext()  # compiled, it is fused
-    with _explained(trainer, data, parts, run), dropout:
+    with _explained(trainer, data, parts, run):
         trainer.fit(module, data, ckpt_path=run.checkpoint, weights_only=True)
     checkpoints.has_other_weights = may_replace_weights(trainer)
     is_measured = metrics.last_validated_step == trainer.global_step and not weights_changed_after_validation(trainer)
@@ -165,10 +168,11 @@ def _train(config: dict[str, Any], parts: "Parts", run: Run) -> dict[str, Any]:
         exported = checkpoints.load_best(module, trainer.global_step)
     result = results(
         trainer,
+        num_epochs=loop_state.num_epochs(trainer),
         passes=metrics.validations,
         exported=asdict(exported),
         totals=metrics.totals,
-        skipped=module.num_skipped,
+        skipped=module.step.num_skipped,
         ledger=parts.corpus.ledger,
     )
     probes.ask(module, exported.step, "after")
@@ -199,7 +203,7 @@ def _hand_over(
     export(
         module.exported,
         parts.tokenizer,
-        lambda folder: write_model_card(folder, settings, result, latest_answers),
+        lambda folder: write_model_card(folder, settings, result, latest_answers, module.family.card),
         run.paths.model,
     )
     samples = read_lines(run.paths.samples)
@@ -210,14 +214,15 @@ def _hand_over(
 @contextmanager
 def _explained(trainer: "Trainer", data: "DataModule", parts: "Parts", run: Run) -> Iterator[None]:
     """Turns what training can run into into errors that say what to change."""
-    from lmft.training.nonfinite import NotFinite, explained
+    from lmft.system import loop_state
+    from lmft.training.nonfinite import NonFiniteStepError, explained
     from lmft.training.step import is_out_of_memory
 
     try:
         yield
-    except NotFinite as error:
-        position = trainer.fit_loop.epoch_loop.batch_progress.current.ready
-        step = range(position - 1 - (position - 1) % trainer.accumulate_grad_batches, position)
+    except NonFiniteStepError as error:
+        position = loop_state.micro_batch_position(trainer)
+        step = range(position - position % trainer.accumulate_grad_batches, position + 1)
         examples = data.described(trainer.current_epoch, step, parts.tokenizer.decode)
         raise explained(error, run.redacted(examples), run.folder) from error
     except RuntimeError as error:

@@ -1,6 +1,7 @@
 """From YAML files and `key=value` arguments to one config."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +25,52 @@ def config_dir() -> Path:
     return next(folder for folder in (package / "conf", package.parent / "conf") if folder.is_dir())
 
 
+@dataclass(frozen=True)
+class Job:
+    """One config, and how it was asked for."""
+
+    config: dict[str, Any]
+    """Plain and resolved."""
+    choices: dict[str, str | None]
+    """Group -> name of the YAML chosen from it."""
+    overrides: list[str]
+    """The `key=value` arguments that led to the config."""
+    arguments: list[str]
+    """The command line that asks for this job alone."""
+
+
 def compose(overrides: Sequence[str] = (), command: str = "train") -> dict[str, Any]:
-    """The config that `python -m lmft.<command> <overrides>` runs with, plain and resolved. Raises: UserError."""
-    overrides = with_implied_choices([readable(override) for override in overrides])
-    check(overrides, command)
-    refuse_several_values(overrides)
-    config = plain(composed(overrides, command), overrides)
-    if not isinstance(config.get("run"), str):  # else the options stand beside those of a run
-        contradictions.check(config, overrides)
-    return config
+    """Return the config that `python -m lmft.<command> <overrides>` runs with, plain and resolved.
+
+    >>> config = compose(["model=gpt2_tiny", "data.batch_size=16"])
+    >>> config["data"]["batch_size"]
+    16
+
+    Args:
+        overrides: `key=value` arguments.
+        command: train, evaluate, predict or prepare.
+
+    Raises: UserError for what cannot be composed, and for options that nothing would read.
+    """
+    return compose_job(overrides, command).config
+
+
+def compose_job(overrides: Sequence[str], command: str) -> Job:
+    """Return the config of `compose`, and which YAMLs it was composed of. Raises: UserError."""
+    given = with_implied_choices([readable(override) for override in overrides])
+    check(given, command)
+    refuse_several_values(given)
+    node = composed(given, command)
+    config = plain(node, given)
+    if not isinstance(config.get("run"), str):  # otherwise most options are those of the run
+        contradictions.check(config, given)
+    return Job(config, choices_of(node.hydra), given, given)
+
+
+def choices_of(hydra_node: Any) -> dict[str, str | None]:
+    """Return, from Hydra's own node, group -> name of the YAML chosen from it."""
+    choices = hydra_node.runtime.choices
+    return {str(group): choices[group] for group in choices if str(group).split("/")[0] != "hydra"}
 
 
 @config_mistakes_are_user_errors()

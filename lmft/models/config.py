@@ -8,7 +8,6 @@ from typing import Any
 from lmft.config.schema import build
 from lmft.errors import UserError, did_you_mean
 
-FAMILIES = ("masked", "causal", "seq2seq", "permuted")
 EXPORTS = ("best", "last")
 
 
@@ -81,11 +80,9 @@ class ModelConfig:
             value = getattr(self, name)
             if isinstance(value, dict):
                 object.__setattr__(self, name, build(kind, value, f"model.{name}"))
-        for name, known in (("family", FAMILIES), ("export", EXPORTS)):
-            value = getattr(self, name)
-            if value not in known:
-                hint = did_you_mean(value, known)
-                raise UserError(f"model.{name}={value} is unknown{hint}", fix=f"one of: {', '.join(known)}")
+        if self.export not in EXPORTS:
+            hint = did_you_mean(self.export, EXPORTS)
+            raise UserError(f"model.export={self.export} is unknown{hint}", fix=f"one of: {', '.join(EXPORTS)}")
         if self.from_scratch and not self.architecture:
             raise UserError(
                 "model.from_scratch=true needs an architecture", fix="model.architecture=distilbert (a model_type)"

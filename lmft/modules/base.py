@@ -1,8 +1,9 @@
-"""The LightningModule of every family: batch in, sum of nats out, divided once by the number of targets."""
+"""LanguageModel: the LightningModule that every family of models shares."""
 
 import logging
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from lightning import LightningModule
@@ -10,31 +11,43 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from lmft.data.batch import Batch
+from lmft.data.datamodule import DataModule
+from lmft.errors import UserError
 from lmft.models.adapters import Adapted
 from lmft.models.attention import isolated
+from lmft.models.family import Family
 from lmft.models.freezing import keep_trained
-from lmft.models.head import target_nats, target_scores
+from lmft.models.head import target_logits, target_nats, target_scores
 from lmft.modules.visibility import Sight
-from lmft.training.nonfinite import NotFinite
+from lmft.runs.checkpoint_io import load_weights
+from lmft.runs.checkpoint_io import settings as settings_of
+from lmft.system import loop_state
 from lmft.training.optimizer import MakeOptimizer, ScheduleConfig, make_schedule, parameter_groups
-from lmft.training.scores import MONITORED, Scores
+from lmft.training.scores import MONITORED, Scores, TrainingLoss
 from lmft.training.step import OptimizerStep
 
-log = logging.getLogger("lmft")
-_CONSTANT = 1024.0  # what sums are divided by until the number of targets is known; a power of two costs no precision
-# What of a batch the model is not called with.
-_NO_INPUTS = ("target_index", "targets", "num_tokens", "num_padding", "num_targets")
+log = logging.getLogger(__name__)
 
 
 class LanguageModel(LightningModule):
     """A Hugging Face model, trained on the targets of its batches.
 
-    A step's gradient is the sum over all micro-batches and devices, divided by the number of targets in them.
+    Logs `train/loss` (nats per target, the mean since it was logged last) and after each validation `val/loss`,
+    `val/perplexity` and `val/accuracy`.
+
+    >>> parts = assemble(compose(["model=gpt2_tiny", "trainer.max_steps=2"]))
+    >>> quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    >>> trainer = lightning.Trainer(max_steps=2, log_every_n_steps=1, enable_checkpointing=False, **quiet)
+    >>> trainer.fit(parts.module(), parts.datamodule())
+    >>> sorted(trainer.callback_metrics)
+    ['train/loss']
     """
 
-    task: ClassVar[str]  # the pipeline of transformers that its folders are for
-    is_causal: ClassVar[bool] = False  # whether a token sees only what comes before it
-    body_options: ClassVar[dict[str, Any]] = {}  # given to the model beside the batch's inputs
+    family: ClassVar[Family]
+    """What lmft has to know of models of this family."""
+    body_options: ClassVar[dict[str, Any]] = {}
+    """Arguments that the model is given with each batch's inputs."""
 
     def __init__(
         self,
@@ -42,167 +55,219 @@ class LanguageModel(LightningModule):
         tokenizer: PreTrainedTokenizerFast,
         optimizer: MakeOptimizer | None = None,
         schedule: ScheduleConfig | None = None,
-        num_training_steps: int = 0,
         seed: int = 0,
+        nonfinite: Literal["stop", "skip"] = "stop",
         tokens_per_byte: float | None = None,
         generation: dict[str, Any] | None = None,
+        adapted: Adapted | None = None,
+        compile: bool = False,
+        settings: Mapping[str, Any] | None = None,
     ):
-        """tokens_per_byte: of the validation text, where the loss is a likelihood of it; else None.
-        generation: how answers are generated, as `generate` of transformers takes it.
+        """Create the module.
+
+        Args:
+            model: the Hugging Face model.
+            tokenizer: its tokenizer.
+            optimizer: makes the optimizer of parameter groups; needed for training.
+            schedule: the learning rate's schedule; needed for training.
+            seed: seed of dropout and of sampled answers.
+            nonfinite: what happens to a step whose loss or gradient is not finite, see `OptimizerStep`.
+            tokens_per_byte: of the validation text, if the loss is a likelihood of it; for bits per byte.
+            generation: options of `generate` of transformers for answers.
+            adapted: the model's adapters, if it has any.
+            compile: whether torch.compile compiles the model's stacks.
+            settings: the config that led to the module, without secrets; written into checkpoints.
         """
         super().__init__()
-        self.model, self.tokenizer = model, tokenizer
-        self.make_optimizer, self.schedule, self.num_training_steps = optimizer, schedule, num_training_steps
-        self.seed, self.generation = seed, generation or {}
-        self.nonfinite = "stop"  # what becomes of a step that is not finite: stop (NotFinite is raised) | skip
-        self.adapted: Adapted | None = None  # the model's adapters, where it has any
+        self.model = model
+        self.tokenizer = tokenizer
+        self.make_optimizer = optimizer
+        self.schedule = schedule
+        self.seed = seed
+        self.generation = generation or {}
+        self.adapted = adapted
         self.strict_loading = all(weight.requires_grad for weight in model.parameters())
         self.scores = Scores(tokens_per_byte)
-        self.step = OptimizerStep(self)
-        self.num_skipped = 0  # optimizer steps left out, as they were not finite
+        self.training_loss = TrainingLoss()
+        self.step = OptimizerStep(self, self.nats, seed, nonfinite, has_fast_dropout=not compile)
+        self.latest_scores: dict[str, Any] = {}  # of the last validation
+        self._counted = 0  # number of the micro-batch up to which the training loss is counted
+        if settings is not None:
+            self.save_hyperparameters(dict(settings))
+        if compile:
+            for stack in self.stacks:
+                stack.forward = torch.compile(stack.forward)
 
     @property
     def exported(self) -> PreTrainedModel | Adapted:
-        """What is saved for others. (As an attribute it would be a second copy of every weight in checkpoints.)"""
+        """What `save_pretrained` is called on. (An attribute would be a second copy of the weights in checkpoints.)"""
         return self.adapted or self.model
 
     @property
     def body(self) -> nn.Module:
-        """The part of the model that hands over hidden states [B, T, D]."""
+        """The part of the model that returns hidden states [B, T, D]."""
         return self.model.base_model
 
     @property
     def stacks(self) -> list[nn.Module]:
-        """The parts that do the work; `model.compile` compiles them."""
+        """The stacks of layers; `model.compile` compiles them."""
         return [self.body]
 
     def trial(self, tokens: Tensor) -> tuple[dict[str, Tensor], list[Sight]]:
-        """Makes a batch of one row of these tokens [T], and says what its predictions have to see and must not."""
+        """Return the inputs of one row of these tokens [T], and what its predictions must and must not see."""
         raise NotImplementedError(f"{type(self).__name__} does not say what its predictions see")
 
     def answer(self, prompts: Sequence[Any]) -> list[dict[str, Any]]:
-        """What the model answers to each prompt; what an answer is depends on the family."""
+        """Answer each prompt; what an answer is depends on the family."""
         raise NotImplementedError(f"{type(self).__name__} answers no prompts")
 
-    def inputs(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """What the model is called with."""
-        inputs = {k: v for k, v in batch.items() if k not in _NO_INPUTS} | self.body_options
+    def as_batch(self, batch: Any) -> Batch:
+        """Return the batch of a DataLoader: lmft's own, or a dict of `input_ids` and `labels`. Raises: UserError."""
+        if isinstance(batch, Batch):
+            return batch
+        if isinstance(batch, Mapping) and {"input_ids", "labels"} <= batch.keys():
+            return self.inputs_with_labels(batch)
+        got = f"a batch of {', '.join(batch)}" if isinstance(batch, Mapping) else f"a {type(batch).__name__}"
+        raise UserError(f"{got} cannot be trained on", "your DataLoader", "a dict of input_ids and labels")
+
+    def inputs_with_labels(self, batch: Mapping[str, Any]) -> Batch:
+        """Return the Batch of a dict of `input_ids` [B, T] and `labels`, as data collators of transformers make it.
+
+        Raises: UserError if the family has no such batches.
+        """
+        raise UserError(f"a {self.family.name} model takes no batches of input_ids and labels", fix="lmft's DataModule")
+
+    def inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the model is called with."""
+        inputs = {**inputs, **self.body_options}
         if "document_ids" in inputs:
-            inputs |= isolated(self.model, inputs.pop("document_ids"), self.is_causal)
+            inputs |= isolated(self.model, inputs.pop("document_ids"), self.family.is_causal)
         return inputs
 
-    # training
+    def nats(self, batch: Batch) -> Tensor:
+        """Return the sum of −log p over the batch's targets."""
+        return target_nats(self.model, self.body, self.inputs(batch.inputs), batch.target_index, batch.targets)
+
+    def target_logits(self, batch: Batch) -> Tensor:
+        """Return the logits at the batch's targets. [K, V]"""
+        return target_logits(self.model, self.body, self.inputs(batch.inputs), batch.target_index)
+
+    def log_training_loss(self) -> float | None:
+        """Log `train/loss` if the optimizer step is whole and it is a step that is logged. Returns it if so.
+
+        Called at the end of each training batch, and by callbacks that need the number before that.
+        """
+        number = loop_state.micro_batch_number(self.trainer)
+        if loop_state.is_accumulating(self.trainer) or number == self._counted:
+            return None
+        self._counted = number
+        self.training_loss.add(self.step.nats, self.step.num_targets)
+        if not loop_state.is_logging_step(self.trainer):
+            return None
+        loss = self.training_loss.take(self.trainer)
+        self.log("train/loss", loss, batch_size=1)
+        return loss
+
+    # Lightning's hooks
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Dropout, too, is a function of (seed, step, micro-batch, rank): resuming needs no generator's state."""
-        self.seed_dropout(self.trainer.fit_loop.epoch_loop.batch_progress.total.ready)
-        if batch_idx % self.trainer.accumulate_grad_batches == 0:
-            self.step.begin()
+        """Seed dropout, and begin a step with its first micro-batch."""
+        self.step.begin_micro_batch(batch_idx)
 
-    def seed_dropout(self, micro_batch: int) -> None:
-        """micro_batch: its number, counted from 1 over all epochs."""
-        torch.manual_seed(hash((self.seed, micro_batch, self.global_rank)) & (2**63 - 1))
-
-    def nats(self, batch: dict[str, Any]) -> Tensor:
-        """The sum of the nats of the batch's targets."""
-        return target_nats(self.model, self.body, self.inputs(batch), batch["target_index"], batch["targets"])
-
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """The batch's nats over a constant; `on_before_optimizer_step` puts the number of targets in its place."""
-        return self.step.forward(batch)
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Return the batch's share of the step's loss; the step divides by the number of targets when it is whole."""
+        return self.step.forward(self.as_batch(batch))
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """Adds the batch's gradients."""
+        """Add the batch's gradients."""
         self.step.backward(loss)
 
-    def divisor(self, num_targets: int) -> float:
-        """What sums are divided by. One micro-batch on one device is a whole step: its count is the right one."""
-        alone = self.trainer.accumulate_grad_batches == 1 and self.trainer.world_size == 1
-        return float(max(1, num_targets)) if alone else _CONSTANT
-
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Divides the gradients by the number of targets of the whole step, on all devices."""
-        divisor = self.divisor(self.step.num_targets)
-        if divisor == max(1, self.step.num_targets) and self.trainer.world_size == 1:
-            return
-        count = torch.tensor(float(self.step.num_targets), device=self.device)
-        count = self.trainer.strategy.reduce(count, reduce_op="sum").clamp(min=1.0)
-        # Gradients arrive averaged over devices, so the world's size undoes that.
-        torch._foreach_mul_(  # pyright: ignore[reportPrivateImportUsage]
-            _gradients(optimizer), divisor * self.trainer.world_size / count
-        )
+        """Divide the gradients by the step's number of targets."""
+        self.step.normalize(optimizer)
 
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """Clips the gradient; keeps one that is not finite from the weights, as `nonfinite` says.
-
-        In float16 the gradient may well be infinite: the scaler leaves such steps out by itself and scales less.
-        """
-        gradients = _gradients(optimizer)
-        norm = nn.utils.get_total_norm(gradients)
-        nats = torch.as_tensor(self.step.nats, device=norm.device).clone()  # reducing is done in place
-        nats = self.trainer.strategy.reduce(nats, reduce_op="sum")
-        if not torch.isfinite(nats if self.trainer.precision == "16-mixed" else nats + norm):
-            self._leave_out(optimizer, float(nats), float(norm))
-        elif gradient_clip_val and gradient_clip_algorithm == "value":
-            nn.utils.clip_grad_value_([p for p in self.parameters() if p.grad is not None], gradient_clip_val)
-        elif gradient_clip_val:
-            nn.utils.clip_grads_with_norm_(
-                [p for p in self.parameters() if p.grad is not None], gradient_clip_val, norm
-            )
-
-    def _leave_out(self, optimizer: Optimizer, nats: float, norm: float) -> None:
-        step, loss = self.trainer.global_step + 1, nats / max(1, self.step.num_targets)
-        if self.nonfinite == "stop":
-            raise NotFinite(step, loss, norm)
-        log.warning("step %d is left out: loss %g, gradient norm %g", step, loss, norm)
-        self.num_skipped += 1
-        self.step.begin()  # what is not trained on is in no mean
-        optimizer.zero_grad()  # without gradients the optimizer changes nothing
+        """Clip the gradients, or skip the step if they are not finite."""
+        self.step.clip(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def optimizer_zero_grad(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: `optimizer_step` has let go of the gradients already."""
+        """Do nothing: `optimizer_step` has freed the gradients already."""
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Lets go of the gradients at once: Lightning would keep them until the next step's forward pass is over."""
+        """Free the gradients at once: Lightning would keep them until the next step's forward pass is over."""
         super().optimizer_step(*args, **kwargs)
         self.optimizers(use_pl_optimizer=False).zero_grad()  # pyright: ignore[reportAttributeAccessIssue]
 
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Log the training loss if it is due."""
+        self.log_training_loss()
+
     def configure_optimizers(self) -> Any:
-        """The optimizer, without decay on biases and norms, and the schedule of transformers by steps."""
-        assert self.make_optimizer is not None and self.schedule is not None, "built for evaluation only"
+        """Return the optimizer, without weight decay on biases and norms, and the schedule that follows the steps."""
+        if self.make_optimizer is None or self.schedule is None:
+            raise UserError("this module has no optimizer: it was made to evaluate or to answer")
         optimizer = self.make_optimizer(parameter_groups(self.model))
         # Fused kernels would unscale fp16 gradients themselves, too late for clipping; so the scaler is to do it.
         optimizer._step_supports_amp_scaling = False  # pyright: ignore[reportAttributeAccessIssue]
-        scheduler = make_schedule(self.schedule, optimizer, self.num_training_steps)
+        num_steps = self.trainer.estimated_stepping_batches
+        if num_steps == float("inf"):
+            raise UserError("nothing ends this training", "trainer", "max_steps=1000, or max_epochs=3")
+        scheduler = make_schedule(self.schedule, optimizer, int(num_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leaves out weights that are not trained: where they came from, they are found again."""
-        checkpoint["state_dict"] = keep_trained(checkpoint["state_dict"], self.model, "model.")
-        checkpoint["steps"] = {"parts": self.step.num_parts, "skipped": self.num_skipped}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Goes on with micro-batches in as many parts as before, and counts them as they are shared out now."""
-        self.trainer.datamodule.move(checkpoint)  # pyright: ignore[reportAttributeAccessIssue]
-        self.step.num_parts, self.num_skipped = checkpoint["steps"]["parts"], checkpoint["steps"]["skipped"]
-
-    # validation
-
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Adds the batch to the scores."""
-        inputs = self.inputs(batch)
-        nats, correct = target_scores(self.model, self.body, inputs, batch["target_index"], batch["targets"])
-        self.scores.update(nats, correct, batch["num_targets"])
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Add the batch to the scores."""
+        batch = self.as_batch(batch)
+        inputs = self.inputs(batch.inputs)
+        nats, correct = target_scores(self.model, self.body, inputs, batch.target_index, batch.targets)
+        self.scores.update(nats, correct, batch.num_targets)
 
     def on_validation_epoch_end(self) -> None:
-        """Logs `val/loss` (nats per target), `val/perplexity`, `val/accuracy`; what callbacks may monitor."""
-        scores = self.scores.compute()
+        """Log `val/loss` (nats per target), `val/perplexity` and `val/accuracy`."""
+        self.latest_scores = self.scores.compute()
         self.scores.reset()
-        self.validation_scores = scores
-        self.log_dict({name: float(scores[name.removeprefix("val/")]) for name in MONITORED}, logger=False)
+        self.log_dict({name: float(self.latest_scores[name.removeprefix("val/")]) for name in MONITORED}, batch_size=1)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Drop frozen weights, which are loaded again from where they came from."""
+        checkpoint["state_dict"] = keep_trained(checkpoint["state_dict"], self.model, "model.")
+        checkpoint["steps"] = self.step.state_dict()
 
-def _gradients(optimizer: Optimizer) -> list[Tensor]:
-    return [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the step's state, and convert Lightning's counters to the current number of devices."""
+        data = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        if isinstance(data, DataModule):
+            data.move(checkpoint)
+        self.step.load_state_dict(checkpoint["steps"])
+
+    build: ClassVar[Callable[..., "LanguageModel"] | None] = None
+    """Builds a module from the config in a checkpoint; `lmft.assembly`, which knows how, sets it."""
+
+    @classmethod
+    def load_from_checkpoint(  # pyright: ignore[reportIncompatibleMethodOverride]
+        cls, checkpoint_path: Any, map_location: Any = None, **arguments: Any
+    ) -> Self:
+        """Return a module with the weights of a checkpoint, in evaluation mode.
+
+        Args:
+            checkpoint_path: a .ckpt file of `lmft.train`, or of any Trainer that trained a module of `api.assemble`.
+            map_location: device to load onto; None: the CPU.
+            arguments: those of the constructor. Without `model` and `tokenizer` the module is built as the config in
+                the checkpoint says.
+
+        Raises: UserError if the file is no checkpoint, or does not fit.
+        """
+        path = Path(checkpoint_path)
+        module: Any
+        if {"model", "tokenizer"} <= arguments.keys():
+            module = cls(**arguments)
+        elif cls.build is None:
+            raise UserError(
+                "model= and tokenizer= are needed", str(path), "import lmft.api, which knows how to build them"
+            )
+        else:
+            module = cls.build(settings_of(path), path, cls)
+        load_weights(module, path)
+        return module.to(map_location or "cpu").eval()

@@ -1,23 +1,46 @@
 """Causal language models: each token from those before it; they continue text, and answer in chats."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jinja2
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from lmft.data.batch import Batch
 from lmft.errors import UserError
+from lmft.models.family import Family
 from lmft.models.loading.hf_config import max_positions
 from lmft.modules.generation import GeneratingModel, up_to_mask
-from lmft.modules.visibility import Sight, fix_of_sides
+from lmft.modules.labels import batch_of_labels
+from lmft.modules.visibility import Sight
+from lmft.reporting.model_card import FamilyCard
 
 
 class CausalLanguageModel(GeneratingModel):
-    """Any model of AutoModelForCausalLM that attends to the left only. It continues a text, or answers in a chat."""
+    """Any model of AutoModelForCausalLM that attends to the left only. It continues a text, or answers in a chat.
 
-    task: ClassVar[str] = "text-generation"
-    is_causal: ClassVar[bool] = True
+    >>> parts = assemble(compose(["model=gpt2_tiny"]))
+    >>> sorted(parts.module().answer(["Return True if"])[0]["texts"])
+    ['greedy', 'sampled']
+    """
+
+    family = Family(
+        name="causal",
+        auto_class=AutoModelForCausalLM,
+        fits=lambda config: not config.is_encoder_decoder and config.model_type != "xlnet",
+        is_causal=True,
+        card=FamilyCard(
+            name="causal language model",
+            does="continues text",
+            task="text-generation",
+            mean_over="the predicted tokens",
+            comparison="Perplexities can be compared under the same tokenizer only",
+            peft_class="AutoPeftModelForCausalLM",
+            is_causal=True,
+        ),
+    )
     body_options: ClassVar[dict[str, Any]] = {"use_cache": False}  # nothing is generated while training
 
     @property
@@ -30,11 +53,17 @@ class CausalLanguageModel(GeneratingModel):
     def trial(self, tokens: Tensor) -> tuple[dict[str, Tensor], list[Sight]]:
         """Has predictions see what stands before them, and nothing of what stands behind them."""
         both = torch.ones(len(tokens), len(tokens), dtype=torch.bool)
-        fix = fix_of_sides(self.model.config, is_causal=True)
         return {"input_ids": tokens[None]}, [
-            Sight("input_ids", both.triu(1), False, "sees the tokens that it is to predict", fix),
-            Sight("input_ids", both.tril(-1), True, "does not see the tokens before the one that it predicts", fix),
+            Sight("input_ids", both.triu(1), False, "sees the tokens that it is to predict"),
+            Sight("input_ids", both.tril(-1), True, "does not see the tokens before the one that it predicts"),
         ]
+
+    def inputs_with_labels(self, batch: Mapping[str, Any]) -> Batch:
+        """Return the Batch of `input_ids` [B, T] and `labels` [B, T], each predicted from the position before it."""
+        inputs = {name: value for name, value in batch.items() if name != "labels"}
+        labels = batch["labels"]
+        positions = torch.arange(labels.numel()).view_as(labels)
+        return batch_of_labels(inputs, labels[:, 1:].flatten(), predicted_from=positions[:, :-1].flatten())
 
     def prompt_ids(self, prompt: Any) -> list[int]:
         """A text, of which what stands before a `[MASK]` counts, or {"chat": TEXT | MESSAGES} in its chat template."""

@@ -1,32 +1,65 @@
 """Masked language models: bidirectional, they fill in hidden tokens."""
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoModelForMaskedLM, PreTrainedTokenizerFast
 
+from lmft.data.batch import Batch
 from lmft.errors import UserError
+from lmft.models.family import Family
 from lmft.modules.base import LanguageModel
-from lmft.modules.visibility import Sight, fix_of_sides
+from lmft.modules.labels import batch_of_labels
+from lmft.modules.visibility import Sight
+from lmft.reporting.model_card import FamilyCard
 
 _NUM_FILLS = 5
 
 
 class MaskedLanguageModel(LanguageModel):
-    """Any model of AutoModelForMaskedLM."""
+    """Any model of AutoModelForMaskedLM.
 
-    task: ClassVar[str] = "fill-mask"
+    >>> parts = assemble(compose(["model=distilbert_tiny"]))
+    >>> answers = parts.module().answer(["Return [MASK] if"])
+    >>> len(answers[0]["fills"][0])
+    5
+    """
+
+    family = Family(
+        name="masked",
+        auto_class=AutoModelForMaskedLM,
+        fits=lambda config: not config.is_encoder_decoder and config.model_type != "xlnet",
+        is_fast_with_eager_attention=True,
+        card=FamilyCard(
+            name="masked language model",
+            does="fills in tokens that are hidden from it",
+            task="fill-mask",
+            mean_over="the masked tokens; the masks are the same at every measurement",
+            comparison="A masked model reads the words on both sides of a gap, so its perplexity cannot be compared "
+            "with that of a causal model, nor with one of another vocabulary or another share of masked tokens",
+            peft_class="AutoPeftModel",
+            verb="fill",
+            call='fill({prompt}.replace("[MASK]", fill.tokenizer.mask_token))',
+            prompt="This is a [MASK].",
+        ),
+    )
 
     def trial(self, tokens: Tensor) -> tuple[dict[str, Tensor], list[Sight]]:
         """Has predictions see what stands before them, and what stands behind them."""
         both = torch.ones(len(tokens), len(tokens), dtype=torch.bool)
-        fault, fix = "is to fill gaps, but sees nothing", fix_of_sides(self.model.config, is_causal=False)
+        fault = "is to fill gaps, but sees nothing"
         return {"input_ids": tokens[None]}, [
-            Sight("input_ids", both.tril(-1), True, f"{fault} of what stands before them", fix),
-            Sight("input_ids", both.triu(1), True, f"{fault} of what stands behind them", fix),
+            Sight("input_ids", both.tril(-1), True, f"{fault} of what stands before them"),
+            Sight("input_ids", both.triu(1), True, f"{fault} of what stands after them"),
         ]
+
+    def inputs_with_labels(self, batch: Mapping[str, Any]) -> Batch:
+        """Return the Batch of `input_ids` [B, T] and `labels` [B, T], which are those of the same positions."""
+        inputs = {name: value for name, value in batch.items() if name != "labels"}
+        labels = batch["labels"].flatten()
+        return batch_of_labels(inputs, labels, predicted_from=torch.arange(len(labels)))
 
     def answer(self, prompts: Sequence[str]) -> list[dict[str, Any]]:
         """The five likeliest tokens with their probabilities at each mask; `[MASK]` stands for the model's mask token.

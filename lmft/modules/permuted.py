@@ -1,22 +1,45 @@
 """Permuted language models: they predict tokens in any order, each from those before it in that order (XLNet)."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from transformers import AutoModelForCausalLM
 
+from lmft.data.batch import Batch
 from lmft.errors import UserError
+from lmft.models.family import Family
 from lmft.modules.generation import GeneratingModel, up_to_mask
+from lmft.modules.labels import batch_of_labels
 from lmft.modules.visibility import Sight
+from lmft.reporting.model_card import FamilyCard
 
 
 class PermutedLanguageModel(GeneratingModel):
     """XLNet. A batch's `target_mapping` [B, P, T] makes its body hand over the hidden states of the targets, [B, P, D].
 
     It continues text: of a prompt, what stands before a `[MASK]` counts.
+
+    >>> parts = assemble(compose(["model=xlnet_tiny"]))
+    >>> sorted(parts.module().answer(["Return True if"])[0]["texts"])
+    ['greedy', 'sampled']
     """
 
-    task: ClassVar[str] = "text-generation"
+    family = Family(
+        name="permuted",
+        auto_class=AutoModelForCausalLM,
+        fits=lambda config: config.model_type == "xlnet",
+        card=FamilyCard(
+            name="permutation language model",
+            does="predicts tokens in any order",
+            task="text-generation",
+            mean_over="the predicted tokens; these, and their order, are the same at every measurement",
+            comparison="Perplexities can be compared under the same tokenizer and the same share of predicted tokens "
+            "only",
+            peft_class="AutoPeftModelForCausalLM",
+        ),
+    )
     body_options: ClassVar[dict[str, Any]] = {"use_mems": False}  # no row goes on with the one before it
 
     def trial(self, tokens: Tensor) -> tuple[dict[str, Tensor], list[Sight]]:
@@ -30,12 +53,23 @@ class PermutedLanguageModel(GeneratingModel):
         unseen = may_not_see[is_target]  # [P, T]
         mapping = torch.eye(len(tokens))[is_target]
         batch = {"input_ids": tokens[None], "perm_mask": may_not_see[None], "target_mapping": mapping[None]}
-        fix = "another model"
         return batch, [
-            Sight("input_ids", unseen, False, "sees the tokens that it is to predict, or to predict later", fix),
-            Sight("input_ids", ~unseen & is_target, True, "does not see the tokens that it predicted before", fix),
-            Sight("input_ids", ~unseen & ~is_target, True, "does not see the text that it is given", fix),
+            Sight("input_ids", unseen, False, "sees the tokens that it is to predict, or to predict later"),
+            Sight("input_ids", ~unseen & is_target, True, "does not see the tokens that it predicted before"),
+            Sight("input_ids", ~unseen & ~is_target, True, "does not see the text that it is given"),
         ]
+
+    def inputs_with_labels(self, batch: Mapping[str, Any]) -> Batch:
+        """Return the Batch of what `DataCollatorForPermutationLanguageModeling` makes.
+
+        It has `input_ids`, `labels` and one query a position: `perm_mask` and `target_mapping` [B, T, T].
+        """
+        if "target_mapping" not in batch:
+            fix = "DataCollatorForPermutationLanguageModeling of transformers"
+            raise UserError("a batch of an XLNet needs perm_mask and target_mapping", "your DataLoader", fix)
+        inputs = {name: value for name, value in batch.items() if name != "labels"}
+        labels = batch["labels"].flatten()
+        return batch_of_labels(inputs, labels, predicted_from=torch.arange(len(labels)))
 
     def prompt_ids(self, prompt: Any) -> list[int]:
         """The text without the tokenizer's separators, which would end it."""

@@ -2,16 +2,22 @@
 
 import itertools
 import re
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from transformers import AutoModelForSeq2SeqLM
 
+from lmft.data.batch import Batch
 from lmft.errors import UserError
+from lmft.models.family import Family
 from lmft.models.loading.hf_config import max_positions
 from lmft.models.loading.vocabulary import sentinel
 from lmft.modules.generation import GeneratingModel
+from lmft.modules.labels import batch_of_labels
 from lmft.modules.visibility import Sight
+from lmft.reporting.model_card import FamilyCard
 
 
 class Seq2SeqLanguageModel(GeneratingModel):
@@ -19,9 +25,27 @@ class Seq2SeqLanguageModel(GeneratingModel):
 
     It rewrites a prompt. In one, `[MASK]` stands for the model's own mask token or, where there are sentinels, for the
     next of them; the answer is then the prompt with what the model says in their place.
+
+    >>> parts = assemble(compose(["model=t5_tiny"]))
+    >>> sorted(parts.module().answer(["Return [MASK] if"])[0]["texts"])
+    ['greedy', 'sampled']
     """
 
-    task: ClassVar[str] = "text2text-generation"
+    family = Family(
+        name="seq2seq",
+        auto_class=AutoModelForSeq2SeqLM,
+        fits=lambda config: config.is_encoder_decoder,
+        is_fast_with_eager_attention=True,
+        card=FamilyCard(
+            name="sequence-to-sequence language model",
+            does="reads one text and writes another",
+            task="text2text-generation",
+            mean_over="the tokens that the decoder predicts; they are the same at every measurement",
+            comparison="Perplexities can be compared under the same tokenizer and the same objective only",
+            peft_class="AutoPeftModelForSeq2SeqLM",
+            loader="AutoModelForSeq2SeqLM",
+        ),
+    )
     body_options: ClassVar[dict[str, Any]] = {"use_cache": False}  # nothing is generated while training
 
     @property
@@ -38,12 +62,21 @@ class Seq2SeqLanguageModel(GeneratingModel):
         """Has predictions see what the encoder reads and what the decoder has said so far, but nothing behind that."""
         every = torch.ones(len(tokens), len(tokens), dtype=torch.bool)
         batch = {"input_ids": tokens.flip(0)[None], "decoder_input_ids": tokens[None]}
-        said, fix = "decoder_input_ids", "another model"
+        written = "decoder_input_ids"
         return batch, [
-            Sight(said, every.triu(1), False, "has a decoder that sees the tokens that it is to say", fix),
-            Sight(said, every.tril(-1), True, "has a decoder that does not see what it has said before", fix),
-            Sight("input_ids", every, True, "has a decoder that sees nothing of what the encoder reads", fix),
+            Sight(written, every.triu(1), False, "has a decoder that sees the tokens that it is to predict"),
+            Sight(written, every.tril(-1), True, "has a decoder that does not see the tokens before"),
+            Sight("input_ids", every, True, "has a decoder that sees nothing of what the encoder reads"),
         ]
+
+    def inputs_with_labels(self, batch: Mapping[str, Any]) -> Batch:
+        """Return the Batch of the encoder's `input_ids` [B, S] and the decoder's `labels` [B, T]."""
+        labels = batch["labels"]
+        inputs = {name: value for name, value in batch.items() if name != "labels"}
+        if "decoder_input_ids" not in inputs:
+            shift: Any = self.model.prepare_decoder_input_ids_from_labels
+            inputs["decoder_input_ids"] = shift(labels=labels)
+        return batch_of_labels(inputs, labels.flatten(), predicted_from=torch.arange(labels.numel()))
 
     def prompt_ids(self, prompt: Any) -> list[int]:
         """The text as the encoder is given it, with the tokenizer's separators."""

@@ -4,17 +4,17 @@ One token of a row is replaced at a time. A prediction that moves has seen it.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from lmft.errors import UserError
+from lmft.models.family import Family
 from lmft.models.head import target_logits
-from lmft.models.loading.hf_config import model_class
 from lmft.models.trial import ordinary_tokens, to_be_tried
 
 log = logging.getLogger("lmft")
@@ -35,12 +35,13 @@ class Sight:
     pairs: Tensor  # [P, T] bool: which predictions, and which tokens of each
     is_wanted: bool  # True: at least one of the pairs has to be seen; False: none may be
     fault: str  # what a model does that does not keep to this, in words that follow its name
-    fix: str
+    fix: str | None = None  # None: what makes such a model attend as its family does, or another family
 
 
 class Tried(Protocol):
     """A LightningModule whose predictions can be tried."""
 
+    family: ClassVar[Family]
     model: Any
 
     @property
@@ -52,7 +53,7 @@ class Tried(Protocol):
         """Return a batch of one row, and what its predictions must and must not see."""
         ...
 
-    def inputs(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def inputs(self, inputs: Mapping[str, Any], /) -> dict[str, Any]:
         """Return what the model is called with."""
         ...
 
@@ -62,16 +63,28 @@ def check_sight(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
     isolate_documents: bool = False,
+    other_families: Sequence[str] = (),
 ) -> None:
-    """Raises UserError where the model's predictions see what they must not, or do not see what they have to.
+    """Check by trying that the model's predictions see what they have to see, and nothing that they must not.
 
     The model stays as it is, and so does torch's generator. What cannot be tried is logged.
+
+    Args:
+        make_module: makes the LightningModule of the model's family.
+        model: the model, with its weights.
+        tokenizer: its tokenizer.
+        isolate_documents: whether the documents of a row are to be kept apart.
+        other_families: names of all families that such a model could be of.
+
+    Raises: UserError.
     """
     try:
         tokens, others = ordinary_tokens(tokenizer, model.config, _NUM_TOKENS)
         with to_be_tried(model) as tried:
             module = make_module(tried, tokenizer)
             batch, sights = module.trial(tokens)
+            fix = _fix(module, other_families)
+            sights = [sight if sight.fix else replace(sight, fix=fix) for sight in sights]
             _check(module, batch, others, sights)
             if isolate_documents:
                 documents = torch.arange(len(tokens)) * 2 // len(tokens)  # two in the row
@@ -82,14 +95,15 @@ def check_sight(
         log.warning("what %s sees could not be tried: %s", model.config.model_type, " ".join(str(error).split())[:200])
 
 
-def fix_of_sides(config: PreTrainedConfig, is_causal: bool) -> str:
-    """Says what makes a model attend to the left alone, or to both sides: values of its config, or another family."""
-    wanted = {name: value is is_causal for name, value in _LEFT_ALONE.items()}
+def _fix(module: Tried, families: Sequence[str]) -> str:
+    """Return what makes a model attend as its family does: values of its config, or else another family."""
+    config = module.model.config
+    wanted = {name: value is module.family.is_causal for name, value in _LEFT_ALONE.items()}
     wrong = [name for name, value in wanted.items() if getattr(config, name, None) is (not value)]
     if wrong:
         return " ".join(f"model.config.{name}={str(wanted[name]).lower()}" for name in wrong)
-    other = "masked" if is_causal else "causal"
-    return f"model={other}, or another model" if model_class(other, config) else "another model"
+    others = [name for name in families if name != module.family.name]
+    return f"model={others[0]}, or another model" if others else "another model"
 
 
 def _inside(documents: Tensor, sights: Sequence[Sight]) -> list[Sight]:

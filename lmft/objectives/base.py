@@ -19,7 +19,12 @@ IGNORED = -100  # id of a target that only pads K
 
 @dataclass(frozen=True)
 class Rows:
-    """Examples cut from a token store, as one rectangle."""
+    """Examples cut from a token store, as one rectangle.
+
+    >>> rows = parts.corpus.examples["train"].rows(np.array([0, 1]))
+    >>> rows.tokens.shape == rows.flags.shape
+    True
+    """
 
     tokens: np.ndarray  # [B, T] int64, the padding token beyond an example's length
     flags: np.ndarray  # [B, T] uint8, WORD_START | SPECIAL; padding is SPECIAL
@@ -34,7 +39,11 @@ class Rows:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What an objective needs to know of a tokenizer."""
+    """What an objective needs to know of a tokenizer.
+
+    >>> parts.vocabulary.size == len(parts.tokenizer)
+    True
+    """
 
     size: int
     mask_id: int | None
@@ -48,7 +57,12 @@ class Vocabulary:
 
 
 class Noise(Protocol):
-    """Random bits for the tokens of a micro-batch's examples: a function of what they are for, never of a generator."""
+    """Random bits for the tokens of a micro-batch's examples: a function of what they are for, never of a generator.
+
+    >>> noise = TokenNoise(seed=1, epoch=0, examples=np.array([7, 8]))
+    >>> noise.bits("select", np.arange(4)).shape
+    (2, 4)
+    """
 
     def bits(self, stream: str, positions: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
         """Uniform uint64: [B, T] for all rows at positions [T], or [N] for the pairs (rows [N], positions [N])."""
@@ -56,7 +70,22 @@ class Noise(Protocol):
 
 
 class Objective(ABC):
-    """Decides what is hidden and what is predicted. Stateless: the same rows and noise give the same batch."""
+    """Decides what is hidden and what is predicted. Stateless: the same rows and noise give the same batch.
+
+    One of your own is a class in any file, and a YAML with its name as `_target_`:
+
+    >>> class LastToken(Objective):
+    ...     families = ("causal",)
+    ...
+    ...     def __call__(self, rows, vocabulary, noise):
+    ...         row = np.arange(len(rows.tokens))
+    ...         last = rows.lengths - 1
+    ...         index = row * rows.tokens.shape[1] + last - 1
+    ...         return body_inputs(rows, rows.tokens) | padded_targets(index, rows.tokens[row, last])
+    >>> rows = parts.corpus.examples["train"].rows(np.array([0, 1]))
+    >>> sorted(LastToken()(rows, parts.vocabulary, TokenNoise(1, 0, rows.numbers)))
+    ['input_ids', 'target_index', 'targets']
+    """
 
     families: ClassVar[tuple[str, ...]]  # families of models it can train
     needs_word_starts: ClassVar[bool] = False  # whether it reads the WORD_START flag
@@ -90,12 +119,20 @@ class Objective(ABC):
 
 
 def threshold(share: float) -> np.uint64:
-    """The bound that uniform uint64 bits stay below with probability `share` (1.0 misses one value in 2^64)."""
+    """Return the bound that uniform uint64 bits stay below with probability `share` (1.0 misses one value in 2^64).
+
+    >>> noise = TokenNoise(seed=1, epoch=0, examples=np.arange(1000))
+    >>> bool(0.1 < (noise.bits("select", np.arange(10)) < threshold(0.15)).mean() < 0.2)
+    True
+    """
     return np.uint64(min(int(share * 2.0**64), 2**64 - 1))
 
 
 def padded_targets(index: np.ndarray, ids: np.ndarray) -> dict[str, np.ndarray]:
-    """`target_index` and `targets` padded to a bucket: at most 1/16 more than there are, and few distinct sizes.
+    """Return `target_index` and `targets` padded to a bucket: at most 1/16 more than there are, and few distinct sizes.
+
+    >>> padded_targets(np.array([3, 5]), np.array([17, 19]))["targets"].tolist()
+    [17, 19, -100, -100, -100, -100, -100, -100]
 
     index: [N] flat positions (row * T + column) of the hidden states that predict; ids: [N] the tokens they predict.
     """
@@ -109,7 +146,12 @@ def padded_targets(index: np.ndarray, ids: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def body_inputs(rows: Rows, tokens: np.ndarray) -> dict[str, np.ndarray]:
-    """`input_ids`, and only where needed `attention_mask` (padding) or `document_ids` (isolation)."""
+    """Return `input_ids`, and only where needed `attention_mask` (padding) or `document_ids` (isolation).
+
+    >>> rows = parts.corpus.examples["train"].rows(np.array([0, 1]))
+    >>> sorted(body_inputs(rows, rows.tokens))
+    ['input_ids']
+    """
     inputs = {"input_ids": tokens}
     num_tokens = tokens.shape[1]
     if rows.isolated:

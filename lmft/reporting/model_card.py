@@ -3,77 +3,62 @@
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCardData
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from lmft.reporting.answers import Answer, excerpt, token_text
-from lmft.reporting.tables import ledger_equations, ledger_table, score_table, training_line
-
-PIPELINE_TAGS = {
-    "masked": "fill-mask",
-    "causal": "text-generation",
-    "seq2seq": "text2text-generation",
-    "permuted": "text-generation",
-}
+from lmft.reporting.tables import Table, ledger_equations, ledger_table, score_table, training_line
+from lmft.reporting.templates import fill
 
 
-class _Family(NamedTuple):
-    """What is said of a family of models."""
+@dataclass(frozen=True)
+class FamilyCard:
+    """What model cards say of a family of models, in words that fit the sentences of model_card.md.jinja.
+
+    >>> CausalLanguageModel.family.card.task
+    'text-generation'
+    """
 
     name: str
+    """As in "A masked language model, trained further from …"."""
     does: str
-    mean_over: str  # what the loss is the mean of
-    comparison: str  # with which models its perplexity may be compared
-    peft_class: str  # that loads an adapter with its model
-    prompt: str = "Once upon a time"  # an example
+    """As in "it fills in tokens that are hidden from it"."""
+    task: str
+    """The task of transformers' pipelines."""
+    mean_over: str
+    """What the loss is the mean of."""
+    comparison: str
+    """With which models the perplexity may be compared."""
+    peft_class: str
+    """The class of peft that loads an adapter with its model."""
+    verb: str = "generate"
+    """What the pipeline is called in the example."""
+    call: str = "generate({prompt}, max_new_tokens=64)"
+    """How the example calls it."""
+    loader: str | None = None
+    """The auto class of the example, if transformers has no pipeline for the task."""
+    prompt: str = "Once upon a time"
+    """The example's prompt, if there are no probes."""
+    is_causal: bool = False
+    """Whether each token is predicted from those before it, so that chats can be answered."""
 
 
-FAMILIES = {
-    "masked": _Family(
-        "masked language model",
-        "fills in tokens that are hidden from it",
-        "the masked tokens; the masks are the same at every measurement",
-        "A masked model reads the words on both sides of a gap, so its perplexity cannot be compared with that of a "
-        "causal model, nor with one of another vocabulary or another share of masked tokens",
-        "AutoPeftModel",
-        "This is a [MASK].",
-    ),
-    "causal": _Family(
-        "causal language model",
-        "continues text",
-        "the predicted tokens",
-        "Perplexities can be compared under the same tokenizer only",
-        "AutoPeftModelForCausalLM",
-    ),
-    "seq2seq": _Family(
-        "sequence-to-sequence language model",
-        "reads one text and writes another",
-        "the tokens that the decoder predicts; they are the same at every measurement",
-        "Perplexities can be compared under the same tokenizer and the same objective only",
-        "AutoPeftModelForSeq2SeqLM",
-    ),
-    "permuted": _Family(
-        "permutation language model",
-        "predicts tokens in any order",
-        "the predicted tokens; these, and their order, are the same at every measurement",
-        "Perplexities can be compared under the same tokenizer and the same share of predicted tokens only",
-        "AutoPeftModelForCausalLM",
-    ),
-}
+_CHAT_CALL = 'generate([{{"role": "user", "content": {prompt}}}], max_new_tokens=64)'
 
 # What the loss of a chat is the mean of, by data.train_on.
-ANSWERS = {
+_ANSWERS = {
     "assistant": "the tokens of the assistant's answers",
     "completion": "the tokens of the completions",
     "last_turn": "the tokens of each chat's last answer",
 }
 
-# What of a group is worth a line; of the objective, everything is.
-SETTINGS = {
+# The options of a group that get a line; of the objective, all do.
+_SETTINGS = {
     "optimizer": ("_target_", "lr", "betas", "weight_decay"),
     "scheduler": ("name", "warmup"),
     "data": (
@@ -82,63 +67,68 @@ SETTINGS = {
     ),
     "trainer": ("max_epochs", "max_steps", "accumulate_grad_batches", "gradient_clip_val", "precision", "devices"),
 }
-ORDINARY = {"format": "text", "train_on": "all", "too_long": "windows"}  # goes without saying
-
-_PIPELINE = """\
-from transformers import pipeline
-
-{name} = pipeline("{task}", model=".")  # this folder, or its name on the hub
-{call}"""
-
-_ADAPTER = """\
-from peft import {loader}
-from transformers import AutoTokenizer, pipeline
-
-model = {loader}.from_pretrained(".")  # this folder, or its name on the hub
-tokenizer = AutoTokenizer.from_pretrained(".")
-{name} = pipeline("{task}", model=model, tokenizer=tokenizer)
-{call}"""
-
-# transformers 5 has no pipeline that reads one text and writes another.
-_SEQ2SEQ = """\
-from transformers import AutoTokenizer
-from {library} import {loader}
-
-model = {loader}.from_pretrained(".")  # this folder, or its name on the hub
-tokenizer = AutoTokenizer.from_pretrained(".")
-inputs = tokenizer({prompt}, return_tensors="pt")
-tokenizer.batch_decode(model.generate(**inputs, max_new_tokens=64))"""
+_USUAL = {"format": "text", "train_on": "all", "too_long": "windows"}  # values that are not mentioned
 
 
 def write_model_card(
-    folder: Path, config: Mapping[str, Any], metrics: Mapping[str, Any], probes: Sequence[Answer]
+    folder: Path,
+    config: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    probes: Sequence[Answer],
+    family: FamilyCard,
 ) -> None:
-    """Writes `folder`/README.md; needs no network.
+    """Write `folder`/README.md; needs no network.
 
-    `metrics` is metrics.json's content; `probes` are the trained model's answers. Folders and files of this machine
-    are named by the last part of their path only.
+    Folders and files of this machine are named by the last part of their path only.
+
+    Args:
+        folder: the exported model's.
+        config: the run's, without secrets.
+        metrics: content of metrics.json.
+        probes: the trained model's answers.
+        family: what to say of the model's family.
     """
+    model = config["model"]
+    data = config["data"]
     name = config["run"]["name"] or folder.resolve().parent.name
-    heads, rows = score_table(metrics)
-    sections = [
-        ("Scores", f"{_table(heads, rows)}\n\n{_measured(config, metrics)}" if rows else ""),
-        ("Use", _use(config, probes)),
-        ("Answers", "\n".join(map(_answer, probes))),
-        ("Training text", _text(config["data"], metrics.get("data") or {})),
-        ("Training", _training(config, metrics)),
-        ("Environment", _list((key, _code(str(value))) for key, value in (metrics.get("environment") or {}).items())),
-    ]
-    body = "".join(f"\n## {title}\n\n{content}\n" for title, content in sections if content)
-    metadata = _metadata(name, config, metrics).to_yaml()
-    card = ModelCard(f"---\n{metadata}\n---\n\n# {name}\n\n{_origin(config)}\n{body}")
-    card.save(folder / "README.md")
+    ledger = metrics.get("data") or {}
+    is_adapter = _is_adapter(model)
+    is_chat = family.is_causal and data.get("format") == "chat"
+    prompt = repr(probes[0]["prompt"] if probes else family.prompt)
+    call = _CHAT_CALL if is_chat else family.call
+    mean_over = _ANSWERS.get(data.get("train_on"), family.mean_over) if family.is_causal else family.mean_over
+    text = fill(
+        "model_card.md.jinja",
+        {"code": _code, "table": _table},
+        metadata=_metadata(name, config, metrics, family.task).to_yaml(),
+        name=name,
+        family=family,
+        origin=_origin(model),
+        is_adapter=is_adapter,
+        is_chat=is_chat,
+        scores=score_table(metrics),
+        mean_over=mean_over,
+        block_size=data["block_size"],
+        has_bits_per_byte=(metrics.get("exported") or {}).get("bits_per_byte") is not None,
+        loader=family.peft_class if is_adapter else family.loader,
+        prompt=prompt,
+        call=call.format(prompt=prompt),
+        probes=[(excerpt(answer["prompt"]), _answer(answer)) for answer in probes],
+        dataset=_dataset_name(data),
+        ledger=ledger_table(ledger),
+        equations=ledger_equations(ledger),
+        training_line=training_line(metrics),
+        settings=_settings(config),
+        environment=metrics.get("environment") or {},
+    )
+    (folder / "README.md").write_text(text, encoding="utf-8")
 
 
-def _metadata(name: str, config: Mapping[str, Any], metrics: Mapping[str, Any]) -> ModelCardData:
-    model, data = config["model"], config["data"]
-    task = PIPELINE_TAGS[model["family"]]
+def _metadata(name: str, config: Mapping[str, Any], metrics: Mapping[str, Any], task: str) -> ModelCardData:
+    model = config["model"]
+    data = config["data"]
     perplexity = (metrics.get("exported") or {}).get("perplexity")
-    known = perplexity is not None and math.isfinite(perplexity)
+    is_known = perplexity is not None and math.isfinite(perplexity)
     result = EvalResult(
         task_type=task,
         dataset_type=_dataset_id(data) or "text",
@@ -154,127 +144,75 @@ def _metadata(name: str, config: Mapping[str, Any], metrics: Mapping[str, Any]) 
         pipeline_tag=task,
         tags=["lmft", task],
         metrics=["perplexity"],
-        eval_results=[result] if known else None,
+        eval_results=[result] if is_known else None,
     )
 
 
 def _is_adapter(model: Mapping[str, Any]) -> bool:
-    """Whether the folder holds a LoRA adapter without the model that it belongs to."""
+    """Return whether the folder holds a LoRA adapter without the model that it belongs to."""
     lora = model.get("lora") or {}
     return bool(lora.get("r")) and not lora.get("merge", True)
 
 
-def _is_chat(config: Mapping[str, Any]) -> bool:
-    return config["model"]["family"] == "causal" and config["data"].get("format") == "chat"
-
-
-def _origin(config: Mapping[str, Any]) -> str:
-    model, family = config["model"], FAMILIES[config["model"]["family"]]
+def _origin(model: Mapping[str, Any]) -> str:
     if model["from_scratch"]:
-        start = f"trained from random weights in the shape of {_code(model['architecture'])}"
-    else:
-        start = f"trained further from {_code(_public(model['name_or_path']))}"
-    does = "answers messages" if _is_chat(config) else family.does
-    adapter = " This folder holds a LoRA adapter alone, which needs that model's weights." if _is_adapter(model) else ""
-    return f"A {family.name}, {start}: it {does}.{adapter}"
-
-
-def _measured(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
-    """What loss and perplexity are, and with what they may be compared."""
-    family, data = FAMILIES[config["model"]["family"]], config["data"]
-    over, context = family.mean_over, ""
-    if config["model"]["family"] == "causal":
-        over = ANSWERS.get(data.get("train_on"), over)
-        context = f" Each token is predicted from at most {data['block_size'] - 1} tokens before it."
-    known = (metrics.get("exported") or {}).get("bits_per_byte") is not None
-    across = "; bits per byte, across tokenizers too" if known else ""
-    measured = f"Measured on the validation text. The loss is the mean, in nats, over {over}. Perplexity is exp(loss)."
-    return f"{measured}{context} {family.comparison}{across}."
-
-
-def _use(config: Mapping[str, Any], probes: Sequence[Answer]) -> str:
-    """An example in Python."""
-    family, adapter = config["model"]["family"], _is_adapter(config["model"])
-    prompt = repr(probes[0]["prompt"] if probes else FAMILIES[family].prompt)
-    name, call = "generate", f"generate({prompt}, max_new_tokens=64)"
-    if family == "masked":
-        name, call = "fill", f'fill({prompt}.replace("[MASK]", fill.tokenizer.mask_token))'
-    elif _is_chat(config):
-        call = f'generate([{{"role": "user", "content": {prompt}}}], max_new_tokens=64)'
-    template = _SEQ2SEQ if family == "seq2seq" else _ADAPTER if adapter else _PIPELINE
-    code = template.format(
-        name=name,
-        call=call,
-        prompt=prompt,
-        task=PIPELINE_TAGS[family],
-        library="peft" if adapter else "transformers",
-        loader=FAMILIES[family].peft_class if adapter else "AutoModelForSeq2SeqLM",
-    )
-    return f"```python\n{code}\n```"
+        return f"trained from random weights in the shape of {_code(model['architecture'])}"
+    return f"trained further from {_code(_public(model['name_or_path']))}"
 
 
 def _answer(answer: Answer) -> str:
     if "fills" in answer:
-        said = [
+        fills = [
             ", ".join(f"{_code(token_text(fill['token']))} {fill['probability']:.1%}" for fill in fills)
             for fills in answer["fills"]
         ]
-    else:
-        texts = {name: _code(excerpt(text)) for name, text in answer["texts"].items()}
-        said = [f"{name} {text}" for name, text in texts.items()] if len(texts) > 1 else texts.values()
-    return f"- {_code(excerpt(answer['prompt']))}: {'; '.join(said)}"
+        return "; ".join(fills)
+    texts = {name: _code(excerpt(text)) for name, text in answer["texts"].items()}
+    if len(texts) == 1:
+        return next(iter(texts.values()))
+    return "; ".join(f"{name} {text}" for name, text in texts.items())
 
 
-def _text(data: Mapping[str, Any], ledger: Mapping[str, Any]) -> str:
-    heads, rows = ledger_table(ledger)
-    parts = [_code(_dataset_name(data)), *([_table(heads, rows)] if rows else []), *ledger_equations(ledger)]
-    return "\n\n".join(parts)
-
-
-def _training(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
-    objective, model = config["objective"], config["model"]
-    lines = [
-        ("objective", _said(objective, objective)),
+def _settings(config: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Return a line's name and values for each group; the values are empty if all are as usual."""
+    model = config["model"]
+    return [
+        ("objective", _values(config["objective"], config["objective"])),
         ("LoRA", _lora(model.get("lora") or {})),
         ("frozen", ", ".join(model.get("freeze") or [])),
+        *((group, _values(config.get(group, {}), keys)) for group, keys in _SETTINGS.items()),
+        ("seed", config["seed"]),
     ]
-    lines += [(group, _said(config.get(group, {}), keys)) for group, keys in SETTINGS.items()]
-    lines.append(("seed", config["seed"]))
-    return f"{training_line(metrics)}\n\n{_list((key, value) for key, value in lines if value != '')}"
 
 
 def _lora(lora: Mapping[str, Any]) -> str:
     if not lora.get("r"):
         return ""
-    unsaid = {"alpha": 2 * lora["r"], "target_modules": "all linear layers"}  # what null means
+    defaults = {"alpha": 2 * lora["r"], "target_modules": "all linear layers"}  # the meaning of null
     given = {key: value for key, value in lora.items() if value is not None}
-    return _said(unsaid | given, ("r", "alpha", "dropout", "target_modules", "modules_to_save"))
+    return _values(defaults | given, ("r", "alpha", "dropout", "target_modules", "modules_to_save"))
 
 
-def _said(group: Mapping[str, Any], keys: Iterable[str]) -> str:
-    """The values of those keys that are set, and not as usual, on one line; a class or a file by its last name."""
+def _values(group: Mapping[str, Any], keys: Iterable[str]) -> str:
+    """Return the values of those keys that are set and unusual, on one line; a class or a file by its last name."""
     parts = []
     for key in keys:
         value = group.get(key)
         if key == "_target_":
             parts.append(str(value).rpartition(".")[2])
-        elif value not in (None, [], ORDINARY.get(key)):
+        elif value not in (None, [], _USUAL.get(key)):
             value = Path(value).name if key == "chat_template" else value
             parts.append(f"{key} {value}")
     return ", ".join(parts)
 
 
-def _list(pairs: Iterable[tuple[str, Any]]) -> str:
-    return "\n".join(f"- {key}: {value}" for key, value in pairs)
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    rule = ["---", *("--:" for _ in heads[1:])]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, rule, *rows))
+def _table(table: Table) -> str:
+    rule = ["---", *("--:" for _ in table.heads[1:])]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (table.heads, rule, *table.rows))
 
 
 def _code(text: str) -> str:
-    """Markdown code that holds any text: its fence is longer than the backticks inside."""
+    """Return Markdown code that holds any text: its fence is longer than the backticks inside."""
     longest = max(map(len, re.findall("`+", text)), default=0)
     fence = "`" * (longest + 1)
     return f"{fence} {text} {fence}" if longest else f"`{text}`"
@@ -285,8 +223,9 @@ def _dataset_id(data: Mapping[str, Any]) -> str | None:
 
 
 def _dataset_name(data: Mapping[str, Any]) -> str:
-    files = data.get("train") or data["path"]
-    return ", ".join(_public(file) for file in ([files] if isinstance(files, str) else files))
+    given = data.get("train") or data["path"]
+    names = [given] if isinstance(given, str) else given
+    return ", ".join(map(_public, names))
 
 
 def _public(name_or_path: str) -> str:
@@ -294,7 +233,7 @@ def _public(name_or_path: str) -> str:
 
 
 def _hub_id(name_or_path: str) -> str | None:
-    """`name_or_path` if it is the name of a repository on the hub, None if it is a folder or anything else."""
+    """Return `name_or_path` if it is the name of a repository on the hub, None if it is a folder or anything else."""
     if Path(name_or_path).expanduser().exists():
         return None
     try:

@@ -18,6 +18,7 @@ SCORES = ("loss", "perplexity", "accuracy", "bits_per_byte", "targets")
 
 def results(
     trainer: Trainer,
+    num_epochs: float,
     passes: list[dict[str, Any]],
     exported: dict[str, Any],
     totals: dict[str, Any],
@@ -41,7 +42,7 @@ def results(
     return {
         "status": "complete",
         "steps": trainer.global_step,
-        "epochs": trainer.fit_loop.epoch_loop.batch_progress.total.ready / trainer.num_training_batches,
+        "epochs": num_epochs,
         "before": _scores(before),
         "after": _scores(after),
         "best": best and {"step": best["step"], **(_scores(best) or {})},

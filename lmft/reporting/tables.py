@@ -4,17 +4,27 @@
 them too.
 """
 
+import io
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.text import Text
 from rich.tree import Tree
 
 from lmft.reporting.terminal import Row, show, table_page, terminal
 
 ABSENT = "-"
+
+
+class Table(NamedTuple):
+    """A table's cells as text."""
+
+    heads: Row
+    rows: list[Row]
+
+
 _SCORES_TITLE = "scores on the validation text"
 
 # (label, key in the metrics, format of the value, how the change from before to after is said)
@@ -49,7 +59,7 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def score_table(metrics: Mapping[str, Any]) -> tuple[Row, list[Row]]:
+def score_table(metrics: Mapping[str, Any]) -> Table:
     """Heads and rows of the table of scores: before, after, best, the unigram model's if known, and the change.
 
     `metrics` is metrics.json's content; each of before, after and best may be None. A score that none of them has is
@@ -58,7 +68,7 @@ def score_table(metrics: Mapping[str, Any]) -> tuple[Row, list[Row]]:
     """
     scores = {stage: metrics.get(stage) or {} for stage in ("before", "after", "best")}
     if not any(scores.values()):
-        return ("", *scores, "change"), []
+        return Table(("", *scores, "change"), [])
     if unigram := _unigram(metrics):
         scores["unigram"] = {"loss": math.log(unigram), "perplexity": unigram}
     rows = []
@@ -70,7 +80,7 @@ def score_table(metrics: Mapping[str, Any]) -> tuple[Row, list[Row]]:
         known = before is not None and after is not None and math.isfinite(before) and math.isfinite(after)
         cells = (_score(value, form) for value in values)
         rows.append((label, *cells, change(before, after) if known else ""))
-    return ("", *scores, "change"), rows
+    return Table(("", *scores, "change"), rows)
 
 
 def _unigram(metrics: Mapping[str, Any]) -> float | None:
@@ -78,14 +88,14 @@ def _unigram(metrics: Mapping[str, Any]) -> float | None:
     return metrics.get("data", {}).get("validation", {}).get("unigram_perplexity")
 
 
-def ledger_table(ledger: Mapping[str, Mapping[str, Any]]) -> tuple[Row, list[Row]]:
+def ledger_table(ledger: Mapping[str, Mapping[str, Any]]) -> Table:
     """Heads and rows of the table of what happened to the text: a column a split, a row each thing that happened."""
     rows = [
         (label, *(_count(split.get(key)) for split in ledger.values()))
         for label, key in LEDGER
         if any(_total(split.get(key)) for split in ledger.values())
     ]
-    return ("", *ledger), rows
+    return Table(("", *ledger), rows)
 
 
 def ledger_equations(ledger: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -151,14 +161,26 @@ def print_ledger(ledger: Mapping[str, Mapping[str, Any]], console: Console | Non
 
 
 def print_scores(metrics: Mapping[str, Any], console: Console | None = None) -> None:
-    """Prints the table at a run's end, and how the training went; where nothing was validated, this alone."""
+    """Print the table at a run's end, and how the training went; if nothing was validated, this alone."""
     console = console or terminal()
+    show(*_score_page(metrics, console.width), console=console)
+
+
+def scores_text(metrics: Mapping[str, Any], width: int = 100) -> str:
+    """Return what `print_scores` shows, as text of at most `width` columns."""
+    console = Console(file=io.StringIO(), width=width)
+    with console.capture() as shown:
+        console.print(*_score_page(metrics, width), sep="\n")
+    return shown.get().rstrip()
+
+
+def _score_page(metrics: Mapping[str, Any], width: int) -> list[RenderableType]:
     heads, rows = score_table(metrics)
     notes = [training_line(metrics)]
     if rows and _unigram(metrics):
         notes.insert(0, "unigram: guessing by the training tokens' frequencies, context unread")
     title = _SCORES_TITLE if rows else "training"
-    show(*table_page(title, heads, rows, notes, console.width), console=console)
+    return table_page(title, heads, rows, notes, width)
 
 
 def print_validation(scores: Mapping[str, Any], console: Console | None = None) -> None:

@@ -102,21 +102,6 @@ class RunFolder:
             raise UserError(f"{path} is broken ({found})", f"checkpoint={which}", "name another one")
         return path
 
-    def newest_checkpoint(self) -> Path | None:
-        """Where the run goes on; None if it has saved nothing. Reads the file, and compares its checksum.
-
-        Says in the log which broken ones were passed over. Raises: UserError if all are broken.
-        """
-        newest, wrong = checkpoints.newest_valid(self.checkpoints)
-        if newest is None and wrong:
-            fix = "resume=PATH of another checkpoint and another run.name, or another run.name alone to begin anew"
-            raise UserError(f"no checkpoint is whole: {'; '.join(wrong)}", str(self.checkpoints), fix)
-        if newest is not None and wrong:
-            log.warning("%s; going on from %s", "; ".join(wrong), newest.name)
-        elif newest is not None and newest.name != checkpoints.LAST:
-            log.warning("%s is missing; going on from %s", checkpoints.LAST, newest.name)
-        return newest
-
 
 def checked_name(name: str) -> str:
     """`name`, if it names a folder inside the folder of runs, or a job's folder inside a sweep's. Raises: UserError."""

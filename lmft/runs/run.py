@@ -22,7 +22,6 @@ from lmft.runs.folder import (
     RunFolder,
     checked_name,
     default_name,
-    existing_run,
     make_folder,
     missing_folders,
     new_folder,
@@ -30,7 +29,7 @@ from lmft.runs.folder import (
 )
 from lmft.runs.log import logging_to
 from lmft.runs.redaction import Redactor
-from lmft.runs.resume import check_bound, check_changes
+from lmft.runs.resume import check_bound, check_changes, checkpoint_to_resume, recorded_settings
 from lmft.system import files
 from lmft.system.files import read_json, write_json
 from lmft.system.signals import Stopped
@@ -39,7 +38,6 @@ log = logging.getLogger(__name__)
 
 _LOCK = ".lock"
 _OWNER = ".owner"  # which process holds the lock, for those that it keeps out
-_ENDINGS = ("max_epochs", "max_steps", "min_epochs", "min_steps", "max_time", "limit_train_batches")  # of a trainer
 _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # environment variables, in the order in which Lightning looks
 _NAME_VARIABLE = "LMFT_RUN_NAME"  # by which the processes that a run starts learn its name
 
@@ -64,7 +62,7 @@ class Run:
     Args:
         config: plain config with `run.dir`, `run.name`, `resume`.
         choices: group -> name of its YAML; a run without a name is called <model>-<data>-<time> after them.
-        arguments: command-line arguments that ask for this run.
+        arguments: command-line arguments that ask for this run; None: it was started from Python.
 
     Raises: UserError, here if the name would leave `run.dir`; when entered if the folder is in use by another
     process, or what is in it does not fit `resume`; when left by an error if the folder is gone.
@@ -75,7 +73,10 @@ class Run:
     """Where to continue from; known once the run is entered."""
 
     def __init__(
-        self, config: Mapping[str, Any], choices: Mapping[str, str | None] | None = None, arguments: Sequence[str] = ()
+        self,
+        config: Mapping[str, Any],
+        choices: Mapping[str, str | None] | None = None,
+        arguments: Sequence[str] | None = None,
     ):
         self._config, self._arguments = config, arguments
         self._dir = Path(config["run"]["dir"])
@@ -104,6 +105,10 @@ class Run:
     @property
     def command(self) -> str:
         """The command that goes on with this run; secrets are redacted in it."""
+        if self._arguments is None:
+            place = {"dir": str(self._dir), "name": self.name}
+            code = f"import yaml; from lmft import api; config = yaml.safe_load(open({str(self.paths.config)!r})); "
+            return shlex.join(["python", "-c", f"{code}api.train(config | {{'run': {place}, 'resume': 'auto'}})"])
         # What continues a run takes its newest checkpoint, whatever it began with.
         kept = [argument for argument in self._arguments if argument.partition("=")[0] not in ("run.name", "resume")]
         words = ["python", "-m", "lmft.train", *map(self._redactor.argument, kept), assignment("run.name", self.name)]
@@ -112,6 +117,11 @@ class Run:
     def status(self) -> str | None:
         """How an earlier run of this name ended: `complete`, `stopped`, `failed`; None if there was none."""
         return None if self._given_name is None else self.paths.status()
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The config, with its secrets."""
+        return self._config
 
     def redacted(self, value: Any) -> Any:
         """Plain data without the secrets of the config and of the environment."""
@@ -122,27 +132,6 @@ class Run:
         if self._writes:
             write_json(self.paths.metrics, self._redactor.value(metrics))
             self._metrics_written = True
-
-    def checkpoint_to_resume(self, resume: str) -> Path | None:
-        """The checkpoint to continue from.
-
-        Args:
-            resume: `auto`: the newest of this run, if any; `must`: likewise, and there has to be one; `never`: none,
-                and there must not be one; else a .ckpt file, or a run's folder, whose newest is taken.
-
-        Only a checkpoint that is whole is taken; the log says which were not. Raises: UserError.
-        """
-        if resume in ("auto", "must"):
-            newest = self.paths.newest_checkpoint()
-            if newest is None and resume == "must":
-                raise UserError(f"no checkpoint in {self.paths.checkpoints}", "resume=must", "resume=auto begins anew")
-            return newest
-        chosen = None if resume == "never" else _checkpoint_at(Path(resume))
-        saved = [*sorted(self.paths.checkpoints.glob("*.ckpt")), *filter(Path.exists, [self.paths.model])]
-        if saved and (chosen is None or self.folder.resolve() not in chosen.resolve().parents):
-            fix = "another run.name, or resume=auto to continue"
-            raise UserError(f"run name '{self.name}' is in use", f"{saved[0]} would be overwritten", fix)
-        return chosen
 
     def begin(self) -> bool:
         """Write config.yaml and command.txt, and delete temporary files of crashed processes; once, in one process.
@@ -164,36 +153,18 @@ class Run:
         """Compare the config with that of the run to be continued, before anything heavy. Raises: UserError."""
         continued = self._continued()
         if continued is not None and continued.is_run():
-            recorded = yaml.safe_load(continued.config.read_text("utf-8"))
+            recorded = recorded_settings(continued)
             if isinstance(recorded, Mapping):
                 check_bound(recorded, self._redactor.value(self._config), continued.config)
 
     def _continued(self) -> RunFolder | None:
-        """The run whose checkpoint is where this one begins; None where there is none, or it cannot be told yet."""
+        """Return the run whose checkpoint this one begins with; None if there is none, or it is not known yet."""
         resume = str(self._config["resume"])
         if resume in ("auto", "must", "never"):
             has_trained = self.status() == "complete" or any(self.paths.checkpoints.glob("*.ckpt"))
             return self.paths if self._given_name is not None and has_trained else None
         path = Path(resume)
         return RunFolder(path.parent.parent if path.suffix == ".ckpt" else path)
-
-    def check_same(self) -> None:
-        """Compare the config with that of the complete run. Raises: UserError where it asks for another training."""
-        recorded = yaml.safe_load(self.paths.config.read_text("utf-8"))
-        check_changes(recorded, self._redactor.value(self._config), self.paths.config)
-
-    def exports(self) -> str:
-        """Which weights the complete run's model/ holds: `best` or `last`."""
-        recorded = yaml.safe_load(self.paths.config.read_text("utf-8"))
-        return recorded["model"].get("export", "last")
-
-    def ends_as_before(self) -> bool:
-        """Whether what ends a training is as it was in the complete run: numbers of steps and epochs, callbacks."""
-        recorded = yaml.safe_load(self.paths.config.read_text("utf-8"))
-        before, now = ({**config["trainer"], **config["callbacks"]} for config in (recorded, self._config))
-        now = self._redactor.value(now)
-        names = {*_ENDINGS, *recorded["callbacks"], *self._config["callbacks"]}
-        return all(before.get(name) == now.get(name) for name in names)
 
     def __enter__(self) -> Self:
         with ExitStack() as opening:
@@ -207,7 +178,7 @@ class Run:
                 self._log_file = opening.enter_context(logging_to(self.paths.log, self._redactor))
             elif self._given_name is None:
                 raise UserError("processes that train together need a name for their run", fix="add run.name=NAME")
-            self.checkpoint = self.checkpoint_to_resume(str(self._config["resume"]))
+            self.checkpoint = checkpoint_to_resume(self.paths, self.name, str(self._config["resume"]))
             if self.checkpoint is not None:
                 from lmft.runs.checkpoint_io import settings
 
@@ -293,22 +264,6 @@ class Run:
 
 def _visible(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")) if folder.is_dir() else []
-
-
-def _checkpoint_at(path: Path) -> Path:
-    """The checkpoint in a .ckpt file, or the newest in a run's folder."""
-    if path.is_file():
-        if not checkpoints.checksum_file(path).exists():
-            log.warning("%s has no checksum beside it: whether it is whole is not known", path)
-        elif found := checkpoints.damage(path):
-            raise UserError(f"{path} is broken ({found})", "resume", "name another .ckpt file or a run's folder")
-        return path
-    if path.suffix == ".ckpt":
-        raise UserError(f"no such checkpoint: {path}", "resume", "name a .ckpt file or a run's folder")
-    newest = existing_run(path).newest_checkpoint()
-    if newest is None:
-        raise UserError(f"the run in {path} has no checkpoint", "resume")
-    return newest
 
 
 def _this_process() -> str:

@@ -14,7 +14,7 @@ _RANGE = 2**16  # values of an element's random bits
 
 
 @contextmanager
-def light_dropout() -> Iterator[None]:
+def fast_cpu_dropout() -> Iterator[None]:
     """Inside, the modules and functions of PyTorch that drop elements of CPU tensors do it by the `dropout` below.
 
     (But not attention as PyTorch computes it in one go.) A function mode of torch would reach as far, were it not

@@ -8,7 +8,7 @@ from lmft.errors import UserError
 from lmft.system.files import write_json
 
 
-class NotFinite(Exception):
+class NonFiniteStepError(Exception):
     """The loss (nats per target) or the gradient's norm of a step is infinite or no number; it was not taken."""
 
     def __init__(self, step: int, loss: float, norm: float):
@@ -16,7 +16,7 @@ class NotFinite(Exception):
         self.step, self.loss, self.norm = step, loss, norm
 
 
-def explained(error: NotFinite, examples: list[dict[str, Any]], folder: Path) -> UserError:
+def explained(error: NonFiniteStepError, examples: list[dict[str, Any]], folder: Path) -> UserError:
     """Writes the step's examples to the run's folder; returns what to tell the user."""
     path = folder / f"not-finite-step={error.step}.json"
     write_json(path, {"step": error.step, "loss": str(error.loss), "norm": str(error.norm), "examples": examples})

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import torch
+from lightning import Trainer
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
@@ -62,3 +63,33 @@ def perplexity(loss: float) -> float:
         return math.exp(loss)
     except OverflowError:
         return math.inf
+
+
+class TrainingLoss:
+    """The mean training loss (nats per target) of the steps since it was last taken, over all devices."""
+
+    def __init__(self) -> None:
+        self.nats: Any = 0.0  # of this device; a tensor on it, so that nothing waits for the device
+        self.num_targets = 0
+
+    def add(self, nats: Any, num_targets: int) -> None:
+        """Add the sums of an optimizer step."""
+        self.nats = self.nats + nats
+        self.num_targets += num_targets
+
+    def sums(self, trainer: Trainer) -> tuple[float, int]:
+        """Return the sum of nats and the number of targets over all devices."""
+        nats = float(self.nats)
+        if trainer.world_size == 1:
+            return nats, self.num_targets
+        device = trainer.strategy.root_device
+        mine = torch.tensor([nats, self.num_targets], dtype=torch.float64, device=device)
+        nats, num_targets = trainer.strategy.reduce(mine, reduce_op="sum").tolist()
+        return nats, int(num_targets)
+
+    def take(self, trainer: Trainer) -> float:
+        """Return the mean, and begin anew."""
+        nats, num_targets = self.sums(trainer)
+        self.nats = 0.0
+        self.num_targets = 0
+        return nats / max(1, num_targets)

@@ -1,64 +1,175 @@
-"""An optimizer step: its micro-batches' sums and gradients, and what becomes of it where memory is too small."""
+"""An optimizer step: the sums and gradients of its micro-batches, and what happens where memory is too small."""
 
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
-from torch import Tensor
+from lightning import LightningModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
+from lmft.data.batch import Batch
+from lmft.data.datamodule import DataModule
 from lmft.errors import UserError
+from lmft.system import loop_state
+from lmft.training.cpu import fast_cpu_dropout
+from lmft.training.nonfinite import NonFiniteStepError
 
-log = logging.getLogger("lmft")
+log = logging.getLogger(__name__)
 T = TypeVar("T")
+# What sums are divided by until the step's number of targets is known; a power of two costs no precision.
+_CONSTANT = 1024.0
 _SMALLER = "a smaller data.block_size, model.gradient_checkpointing=true, or a smaller model"
 
 
 class OptimizerStep:
     """The micro-batches of an optimizer step on this device.
 
-    Where memory is too small for one, the step is repeated from its beginning with every micro-batch in twice as many
-    parts, and so are all steps from then on. A part's examples and noise are those of the whole (a batch is a function
-    of seed, epoch and position), and sums do not mind how they are parted: so the step stays what it was.
+    The step's gradient is the sum over the targets of all its micro-batches on all devices, divided once by their
+    number. A mean of the micro-batches' means would weigh a target by the size of its micro-batch.
+
+    Where memory is too small for a micro-batch, the step is repeated from its first one with each split into twice as
+    many parts, and so are all later steps. A part's examples and noise are those of the whole, and sums do not depend
+    on how they are split: so the step stays the same.
     """
 
-    def __init__(self, module: Any):
-        """module: the LanguageModel whose steps they are."""
+    def __init__(
+        self,
+        module: LightningModule,
+        compute_nats: Callable[[Batch], Tensor],
+        seed: int,
+        nonfinite: Literal["stop", "skip"] = "stop",
+        has_fast_dropout: bool = True,
+    ):
+        """Create the step of a module's training.
+
+        Args:
+            module: the LightningModule that is trained.
+            compute_nats: gives the sum of −log p over a batch's targets.
+            seed: seed of dropout.
+            nonfinite: what happens if loss or gradient are not finite: `stop` raises NonFiniteStepError, `skip` leaves
+                the weights as they are.
+            has_fast_dropout: whether lmft's dropout replaces that of PyTorch on CPUs; torch.compile fuses its own.
+        """
         self.module = module
-        self.num_parts = 1  # in which each micro-batch is computed
+        self.compute_nats = compute_nats
+        self.seed = seed
+        self.nonfinite = nonfinite
+        self.has_fast_dropout = has_fast_dropout
+        self.num_parts = 1  # of each micro-batch
+        self.num_skipped = 0  # steps that were not finite
         self.nats: Any = 0.0  # sum over the micro-batches so far; a tensor on the device
         self.num_targets = 0
-        self._whole: tuple[Tensor, Tensor] | None = None  # a micro-batch's loss, and what Lightning is given of it
+        self._whole: tuple[Tensor, Tensor] | None = None  # a micro-batch's loss, and the leaf that Lightning gets
 
-    def begin(self) -> None:
-        """Forgets the sums of the step before."""
-        self.nats, self.num_targets = 0.0, 0
+    def begin_micro_batch(self, batch_idx: int) -> None:
+        """Seed dropout for a micro-batch; forget the sums of the step before where it is the first of its step."""
+        self._seed_dropout(loop_state.micro_batch_number(self.module.trainer))
+        if batch_idx % self.module.trainer.accumulate_grad_batches == 0:
+            self._forget_sums()
 
-    def forward(self, batch: dict[str, Any]) -> Tensor:
-        """A micro-batch's loss for `backward`; where it is computed in parts, their backward pass is over already."""
-        if self.module.trainer.world_size > 1:  # the strategy wants to see the loss itself
-            return self._loss(self._nats(batch), batch["num_targets"])
-        if self.num_parts == 1:
-            loss = unless_out_of_memory(lambda: self._loss(self._nats(batch), batch["num_targets"]))
-            if loss is not None:
-                # Nobody else holds on to its graph, so that it can be let go where memory ends in the backward pass.
-                self._whole = loss, loss.detach().requires_grad_()
-                return self._whole[1]
-            self._repeat_in_more_parts()
-        elif unless_out_of_memory(lambda: self._run_in_parts(self._position)) is None:
-            self._repeat_in_more_parts()
-        return torch.zeros((), device=self.module.device, requires_grad=True)
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the micro-batch's loss for `backward`. If it is split, its backward pass has run and this is 0."""
+        with self._dropout():
+            if self.module.trainer.world_size > 1:  # the strategy has to see the loss itself
+                return self._loss(batch)
+            if self.num_parts == 1:
+                loss = none_if_out_of_memory(lambda: self._loss(batch))
+                if loss is not None:
+                    # Nothing else refers to its graph, so that its memory is free again if the backward pass fails.
+                    self._whole = loss, loss.detach().requires_grad_()
+                    return self._whole[1]
+                self._repeat_in_more_parts()
+            elif none_if_out_of_memory(lambda: self._run_in_parts(self._position)) is None:
+                self._repeat_in_more_parts()
+            return torch.zeros((), device=self.module.device, requires_grad=True)
 
     def backward(self, loss: Tensor) -> None:
-        """Adds the gradients of the micro-batch whose `loss` it is."""
-        loss.backward()
-        if self._whole is None:
+        """Add the gradients of the micro-batch whose `loss` it is."""
+        with self._dropout():  # gradient checkpointing computes the forward pass again
+            loss.backward()
+            if self._whole is None:
+                return
+            fits = none_if_out_of_memory(self._backward_whole)
+            self._whole = None  # and with it the graph of a loss that did not fit
+            if not fits:
+                self._repeat_in_more_parts()
+
+    def normalize(self, optimizer: Optimizer) -> None:
+        """Divide the gradients by the number of targets of the whole step, on all devices."""
+        trainer = self.module.trainer
+        divisor = self._divisor(self.num_targets)
+        if divisor == max(1, self.num_targets) and trainer.world_size == 1:
             return
-        fits = unless_out_of_memory(self._backward_whole)
-        self._whole = None  # and with it the graph of a loss that did not fit
-        if not fits:
-            self._repeat_in_more_parts()
+        count = torch.tensor(float(self.num_targets), device=self.module.device)
+        count = trainer.strategy.reduce(count, reduce_op="sum").clamp(min=1.0)
+        # Gradients arrive averaged over the devices, which the number of devices undoes.
+        torch._foreach_mul_(  # pyright: ignore[reportPrivateImportUsage]
+            _gradients(optimizer), divisor * trainer.world_size / count
+        )
+
+    def clip(self, optimizer: Optimizer, limit: float | None, algorithm: str | None) -> None:
+        """Clip the gradients by `norm` or by `value`; keep the weights from those that are not finite.
+
+        In float16 a gradient may well be infinite: the scaler skips such steps and lowers its scale.
+
+        Raises: NonFiniteStepError.
+        """
+        trainer = self.module.trainer
+        gradients = _gradients(optimizer)
+        norm = nn.utils.get_total_norm(gradients)
+        nats = torch.as_tensor(self.nats, device=norm.device).clone()  # reduced in place
+        nats = trainer.strategy.reduce(nats, reduce_op="sum")
+        checked = nats if trainer.precision == "16-mixed" else nats + norm
+        if not torch.isfinite(checked):
+            self._skip(optimizer, float(nats), float(norm))
+            return
+        if not limit:
+            return
+        clipped = [weight for weight in self.module.parameters() if weight.grad is not None]
+        if algorithm == "value":
+            nn.utils.clip_grad_value_(clipped, limit)
+        else:
+            nn.utils.clip_grads_with_norm_(clipped, limit, norm)
+
+    def state_dict(self) -> dict[str, int]:
+        """Return what resuming needs."""
+        return {"parts": self.num_parts, "skipped": self.num_skipped}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Restore it."""
+        self.num_parts = state_dict["parts"]
+        self.num_skipped = state_dict["skipped"]
+
+    def _seed_dropout(self, micro_batch: int) -> None:
+        """Make dropout a function of seed, micro-batch and rank: resuming needs no generator's state."""
+        torch.manual_seed(hash((self.seed, micro_batch, self.module.global_rank)) & (2**63 - 1))
+
+    def _dropout(self) -> Any:
+        is_fast = self.has_fast_dropout and self.module.device.type == "cpu"
+        return fast_cpu_dropout() if is_fast else nullcontext()
+
+    def _forget_sums(self) -> None:
+        self.nats = 0.0
+        self.num_targets = 0
+
+    def _divisor(self, num_targets: int) -> float:
+        """Return what sums are divided by. If a micro-batch is the whole step, its own count is the right one."""
+        trainer = self.module.trainer
+        is_whole_step = trainer.accumulate_grad_batches == 1 and trainer.world_size == 1
+        return float(max(1, num_targets)) if is_whole_step else _CONSTANT
+
+    def _loss(self, batch: Batch) -> Tensor:
+        return self._nats(batch) * (self.module.trainer.accumulate_grad_batches / self._divisor(batch.num_targets))
+
+    def _nats(self, batch: Batch) -> Tensor:
+        total = self.compute_nats(batch)
+        self.nats = self.nats + total.detach()
+        self.num_targets += batch.num_targets
+        return total
 
     def _backward_whole(self) -> bool:
         assert self._whole is not None
@@ -66,61 +177,77 @@ class OptimizerStep:
         whole.backward(given.grad)  # by which Lightning and the scaler of its precision have multiplied the loss
         return True
 
-    def _nats(self, batch: dict[str, Any]) -> Tensor:
-        total = self.module.nats(batch)
-        self.nats = self.nats + total.detach()
-        self.num_targets += batch["num_targets"]
-        return total
-
-    def _loss(self, total: Tensor, num_targets: int) -> Tensor:
-        return total * (self.module.trainer.accumulate_grad_batches / self.module.divisor(num_targets))
+    def _skip(self, optimizer: Optimizer, nats: float, norm: float) -> None:
+        step = self.module.trainer.global_step + 1
+        loss = nats / max(1, self.num_targets)
+        if self.nonfinite == "stop":
+            raise NonFiniteStepError(step, loss, norm)
+        log.warning("step %d is skipped: loss %g, gradient norm %g", step, loss, norm)
+        self.num_skipped += 1
+        self._forget_sums()  # what is not trained on counts in no mean
+        optimizer.zero_grad()  # without gradients the optimizer changes nothing
 
     @property
     def _position(self) -> int:
-        """Of the current micro-batch in its epoch."""
-        return self.module.trainer.fit_loop.epoch_loop.batch_progress.current.ready - 1
+        return loop_state.micro_batch_position(self.module.trainer)
 
     def _repeat_in_more_parts(self) -> None:
-        """The whole step so far again, in ever smaller parts until they fit."""
-        module, trainer = self.module, self.module.trainer
+        """Repeat the step so far, in ever smaller parts until they fit. Raises: UserError if one example does not."""
+        trainer = self.module.trainer
+        where = f"step {trainer.global_step + 1}"
+        data = _datamodule(trainer, where)
         current = self._position
         first = current - current % trainer.accumulate_grad_batches
         while True:
-            num_examples = trainer.datamodule.num_examples(trainer.current_epoch, current)
-            if self.num_parts >= num_examples:
-                where = f"step {trainer.global_step + 1}, one example at a time"
-                raise UserError("out of memory", where, _SMALLER)
+            if self.num_parts >= data.num_examples(trainer.current_epoch, current):
+                raise UserError("out of memory", f"{where}, one example at a time", _SMALLER)
             self.num_parts *= 2
-            module.optimizers(use_pl_optimizer=False).zero_grad()
-            if module.device.type == "cuda":
+            _zero_gradients(self.module)
+            if self.module.device.type == "cuda":
                 torch.cuda.empty_cache()
             log.warning(
-                "out of memory in step %d: repeated with each micro-batch in %d parts, as all that follow",
+                "out of memory in step %d: it and later steps run with each micro-batch split into %d parts",
                 trainer.global_step + 1,
                 self.num_parts,
             )
-            self.begin()
-            if all(unless_out_of_memory(partial(self._run_in_parts, place)) for place in range(first, current + 1)):
+            self._forget_sums()
+            if all(none_if_out_of_memory(partial(self._run_in_parts, place)) for place in range(first, current + 1)):
                 return
 
     def _run_in_parts(self, position: int) -> bool:
-        """Forward and backward pass of a micro-batch of this epoch, part by part."""
-        module, trainer = self.module, self.module.trainer
-        progress = trainer.fit_loop.epoch_loop.batch_progress
-        module.seed_dropout(progress.total.ready - (progress.current.ready - 1 - position))
-        parts = trainer.datamodule.parts(trainer.current_epoch, position, self.num_parts)
-        num_targets = sum(part["num_targets"] for part in parts)
+        """Run forward and backward pass of a micro-batch of this epoch, part by part."""
+        trainer = self.module.trainer
+        data = _datamodule(trainer, f"step {trainer.global_step + 1}")
+        self._seed_dropout(loop_state.micro_batch_number(trainer) - (self._position - position))
+        parts = data.parts(trainer.current_epoch, position, self.num_parts)
+        num_targets = sum(part.num_targets for part in parts)
         for part in parts:
             with trainer.precision_plugin.train_step_context():
                 total = self._nats(trainer.strategy.batch_to_device(part))
-            loss = total / module.divisor(num_targets)
-            with torch.autocast(module.device.type, enabled=False):
-                trainer.precision_plugin.pre_backward(loss, module).backward()
+            loss = total / self._divisor(num_targets)
+            with torch.autocast(self.module.device.type, enabled=False):
+                trainer.precision_plugin.pre_backward(loss, self.module).backward()
         return True
 
 
-def unless_out_of_memory(compute: Callable[[], T]) -> T | None:
-    """What `compute` returns; None where memory was too small for it."""
+def _datamodule(trainer: Any, where: str) -> DataModule:
+    """Return lmft's DataModule, which can split a micro-batch. Raises: UserError where the loaders are the user's."""
+    if not isinstance(trainer.datamodule, DataModule):
+        raise UserError("out of memory", where, "a smaller batch_size of your DataLoader, or a smaller model")
+    return trainer.datamodule
+
+
+def _gradients(optimizer: Optimizer) -> list[Tensor]:
+    return [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+
+
+def _zero_gradients(module: LightningModule) -> None:
+    optimizer: Any = module.optimizers(use_pl_optimizer=False)
+    optimizer.zero_grad()
+
+
+def none_if_out_of_memory(compute: Callable[[], T]) -> T | None:
+    """Return what `compute` returns; None if memory was too small for it."""
     try:
         return compute()
     except RuntimeError as error:
@@ -130,5 +257,5 @@ def unless_out_of_memory(compute: Callable[[], T]) -> T | None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocator of torch had nothing more to give."""
+    """Return whether an allocator of torch ran out of memory."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

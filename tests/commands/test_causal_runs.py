@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer, pipeline
 
 from lmft import train as command
-from lmft.assembly import assemble, build_module
+from lmft.assembly import assemble
 from lmft.commands.evaluate import measure as evaluate
 from lmft.commands.predict import answer as predict
 from lmft.config.load import compose
@@ -260,7 +260,7 @@ def test_the_score_is_that_of_labels_that_hide_all_but_the_answers(folder):
     scores, config = measured(*arguments), compose(arguments)
     parts = assemble(config)
     torch.manual_seed(config["seed"])  # whence the rows of new tokens are
-    model, tokenizer = build_module(config, parts, 0).model.eval(), parts.tokenizer
+    model, tokenizer = parts.module().model.eval(), parts.tokenizer
     nats, count = 0.0, 0
     for row in conversations(9, seed=2):
         ids, labels = [], []
@@ -289,7 +289,7 @@ def test_micro_batches_give_the_gradient_of_the_whole(examples, folder):
         )
         for size in (4, 1)
     )
-    assert len({batch["num_targets"] for batch in batches}) > 1, "equal shares would hide a mean of means"
+    assert len({batch.num_targets for batch in batches}) > 1, "equal shares would hide a mean of means"
     assert len(whole) == len(parts) > 1
     for found, wanted in zip(parts, whole, strict=True):
         assert max(map(size_of, wanted.values())) > 0
@@ -508,11 +508,11 @@ def test_its_folder_fills_gaps_again_only_by_the_users_word(made_causal, masked)
     folder, _ = masked
     options = [each for each in text_arguments(folder) if "generation" not in each]
     options += ["model=masked", f"model.name_or_path={run.paths.model}", "run.name=masked", "trainer.max_steps=1"]
-    with pytest.raises(UserError, match="sees nothing of what stands behind") as error:
+    with pytest.raises(UserError, match="sees nothing of what stands after") as error:
         train(*options)
     assert error.value.fix == "model.config.is_decoder=false"
     assert not (folder / "runs/masked").exists()
-    with pytest.raises(UserError, match="sees nothing of what stands behind"):
+    with pytest.raises(UserError, match="sees nothing of what stands after"):
         predict(compose(options), ["the [MASK] fox"])
     run, _ = train(*options, str(error.value.fix))
     assert not AutoModelForMaskedLM.from_pretrained(run.paths.model).config.is_decoder

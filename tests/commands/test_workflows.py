@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lmft.assembly import assemble, num_training_steps
+from lmft.assembly import assemble
 from lmft.commands import train as module
 from lmft.commands.evaluate import measure as evaluate
 from lmft.commands.predict import answer as predict
@@ -170,7 +170,7 @@ def test_what_is_prepared_is_not_tokenised_again(tmp_path, monkeypatch):
 )
 def test_the_learning_rate_counts_in_optimizer_steps(overrides, devices, steps, folder):
     config = tiny(folder, *overrides)
-    assert num_training_steps(config, assemble(config), devices) == steps
+    assert assemble(config).num_training_steps(devices) == steps
 
 
 @pytest.mark.parametrize("overrides", [("trainer.accumulate_grad_batches=2",), ("trainer.max_epochs=-1",)])

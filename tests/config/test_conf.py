@@ -12,11 +12,11 @@ from lmft.config import overrides
 from lmft.config.load import compose, composed, config_dir, plain
 from lmft.data.config import DataConfig
 from lmft.models.config import LoraConfig, ModelConfig, TokenizerConfig
-from lmft.models.loading.hf_config import AUTO_CLASSES, load_config
+from lmft.models.loading.hf_config import load_config
 from lmft.models.loading.vocabulary import train_vocabulary
 from lmft.training.callbacks.checkpoint import Checkpoints
 from lmft.training.optimizer import ScheduleConfig
-from tests.helpers.models import TEXTS, TINY, TINY_CAUSAL, TINY_PERMUTED, TINY_SEQ2SEQ
+from tests.helpers.models import FAMILIES, TEXTS, TINY, TINY_CAUSAL, TINY_PERMUTED, TINY_SEQ2SEQ
 from tests.helpers.printed import commands_in
 
 CONF = config_dir()
@@ -33,7 +33,6 @@ OBJECTIVES = [  # whose classes have defaults for all that their YAMLs say
 GROUPS = {choice.split("/")[0] for choice in CHOICES}
 MODELS = [choice.split("/")[1] for choice in CHOICES if choice.startswith("model/")]
 
-FAMILIES = ("masked", "causal", "seq2seq", "permuted")  # whose YAMLs name no model
 KEEP = {"every_n_steps": 1, "keep_last": 1}  # an evaluation saves nothing
 RECIPE = {"learning_rate", "max_epochs", "warmup", "mask_share", "random_share"}
 # Millions of weights of the model that the YAML names, its head for language modelling included.
@@ -153,10 +152,10 @@ def test_from_scratch_a_model_is_as_large_as_the_one_it_is_named_after(name):
     model = ModelConfig(**compose([f"model={name}", "model.from_scratch=true"])["model"])
     tested = {**TINY, **TINY_CAUSAL, **TINY_SEQ2SEQ, **TINY_PERMUTED}
     assert model.architecture in tested, "then its head and its isolation are tested"
-    hf_config = load_config(model)
+    hf_config = load_config(model, FAMILIES)
     hf_config.vocab_size = model.tokenizer.vocab_size
     with torch.device("meta"):
-        weights = AUTO_CLASSES[model.family].from_config(hf_config).parameters()
+        weights = FAMILIES[model.family].auto_class.from_config(hf_config).parameters()
     assert sum(weight.numel() for weight in weights) / 1e6 == pytest.approx(MILLIONS[name], rel=0.01)
 
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmft.assembly import vocabulary_of
+from lmft.data.batch import Batch
 from lmft.data.corpus import Corpus
 from lmft.data.datamodule import Batches, DataModule
 from lmft.data.examples.base import Sample
@@ -79,23 +80,25 @@ def place(module, epoch, position):
     return {"epoch": epoch, "position": position, "layout": asdict(module.layout), "text": module.corpus.fingerprint}
 
 
-def assert_equal(one: dict, other: dict) -> None:
-    assert one.keys() == other.keys()
-    for name, value in one.items():
-        assert torch.equal(torch.as_tensor(value), torch.as_tensor(other[name])), name
+def assert_equal(one: Batch, other: Batch) -> None:
+    assert one.inputs.keys() == other.inputs.keys()
+    for name, value in one.inputs.items():
+        assert torch.equal(value, other.inputs[name]), name
+    for name in ("target_index", "targets", "num_tokens", "num_padding", "num_targets"):
+        assert torch.equal(torch.as_tensor(getattr(one, name)), torch.as_tensor(getattr(other, name))), name
 
 
 def examples_of(batches: list[dict]) -> list[tuple]:
     """Each example's shown tokens and targets, padding taken off."""
     found = []
     for batch in batches:
-        tokens = batch["input_ids"]
+        tokens = batch.inputs["input_ids"]
         labels = torch.full_like(tokens, IGNORED).flatten()
-        real = batch["targets"] != IGNORED
-        labels[batch["target_index"][real]] = batch["targets"][real]
-        mask = batch.get("attention_mask", torch.ones_like(tokens)).bool()
-        if "document_ids" in batch:
-            mask = batch["document_ids"] >= 0
+        real = batch.targets != IGNORED
+        labels[batch.target_index[real]] = batch.targets[real]
+        mask = batch.inputs.get("attention_mask", torch.ones_like(tokens)).bool()
+        if "document_ids" in batch.inputs:
+            mask = batch.inputs["document_ids"] >= 0
         for row in range(len(tokens)):
             one = mask[row]
             found.append((tuple(tokens[row][one].tolist()), tuple(labels.view_as(tokens)[row][one].tolist())))
@@ -139,24 +142,24 @@ class TestBatches:
             numbers = np.arange(start, min(start + 8, len(examples)))
             batch = batches[MicroBatch(0, numbers)]
             lengths = examples.rows(numbers).lengths
-            assert batch["num_tokens"] == lengths.sum()
-            assert batch["num_targets"] == (batch["targets"] != IGNORED).sum() >= len(numbers)
-            tensors = {name: value for name, value in batch.items() if not name.startswith("num_")}
+            assert batch.num_tokens == lengths.sum()
+            assert batch.num_targets == (batch.targets != IGNORED).sum() >= len(numbers)
+            tensors = {**batch.inputs, "targets": batch.targets, "target_index": batch.target_index}
             assert all(value.dtype == torch.int64 for value in tensors.values())
             padding = "attention_mask" if len(set(lengths.tolist())) > 1 else ""
             mask = "document_ids" if kind in ("packs", "isolated") else padding
             assert set(tensors) - {mask} == {"input_ids", "target_index", "targets"}
             assert all(tensors[name].shape == (len(numbers), lengths.max()) for name in tensors if "target" not in name)
-            total += batch["num_tokens"]
+            total += batch.num_tokens
         assert total == examples.num_tokens
 
     def test_a_rank_without_a_share_has_nothing_to_predict(self, store, tokenizer):
         batches = Batches(Blocks(Documents(store), 24, 0), OBJECTIVE, vocabulary_of(tokenizer), 5, "train")
         batch = batches[MicroBatch(3, np.arange(0))]
-        assert batch["num_tokens"] == batch["num_targets"] == 0
-        assert batch["input_ids"].shape == (1, 24)
-        assert (batch["targets"] == IGNORED).all()
-        assert len(batch["targets"]) == len(batch["target_index"]) > 0
+        assert batch.num_tokens == batch.num_targets == 0
+        assert batch.inputs["input_ids"].shape == (1, 24)
+        assert (batch.targets == IGNORED).all()
+        assert len(batch.targets) == len(batch.target_index) > 0
 
     def test_training_and_validation_have_noise_of_their_own(self, store, tokenizer):
         vocabulary, blocks = vocabulary_of(tokenizer), Blocks(Documents(store), 24, 0)
@@ -190,10 +193,10 @@ class TestDataModule:
         assert len(alone) == len(ranks[0]) == len(ranks[1])
         for whole, *parts in zip(alone, *ranks, strict=True):
             assert sorted(examples_of([whole])) == sorted(
-                example for part in parts if part["num_tokens"] for example in examples_of([part])
+                example for part in parts if part.num_tokens for example in examples_of([part])
             )
             for count in ("num_tokens", "num_targets"):
-                assert whole[count] == sum(part[count] for part in parts)
+                assert getattr(whole, count) == sum(getattr(part, count) for part in parts)
 
     def test_accumulated_micro_batches_make_the_same_step(self, any_corpus, tokenizer):
         whole = list(module_of(any_corpus, tokenizer, batch_size=8).train_dataloader())
@@ -208,8 +211,8 @@ class TestDataModule:
             examples = loader.dataset.examples
             numbers = np.arange(len(examples)) if in_order else np.random.default_rng(0).permutation(len(examples))
             plain = sum(examples.rows(numbers[i : i + 8]).tokens.size for i in range(0, len(numbers), 8))
-            assert sum(batch["input_ids"].numel() for batch in loader) < plain
-            assert sum(batch["num_tokens"] for batch in loader) == examples.num_tokens
+            assert sum(batch.inputs["input_ids"].numel() for batch in loader) < plain
+            assert sum(batch.num_tokens for batch in loader) == examples.num_tokens
 
     def test_workers_change_nothing(self, any_corpus, tokenizer):
         passes = []
@@ -259,7 +262,7 @@ class TestDataModule:
             found.append(list(module.train_dataloader()))
         for number, step in enumerate(steps[2:]):
             here = [batch for each in found for batch in each[number * accumulate : (number + 1) * accumulate]]
-            shares = [batch for batch in here if batch["num_targets"]]  # without one, a rank makes up an empty one
+            shares = [batch for batch in here if batch.num_targets]  # without one, a rank makes up an empty one
             assert sorted(examples_of(shares)) == sorted(step)
 
     def test_it_does_not_go_on_with_other_steps(self, corpus, tokenizer):
@@ -275,7 +278,7 @@ class TestDataModule:
         parts = module.parts(0, 1, 3)
         assert len(parts) == 3
         assert sorted(examples_of(parts)) == sorted(examples_of([whole]))
-        assert sum(part["num_targets"] for part in parts) == whole["num_targets"]
+        assert sum(part.num_targets for part in parts) == whole.num_targets
 
     def test_validation_is_the_same_at_every_pass_and_in_the_order_of_the_text(self, corpus, tokenizer):
         loader = module_of(corpus, tokenizer).val_dataloader()
@@ -301,7 +304,7 @@ class TestDataModule:
         objective = MaskedTokens(0.9, validation_mlm_probability=0.1)
         module = module_of(corpus, tokenizer, objective=objective)
         shares = [
-            sum(batch["num_targets"] for batch in loader) / sum(batch["num_tokens"] for batch in loader)
+            sum(batch.num_targets for batch in loader) / sum(batch.num_tokens for batch in loader)
             for loader in (list(module.train_dataloader()), list(module.val_dataloader()))
         ]
         assert shares[0] > 0.7

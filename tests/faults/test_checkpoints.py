@@ -73,7 +73,7 @@ def flip(path):
 def test_fault_05_a_broken_checkpoint_is_named_and_the_one_before_it_taken(damage, terminal, killed, undisturbed):
     damage(killed.checkpoints / "last.ckpt")  # and with it step=6.ckpt, another name of the same file
     out = assert_goes_on(terminal, undisturbed)
-    for line in ("last.ckpt is broken", "step=6.ckpt is broken", "going on from step=5.ckpt"):
+    for line in ("last.ckpt is broken", "step=6.ckpt is broken", "resuming from step=5.ckpt"):
         assert line in killed.log.read_text() and line.partition(" ")[0] in out
 
 
@@ -122,7 +122,7 @@ def test_fault_14_without_last_ckpt_the_newest_is_taken_and_named(terminal, kill
     for path in (killed.checkpoints / "last.ckpt", checksum_file(killed.checkpoints / "last.ckpt")):
         path.unlink()
     out = assert_goes_on(terminal, undisturbed)
-    assert "last.ckpt is missing; going on from step=6.ckpt" in out + killed.log.read_text()
+    assert "last.ckpt is missing; resuming from step=6.ckpt" in out + killed.log.read_text()
 
 
 def test_fault_14_what_must_go_on_never_begins_anew(terminal, killed):

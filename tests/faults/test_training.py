@@ -57,7 +57,7 @@ def test_fault_15_a_step_that_is_no_number_is_not_taken(what, terminal, disturbe
 
 def test_fault_15_or_left_out_and_counted(terminal, disturbed, monkeypatch):
     monkeypatch.setattr(LanguageModel, "nats", BROKEN["nan"])
-    assert "step 5 is left out" in terminal.trains("run.name=disturbed", *OPTIONS, "nonfinite=skip")
+    assert "step 5 is skipped" in terminal.trains("run.name=disturbed", *OPTIONS, "nonfinite=skip")
     assert read_json(disturbed.metrics)["train"]["steps_skipped"] == 1
     assert all(weight.isfinite().all() for weight in load_file(disturbed.model / "model.safetensors").values())
 
@@ -75,7 +75,7 @@ def test_fault_21_a_step_that_does_not_fit_is_taken_in_parts(where, terminal, di
 
     monkeypatch.setattr(LanguageModel, "nats", nats)
     out = terminal.trains("run.name=disturbed", *options)
-    assert "out of memory in step 3: repeated with each micro-batch in 4 parts" in out
+    assert "out of memory in step 3: it and later steps run with each micro-batch split into 4 parts" in out
     weights, others = (load_file(paths.model / "model.safetensors") for paths in (disturbed, undisturbed.paths))
     assert_close(weights, others)
     assert read_json(disturbed.metrics)["train"]["targets"] == result["train"]["targets"]

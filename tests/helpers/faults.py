@@ -43,7 +43,7 @@ def memory_for(num_examples, first_step, where):
     """A module's `nats` on a device on which, from a step on, micro-batches of more examples do not fit."""
 
     def nats(self, batch):
-        if len(batch["input_ids"]) <= num_examples or self.trainer.global_step + 1 < first_step:
+        if len(batch.inputs["input_ids"]) <= num_examples or self.trainer.global_step + 1 < first_step:
             return whole_nats(self, batch)
         if where == "forward":
             raise torch.OutOfMemoryError("no more")

@@ -2,7 +2,7 @@
 
 import torch
 
-from lmft.assembly import assemble, build_data, build_module
+from lmft.assembly import assemble
 from lmft.training.callbacks.checkpoint import Checkpoints
 from lmft.training.trainer import build_trainer
 
@@ -17,7 +17,7 @@ def gradients_of_steps(folder, config, callbacks=(), loggers=()):
     """The gradients that each optimizer step of one epoch is given, by weight; and the module."""
     parts = assemble(config)
     torch.manual_seed(0)
-    module = build_module(config, parts, 1)
+    module = parts.module()
     steps, make_optimizer = [], module.make_optimizer
 
     def watched(groups):
@@ -32,6 +32,6 @@ def gradients_of_steps(folder, config, callbacks=(), loggers=()):
 
     module.make_optimizer = watched
     trainer = build_trainer(config, folder, [*callbacks, Checkpoints(folder, 1, 0)], list(loggers))
-    data = build_data(config, parts)
+    data = parts.datamodule()
     trainer.fit(module, data)
     return steps, module, list(data.train_dataloader())

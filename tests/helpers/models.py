@@ -4,6 +4,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
 from lmft.models.loading.weights import fit_to_tokenizer
+from lmft.modules.families import all_families
 
 WORDS = (
     "the quick brown fox jumps over a lazy dog while unbelievable rains wash the old garden's walls, "
@@ -86,3 +87,11 @@ def tiny_model(architecture: str, tokenizer, attention: str = "eager", **overrid
     fit_to_tokenizer(config, tokenizer)
     torch.manual_seed(0)
     return auto_class.from_config(config, attn_implementation=attention).eval()
+
+
+FAMILIES = {name: module.family for name, module in all_families().items()}
+
+
+def inputs_of(batch):
+    """What a model is called with of what an objective makes."""
+    return {name: value for name, value in batch.items() if name not in ("target_index", "targets")}

@@ -79,7 +79,7 @@ def tiny(folder: Path, *overrides: str, model: str = "distilbert_tiny") -> dict[
 def train(folder: Path, *overrides: str, model: str = "distilbert_tiny") -> tuple[Run, dict[str, Any]]:
     """A tiny training: the run, and what its metrics.json holds."""
     config = tiny(folder, *overrides, model=model)
-    run = Run(config)
+    run = Run(config, arguments=())
     return run, fit(config, run)
 
 
@@ -97,10 +97,12 @@ def numbers(result: dict[str, Any]) -> dict[str, Any]:
     return {**result, "train": {name: value for name, value in result["train"].items() if name not in timed}}
 
 
-def start(home: Path, *command: str, program: Sequence[str] = (sys.executable, "-m")) -> subprocess.Popen[str]:
+def start(
+    home: Path, *command: str, program: Sequence[str] = (sys.executable, "-m"), checkout: Path = CHECKOUT
+) -> subprocess.Popen[str]:
     """A command typed in the folder `home`, as a process of its own; several may run at a time."""
     environment = {**os.environ, "LMFT_CACHE": str(home / "cache"), "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
     environment.pop("LMFT_DEBUG", None)
-    environment["PYTHONPATH"] = str(CHECKOUT)
+    environment["PYTHONPATH"] = str(checkout)
     words = [*program, *command]
     return subprocess.Popen(words, cwd=home, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

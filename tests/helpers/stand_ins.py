@@ -50,13 +50,20 @@ def hub_at_hand(folder: Path, models: list[str]) -> Iterator[None]:
     three = ("train", "validation", "test")
     _cache_data_set(folder / "datasets", "Salesforce/wikitext", "wikitext-2-raw-v1", three, rows)
     _cache_data_set(folder / "datasets", "abisee/cnn_dailymail", "3.0.0", three, articles)
-    sources = python_docs._sources()[:STDLIB_FILES]
-    with pytest.MonkeyPatch.context() as patch:
+    with small_python_docs(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(constants, "HF_HUB_CACHE", str(folder / "hub"))
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", folder / "datasets")
+        patch.setenv("LMFT_CACHE", str(folder / "cache"))
+        yield
+
+
+@contextmanager
+def small_python_docs() -> Iterator[None]:
+    """The built-in text is a part of itself."""
+    sources = python_docs._sources()[:STDLIB_FILES]
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(python_docs, "_sources", lambda: sources)
         patch.setattr(python_docs, "_topics", list)
-        patch.setenv("LMFT_CACHE", str(folder / "cache"))
         yield
 
 

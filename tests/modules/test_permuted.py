@@ -12,7 +12,7 @@ from lmft.modules.permuted import PermutedLanguageModel
 from lmft.objectives.permutation import Permutation
 from tests.helpers.closeness import assert_close
 from tests.helpers.gradients import gradients
-from tests.helpers.models import TEXTS, tiny_model
+from tests.helpers.models import TEXTS, inputs_of, tiny_model
 from tests.helpers.rows import tokenized
 
 
@@ -32,7 +32,7 @@ def test_loss_and_gradients_equal_the_models_own(padded, xlnet_tokenizer, monkey
     inputs = {name: batch[name] for name in batch if name not in ("target_index", "targets")}
     expected = model(**inputs, labels=labels).loss
     wanted = gradients(model, expected)
-    arguments = model, module.body, module.inputs(batch), batch["target_index"], batch["targets"]
+    arguments = model, module.body, module.inputs(inputs_of(batch)), batch["target_index"], batch["targets"]
     for most in (10**6, 7):  # rows of logits at a time
         monkeypatch.setattr(head, "rows_at_a_time", lambda *_, most=most: most)
         loss = target_nats(*arguments) / real.sum()

@@ -19,7 +19,7 @@ from lmft.objectives.span_corruption import SpanCorruption
 from lmft.objectives.text_infilling import TextInfilling
 from tests.helpers.closeness import assert_close
 from tests.helpers.gradients import gradients
-from tests.helpers.models import TEXTS, tiny_model
+from tests.helpers.models import TEXTS, inputs_of, tiny_model
 from tests.helpers.rows import tokenized
 
 GATED = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}  # T5 1.1, which scales nothing
@@ -86,7 +86,7 @@ def test_loss_and_gradients_equal_the_models_own(case, padded, monkeypatch):
     expected = own_loss(model, batch)
     wanted = gradients(model, expected)
     num_targets = (batch["targets"] != -100).sum()
-    arguments = model, module.body, module.inputs(batch), batch["target_index"], batch["targets"]
+    arguments = model, module.body, module.inputs(inputs_of(batch)), batch["target_index"], batch["targets"]
     for most in (10**6, 7):  # rows of logits at a time
         monkeypatch.setattr(head, "rows_at_a_time", lambda *_, most=most: most)
         loss = target_nats(*arguments) / num_targets
@@ -102,7 +102,7 @@ def test_the_encoder_reads_once(case, monkeypatch):
     batch, read = batch_of(model, tokenizer, objective, padded=True), []
     model.get_encoder().register_forward_hook(lambda *_: read.append(1))
     monkeypatch.setattr(head, "rows_at_a_time", lambda *_: 7)
-    target_nats(model, module.body, module.inputs(batch), batch["target_index"], batch["targets"]).backward()
+    target_nats(model, module.body, module.inputs(inputs_of(batch)), batch["target_index"], batch["targets"]).backward()
     assert len(batch["targets"]) > 14 and len(read) == 1
 
 
@@ -190,7 +190,9 @@ def test_what_was_hidden_is_learnt_and_said_again():
     optimizer = torch.optim.Adam(module.model.parameters(), lr=3e-3)
     losses = []
     for _ in range(100):
-        total = target_nats(module.model, module.body, module.inputs(batch), batch["target_index"], batch["targets"])
+        total = target_nats(
+            module.model, module.body, module.inputs(inputs_of(batch)), batch["target_index"], batch["targets"]
+        )
         loss = total / (batch["targets"] != -100).sum()
         optimizer.zero_grad()
         loss.backward()

@@ -20,7 +20,7 @@ from lmft.modules.masked import MaskedLanguageModel
 from lmft.modules.permuted import PermutedLanguageModel
 from lmft.modules.seq2seq import Seq2SeqLanguageModel
 from lmft.modules.visibility import check_sight
-from tests.helpers.models import TINY, TINY_CAUSAL, TINY_PERMUTED, TINY_SEQ2SEQ, tiny_model
+from tests.helpers.models import FAMILIES, TINY, TINY_CAUSAL, TINY_PERMUTED, TINY_SEQ2SEQ, tiny_model
 
 _SHAPE = {
     "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2,
@@ -85,7 +85,7 @@ def test_models_that_isolate_pass(architecture, attention, any_tokenizer, caplog
         pytest.skip("these have one attention only")
     family = CausalLanguageModel if architecture in TINY_CAUSAL else MaskedLanguageModel
     model = tiny_model(architecture, any_tokenizer, attention)
-    support_isolation(model, any_tokenizer, family.is_causal)
+    support_isolation(model, any_tokenizer, family.family.is_causal)
     for isolate_documents in (False, True):
         check_sight(family, model, any_tokenizer, isolate_documents)
     assert not said(caplog)
@@ -226,7 +226,7 @@ def test_a_glimpse_of_the_next_token_is_enough(share, tokenizer):
 def test_a_masked_model_that_sees_the_left_alone(architecture, tokenizer):
     model = built(architecture, tokenizer, AutoModelForMaskedLM, **TINY[architecture], is_decoder=True)
     error = refused(MaskedLanguageModel, model, tokenizer)
-    assert error.what == f"{architecture} is to fill gaps, but sees nothing of what stands behind them"
+    assert error.what == f"{architecture} is to fill gaps, but sees nothing of what stands after them"
     assert error.fix == "model.config.is_decoder=false"
 
 
@@ -245,7 +245,7 @@ def test_a_decoder_that_sees_its_own_target(architecture, t5_tokenizer, monkeypa
     module = f"transformers.models.{architecture}.modeling_{architecture}"
     monkeypatch.setattr(f"{module}.create_causal_mask", lambda **_: None)
     error = refused(Seq2SeqLanguageModel, tiny_model(architecture, t5_tokenizer), t5_tokenizer)
-    assert error.what == f"{architecture} has a decoder that sees the tokens that it is to say"
+    assert error.what == f"{architecture} has a decoder that sees the tokens that it is to predict"
 
 
 @pytest.mark.parametrize("architecture", TINY_SEQ2SEQ)
@@ -333,19 +333,19 @@ def new(architecture, family="causal", **options) -> ModelConfig:
 def test_what_can_be_made_causal_is(architecture, tokenizer, caplog):
     config = new(architecture, config=TINY.get(architecture, TINY["bert"]))
     with caplog.at_level(logging.WARNING, "lmft"):
-        hf_config = load_config(config)
+        hf_config = load_config(config, FAMILIES)
     what = f"{architecture} attends to both sides; model.config.is_decoder=true makes it causal, here and in model/"
     assert said(caplog) == [what]
-    check_sight(CausalLanguageModel, load_model(config, hf_config, tokenizer), tokenizer)
+    check_sight(CausalLanguageModel, load_model(config, FAMILIES[config.family], hf_config, tokenizer), tokenizer)
 
 
 def test_sparse_attention_is_given_up(tokenizer, caplog):
     """BigBird's sees both sides of rows that are long enough for it, which those that are tried are not."""
     config = new("big_bird", config={**TINY["bert"], "block_size": 4, "num_random_blocks": 1})
-    hf_config = load_config(config)
+    hf_config = load_config(config, FAMILIES)
     assert (hf_config.is_decoder, hf_config.attention_type) == (True, "original_full")
     assert "model.config.attention_type=original_full makes it causal" in caplog.text
-    model = load_model(config, hf_config, tokenizer).eval()
+    model = load_model(config, FAMILIES[config.family], hf_config, tokenizer).eval()
     rows = torch.randint(5, len(tokenizer), (1, 64)).repeat(2, 1)
     rows[1, -1] = 5 + (rows[0, -1] - 4) % (len(tokenizer) - 5)
     with torch.no_grad():
@@ -358,14 +358,14 @@ def test_sparse_attention_is_given_up(tokenizer, caplog):
 )
 def test_nothing_is_made_of_others(architecture, family, caplog):
     """GPT-NeoX's config has such a value, too, but its code does not read it."""
-    hf_config = load_config(new(architecture, family))
+    hf_config = load_config(new(architecture, family), FAMILIES)
     assert not getattr(hf_config, "is_decoder", False) and not said(caplog)
 
 
 def test_a_model_that_says_that_it_is_causal_needs_no_word(tmp_path, caplog):
     AutoConfig.for_model("bert", is_decoder=True).save_pretrained(tmp_path)
-    assert load_config(ModelConfig(name_or_path=str(tmp_path), family="causal")).is_decoder
-    assert load_config(new("bert", config={"is_decoder": True})).is_decoder
+    assert load_config(ModelConfig(name_or_path=str(tmp_path), family="causal"), FAMILIES).is_decoder
+    assert load_config(new("bert", config={"is_decoder": True}), FAMILIES).is_decoder
     assert not said(caplog)
 
 
@@ -373,17 +373,19 @@ def test_a_model_that_says_that_it_is_causal_needs_no_word(tmp_path, caplog):
 def test_what_the_user_wants_otherwise_is_refused(values):
     name, value = list(values.items())[-1]
     with pytest.raises(UserError, match="big_bird attends to both sides, and so to the token") as error:
-        load_config(new("big_bird", config=values))
+        load_config(new("big_bird", config=values), FAMILIES)
     assert error.value.where == f"model.config.{name}={str(value).lower()}"
     assert error.value.fix in ("model.config.is_decoder=true", "model.config.attention_type=original_full")
-    assert load_config(new("gpt_neox", config={"is_decoder": False}))
+    assert load_config(new("gpt_neox", config={"is_decoder": False}), FAMILIES)
 
 
 def test_adapters_alone_would_not_tell(tmp_path):
     pytest.importorskip("peft")
     config = new("bert", lora={"r": 2, "merge": False})
     with pytest.raises(UserError, match="which adapters alone do not tell") as error:
-        load_config(config)
+        load_config(config, FAMILIES)
     assert (error.value.where, error.value.fix) == ("model.lora.merge=false", "model.lora.merge=true")
     AutoConfig.for_model("bert", is_decoder=True).save_pretrained(tmp_path)
-    assert load_config(ModelConfig(name_or_path=str(tmp_path), family="causal", lora={"r": 2, "merge": False}))
+    assert load_config(
+        ModelConfig(name_or_path=str(tmp_path), family="causal", lora={"r": 2, "merge": False}), FAMILIES
+    )

@@ -4,7 +4,8 @@ import socket
 import pytest
 from huggingface_hub import ModelCard
 
-from lmft.reporting.model_card import PIPELINE_TAGS, write_model_card
+from lmft.reporting.model_card import write_model_card
+from tests.helpers.models import FAMILIES
 
 M = {"loss": 3.2, "perplexity": 24.53, "accuracy": 0.4231, "bits_per_byte": None, "targets": 1000}
 METRICS = {
@@ -53,7 +54,8 @@ def card(tmp_path, monkeypatch):
     monkeypatch.setattr(socket.socket, "connect", no_network)
 
     def write(of=None, metrics=METRICS, probes=PROBES) -> ModelCard:
-        write_model_card(tmp_path, of or config(), metrics, probes)
+        of = of or config()
+        write_model_card(tmp_path, of, metrics, probes, FAMILIES[of["model"]["family"]].card)
         return ModelCard.load(tmp_path / "README.md")
 
     return write
@@ -99,7 +101,7 @@ def example(written: ModelCard) -> str:
 def test_the_example_of_use_is_python(card, family, lora, probes):
     written = card(config({"family": family, "lora": lora}), probes=probes)
     compile(example(written), "card", "exec")
-    assert written.data.pipeline_tag == PIPELINE_TAGS[family]
+    assert written.data.pipeline_tag == FAMILIES[family].card.task
 
 
 def test_a_model_that_continues_text(card):

@@ -22,6 +22,7 @@ from lmft.runs.checkpoints import (
     sweep,
 )
 from lmft.runs.folder import RunFolder
+from lmft.runs.resume import newest_checkpoint
 from lmft.system import files
 
 
@@ -142,7 +143,7 @@ def test_a_file_of_several_names_is_read_once(folder, monkeypatch):
     assert read == [LAST, "step=40.ckpt", "step=20.ckpt"]
     read.clear()
     with pytest.raises(UserError, match=r"last\.ckpt is broken .*step=20\.ckpt is broken"):
-        RunFolder(folder.parent).newest_checkpoint()
+        newest_checkpoint(RunFolder(folder.parent))
 
 
 def test_steps_that_a_run_has_gone_back_from_are_the_oldest(folder):

@@ -16,6 +16,7 @@ import yaml
 from lmft.errors import UserError
 from lmft.runs.checkpoints import checksum, checksum_file
 from lmft.runs.redaction import REDACTED, Redactor, is_secret_name
+from lmft.runs.resume import checkpoint_to_resume, newest_checkpoint
 from lmft.runs.run import Run
 from lmft.runs.trained import recorded_config
 from lmft.system.files import write_json
@@ -121,7 +122,7 @@ def test_the_lock_of_a_killed_process_is_none(tmp_path):
 def test_whoever_is_locked_out_reads_who_has_the_run_now(tmp_path, monkeypatch):
     """Also while a large checkpoint is still being read."""
 
-    def choose(run, resume):
+    def choose(folder, name, resume):
         with pytest.raises(UserError, match="in use") as error, Run(a_config(tmp_path, "x")):
             pass
         assert f"process {os.getpid()} on" in str(error.value)
@@ -129,7 +130,7 @@ def test_whoever_is_locked_out_reads_who_has_the_run_now(tmp_path, monkeypatch):
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "config.yaml").touch()
     (tmp_path / "x" / ".owner").write_text("process 1 on mars since 2000")
-    monkeypatch.setattr(Run, "checkpoint_to_resume", choose)
+    monkeypatch.setattr("lmft.runs.run.checkpoint_to_resume", choose)
     with Run(a_config(tmp_path, "x")):
         pass
 
@@ -153,7 +154,7 @@ def test_what_was_there_or_was_trained_stays(tmp_path):
     with pytest.raises(UserError), Begun(a_config(tmp_path, "new")) as new:
         a_checkpoint(tmp_path, "new")
         raise UserError("out of text")
-    assert new.status() == "failed" and new.paths.newest_checkpoint()
+    assert new.status() == "failed" and newest_checkpoint(new.paths)
 
 
 def test_a_folder_that_is_no_run_is_left_alone(tmp_path):
@@ -226,18 +227,22 @@ def out_of_space(*_):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+def to_resume(run, resume):
+    return checkpoint_to_resume(run.paths, run.name, resume)
+
+
 def test_which_checkpoint_is_taken(tmp_path):
-    assert Run(a_config(tmp_path, "x")).checkpoint_to_resume("auto") is None
+    assert to_resume(Run(a_config(tmp_path, "x")), "auto") is None
     a_checkpoint(tmp_path, "x", "step=90.ckpt")
     later = a_checkpoint(tmp_path, "x", "step=1000.ckpt")
     a_checkpoint(tmp_path, "x", "best.ckpt")
     run = Run(a_config(tmp_path, "x"))
-    assert run.checkpoint_to_resume("auto") == later
+    assert to_resume(run, "auto") == later
     last = a_checkpoint(tmp_path, "x")
-    assert run.checkpoint_to_resume("auto") == run.checkpoint_to_resume("must") == last
-    assert run.checkpoint_to_resume(str(later)) == later  # its own: back to an earlier step
+    assert to_resume(run, "auto") == to_resume(run, "must") == last
+    assert to_resume(run, str(later)) == later  # its own: back to an earlier step
     with pytest.raises(UserError, match="'x' is in use"):
-        run.checkpoint_to_resume("never")
+        to_resume(run, "never")
 
 
 def test_a_broken_checkpoint_is_passed_over_and_named(tmp_path):
@@ -249,7 +254,7 @@ def test_a_broken_checkpoint_is_passed_over_and_named(tmp_path):
         assert run.checkpoint == older
     (line,) = run.paths.log.read_text().splitlines()
     assert "last.ckpt is broken (its checksum is " in line and "step=40.ckpt is broken" in line
-    assert line.endswith("; going on from step=20.ckpt") and "WARNING" in line
+    assert line.endswith("; resuming from step=20.ckpt") and "WARNING" in line
 
 
 def test_a_run_does_not_begin_anew_over_broken_checkpoints(tmp_path):
@@ -269,7 +274,7 @@ def test_a_missing_last_checkpoint_is_said(tmp_path):
     (tmp_path / "x" / "config.yaml").touch()
     with Begun(a_config(tmp_path, "x")) as run:
         assert run.checkpoint == newest
-    assert "last.ckpt is missing; going on from step=10.ckpt" in run.paths.log.read_text()
+    assert "last.ckpt is missing; resuming from step=10.ckpt" in run.paths.log.read_text()
 
 
 def test_a_named_checkpoint_that_cannot_be_verified_is_said(tmp_path):
@@ -295,14 +300,14 @@ def test_continuing_from_another_run(tmp_path):
     last = a_checkpoint(tmp_path, "old")
     (tmp_path / "old" / "config.yaml").write_text("seed: 1")
     new = Run(a_config(tmp_path, "new"))
-    assert new.checkpoint_to_resume(str(tmp_path / "old")) == new.checkpoint_to_resume(str(last)) == last
+    assert to_resume(new, str(tmp_path / "old")) == to_resume(new, str(last)) == last
     with pytest.raises(UserError, match=r"did you mean .*old"):
-        new.checkpoint_to_resume(str(tmp_path / "odl"))
+        to_resume(new, str(tmp_path / "odl"))
     with pytest.raises(UserError, match="no such checkpoint"):
-        new.checkpoint_to_resume(str(last.with_name("lst.ckpt")))
+        to_resume(new, str(last.with_name("lst.ckpt")))
     a_checkpoint(tmp_path, "new")
     with pytest.raises(UserError, match="in use"):
-        new.checkpoint_to_resume(str(last))
+        to_resume(new, str(last))
 
 
 def test_a_name_in_use_keeps_its_records(tmp_path):

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from lmft.training.cpu import dropout, light_dropout
+from lmft.training.cpu import dropout, fast_cpu_dropout
 
 ONES = torch.ones(400, 501)  # no multiple of four in a row
 
@@ -49,7 +49,7 @@ def test_inside_it_stands_for_the_modules_and_the_functions():
     expected = dropout(ONES, 0.2)
     for drop in (nn.Dropout(0.2), lambda values: F.dropout(values, 0.2), lambda values: F.dropout(values, p=0.2)):
         torch.manual_seed(3)
-        with light_dropout():
+        with fast_cpu_dropout():
             assert torch.equal(drop(ONES), expected)
         torch.manual_seed(3)
         assert not torch.equal(drop(ONES), expected)
@@ -57,7 +57,7 @@ def test_inside_it_stands_for_the_modules_and_the_functions():
 
 @pytest.mark.parametrize("p", [0.0, 0.4, 1.0])
 def test_out_of_training_and_at_the_ends_it_is_pytorchs(p):
-    with light_dropout():
+    with fast_cpu_dropout():
         assert torch.equal(F.dropout(ONES, p, training=False), ONES)
         if p in (0, 1):
             assert torch.equal(F.dropout(ONES, p), ONES * (1 - p))
@@ -75,7 +75,7 @@ def test_what_is_computed_again_has_the_same_mask():
     for compute in (layer, lambda values: checkpoint(layer, values, use_reentrant=False)):
         torch.manual_seed(4)
         layer.zero_grad()
-        with light_dropout():
+        with fast_cpu_dropout():
             compute(ONES.clone().requires_grad_()).sum().backward()
         gradients.append(layer[0].weight.grad.clone())
     assert torch.equal(*gradients)

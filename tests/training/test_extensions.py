@@ -21,7 +21,7 @@ from lmft.training.extensions import (
 )
 
 LIGHTNINGS = "lightning.pytorch.callbacks"
-HERE = "tests.training.test_plugged"
+HERE = "tests.training.test_extensions"
 
 
 class Mine(Callback):

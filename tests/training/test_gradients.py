@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lmft.assembly import assemble, build_data, build_module
+from lmft.assembly import assemble
 from lmft.commands.evaluate import measure as evaluate
 from lmft.training.callbacks.checkpoint import Checkpoints
 from lmft.training.callbacks.metrics import Metrics, MetricsFile, read_rows
@@ -36,7 +36,7 @@ def in_one_go(folder):
 def test_micro_batches_give_the_gradient_of_the_whole(batch_size, accumulate, in_one_go, folder):
     options = (f"data.batch_size={batch_size}", f"trainer.accumulate_grad_batches={accumulate}")
     steps, _, batches = gradients_of_steps(folder, tiny(folder, *LINES, *options))
-    assert len({batch["num_targets"] for batch in batches}) > 1, "equal shares would hide a mean of means"
+    assert len({batch.num_targets for batch in batches}) > 1, "equal shares would hide a mean of means"
     expected, _, _ = in_one_go
     assert len(steps) == len(expected) == 3
     for found, wanted in zip(steps, expected, strict=True):
@@ -57,11 +57,11 @@ def test_and_in_bf16_nearly_so(in_one_go, folder):
 def test_the_gradient_is_that_of_the_models_own_mean_loss(in_one_go):
     steps, module, batches = in_one_go
     for found, batch in zip(steps, batches, strict=True):
-        labels = torch.full_like(batch["input_ids"], -100)
-        real = batch["targets"] != -100
-        labels.view(-1)[batch["target_index"][real]] = batch["targets"][real]
+        labels = torch.full_like(batch.inputs["input_ids"], -100)
+        real = batch.targets != -100
+        labels.view(-1)[batch.target_index[real]] = batch.targets[real]
         module.model.zero_grad()
-        inputs = {name: batch[name] for name in ("input_ids", "attention_mask") if name in batch}
+        inputs = batch.inputs
         module.model(**inputs, labels=labels).loss.backward()
         assert_close(found, {name: weight.grad for name, weight in module.model.named_parameters()})
 
@@ -80,13 +80,14 @@ def test_without_a_target_loss_and_gradient_are_zero(accumulate, folder, tokeniz
         "model.tokenizer.train=false",
         f"model.tokenizer.name_or_path={tmp_path}/tokenizer",
         f"trainer.accumulate_grad_batches={accumulate}",
+        "trainer.log_every_n_steps=1",
     )
     from lmft.training.callbacks.metrics import Live
 
     csv = MetricsFile(tmp_path / "metrics.csv")
     config = tiny(folder, *LINES, *given)
-    steps, _, batches = gradients_of_steps(tmp_path, config, [Metrics(Live(), 1)], [csv])
-    assert [batch["num_targets"] for batch in batches] == [0] * 4
+    steps, _, batches = gradients_of_steps(tmp_path, config, [Metrics(Live(), csv)], [csv])
+    assert [batch.num_targets for batch in batches] == [0] * 4
     assert len(steps) == 4 // accumulate
     assert all((gradient == 0).all() for step in steps for gradient in step.values())
     assert [row["train/loss"] for row in read_rows(csv.path) if row["train/loss"]] == ["0"] * len(steps)
@@ -104,19 +105,19 @@ def test_perplexity_is_exp_of_all_nats_over_all_targets(folder):
     config = tiny(folder, "data.examples=lines", "data.batch_size=3")
     parts = assemble(config)
     torch.manual_seed(config["seed"])
-    module, data = build_module(config, parts, 1), build_data(config, parts)
+    module, data = parts.module(), parts.datamodule()
     trainer = build_trainer(config, folder, [Checkpoints(folder, 1, 0)], [])
     trainer.validate(module, data, verbose=False)
     nats, targets, correct = 0.0, 0, 0
     for batch in data.val_dataloader():
-        real = batch["targets"] != -100
-        inputs = {name: batch[name] for name in ("input_ids", "attention_mask") if name in batch}
+        real = batch.targets != -100
+        inputs = batch.inputs
         with torch.no_grad():
-            logits = module.eval().model(**inputs).logits.flatten(0, 1)[batch["target_index"][real]]
+            logits = module.eval().model(**inputs).logits.flatten(0, 1)[batch.target_index[real]]
         log_probabilities = logits.double().log_softmax(-1)
-        nats -= float(log_probabilities.gather(1, batch["targets"][real][:, None]).sum())
-        correct += int((logits.argmax(-1) == batch["targets"][real]).sum())
+        nats -= float(log_probabilities.gather(1, batch.targets[real][:, None]).sum())
+        correct += int((logits.argmax(-1) == batch.targets[real]).sum())
         targets += int(real.sum())
-    assert_close(module.validation_scores["loss"], nats / targets)
-    assert_close(math.log(module.validation_scores["perplexity"]), nats / targets)
-    assert module.validation_scores["accuracy"] == correct / targets
+    assert_close(module.latest_scores["loss"], nats / targets)
+    assert_close(math.log(module.latest_scores["perplexity"]), nats / targets)
+    assert module.latest_scores["accuracy"] == correct / targets

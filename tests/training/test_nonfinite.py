@@ -49,7 +49,7 @@ def test_skipping_leaves_the_step_out_and_counts_it(folder, monkeypatch):
     assert not all(torch.equal(states[1][name], states[2][name]) for name in states[0])
     losses = [row["train/loss"] for row in rows(run) if row["train/loss"]]
     assert len(losses) == 6 and float(losses[3]) == 0 and all(0 < float(loss) < 20 for loss in losses[:3] + losses[4:])
-    assert "step 4 is left out" in run.paths.log.read_text()
+    assert "step 4 is skipped" in run.paths.log.read_text()
 
 
 def load(run, step):

@@ -11,35 +11,26 @@ import transformers
 from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForMaskedLM,
-    AutoModelForSeq2SeqLM,
     PreTrainedConfig,
-    PreTrainedModel,
 )
 
 from lmft.errors import UserError, did_you_mean
 from lmft.models.adapters import base_of
 from lmft.models.config import ModelConfig
+from lmft.models.family import Family
 from lmft.models.loading.folders import read
 from lmft.system.repositories import located
 
 log = logging.getLogger("lmft")
-AUTO_CLASSES: dict[str, Any] = {
-    "masked": AutoModelForMaskedLM,
-    "causal": AutoModelForCausalLM,
-    "seq2seq": AutoModelForSeq2SeqLM,
-    "permuted": AutoModelForCausalLM,
-}
 # Names of configs' values, with the value by which a model attends to both sides, and the one by which it attends to
 # the left alone. (BigBird's sparse attention sees both sides, whatever `is_decoder` says.)
 _SIDES = (("is_decoder", False, True), ("attention_type", "block_sparse", "original_full"))
 
 
-def load_config(config: ModelConfig) -> PreTrainedConfig:
+def load_config(config: ModelConfig, families: Mapping[str, Family]) -> PreTrainedConfig:
     """The Hugging Face config with `model.config`'s overrides, checked before any weight is read. Raises UserError."""
     hf_config = _new_config(config) if config.from_scratch else _stored_config(config)
-    _check_family(config, hf_config)
+    _check_family(config, families, hf_config)
     known = _options_of(hf_config)
     for name in config.config:
         if name not in known:
@@ -55,7 +46,7 @@ def load_config(config: ModelConfig) -> PreTrainedConfig:
                 setattr(hf_config, name, value)
     except StrictDataclassError as error:
         raise UserError(" ".join(str(error).split()), where="model.config") from error
-    if config.family == "causal":
+    if families[config.family].is_causal:
         _make_causal(hf_config, chosen, has_only_adapters=config.lora.r > 0 and not config.lora.merge)
     return hf_config
 
@@ -118,26 +109,12 @@ def _code_of(hf_config: PreTrainedConfig) -> str:
     return "".join(file.read_text("utf-8") for file in path.parent.glob(f"*_{name}.py"))
 
 
-def model_class(family: str, hf_config: PreTrainedConfig) -> type[PreTrainedModel] | None:
-    """The class that a family's model of such a config has; None where there is none.
-
-    transformers also knows BART as a masked model and its decoder as a causal one, and XLNet as a causal one, of which
-    none is trained in that way.
-    """
-    possible = ("masked", "causal")
-    if hf_config.is_encoder_decoder:
-        possible = ("seq2seq",)
-    elif hf_config.model_type == "xlnet":
-        possible = ("permuted",)
-    return AUTO_CLASSES[family]._model_mapping.get(type(hf_config), None) if family in possible else None
-
-
-def _check_family(config: ModelConfig, hf_config: PreTrainedConfig) -> None:
-    if config.trust_remote_code or model_class(config.family, hf_config):
+def _check_family(config: ModelConfig, families: Mapping[str, Family], hf_config: PreTrainedConfig) -> None:
+    if config.trust_remote_code or families[config.family].model_class(hf_config):
         return
-    families = [family for family in AUTO_CLASSES if model_class(family, hf_config)]
-    kind = " and ".join(families) or "no language model that lmft trains"
-    fix = f"model={families[0]} model.name_or_path={config.name}" if families else f"model={config.family}, or another"
+    fitting = [name for name, family in families.items() if family.model_class(hf_config)]
+    kind = " and ".join(fitting) or "no language model that lmft trains"
+    fix = f"model={fitting[0]} model.name_or_path={config.name}" if fitting else f"model={config.family}, or another"
     raise UserError(f"{hf_config.model_type} is {kind}, not {config.family}", where=config.name, fix=fix)
 
 

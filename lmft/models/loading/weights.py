@@ -10,21 +10,36 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerF
 from lmft.errors import UserError
 from lmft.models.adapters import with_stored_adapters
 from lmft.models.config import ModelConfig
+from lmft.models.family import Family
 from lmft.models.loading.folders import read
-from lmft.models.loading.hf_config import AUTO_CLASSES, folders_of
+from lmft.models.loading.hf_config import folders_of
 
 log = logging.getLogger("lmft")
 
 
 def load_model(
-    config: ModelConfig, hf_config: PreTrainedConfig, tokenizer: PreTrainedTokenizerFast, num_new_tokens: int = 0
+    config: ModelConfig,
+    family: Family,
+    hf_config: PreTrainedConfig,
+    tokenizer: PreTrainedTokenizerFast,
+    num_new_tokens: int = 0,
 ) -> PreTrainedModel:
-    """The model with float32 weights: loaded, or built with random ones for this vocabulary. Raises UserError.
+    """Load a model, or build one with random weights for the tokenizer; its weights are float32.
 
-    num_new_tokens: how many tokens the tokenizer has been given besides its own; a loaded embedding grows by as many
-    rows as it lacks for them.
+    Args:
+        config: the model's options.
+        family: its family.
+        hf_config: its Hugging Face config.
+        tokenizer: its tokenizer.
+        num_new_tokens: how many tokens the tokenizer got in addition to its own; a loaded embedding grows by the rows
+            that it lacks for them.
+
+    Raises: UserError.
     """
-    model = (_built if config.from_scratch else _loaded)(config, hf_config, tokenizer, num_new_tokens)
+    if config.from_scratch:
+        model = _build(config, family, hf_config, tokenizer)
+    else:
+        model = _load(config, family, hf_config, tokenizer, num_new_tokens)
     if model.can_generate() and tokenizer.eos_token_id is not None:
         ends = model.generation_config.eos_token_id
         ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
@@ -39,26 +54,33 @@ def load_model(
     return model.train()  # from_pretrained gives it in evaluation mode, in which dropout would stay off
 
 
-def _options(config: ModelConfig) -> dict[str, Any]:
-    """Weights are float32, whatever they are stored as; attention is what is fastest."""
+def _options(config: ModelConfig, family: Family) -> dict[str, Any]:
+    """Return the options for float32 weights, whatever they are stored as, and for the fastest attention."""
     attention = config.attn_implementation
-    if attention == "auto" and config.family in ("masked", "seq2seq") and not torch.cuda.is_available():
-        attention = "eager"  # on CPUs it beats scaled_dot_product_attention where that makes the scores as well
-    return {"dtype": torch.float32} | ({} if attention == "auto" else {"attn_implementation": attention})
+    if attention == "auto" and family.is_fast_with_eager_attention and not torch.cuda.is_available():
+        attention = "eager"
+    options: dict[str, Any] = {"dtype": torch.float32}
+    if attention != "auto":
+        options["attn_implementation"] = attention
+    return options
 
 
-def _built(
-    config: ModelConfig, hf_config: PreTrainedConfig, tokenizer: PreTrainedTokenizerFast, _num_new_tokens: int
+def _build(
+    config: ModelConfig, family: Family, hf_config: PreTrainedConfig, tokenizer: PreTrainedTokenizerFast
 ) -> PreTrainedModel:
     fit_to_tokenizer(hf_config, tokenizer)
     try:
-        return AUTO_CLASSES[config.family].from_config(hf_config, **_options(config))
+        return family.auto_class.from_config(hf_config, **_options(config, family))
     except (ValueError, KeyError) as error:
         raise UserError(f"{config.name} cannot be built: {error}", where="model.config") from error
 
 
-def _loaded(
-    config: ModelConfig, hf_config: PreTrainedConfig, tokenizer: PreTrainedTokenizerFast, num_new_tokens: int
+def _load(
+    config: ModelConfig,
+    family: Family,
+    hf_config: PreTrainedConfig,
+    tokenizer: PreTrainedTokenizerFast,
+    num_new_tokens: int,
 ) -> PreTrainedModel:
     vocab_size = hf_config.get_text_config().vocab_size
     folder, adapters = folders_of(config)
@@ -68,8 +90,8 @@ def _loaded(
             where=f"{config.tokenizer.name_or_path or 'a trained vocabulary'} with {config.name}",
             fix="model.tokenizer.name_or_path of the same model, or model.from_scratch=true",
         )
-    options = {**config.hub_options, **_options(config), "output_loading_info": True, "config": hf_config}
-    model, info = read(AUTO_CLASSES[config.family], folder, "weights", options)
+    options = {**config.hub_options, **_options(config, family), "output_loading_info": True, "config": hf_config}
+    model, info = read(family.auto_class, folder, "weights", options)
     if info["missing_keys"]:
         new = sorted(info["missing_keys"])
         log.warning("not among the weights loaded, so new and random: %s%s", ", ".join(new[:3]), _and_more(new[3:]))

@@ -9,12 +9,11 @@ from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.loops.evaluation_loop import RestartStage
 
 from lmft.runs.checkpoint_io import load_weights
 from lmft.runs.checkpoints import BEST, LAST, checksum_file, damage, give_name, prune
 from lmft.runs.folder import remove_empty
-from lmft.training.loop_state import amid_a_step, validation_follows
+from lmft.system import loop_state
 
 log = logging.getLogger("lmft")
 
@@ -75,11 +74,7 @@ class Checkpoints(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A resumed run's checkpoint needs no saving again, unless its validation is to be made up for first."""
-        loop = trainer.fit_loop
-        if loop.restarted_mid_epoch and loop.epoch_progress.current.completed == loop.epoch_progress.current.ready:
-            # The checkpoint is of an epoch's last step. Lightning would not count the epoch that begins now, and a
-            # checkpoint in it would be taken for one between two epochs.
-            loop.reset_restart_stage()
+        loop_state.count_epoch_from_its_start(trainer)
         self._saved_step = None if self._validation_pending else trainer.global_step
         step_file = self._step_file(trainer)
         if self.best_step == trainer.global_step and trainer.is_global_zero and step_file.exists():
@@ -90,17 +85,14 @@ class Checkpoints(Checkpoint):
         ):  # it lies with another run, whose checkpoint this one began with
             self.best_loss, self.best_step = float("inf"), None
         if self._validation_pending:
-            # Lightning goes back to a validation that it finds begun. This one begins with its first batch.
-            val_loop = trainer.fit_loop.epoch_loop.val_loop
-            val_loop.batch_progress.reset()
-            val_loop._restart_stage = RestartStage.RESTARTED_MID_EVALUATION
+            loop_state.begin_with_validation(trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Saves when the step says so; a validation that follows is saved with it, as resuming would not make it up."""
         self._validation_pending = False
-        if self._is_due(trainer) and not validation_follows(trainer):
+        if self._is_due(trainer) and not loop_state.validation_is_next(trainer):
             self.save(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -114,7 +106,7 @@ class Checkpoints(Checkpoint):
             self.best_loss, self.best_step = loss, trainer.global_step
         if is_best and self._keeps_weights_alone():
             trainer.save_checkpoint(self.folder / BEST, weights_only=True)
-        elif is_best and amid_a_step(trainer) and self.keep_last != 0:
+        elif is_best and loop_state.is_accumulating(trainer) and self.keep_last != 0:
             trainer.save_checkpoint(self.folder / BEST)  # under no other name: half a step's gradients are not in it
         elif is_best or is_due:
             path = self.save(trainer)
@@ -180,5 +172,5 @@ class Checkpoints(Checkpoint):
         An epoch's end is saved with its last step: from what Lightning has counted a little later it would go on a
         whole epoch further, if `trainer.max_steps` is set.
         """
-        is_last = trainer.fit_loop.epoch_loop._is_training_done
-        return (is_last or trainer.global_step % self.every_n_steps == 0) and not amid_a_step(trainer)
+        is_last = loop_state.is_last_step(trainer)
+        return (is_last or trainer.global_step % self.every_n_steps == 0) and not loop_state.is_accumulating(trainer)

@@ -12,9 +12,11 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from lmft.data.batch import Batch
+from lmft.system import loop_state
 from lmft.training.scores import MONITORED
 
-log = logging.getLogger("lmft")
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -53,7 +55,9 @@ COLUMNS: tuple[str, ...] = (
 class MetricsFile(Logger):
     """metrics.csv: a row for each logged step and one for each validation, written at once.
 
-    Lightning's callbacks keep what they save where the first logger says: in <run>/lightning.
+    It is a Logger because Lightning's callbacks keep what they save where the first logger says: in <run>/lightning.
+    Its rows are written by `Metrics`, before the checkpoint of the same step: Lightning logs after it, and resuming
+    would lose the row.
     """
 
     def __init__(self, path: Path):
@@ -73,28 +77,30 @@ class MetricsFile(Logger):
 
     @property
     def version(self) -> str:
-        """There is one a run."""
+        """Required by Logger; there is one file a run."""
         return ""
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """config.yaml holds them."""
+        """Do nothing: config.yaml has them."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Appends a row, unless none of the metrics has a column."""
+        """Say once which of the metrics that Lightning logs have no column."""
         others = [name for name in metrics if name not in COLUMNS]
         if others and not self._has_told:
             self._has_told = True
             names = ", ".join(others)
             log.info("metrics.csv has no column for %s: a further logger, as logger=tensorboard, keeps all", names)
-        if not set(metrics) - {*others, "epoch", "step"}:
-            return
+
+    @rank_zero_only
+    def append(self, row: dict[str, Any]) -> None:
+        """Append a row; columns that it lacks stay empty."""
         is_new = not self.path.exists() or not self.path.stat().st_size
         with self.path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
+            writer = csv.DictWriter(file, COLUMNS)
             if is_new:
                 writer.writeheader()
-            writer.writerow({name: _short(value) for name, value in {**metrics, "step": step}.items()})
+            writer.writerow({name: _short(value) for name, value in row.items()})
 
 
 def _short(value: Any) -> Any:
@@ -110,53 +116,58 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 class Metrics(Callback):
-    """Logs the training loss every few steps and every validation; keeps the totals for metrics.json.
+    """Writes metrics.csv, logs learning rate and speed, and keeps the validations and totals for metrics.json.
 
     The device is asked for a number only when a row is due.
     """
 
-    def __init__(self, live: Live, every_n_steps: int):
-        self.live, self.every_n_steps = live, every_n_steps
+    def __init__(self, live: Live, file: MetricsFile | None = None):
+        """live: the newest numbers, for the progress display; file: metrics.csv of the run, if there is one."""
+        self.live = live
+        self.file = file
         self.validations: list[dict[str, Any]] = []  # {"step", "epoch", loss, perplexity, accuracy, …} of each pass
         self.totals = {"tokens": 0, "targets": 0, "padding": 0, "seconds": 0.0}
-        self._counts = {"tokens": 0, "targets": 0, "padding": 0}  # this rank's, since the last row
-        self._nats: Any = 0.0  # likewise; a tensor on the device
-        self._clock = self._row_clock = self._paused = 0.0
+        self._counts = {"tokens": 0, "targets": 0, "padding": 0}  # of this rank, since the last row
+        self._clock = 0.0  # when training began or went on after a validation; 0: it stands still
+        self._row_clock = 0.0
+        self._paused = 0.0
         self._is_resumed = False
 
     @property
     def last_validated_step(self) -> int | None:
-        """The optimizer step of the latest pass; None before the first."""
+        """The optimizer step of the latest validation; None before the first."""
         return self.validations[-1]["step"] if self.validations else None
 
     def state_dict(self) -> dict[str, Any]:
-        """The passes so far, the totals and the unfinished row."""
-        nats, counts = self._over_ranks()
-        return {"validations": self.validations, "totals": self.totals, "counts": counts, "nats": nats}
+        """Return the validations so far, the totals and the unfinished row."""
+        nats, _ = self._module.training_loss.sums(self._trainer)
+        return {"validations": self.validations, "totals": self.totals, "counts": self._over_ranks(), "nats": nats}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores them; the unfinished row of all ranks goes on with the first."""
-        self.validations, self.totals = state_dict["validations"], state_dict["totals"]
+        """Restore them; the first rank continues the unfinished row of all."""
+        self.validations = state_dict["validations"]
+        self.totals = state_dict["totals"]
         self._is_resumed = True
         if self._trainer.is_global_zero:
-            self._counts, self._nats = state_dict["counts"], state_dict["nats"]
+            self._counts = state_dict["counts"]
+            self._module.training_loss.add(state_dict["nats"], state_dict["counts"]["targets"])
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Remembers whose ranks there are."""
+        """Remember trainer and module for the state."""
         self._trainer = trainer
+        self._module: Any = pl_module
 
-    def _over_ranks(self) -> tuple[float, dict[str, int]]:
-        """Nats and counts since the last row, of all ranks together; the one wait for the device."""
-        nats = float(self._nats)
+    def _over_ranks(self) -> dict[str, int]:
+        """Return the counts since the last row, of all ranks together."""
         if self._trainer.world_size == 1:
-            return nats, self._counts
+            return self._counts
         device = self._trainer.strategy.root_device
-        mine = torch.tensor([nats, *self._counts.values()], dtype=torch.float64, device=device)
-        nats, *counts = self._trainer.strategy.reduce(mine, reduce_op="sum").tolist()
-        return nats, {name: int(count) for name, count in zip(self._counts, counts, strict=True)}
+        mine = torch.tensor([*self._counts.values()], dtype=torch.float64, device=device)
+        counts = self._trainer.strategy.reduce(mine, reduce_op="sum").tolist()
+        return {name: int(count) for name, count in zip(self._counts, counts, strict=True)}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts the clocks. After resuming, what callbacks monitor is what the last validation before it measured."""
+        """Start the clocks. After resuming, callbacks monitor what the last validation before it measured."""
         self._clock = self._row_clock = time.perf_counter()
         if self._is_resumed and self.last_validated_step:
             latest = self.validations[-1]
@@ -164,59 +175,62 @@ class Metrics(Callback):
             trainer.callback_metrics.update(scores)
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        """Counts the batch; writes a row when one is due and the step is whole."""
-        self._counts["tokens"] += batch["num_tokens"]
-        self._counts["padding"] += batch["num_padding"]
-        if trainer.fit_loop._should_accumulate():
+        """Count the batch; write a row when one is due and the step is complete."""
+        self._counts["tokens"] += batch.num_tokens
+        self._counts["padding"] += batch.num_padding
+        if loop_state.is_accumulating(trainer):
             return
-        step: Any = pl_module.step
-        self._nats = self._nats + step.nats
-        self._counts["targets"] += step.num_targets
-        if trainer.global_step % self.every_n_steps == 0:
-            self._write_row(trainer)
+        module: Any = pl_module
+        self._counts["targets"] += module.step.num_targets
+        loss = module.log_training_loss()
+        if loss is not None:
+            self._end_step_row(trainer, pl_module, loss)
 
-    def _write_row(self, trainer: Trainer) -> None:
-        nats, counts = self._end_row()
+    def _end_step_row(self, trainer: Trainer, pl_module: LightningModule, loss: float) -> None:
+        counts = self._end_row()
         now = time.perf_counter()
-        self.live.loss = nats / max(1, counts["targets"])
+        self.live.loss = loss
         self.live.tokens_per_second = counts["tokens"] / (now - self._row_clock)
-        row = {
-            "epoch": trainer.current_epoch,
-            "train/loss": self.live.loss,
-            "lr": trainer.optimizers[0].param_groups[0]["lr"],
-            "tokens_per_second": self.live.tokens_per_second,
-        }
-        for logger in trainer.loggers:
-            logger.log_metrics(row, step=trainer.global_step)
         self._row_clock = now
+        lr = trainer.optimizers[0].param_groups[0]["lr"]
+        speed = self.live.tokens_per_second
+        pl_module.log_dict({"lr": lr, "tokens_per_second": speed, **_position(trainer)}, batch_size=1)
+        self._append(trainer, {"train/loss": loss, "lr": lr, "tokens_per_second": speed})
 
-    def _end_row(self) -> tuple[float, dict[str, int]]:
-        nats, counts = self._over_ranks()
+    def _append(self, trainer: Trainer, values: dict[str, Any]) -> None:
+        if self.file is not None:
+            self.file.append({"step": trainer.global_step, "epoch": trainer.current_epoch, **values})
+
+    def _end_row(self) -> dict[str, int]:
+        counts = self._over_ranks()
         for name, count in counts.items():
             self.totals[name] += count
-        self._nats, self._counts = 0.0, dict.fromkeys(counts, 0)
-        return nats, counts
+        self._counts = dict.fromkeys(counts, 0)
+        return counts
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Validation is no training time."""
+        """Stop the clocks: validation is no training time."""
         self._pause()
 
-    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
-        """Keeps the pass and writes its row."""
-        scores = pl_module.validation_scores
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the step, so that loggers show the scores where metrics.csv does."""
+        pl_module.log_dict(_position(trainer), batch_size=1)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the scores and write their row."""
+        module: Any = pl_module
+        scores = module.latest_scores
         self.live.val_loss = scores["loss"]
         self.validations.append({"step": trainer.global_step, "epoch": trainer.current_epoch, **scores})
-        row = {f"val/{name}": scores[name] for name in ("loss", "perplexity", "accuracy")}
-        for logger in trainer.loggers:
-            logger.log_metrics({"epoch": trainer.current_epoch, **row}, step=trainer.global_step)
+        self._append(trainer, {f"val/{name}": scores[name] for name in ("loss", "perplexity", "accuracy")})
         now = time.perf_counter()
         self._row_clock += now - self._paused
         self._clock = now
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Adds what came behind the last row, and stops the clock."""
+        """Add what was counted after the last row, and stop the clock."""
         self._end_row()
         self._pause()
 
@@ -225,3 +239,8 @@ class Metrics(Callback):
         if self._clock:
             self.totals["seconds"] += self._paused - self._clock
         self._clock = 0.0
+
+
+def _position(trainer: Trainer) -> dict[str, float]:
+    """Return the step and the epoch, under the names by which Lightning's loggers place a value."""
+    return {"step": float(trainer.global_step), "epoch": float(trainer.current_epoch)}

@@ -4,13 +4,11 @@ from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.callbacks import Checkpoint
 
-from lmft.system import signals
+from lmft.system import loop_state, signals
 from lmft.system.signals import Stopped
 from lmft.training.callbacks.checkpoint import Checkpoints
-from lmft.training.loop_state import amid_a_step, validation_follows
 
 
 class Stopping(Checkpoint):
@@ -37,9 +35,9 @@ class Stopping(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Stops where the step is whole. A validation or an epoch's end that comes now is stopped at itself."""
-        if amid_a_step(trainer) or validation_follows(trainer):
+        if loop_state.is_accumulating(trainer) or loop_state.validation_is_next(trainer):
             return
-        if not trainer.fit_loop.epoch_loop._num_ready_batches_reached():
+        if not loop_state.is_last_batch_of_epoch(trainer):
             self._stop_if_requested(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -84,12 +82,11 @@ class Stopping(Checkpoint):
             signum = int(trainer.strategy.reduce(mine, reduce_op="max"))
         if signum:
             signals.request(signum)
-            saved = None if amid_a_step(trainer) else self.checkpoints.save(trainer, validation_pending)
+            saved = None if loop_state.is_accumulating(trainer) else self.checkpoints.save(trainer, validation_pending)
             raise Stopped(signum, saved)
 
 
 def _take_over(trainer: Trainer) -> None:
     """Lightning has set handlers of its own, whose collective calls could wait for ever."""
-    environment = trainer._accelerator_connector.cluster_environment
-    if not (isinstance(environment, SLURMEnvironment) and environment.auto_requeue):
+    if not loop_state.requeues_on_slurm(trainer):
         signals.take_over()

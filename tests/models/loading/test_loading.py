@@ -14,7 +14,7 @@ from lmft.models.loading.hf_config import load_config, max_positions
 from lmft.models.loading.tokenizer import load_tokenizer
 from lmft.models.loading.weights import fit_to_tokenizer, load_model
 from tests.helpers.closeness import assert_close
-from tests.helpers.models import TEXTS, TINY, TINY_PERMUTED, TINY_SEQ2SEQ, tiny_model
+from tests.helpers.models import FAMILIES, TEXTS, TINY, TINY_PERMUTED, TINY_SEQ2SEQ, tiny_model
 
 
 class Texts:
@@ -79,7 +79,7 @@ def bert(tmp_path_factory, tokenizer):
 )
 def test_from_scratch(architecture, overrides, said):
     config = ModelConfig(from_scratch=True, architecture=architecture, config=overrides)
-    assert said in mistake(load_config, config)
+    assert said in mistake(load_config, config, FAMILIES)
 
 
 @pytest.mark.parametrize(
@@ -92,12 +92,14 @@ def test_from_scratch(architecture, overrides, said):
     ],
 )
 def test_a_family_that_transformers_would_let_pass(architecture, family, said):
-    assert said in mistake(load_config, ModelConfig(from_scratch=True, architecture=architecture, family=family))
+    assert said in mistake(
+        load_config, ModelConfig(from_scratch=True, architecture=architecture, family=family), FAMILIES
+    )
 
 
 def test_a_folder_of_another_family(tmp_path):
     AutoConfig.for_model("gpt2").save_pretrained(tmp_path)  # neither weights nor tokenizer: none is looked for
-    said = mistake(load_config, ModelConfig(name_or_path=str(tmp_path)))
+    said = mistake(load_config, ModelConfig(name_or_path=str(tmp_path)), FAMILIES)
     assert "gpt2 is causal, not masked" in said and str(tmp_path) in said
 
 
@@ -106,33 +108,37 @@ def test_a_folder_of_another_family(tmp_path):
 )
 def test_values_that_do_not_go_together(overrides, tokenizer):
     config = ModelConfig(from_scratch=True, architecture="bert", config={**TINY["bert"], **overrides})
-    said = mistake(load_model, config, load_config(config), tokenizer)
+    said = mistake(load_model, config, FAMILIES[config.family], load_config(config, FAMILIES), tokenizer)
     assert said.startswith("bert cannot be built: ") and "model.config" in said
 
 
 def test_a_loaded_configs_values_are_checked_too(bert):
-    said = mistake(load_config, ModelConfig(name_or_path=str(bert), config={"hidden_dropout_prob": "much"}))
+    said = mistake(load_config, ModelConfig(name_or_path=str(bert), config={"hidden_dropout_prob": "much"}), FAMILIES)
     assert "Field 'hidden_dropout_prob'" in said
 
 
 def test_values_are_derived_from_those_given():
     config = {"num_hidden_layers": 4, "global_attn_every_n_layers": 2}
-    loaded = load_config(ModelConfig(from_scratch=True, architecture="modernbert", config=config))
+    loaded = load_config(ModelConfig(from_scratch=True, architecture="modernbert", config=config), FAMILIES)
     assert loaded.layer_types == ["full_attention", "sliding_attention"] * 2
 
 
 def test_the_shape_is_read_only_from_scratch(bert):
     shape = {"num_hidden_layers": 7, "hidden_size": 24}
-    new = load_config(ModelConfig(from_scratch=True, architecture="bert", shape=shape, config={"hidden_size": 48}))
+    new = load_config(
+        ModelConfig(from_scratch=True, architecture="bert", shape=shape, config={"hidden_size": 48}), FAMILIES
+    )
     assert (new.num_hidden_layers, new.hidden_size) == (7, 48)
-    assert load_config(ModelConfig(name_or_path=str(bert), shape=shape)).num_hidden_layers == 2
+    assert load_config(ModelConfig(name_or_path=str(bert), shape=shape), FAMILIES).num_hidden_layers == 2
 
 
 def test_an_override_by_the_name_that_all_models_share(bert):
-    config = load_config(ModelConfig(from_scratch=True, architecture="distilbert", config={"hidden_size": 48}))
+    config = load_config(
+        ModelConfig(from_scratch=True, architecture="distilbert", config={"hidden_size": 48}), FAMILIES
+    )
     assert config.dim == 48
     assert "did you mean 'hidden_act'" in mistake(
-        load_config, ModelConfig(name_or_path=str(bert), config={"hiden_act": "relu"})
+        load_config, ModelConfig(name_or_path=str(bert), config={"hiden_act": "relu"}), FAMILIES
     )
 
 
@@ -150,13 +156,15 @@ def test_configs_that_cannot_be(given, said):
 
 @pytest.mark.parametrize("name", ["./nowhere", "/no/where", "a/b/c"])
 def test_a_folder_that_is_not_there(name):
-    said = mistake(load_config, ModelConfig(name_or_path=name))
+    said = mistake(load_config, ModelConfig(name_or_path=name), FAMILIES)
     assert f"there is no folder {name}" in said and "model.name_or_path" in said
 
 
 def test_a_folder_that_holds_something_else(tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
-    assert f"cannot read the config.json of {tmp_path}" in mistake(load_config, ModelConfig(name_or_path=str(tmp_path)))
+    assert f"cannot read the config.json of {tmp_path}" in mistake(
+        load_config, ModelConfig(name_or_path=str(tmp_path)), FAMILIES
+    )
     config = ModelConfig(name_or_path=str(tmp_path), tokenizer=TokenizerConfig(name_or_path=str(tmp_path)))
     assert f"{tmp_path}" in mistake(tokenizer_of, config, tmp_path)
 
@@ -168,11 +176,11 @@ def test_no_tokenizer_at_all(tmp_path):
 
 def test_more_tokens_than_the_embedding_has(bert, tokenizer, any_tokenizer, tmp_path):
     config = ModelConfig(name_or_path=str(bert), tokenizer=TokenizerConfig(name_or_path="elsewhere"))
-    hf_config = load_config(config)
+    hf_config = load_config(config, FAMILIES)
     if len(any_tokenizer) <= hf_config.vocab_size:
-        load_model(config, hf_config, any_tokenizer)
+        load_model(config, FAMILIES[config.family], hf_config, any_tokenizer)
     else:
-        said = mistake(load_model, config, hf_config, any_tokenizer)
+        said = mistake(load_model, config, FAMILIES[config.family], hf_config, any_tokenizer)
         assert f"has {len(any_tokenizer)} tokens, the model's embedding only {hf_config.vocab_size}" in said
 
 
@@ -211,7 +219,7 @@ def test_positions_end_where_the_model_says(architecture, any_tokenizer):
 def test_activations_that_cannot_be_computed_again(xlnet_tokenizer):
     options = {"from_scratch": True, "architecture": "xlnet", "family": "permuted", "config": TINY_PERMUTED["xlnet"]}
     config = ModelConfig(**options, gradient_checkpointing=True)
-    said = mistake(load_model, config, load_config(config), xlnet_tokenizer)
+    said = mistake(load_model, config, FAMILIES[config.family], load_config(config, FAMILIES), xlnet_tokenizer)
     assert "xlnet cannot compute activations" in said and "model.gradient_checkpointing=false" in said
 
 
@@ -220,7 +228,7 @@ def test_activations_that_cannot_be_computed_again(xlnet_tokenizer):
 
 def test_weights_are_float32_and_overrides_are_heeded(bert, tokenizer):
     config = ModelConfig(name_or_path=str(bert), config={"hidden_dropout_prob": 0.25})
-    model = load_model(config, load_config(config), tokenizer)
+    model = load_model(config, FAMILIES[config.family], load_config(config, FAMILIES), tokenizer)
     assert {weight.dtype for weight in model.parameters()} == {torch.float32}
     assert model.bert.encoder.layer[0].output.dropout.p == 0.25
     stored = AutoModelForMaskedLM.from_pretrained(bert, dtype=torch.float32)
@@ -234,7 +242,8 @@ def test_attention(asked, expected, from_scratch, bert, tokenizer, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     start = {"from_scratch": True, "architecture": "bert", "config": TINY["bert"]}
     config = ModelConfig(attn_implementation=asked, **(start if from_scratch else {"name_or_path": str(bert)}))
-    assert load_model(config, load_config(config), tokenizer).config._attn_implementation == expected
+    model = load_model(config, FAMILIES[config.family], load_config(config, FAMILIES), tokenizer)
+    assert model.config._attn_implementation == expected
 
 
 def test_new_weights_are_named(bert, tokenizer, tmp_path, caplog):
@@ -242,14 +251,14 @@ def test_new_weights_are_named(bert, tokenizer, tmp_path, caplog):
     body.save_pretrained(tmp_path)
     config = ModelConfig(name_or_path=str(tmp_path))
     with caplog.at_level(logging.WARNING, "lmft"):
-        load_model(config, load_config(config), tokenizer)
+        load_model(config, FAMILIES[config.family], load_config(config, FAMILIES), tokenizer)
     assert "new and random: cls.predictions" in caplog.text
 
 
 @pytest.mark.parametrize("architecture", TINY)
 def test_a_new_model_fits_its_tokenizer(architecture, any_tokenizer):
     config = ModelConfig(from_scratch=True, architecture=architecture, config=TINY[architecture])
-    model = load_model(config, load_config(config), any_tokenizer)
+    model = load_model(config, FAMILIES[config.family], load_config(config, FAMILIES), any_tokenizer)
     assert model.config.vocab_size == len(any_tokenizer)
     embedding = model.get_input_embeddings()
     assert embedding.num_embeddings == len(any_tokenizer) == model.get_output_embeddings().out_features
@@ -265,10 +274,10 @@ def test_a_new_decoder_starts_as_its_kind_does(architecture, kind, start, reques
     tokenizer = request.getfixturevalue(f"{kind}_tokenizer")
     shape = TINY_SEQ2SEQ[architecture]
     config = ModelConfig(from_scratch=True, architecture=architecture, family="seq2seq", config=shape)
-    hf_config = load_config(config)
+    hf_config = load_config(config, FAMILIES)
     for _ in range(2):  # done once before the objective is checked and once for the model
         fit_to_tokenizer(hf_config, tokenizer)
-    model = load_model(config, hf_config, tokenizer)
+    model = load_model(config, FAMILIES[config.family], hf_config, tokenizer)
     expected = getattr(tokenizer, f"{start}_token_id")
     assert model.config.decoder_start_token_id == model.generation_config.decoder_start_token_id == expected
     assert getattr(model.config, "forced_eos_token_id", None) == (tokenizer.eos_token_id if kind == "bart" else None)

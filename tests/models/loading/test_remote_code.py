@@ -12,7 +12,7 @@ from lmft.models.config import ModelConfig, TokenizerConfig
 from lmft.models.loading.hf_config import load_config
 from lmft.models.loading.tokenizer import load_tokenizer
 from lmft.models.loading.weights import load_model
-from tests.helpers.models import TINY
+from tests.helpers.models import FAMILIES, TINY
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CODE = """
@@ -52,7 +52,7 @@ def folder(tmp_path, tokenizer):
 
 def test_a_models_code_is_not_run_unasked(folder, ran):
     with pytest.raises(UserError) as error:
-        load_config(ModelConfig(name_or_path=str(folder)))
+        load_config(ModelConfig(name_or_path=str(folder)), FAMILIES)
     assert not ran.exists()
     assert error.value.where == str(folder) and "code that comes with the model" in error.value.what
     assert "model.trust_remote_code=true model.revision=COMMIT" in error.value.fix
@@ -80,11 +80,11 @@ def test_a_branch_or_tag_pins_nothing(revision):
 def test_it_is_run_and_said_where_the_user_wants_it(folder, ran, tokenizer, caplog):
     config = ModelConfig(name_or_path=str(folder), revision=COMMIT, trust_remote_code=True)
     with caplog.at_level(logging.WARNING, "lmft"):
-        hf_config = load_config(config)
+        hf_config = load_config(config, FAMILIES)
     assert ran.exists() and f"runs code of {folder} at {COMMIT}" in caplog.text
     assert type(hf_config).__name__ == "MyConfig"
     with pytest.raises(UserError, match="cannot read the weights"):  # none are there
-        load_model(config, hf_config, tokenizer)
+        load_model(config, FAMILIES[config.family], hf_config, tokenizer)
 
 
 def test_code_in_another_repository_is_pinned_too():

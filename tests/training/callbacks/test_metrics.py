@@ -1,9 +1,11 @@
 from types import SimpleNamespace
 
 import pytest
+import torch
 from lightning.pytorch.utilities import rank_zero_only
 
-from lmft.assembly import assemble, build_data
+from lmft.assembly import assemble
+from lmft.data.batch import Batch
 from lmft.training.callbacks import metrics as module
 from lmft.training.callbacks.metrics import COLUMNS, Live, Metrics, MetricsFile, read_rows
 from tests.helpers.closeness import SIX_DIGITS, assert_close, distance
@@ -34,9 +36,10 @@ def test_training_learns_and_the_best_pass_is_told(finished):
 def training_batches(folder, num_epochs, *options):
     """The micro-batches of these epochs."""
     config = tiny(folder, *options)
-    data = build_data(config, assemble(config))
+    data = assemble(config).datamodule()
     data.trainer = SimpleNamespace(  # pyright: ignore[reportAttributeAccessIssue]
         global_rank=0,
+        limit_train_batches=1.0,
         world_size=1,
         accumulate_grad_batches=config["trainer"]["accumulate_grad_batches"],
         strategy=SimpleNamespace(root_device=SimpleNamespace(type="cpu")),
@@ -55,8 +58,8 @@ def test_every_token_is_accounted_for(examples, folder):
     assert counted["tokens"] == 2 * ledger["tokens_in_examples"]
     targets, rectangle = 0, 0
     for batch in training_batches(folder, 2, option, "trainer.accumulate_grad_batches=2"):
-        targets += int((batch["targets"] != -100).sum())
-        rectangle += batch["input_ids"].numel()
+        targets += int((batch.targets != -100).sum())
+        rectangle += batch.inputs["input_ids"].numel()
     assert 0 < counted["targets"] == targets < counted["tokens"]
     assert counted["padding"] == rectangle - counted["tokens"]
     assert (counted["padding"] > 100) == (examples == "lines")
@@ -68,7 +71,7 @@ def test_a_row_is_the_mean_over_all_targets_since_the_last(folder):
     single, few = (
         [float(row["train/loss"]) for row in read_rows(run.paths.metrics_csv) if row["train/loss"]] for run in runs
     )
-    targets = [batch["num_targets"] for batch in training_batches(folder, 1, "data.examples=lines")]
+    targets = [batch.num_targets for batch in training_batches(folder, 1, "data.examples=lines")]
     assert len(single) == len(targets) and len(few) == len(targets) // 4
     for place, loss in enumerate(few):
         part = slice(4 * place, 4 * place + 4)
@@ -81,27 +84,30 @@ def test_validation_is_no_training_time(monkeypatch, tmp_path):
     now = SimpleNamespace(seconds=100.0)
     monkeypatch.setattr(module.time, "perf_counter", lambda: now.seconds)
     trainer = SimpleNamespace(
-        loggers=[MetricsFile(tmp_path / "metrics.csv")],
         global_step=10,
         current_epoch=0,
         optimizers=[SimpleNamespace(param_groups=[{"lr": 0.5}])],
-        fit_loop=SimpleNamespace(_should_accumulate=lambda: False),
+        fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(_should_accumulate=lambda: False)),
         world_size=1,
     )
     scores = {"loss": 1.0, "perplexity": 2.7, "accuracy": 0.5, "bits_per_byte": None, "targets": 7}
-    metrics = Metrics(Live(), every_n_steps=10)
+    metrics = Metrics(Live(), MetricsFile(tmp_path / "metrics.csv"))
     metrics.setup(trainer, None, "fit")
     metrics.on_train_start(trainer, None)
     now.seconds += 2
     metrics.on_validation_start(trainer, None)
     now.seconds += 50
-    metrics.on_validation_end(trainer, SimpleNamespace(validation_scores=scores))
+    metrics.on_validation_end(trainer, SimpleNamespace(latest_scores=scores))
     now.seconds += 3
-    batch = {"num_tokens": 100, "num_targets": 4, "num_padding": 28}
-    trained = SimpleNamespace(step=SimpleNamespace(nats=8.0, num_targets=4))
+    batch = Batch({}, torch.zeros(0), torch.zeros(0), num_tokens=100, num_padding=28, num_targets=4)
+    logged = {}
+    trained = SimpleNamespace(
+        step=SimpleNamespace(num_targets=4), log_training_loss=lambda: 2.0, log_dict=lambda row, **_: logged.update(row)
+    )
     metrics.on_train_batch_end(trainer, trained, {}, batch, 0)
     metrics.on_train_end(trainer, None)
     assert metrics.totals == {"tokens": 100, "targets": 4, "padding": 28, "seconds": 5.0}
+    assert logged == {"lr": 0.5, "tokens_per_second": 20.0, "step": 10.0, "epoch": 0.0}
     rows = read_rows(tmp_path / "metrics.csv")
     assert [row["step"] for row in rows] == ["10", "10"]
     assert rows[1]["train/loss"] == "2" and rows[1]["tokens_per_second"] == "20" and rows[1]["lr"] == "0.5"
@@ -114,11 +120,11 @@ def test_no_file_no_rows(tmp_path):
 def test_of_several_processes_one_writes(tmp_path, monkeypatch):
     file = MetricsFile(tmp_path / "metrics.csv")
     monkeypatch.setattr(rank_zero_only, "rank", 1)
-    file.log_metrics({"train/loss": 1.0}, step=1)
+    file.append({"train/loss": 1.0, "step": 1})
     assert not file.path.exists()
     monkeypatch.setattr(rank_zero_only, "rank", 0)
-    file.log_metrics({"train/loss": 1.0}, step=1)
-    file.log_metrics({"train/loss": 0.1234567891, "not/a/column": 3.0}, step=2)
+    file.append({"train/loss": 1.0, "step": 1})
+    file.append({"train/loss": 0.1234567891, "step": 2})
     assert [(row["step"], row["train/loss"]) for row in read_rows(file.path)] == [("1", "1"), ("2", "0.123457")]
 
 
@@ -127,7 +133,7 @@ def test_what_has_no_column_makes_no_row_and_is_told_once(tmp_path, caplog):
     with caplog.at_level("INFO", "lmft"):
         file.log_metrics({"lr-AdamW": 0.1, "epoch": 1}, step=1)
         file.log_metrics({"lr-AdamW": 0.1, "step": 2, "train/loss": 1.0}, step=2)
-    assert [row["step"] for row in read_rows(file.path)] == ["2"]
+    assert read_rows(file.path) == []
     assert caplog.text.count("has no column for lr-AdamW") == 1
 
 

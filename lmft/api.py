@@ -1,0 +1,208 @@
+"""What Python code imports of lmft.
+
+    from lmft import api
+
+    result = api.train(["model=gpt2_tiny", "trainer.max_steps=20"])
+    result.metrics["after"]["perplexity"]
+
+`compose` makes a config, `assemble` its parts, whose LightningModule and DataModule work with any `lightning.Trainer`.
+`train`, `evaluate`, `predict` and `prepare` do what the commands of these names do.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lmft.assembly import Parts, assemble
+from lmft.cli import checks
+from lmft.commands.evaluate import checked_config as _config_to_evaluate
+from lmft.commands.evaluate import measure
+from lmft.commands.predict import answer
+from lmft.commands.predict import checked_config as _config_to_predict
+from lmft.commands.prepare import tokenise
+from lmft.commands.train import fit
+from lmft.config.load import compose, compose_job
+from lmft.data.batch import Batch
+from lmft.data.datamodule import DataModule
+from lmft.data.schedule.noise import TokenNoise
+from lmft.errors import UserError
+from lmft.models.family import Family
+from lmft.modules.base import LanguageModel
+from lmft.modules.causal import CausalLanguageModel
+from lmft.modules.masked import MaskedLanguageModel
+from lmft.modules.permuted import PermutedLanguageModel
+from lmft.modules.seq2seq import Seq2SeqLanguageModel
+from lmft.objectives.base import (
+    ANSWER,
+    IGNORED,
+    LAST_ANSWER,
+    SPECIAL,
+    WORD_START,
+    Noise,
+    Objective,
+    Rows,
+    Vocabulary,
+    body_inputs,
+    padded_targets,
+    threshold,
+)
+from lmft.reporting.model_card import FamilyCard
+from lmft.reporting.tables import scores_text
+from lmft.runs.folder import RunFolder
+from lmft.runs.run import Run
+
+__all__ = [
+    "ANSWER",
+    "IGNORED",
+    "LAST_ANSWER",
+    "SPECIAL",
+    "WORD_START",
+    "Batch",
+    "CausalLanguageModel",
+    "DataModule",
+    "Family",
+    "FamilyCard",
+    "LanguageModel",
+    "MaskedLanguageModel",
+    "Noise",
+    "Objective",
+    "Parts",
+    "PermutedLanguageModel",
+    "Result",
+    "Rows",
+    "Seq2SeqLanguageModel",
+    "TokenNoise",
+    "UserError",
+    "Vocabulary",
+    "assemble",
+    "body_inputs",
+    "compose",
+    "evaluate",
+    "padded_targets",
+    "predict",
+    "prepare",
+    "threshold",
+    "train",
+]
+
+Config = Mapping[str, Any]
+"""What `compose` returns."""
+
+
+@dataclass(frozen=True, repr=False)
+class Result:
+    """What a training leaves. Shown, it is the table of scores.
+
+    >>> result = train(["model=gpt2_tiny", "trainer.max_steps=2", "run.name=result"])
+    >>> result.model_folder.name
+    'model'
+    """
+
+    metrics: dict[str, Any]
+    """Content of metrics.json: scores before and after, speed, what became of the text."""
+    folder: Path
+    """The run's folder."""
+
+    @property
+    def model_folder(self) -> Path:
+        """The Hugging Face folder of the trained model."""
+        return RunFolder(self.folder).model
+
+    @property
+    def report(self) -> Path:
+        """The run on one HTML page."""
+        return RunFolder(self.folder).report
+
+    def __repr__(self) -> str:
+        return scores_text(self.metrics)
+
+
+def train(config: Config | Sequence[str]) -> Result:
+    """Train, as `python -m lmft.train` does: with a run folder, checkpoints, and a model folder at the end.
+
+    A run of the same name is continued.
+
+    >>> train(["model=gpt2_tiny", "trainer.max_steps=2", "run.name=first"]).metrics["steps"]
+    2
+
+    Args:
+        config: as `compose` returns it, perhaps changed; or the `key=value` arguments of the command.
+
+    Raises: UserError.
+    """
+    run = _run(config)
+    run.check_settings()
+    metrics = fit(dict(run.config), run)
+    return Result(metrics, run.folder)
+
+
+def _run(config: Config | Sequence[str]) -> Run:
+    if isinstance(config, Mapping):
+        checks.check(config)
+        return Run(config)
+    job = compose_job(config, "train")
+    checks.check(job.config)
+    return Run(job.config, job.choices, job.arguments)
+
+
+def evaluate(config: Config | Sequence[str]) -> dict[str, Any]:
+    """Measure a model on validation text, as `python -m lmft.evaluate` does.
+
+    >>> done = train(["model=gpt2_tiny", "trainer.max_steps=2", "run.name=measured"])
+    >>> scores = evaluate([f"run={done.folder}"])["validation"]
+    >>> scores["targets"] == done.metrics["after"]["targets"]
+    True
+
+    Args:
+        config: the `key=value` arguments of the command, `run=FOLDER` among them for a run; or a config as `compose`
+            returns it, of a model and its data.
+
+    Returns: loss (nats per target), perplexity, accuracy, bits per byte and number of targets as `validation`; the
+    ledger as `data`; versions and device as `environment`.
+
+    Raises: UserError.
+    """
+    if isinstance(config, Mapping):
+        checks.check(config, trains=False)
+        return measure(dict(config))
+    return measure(_config_to_evaluate(compose(config, "evaluate"), config))
+
+
+def predict(config: Sequence[str], prompts: str | Sequence[Any], completion: str | None = None) -> list[dict[str, Any]]:
+    """Ask a model, as `python -m lmft.predict` does.
+
+    >>> done = train(["model=gpt2_tiny", "trainer.max_steps=2", "run.name=asked"])
+    >>> answers = predict([f"run={done.folder}"], "Return True if")
+    >>> sorted(answers[0]["texts"])
+    ['greedy', 'sampled']
+
+    Args:
+        config: the `key=value` arguments of the command: `run=FOLDER`, or `model=causal model.name_or_path=FOLDER`.
+        prompts: a text or several; a chat is {"chat": TEXT | MESSAGES}.
+        completion: where given, each of its tokens is compared with what a causal model predicts there.
+
+    Returns: for each prompt, {"prompt", "fills"} of a masked model and {"prompt", "texts"} of one that writes; with a
+    completion {"prompt", "completion", "tokens"}.
+
+    Raises: UserError.
+    """
+    asked = [prompts] if isinstance(prompts, str) else list(prompts)
+    return answer(_config_to_predict(compose(config, "predict"), config), asked, completion)
+
+
+def prepare(config: Config | Sequence[str]) -> dict[str, Any]:
+    """Tokenise ahead of training, as `python -m lmft.prepare` does. Returns the ledger: what became of each token.
+
+    >>> ledger = prepare(["model=gpt2_tiny"])
+    >>> ledger["train"]["tokens"] == ledger["train"]["tokens_in_examples"] + ledger["train"]["tokens_dropped"]
+    True
+
+    Args:
+        config: as `compose` returns it; or the `key=value` arguments of the command.
+
+    Raises: UserError.
+    """
+    composed = dict(config) if isinstance(config, Mapping) else compose(config, "prepare")
+    checks.check(composed)
+    return tokenise(composed)

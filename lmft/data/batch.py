@@ -1,0 +1,40 @@
+"""Batch: one micro-batch, as the DataLoaders return it and the LightningModules take it."""
+
+from dataclasses import dataclass, fields, replace
+
+from torch import Tensor
+
+
+@dataclass
+class Batch:
+    """What the model is called with, and what it has to predict.
+
+    The letters of shapes are those of `lmft.objectives.base`.
+
+    >>> batch = parts.datamodule().batch([0, 1, 2])
+    >>> batch.inputs["input_ids"].shape[0], batch.target_index.shape == batch.targets.shape
+    (3, True)
+    """
+
+    inputs: dict[str, Tensor]
+    """Arguments of the model: `input_ids` [B, T], and what else the objective makes."""
+    target_index: Tensor
+    """[K] flat positions (row * T + column) of the hidden states that predict."""
+    targets: Tensor
+    """[K] the token that each of them has to predict; −100 where there is none, which pads K."""
+    num_tokens: int
+    """Tokens of the examples, without padding."""
+    num_padding: int
+    """Padded positions."""
+    num_targets: int
+    """Targets that are not padding."""
+
+    def pin_memory(self) -> "Batch":
+        """Return the batch in page-locked memory, from which GPUs copy faster; DataLoader calls it."""
+        inputs = {name: tensor.pin_memory() for name, tensor in self.inputs.items()}
+        tensors = {
+            field.name: getattr(self, field.name).pin_memory()
+            for field in fields(self)
+            if isinstance(getattr(self, field.name), Tensor)
+        }
+        return replace(self, inputs=inputs, **tensors)

@@ -1,0 +1,39 @@
+"""Family: what lmft has to know of a kind of model, besides its LightningModule."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from lmft.reporting.model_card import FamilyCard
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of language model; each LightningModule of lmft.modules holds one as `family`.
+
+    >>> MaskedLanguageModel.family.name, MaskedLanguageModel.family.auto_class.__name__
+    ('masked', 'AutoModelForMaskedLM')
+    """
+
+    name: str
+    """As in `model.family=masked`."""
+    auto_class: Any
+    """The class of transformers that loads such models: AutoModelForMaskedLM."""
+    fits: Callable[[PreTrainedConfig], bool]
+    """Whether models of a config belong to it, if `auto_class` knows their class."""
+    card: FamilyCard
+    """What a model card says of such models."""
+    is_causal: bool = False
+    """Whether a token sees only the tokens before it."""
+    is_fast_with_eager_attention: bool = False
+    """Whether on CPUs eager attention beats scaled_dot_product_attention, as it does where a bias needs the scores."""
+    objectives_of: str | None = None
+    """The family whose objectives train this one; None: its own."""
+
+    def model_class(self, hf_config: PreTrainedConfig) -> type[PreTrainedModel] | None:
+        """Return the class of a model of such a config; None if it does not belong to the family."""
+        if not self.fits(hf_config):
+            return None
+        return self.auto_class._model_mapping.get(type(hf_config), None)

@@ -1,0 +1,95 @@
+"""The state of Lightning's loops: their private attributes are read and set here, and nowhere else.
+
+Without these lmft would need a training loop of its own. Written for lightning 2.6; a new minor version needs a look at
+`loops/fit_loop.py`, `loops/training_epoch_loop.py` and `loops/evaluation_loop.py`.
+"""
+
+from typing import Any
+
+from lightning import Trainer
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.pytorch.loops.evaluation_loop import RestartStage
+
+
+def micro_batch_number(trainer: Trainer) -> int:
+    """Return the number of the current micro-batch, counted from 1 over all epochs."""
+    return trainer.fit_loop.epoch_loop.batch_progress.total.ready
+
+
+def micro_batch_position(trainer: Trainer) -> int:
+    """Return the position of the current micro-batch in its epoch, counted from 0."""
+    return trainer.fit_loop.epoch_loop.batch_progress.current.ready - 1
+
+
+def next_micro_batch(trainer: Trainer) -> tuple[int, int]:
+    """Return the epoch and the position in it of the micro-batch that comes next."""
+    return divmod(micro_batch_number(trainer), int(trainer.num_training_batches))
+
+
+def num_epochs(trainer: Trainer) -> float:
+    """Return how many epochs have been trained, as a fraction."""
+    return micro_batch_number(trainer) / trainer.num_training_batches
+
+
+def is_accumulating(trainer: Trainer) -> bool:
+    """Return whether the optimizer step has further micro-batches."""
+    return trainer.fit_loop.epoch_loop._should_accumulate()
+
+
+def is_last_step(trainer: Trainer) -> bool:
+    """Return whether the step is the last of its epoch or of the training."""
+    return trainer.fit_loop.epoch_loop._is_training_done
+
+
+def is_last_batch_of_epoch(trainer: Trainer) -> bool:
+    """Return whether the micro-batch is the last of its epoch."""
+    return trainer.fit_loop.epoch_loop._num_ready_batches_reached()
+
+
+def validation_is_next(trainer: Trainer) -> bool:
+    """Return, at the end of a training batch, whether a validation comes before the next one."""
+    loop = trainer.fit_loop.epoch_loop
+    fetcher = trainer.fit_loop._data_fetcher
+    assert fetcher is not None
+    if not loop._should_check_val_fx(fetcher):
+        return False
+    loop.val_loop.setup_data()
+    return not loop.val_loop.skip  # skipped where there is no validation text
+
+
+def is_logging_step(trainer: Trainer) -> bool:
+    """Return, at the end of a step, whether Lightning hands its metrics to the loggers."""
+    return trainer._logger_connector.should_update_logs or bool(trainer.fast_dev_run)  # pyright: ignore
+
+
+def count_epoch_from_its_start(trainer: Trainer) -> None:
+    """Make Lightning count the epoch that begins after resuming from a checkpoint of an epoch's last step.
+
+    It would take a checkpoint inside that epoch for one between two epochs.
+    """
+    loop = trainer.fit_loop
+    if loop.restarted_mid_epoch and loop.epoch_progress.current.completed == loop.epoch_progress.current.ready:
+        loop.reset_restart_stage()
+
+
+def begin_with_validation(trainer: Trainer) -> None:
+    """Make a resumed training begin with the validation that its checkpoint was saved before."""
+    val_loop = trainer.fit_loop.epoch_loop.val_loop
+    val_loop.batch_progress.reset()
+    val_loop._restart_stage = RestartStage.RESTARTED_MID_EVALUATION
+
+
+def requeues_on_slurm(trainer: Trainer) -> bool:
+    """Return whether Lightning's signal handlers requeue the SLURM job."""
+    environment = trainer._accelerator_connector.cluster_environment
+    return isinstance(environment, SLURMEnvironment) and environment.auto_requeue
+
+
+def replaces_samplers(trainer: Trainer) -> bool:
+    """Return whether Lightning replaces the samplers of DataLoaders, so that each device gets its share."""
+    return bool(trainer._accelerator_connector.use_distributed_sampler) and trainer.world_size > 1
+
+
+def callback_metrics(trainer: Trainer) -> dict[str, Any]:
+    """Return the newest logged values, which callbacks monitor."""
+    return trainer.callback_metrics
