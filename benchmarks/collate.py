@@ -38,7 +38,7 @@ from lmft.objectives.base import IGNORED, Objective, Vocabulary
 from lmft.objectives.permutation import Permutation
 from lmft.objectives.span_corruption import SpanCorruption
 from lmft.objectives.text_infilling import TextInfilling
-from lmft.training.cpu import keep_freed_memory
+from lmft.training.cpu import keep_freed_memory_in_process
 
 NUM_BLOCKS = 8192
 SIZE, MASK, PAD, EOS, START, PERIOD = 32_100, 31_999, 0, 1, 0, 5
@@ -223,7 +223,7 @@ if __name__ == "__main__":
     parser.add_argument("--step-seconds", type=float)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    keep_freed_memory()  # as training does
+    keep_freed_memory_in_process()  # as training does
     disable_progress_bars()
     with tempfile.TemporaryDirectory() as name:
         main(given.rounds, given.step_seconds, Path(name))

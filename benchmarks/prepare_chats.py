@@ -20,7 +20,7 @@ from lmft.config.load import compose
 from lmft.data.config import DataConfig
 from lmft.data.corpus import load_corpus
 from lmft.objectives.causal import NextToken
-from lmft.reporting.progress import counting
+from lmft.reporting.progress import counting_progress
 
 
 def ours(arguments: argparse.Namespace, tokenizer, folder: Path) -> dict[str, float]:
@@ -30,7 +30,7 @@ def ours(arguments: argparse.Namespace, tokenizer, folder: Path) -> dict[str, fl
     options = ["data=chat", f"data.train={arguments.chats}", "data.validation_fraction=0", f"data.cache_dir={cache}"]
     data = DataConfig(**compose(options)["data"])
     start = time.perf_counter()
-    corpus = load_corpus(data, tokenizer, NextToken(), 1, counting)
+    corpus = load_corpus(data, tokenizer, NextToken(), 1, counting_progress)
     return {"rows_per_s": corpus.ledger["train"]["documents"] / (time.perf_counter() - start)}
 
 

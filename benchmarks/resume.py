@@ -104,14 +104,14 @@ def move(checkpoint: Path, position: int) -> None:
     """Makes a checkpoint of the first epoch say that so many micro-batches are done."""
     import torch
 
-    from lmft.runs.checkpoint_io import WholeFileIO
+    from lmft.runs.checkpoint_io import AtomicCheckpointIO
 
     content = torch.load(checkpoint, weights_only=True)
     progress = content["loops"]["fit_loop"]["epoch_loop.batch_progress"]
     for counts in (progress["total"], progress["current"]):
         counts.update(dict.fromkeys(("ready", "started", "processed", "completed"), position))
     content["DataModule"]["position"] = position
-    WholeFileIO().save_checkpoint(content, checkpoint)
+    AtomicCheckpointIO().save_checkpoint(content, checkpoint)
 
 
 def imdb(folder: Path, rounds: int, text: str, tokenizer: str) -> None:

@@ -131,9 +131,9 @@ def alone(steps: int, num_hidden: int | None) -> dict[str, float]:
     import torch
 
     from lmft.models.head import target_nats
-    from lmft.training.cpu import keep_freed_memory
+    from lmft.training.cpu import keep_freed_memory_in_process
 
-    keep_freed_memory()
+    keep_freed_memory_in_process()
     model, batch = model_and_batch()
     targets = batch.pop("labels")
     batch["decoder_input_ids"] = targets.roll(1, dims=1)

@@ -16,7 +16,7 @@ from lmft.cli.checks import make_objective
 from lmft.config.schema import build
 from lmft.config.trust import subclass_of, trusted_instance
 from lmft.data.config import DataConfig, Split
-from lmft.data.corpus import Corpus, TrainingTexts, load_corpus, text_key
+from lmft.data.corpus import Corpus, TrainingTexts, load_corpus, training_text_key
 from lmft.data.datamodule import DataModule
 from lmft.data.formats.base import id_of
 from lmft.data.formats.chat import chat_template
@@ -25,7 +25,7 @@ from lmft.data.sources.readers import Place
 from lmft.data.sources.source import open_source
 from lmft.errors import UserError
 from lmft.models.adapters import add_adapters
-from lmft.models.attention import obstacle, support_isolation
+from lmft.models.attention import cannot_mask_reason, enable_document_masking
 from lmft.models.config import ModelConfig
 from lmft.models.freezing import freeze
 from lmft.models.loading.hf_config import load_config, max_positions
@@ -36,7 +36,7 @@ from lmft.modules.families import all_families, family_named
 from lmft.modules.masked import masked_text
 from lmft.modules.visibility import check_sight
 from lmft.objectives.base import Objective, Vocabulary
-from lmft.reporting.progress import counting
+from lmft.reporting.progress import counting_progress
 from lmft.runs.checkpoint_io import load_weights
 from lmft.runs.folder import RunFolder
 from lmft.runs.redaction import Redactor
@@ -150,11 +150,11 @@ def assemble(
     hf_config = load_config(model, {name: each.family for name, each in families.items()})
     _check_length(data, hf_config)
     data = _with_examples_that_can_be_isolated(data, module_class, hf_config)
-    tokenizer = load_tokenizer(model, TrainingTexts(data), lambda: text_key(data), data.cache, kept_tokenizer)
+    tokenizer = load_tokenizer(model, TrainingTexts(data), lambda: training_text_key(data), data.cache, kept_tokenizer)
     new_tokens = _add_tokens(tokenizer, data, objective)
     vocabulary = _checked_vocabulary(tokenizer, model, hf_config, objective, data)
     _check_probes([*model.probes, *data.probes], model, tokenizer)
-    corpus = load_corpus(data, tokenizer, objective, config["seed"], counting, splits)
+    corpus = load_corpus(data, tokenizer, objective, config["seed"], counting_progress, splits)
     return Parts(
         config=config,
         data=data,
@@ -186,7 +186,7 @@ def _with_examples_that_can_be_isolated(
 ) -> DataConfig:
     """Return the data's config, with lines instead of packs if the model cannot keep documents apart."""
     model_class = module_class.family.model_class(hf_config)
-    why = obstacle(model_class, hf_config) if model_class else None
+    why = cannot_mask_reason(model_class, hf_config) if model_class else None
     if data.examples != "packs" or not why:
         return data
     log.warning("%s cannot pack documents (%s): lines, padded by length, instead", hf_config.model_type, why)
@@ -265,7 +265,7 @@ def _build_module(parts: Parts) -> LanguageModel:
     family = module_class.family
     model = load_model(parts.model, family, parts.hf_config, parts.tokenizer, len(parts.new_tokens))
     if parts.data.isolate_documents:
-        support_isolation(model, parts.tokenizer, family.is_causal)
+        enable_document_masking(model, parts.tokenizer, family.is_causal)
     others = [name for name, each in all_families().items() if each.family.model_class(parts.hf_config)]
     check_sight(module_class, model, parts.tokenizer, parts.data.isolate_documents, others)
     if parts.model.freeze:

@@ -58,7 +58,7 @@ def user_errors_end_the_process() -> Iterator[None]:
     except Exception as error:
         if isinstance(error, BrokenPipeError) and drop_closed_output():
             sys.exit(128 + signal.SIGPIPE)
-        said = explained(error)
+        said = as_user_error(error)
         if said is None or os.environ.get("LMFT_DEBUG") == "1":
             raise
         print(f"error: {said}", file=sys.stderr)
@@ -80,7 +80,7 @@ def drop_closed_output() -> bool:
     return bool(closed)
 
 
-def explained(error: BaseException) -> UserError | None:
+def as_user_error(error: BaseException) -> UserError | None:
     """An error that the user can mend, as a `UserError`; None if it is none.
 
     These are the errors that may come from anywhere: a disk that is full or gone, too little memory, a loader process

@@ -177,7 +177,9 @@ def appended(command: Printed) -> list[str]:
 
 @cache
 def _model(command: str, *choosing: str, config_dir: str | None) -> dict[str, Any]:
-    return plain(composed([overrides.readable(word) for word in choosing], command, config_dir), choosing)["model"]
+    return plain(composed([overrides.quote_for_hydra(word) for word in choosing], command, config_dir), choosing)[
+        "model"
+    ]
 
 
 def reason_to_refuse(command: Printed) -> str | None:

@@ -22,11 +22,11 @@ from omegaconf import DictConfig, OmegaConf
 from lmft.cli import help
 from lmft.cli.sweep import Sweep, job_name
 from lmft.config import contradictions, load, overrides
-from lmft.config.hydra_errors import config_mistakes_are_user_errors, option_mistakes_are_user_errors
+from lmft.config.hydra_errors import config_errors_are_user_errors, target_errors_are_user_errors
 from lmft.config.implied import with_implied_choices
 from lmft.config.load import Job, choices_of
 from lmft.errors import UserError, user_errors_end_the_process
-from lmft.runs.log import remembering
+from lmft.runs.log import buffering_logs
 from lmft.runs.redaction import Redactor
 from lmft.system.signals import Stopped, handling_signals
 
@@ -53,10 +53,10 @@ def run_command(command: str, task: Task, argv: Sequence[str] | None = None, mak
     job's error, and exits with 2 if all errors were user's mistakes, else with 1. SIGTERM, Ctrl-C, and output that
     nobody reads any more, end all of it, with exit code 143, 130 or 141.
     """
-    argv = [overrides.readable(argument) for argument in (sys.argv[1:] if argv is None else argv)]
+    argv = [overrides.quote_for_hydra(argument) for argument in (sys.argv[1:] if argv is None else argv)]
     if not {"", str(Path.cwd())} & set(sys.path):
         sys.path.append(str(Path.cwd()))  # where classes of one's own lie; `python -m` has put it there already
-    with handling_signals(), _stops_end_the_process(), remembering():
+    with handling_signals(), _stops_end_the_process(), buffering_logs():
         _check_flag_names(argv, command)
         flags = get_args_parser().parse_intermixed_args(argv)
         rest = [argument for argument in argv if argument not in flags.overrides]
@@ -142,7 +142,7 @@ def _run_once(command: str, task: Task, argv: list[str]) -> None:
     @functools.wraps(task)  # Hydra reads the command's name off the task
     def job(composed: DictConfig) -> None:
         try:
-            with option_mistakes_are_user_errors(), remembering():
+            with target_errors_are_user_errors(), buffering_logs():
                 task(_job(composed, argv, argv))
         except Exception as error:
             errors.append(error)  # raised below: Hydra would add words of its own, with every override in them
@@ -174,7 +174,7 @@ def _run_sweep(command: str, task: Task, argv: list[str], flags: Namespace, make
     sys.exit(exit_code)
 
 
-@config_mistakes_are_user_errors()
+@config_errors_are_user_errors()
 def _with_implied_choices(overrides: list[str], ask_hub: bool) -> list[str]:
     return with_implied_choices(overrides, ask_hub)
 
@@ -221,7 +221,7 @@ def _job_of_sweep(composed: DictConfig, flags: list[str], run_folder: Path | Non
     return job
 
 
-@config_mistakes_are_user_errors()
+@config_errors_are_user_errors()
 def _hydra_main(command: str, task: Callable[[DictConfig], Any], argv: list[str]) -> None:
     """Hands over to Hydra, which reads `sys.argv`; what it raises comes out."""
     before = sys.argv

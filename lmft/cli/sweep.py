@@ -18,9 +18,9 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
-from lmft.config.hydra_errors import config_mistakes_are_user_errors, option_mistakes_are_user_errors
+from lmft.config.hydra_errors import config_errors_are_user_errors, target_errors_are_user_errors
 from lmft.config.overrides import parse, quoted
-from lmft.errors import EXIT_CODE, UserError, explained
+from lmft.errors import EXIT_CODE, UserError, as_user_error
 from lmft.runs.folder import (
     RunFolder,
     checked_name,
@@ -30,7 +30,7 @@ from lmft.runs.folder import (
     new_folder,
     remove_empty,
 )
-from lmft.runs.log import hearing_all, logging_to, remembering
+from lmft.runs.log import buffering_logs, capturing_logs, logging_to
 from lmft.runs.redaction import Redactor, is_secret_name
 from lmft.system.files import read_json, write_json
 
@@ -91,10 +91,10 @@ class Sweep:
         if not self.has_runs:
             log.info("%s", job)
             try:
-                with option_mistakes_are_user_errors():
+                with target_errors_are_user_errors():
                     yield
             except Exception as error:
-                log.error("%s: failed: %s", job, _one_line(error), exc_info=None if explained(error) else error)
+                log.error("%s: failed: %s", job, _one_line(error), exc_info=None if as_user_error(error) else error)
                 self.failures[folder.name] = _failure(error, redactor)
             return
         metrics = RunFolder(folder).metrics
@@ -179,13 +179,13 @@ def _logged_only(folder: Path, redactor: Redactor) -> Iterator[_Outcome]:
 
     run = RunFolder(folder)
     outcome = _Outcome(run)
-    with muted(), remembering(anew=True) as memory:
+    with muted(), buffering_logs(anew=True) as memory:
         try:
-            with hearing_all(outcome), option_mistakes_are_user_errors():
+            with capturing_logs(outcome), target_errors_are_user_errors():
                 yield outcome
         except Exception as error:
             outcome.error = error
-            bug = error if explained(error) is None else None
+            bug = error if as_user_error(error) is None else None
             if not memory.was_handed_over and (bug or not run.log.exists()):  # a refused run keeps the log that it has
                 with logging_to(run.log, redactor):
                     log.error("%s", _one_line(error), exc_info=bug)
@@ -194,7 +194,7 @@ def _logged_only(folder: Path, redactor: Redactor) -> Iterator[_Outcome]:
 
 def _one_line(error: Exception) -> str:
     """What the user can mend, with where and how; of another error its first line."""
-    said = explained(error)
+    said = as_user_error(error)
     if said is not None:
         return "; ".join(" ".join(line.split()) for line in str(said).splitlines())
     return f"{type(error).__name__}: {error}".partition("\n")[0]
@@ -213,7 +213,7 @@ def _result(metrics: Mapping[str, Any]) -> list[str]:
 
 def _failure(error: Exception, redactor: Redactor) -> dict[str, Any]:
     """What metrics.json and the table say of a job that failed."""
-    said = explained(error)
+    said = as_user_error(error)
     what = f"{type(error).__name__}: {error}" if said is None else said.what
     return {"status": "failed", "error": redactor.text(what), "exit_code": 1 if said is None else EXIT_CODE}
 
@@ -223,7 +223,7 @@ def _num_jobs(given: Sequence[Override], first: DictConfig) -> int | None:
     if first.hydra.sweeper._target_ != f"{BasicSweeper.__module__}.{BasicSweeper.__qualname__}":
         return None
     params = [parse(f"{key}={values}") for key, values in (first.hydra.sweeper.params or {}).items()]
-    with config_mistakes_are_user_errors():
+    with config_errors_are_user_errors():
         [jobs] = BasicSweeper.split_arguments([*params, *given], None)
     return len(jobs)
 

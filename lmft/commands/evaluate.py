@@ -61,7 +61,7 @@ def measure(config: dict[str, Any]) -> dict[str, Any]:
     from lmft.config import trainer_options
     from lmft.reporting import tables
     from lmft.reporting.results import SCORES, environment
-    from lmft.training.callbacks.metrics import Live, Metrics
+    from lmft.training.callbacks.metrics import LatestMetrics, Metrics
     from lmft.training.callbacks.progress import Progress
     from lmft.training.extensions import lightnings_refusals_are_user_errors
     from lmft.training.trainer import build_trainer, silence_libraries, try_out
@@ -80,7 +80,7 @@ def measure(config: dict[str, Any]) -> dict[str, Any]:
         if "validation" not in parts.corpus.examples:
             raise UserError("there is no validation text to evaluate on", fix="data.validation=FILE")
         tables.print_ledger(parts.corpus.ledger)
-        live = Live()
+        live = LatestMetrics()
         metrics = Metrics(live)
         trainer = build_trainer(config, None, [metrics, Progress(live)], [])
         module = parts.module()

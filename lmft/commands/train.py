@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lmft.cli.command import run_command
 from lmft.config.load import Job
 from lmft.errors import UserError
-from lmft.runs.log import remembering
+from lmft.runs.log import buffering_logs
 from lmft.runs.resume import check_changes, ends_alike, newest_checkpoint, recorded_settings
 from lmft.runs.run import Run
 from lmft.system.files import read_json
@@ -58,7 +58,7 @@ def fit(config: dict[str, Any], run: Run) -> dict[str, Any]:
     from lmft.training.trainer import silence_libraries, try_out
     from lmft.training.validations import check_validations
 
-    with remembering():  # anew, because the libraries imported just now have loggers of their own
+    with buffering_logs():  # anew, because the libraries imported just now have loggers of their own
         silence_libraries()
         trainer_options.check(config)
         check_schedule(build(ScheduleConfig, config["scheduler"], "scheduler"))
@@ -107,11 +107,11 @@ def _train(config: dict[str, Any], parts: "Parts", run: Run) -> dict[str, Any]:
     from lmft.system import loop_state
     from lmft.training.callbacks.checkpoint import Checkpoints, Exported
     from lmft.training.callbacks.measured import may_replace_weights, weights_changed_after_validation
-    from lmft.training.callbacks.metrics import Live, Metrics, MetricsFile
+    from lmft.training.callbacks.metrics import LatestMetrics, Metrics, MetricsFile
     from lmft.training.callbacks.probes import Probes
     from lmft.training.callbacks.progress import Progress
-    from lmft.training.callbacks.stop_on_signal import Stopping
-    from lmft.training.cpu import keep_freed_memory
+    from lmft.training.callbacks.stop_on_signal import StopOnSignal
+    from lmft.training.cpu import keep_freed_memory_in_process
     from lmft.training.extensions import add_loggers
     from lmft.training.trainer import build_trainer
 
@@ -119,16 +119,16 @@ def _train(config: dict[str, Any], parts: "Parts", run: Run) -> dict[str, Any]:
     tables.print_ledger(parts.corpus.ledger)
 
     if not torch.cuda.is_available():
-        keep_freed_memory()
-    live = Live()
+        keep_freed_memory_in_process()
+    live = LatestMetrics()
     csv = MetricsFile(run.paths.metrics_csv)
     metrics = Metrics(live, csv)
     probes = Probes([*parts.model.probes, *parts.data.probes], run.paths.samples)
-    growing = [run.paths.metrics_csv, run.paths.samples]
+    appended_files = [run.paths.metrics_csv, run.paths.samples]
     checkpoints = Checkpoints(
         run.paths.checkpoints,
         **config["checkpoint"],
-        growing=growing,
+        appended_files=appended_files,
         keeps_best_weights=parts.model.export == "best",
     )
     has_validation = "validation" in parts.corpus.examples
@@ -137,13 +137,13 @@ def _train(config: dict[str, Any], parts: "Parts", run: Run) -> dict[str, Any]:
     def begin() -> None:
         if not run.begin():
             return
-        for path in () if is_resumed else growing:  # of an attempt that left no checkpoint
+        for path in () if is_resumed else appended_files:  # of an attempt that left no checkpoint
             path.unlink(missing_ok=True)
         if parts.model.tokenizer.train:
             keep_vocabulary(parts.tokenizer, run.paths.tokenizer)
 
     begins = LambdaCallback(on_train_start=lambda *_: begin())  # what a checkpoint refuses, it has refused by then
-    callbacks = [begins, metrics, probes, Progress(live), checkpoints, Stopping(checkpoints)]
+    callbacks = [begins, metrics, probes, Progress(live), checkpoints, StopOnSignal(checkpoints)]
     trainer = build_trainer(config, run.folder, callbacks, [csv])
     module = parts.module()
     data = parts.datamodule()
@@ -154,7 +154,7 @@ def _train(config: dict[str, Any], parts: "Parts", run: Run) -> dict[str, Any]:
     elif config["validate_before"] and has_validation:
         begin()
         trainer.validate(module, data, verbose=False)
-    with _explained(trainer, data, parts, run):
+    with _training_errors_are_user_errors(trainer, data, parts, run):
         trainer.fit(module, data, ckpt_path=run.checkpoint, weights_only=True)
     checkpoints.has_other_weights = may_replace_weights(trainer)
     is_measured = metrics.last_validated_step == trainer.global_step and not weights_changed_after_validation(trainer)
@@ -212,10 +212,12 @@ def _hand_over(
 
 
 @contextmanager
-def _explained(trainer: "Trainer", data: "DataModule", parts: "Parts", run: Run) -> Iterator[None]:
+def _training_errors_are_user_errors(
+    trainer: "Trainer", data: "DataModule", parts: "Parts", run: Run
+) -> Iterator[None]:
     """Turns what training can run into into errors that say what to change."""
     from lmft.system import loop_state
-    from lmft.training.nonfinite import NonFiniteStepError, explained
+    from lmft.training.nonfinite import NonFiniteStepError, non_finite_error
     from lmft.training.step import is_out_of_memory
 
     try:
@@ -223,8 +225,8 @@ def _explained(trainer: "Trainer", data: "DataModule", parts: "Parts", run: Run)
     except NonFiniteStepError as error:
         position = loop_state.micro_batch_position(trainer)
         step = range(position - position % trainer.accumulate_grad_batches, position + 1)
-        examples = data.described(trainer.current_epoch, step, parts.tokenizer.decode)
-        raise explained(error, run.redacted(examples), run.folder) from error
+        examples = data.describe_examples(trainer.current_epoch, step, parts.tokenizer.decode)
+        raise non_finite_error(error, run.redacted(examples), run.folder) from error
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise

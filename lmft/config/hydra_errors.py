@@ -20,7 +20,7 @@ from lmft.errors import UserError, did_you_mean
 
 
 @contextmanager
-def config_mistakes_are_user_errors() -> Iterator[None]:
+def config_errors_are_user_errors() -> Iterator[None]:
     """Turns what composing and resolving a config raises inside into a `UserError`."""
     try:
         yield
@@ -29,7 +29,7 @@ def config_mistakes_are_user_errors() -> Iterator[None]:
 
 
 @contextmanager
-def option_mistakes_are_user_errors() -> Iterator[None]:
+def target_errors_are_user_errors() -> Iterator[None]:
     """Turns what instantiating a `_target_` raises for an argument that it does not take into a `UserError`."""
     try:
         yield

@@ -11,9 +11,9 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from lmft.config import contradictions, trust
-from lmft.config.hydra_errors import config_mistakes_are_user_errors
+from lmft.config.hydra_errors import config_errors_are_user_errors
 from lmft.config.implied import with_implied_choices
-from lmft.config.overrides import check_overrides, parse, quoted, readable, refuse_several_values
+from lmft.config.overrides import check_overrides, parse, quote_for_hydra, quoted, refuse_several_values
 from lmft.errors import UserError, did_you_mean
 
 HYDRA_VERSION = "1.3"  # whose defaults hold
@@ -57,7 +57,7 @@ def compose(overrides: Sequence[str] = (), command: str = "train") -> dict[str, 
 
 def compose_job(overrides: Sequence[str], command: str) -> Job:
     """Return the config of `compose`, and which YAMLs it was composed of. Raises: UserError."""
-    given = with_implied_choices([readable(override) for override in overrides])
+    given = with_implied_choices([quote_for_hydra(override) for override in overrides])
     check(given, command)
     refuse_several_values(given)
     node = composed(given, command)
@@ -73,7 +73,7 @@ def choices_of(hydra_node: Any) -> dict[str, str | None]:
     return {str(group): choices[group] for group in choices if str(group).split("/")[0] != "hydra"}
 
 
-@config_mistakes_are_user_errors()
+@config_errors_are_user_errors()
 def composed(overrides: Sequence[str], command: str, extra_folder: str | None = None) -> DictConfig:
     """Hydra's config, with its own node `hydra`. Raises: UserError."""
     search = [f"hydra.searchpath=[{quoted(Path(extra_folder).absolute().as_uri())}]"] if extra_folder else []
@@ -81,7 +81,7 @@ def composed(overrides: Sequence[str], command: str, extra_folder: str | None = 
         return hydra.compose(command, [*overrides, *search], return_hydra_config=True)
 
 
-@config_mistakes_are_user_errors()
+@config_errors_are_user_errors()
 def plain(config: DictConfig, command_line: Iterable[str] = ()) -> dict[str, Any]:
     """`config` as resolved dicts and lists, without the node `hydra`.
 
@@ -97,7 +97,7 @@ def plain(config: DictConfig, command_line: Iterable[str] = ()) -> dict[str, Any
     return resolved
 
 
-@config_mistakes_are_user_errors()
+@config_errors_are_user_errors()
 def check(overrides: Sequence[str], command: str, extra_folder: str | None = None) -> DictConfig:
     """Finds mistyped keys, values of a wrong type, and what Hydra must not run. Raises: UserError.
 

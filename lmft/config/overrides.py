@@ -58,7 +58,7 @@ def parse(argument: str) -> Override:
     return OverridesParser.create().parse_overrides([argument])[0]
 
 
-def readable(argument: str) -> str:
+def quote_for_hydra(argument: str) -> str:
     """`argument` so that Hydra reads it as it was meant.
 
     Free text, and what the grammar cannot read as a value (`run=runs/sweep/seed=1`), is quoted; `~/` at the beginning
@@ -86,7 +86,7 @@ def quoted(text: str) -> str:
 def assignment(key: str, text: str) -> str:
     """The argument that sets `key` to `text`, in quotes only where it would be read otherwise without."""
     typed = f"{key}={text}"
-    override = parse(readable(typed))
+    override = parse(quote_for_hydra(typed))
     return typed if not override.is_sweep_override() and override.value() == text else f"{key}={quoted(text)}"
 
 

@@ -63,7 +63,7 @@ class TrainingTexts:
         return ((text, [text]) for text in documents(source, config.text_column, Counter()))
 
 
-def text_key(config: DataConfig) -> str:
+def training_text_key(config: DataConfig) -> str:
     """Changes when the `TrainingTexts` do."""
     source = _training_source(config)
     columns = config.text_column if config.format == "text" else str([config.columns[side] for side in SIDES])
@@ -152,7 +152,7 @@ def load_corpus(
         source = sources["train"] if split == "validation" and held_out else sources[split]
         assert source is not None
         cutter = Cutter(config, objective, id_of(tokenizer, "pad") or 0, format, source)
-        examples[split] = cutter.cut(texts[split], split, seed)
+        examples[split] = cutter.make_examples(texts[split], split, seed)
     ledger: dict[str, dict[str, Any]] = {str(split): account(texts[split], examples[split]) for split in examples}
     for split in examples.keys() & stores.keys():
         ledger[split]["cleaned"] = stores[split].meta["cleaned"]

@@ -19,7 +19,7 @@ from lmft.data.schedule.sampler import MicroBatch, Schedule
 from lmft.errors import UserError
 from lmft.objectives.base import IGNORED, Objective, Vocabulary
 from lmft.system import loop_state
-from lmft.system.signals import leave_to_parent
+from lmft.system.signals import let_parent_handle_signals
 
 _LIMITS: dict[Split, str] = {"train": "limit_train_batches", "validation": "limit_val_batches"}  # of the trainer
 
@@ -192,7 +192,7 @@ class DataModule(LightningDataModule):
             batch_size=None,  # the sampler already names whole batches
             num_workers=num_workers,
             timeout=self.worker_timeout if num_workers else 0,
-            worker_init_fn=leave_to_parent if num_workers else None,
+            worker_init_fn=let_parent_handle_signals if num_workers else None,
             pin_memory=devices.is_on_gpu,
             persistent_workers=num_workers > 0,
             generator=torch.Generator(),  # its own, so that loading leaves the training's random numbers alone
@@ -217,13 +217,15 @@ class DataModule(LightningDataModule):
         """Return the number of examples of this device's micro-batch at a position of an epoch."""
         return len(self._schedule("train", self._devices.rank).micro_batch(epoch, position).examples)
 
-    def parts(self, epoch: int, position: int, num_parts: int) -> list[Batch]:
+    def split_micro_batch(self, epoch: int, position: int, num_parts: int) -> list[Batch]:
         """Return this device's micro-batch at a position of an epoch, split into batches of some of its examples."""
         examples = self._schedule("train", self._devices.rank).micro_batch(epoch, position).examples
         parts = [part for part in np.array_split(examples, num_parts) if len(part)]
         return [self.batch(part, epoch) for part in parts]
 
-    def described(self, epoch: int, positions: Iterable[int], decode: Callable[..., Any]) -> list[dict[str, Any]]:
+    def describe_examples(
+        self, epoch: int, positions: Iterable[int], decode: Callable[..., Any]
+    ) -> list[dict[str, Any]]:
         """Return number and text of each example of all devices' micro-batches at these positions of an epoch."""
         described = []
         for position in positions:
@@ -249,12 +251,12 @@ class DataModule(LightningDataModule):
             fix = "give the run the text and the tokenizer it began with, or begin a new one: run.name=NEW"
             raise UserError("the training text, as tokenised, is not the one of the checkpoint", fix=fix)
         before = Layout(**state_dict["layout"])
-        self.layout.check_follows(before)
+        self.layout.check_same_steps(before)
         self._resume_at = (state_dict["epoch"], self.layout.position(state_dict["position"], before))
 
-    def move(self, checkpoint: dict[str, Any]) -> None:
+    def convert_counters(self, checkpoint: dict[str, Any]) -> None:
         """Convert the trainer's counts of micro-batches in a checkpoint to the present layout."""
         if type(self).__qualname__ not in checkpoint:
             return  # of a Trainer that was given other DataLoaders
         before = Layout(**checkpoint[type(self).__qualname__]["layout"])
-        self.layout.move(checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"], before)
+        self.layout.convert_counters(checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"], before)

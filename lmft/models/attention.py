@@ -15,7 +15,7 @@ _WITH_MASKS = ("eager", "sdpa")  # implementations of attention that take a mask
 _KINDS = {"full_attention", "sliding_attention"}  # of layers, as configs name them in `layer_types`
 
 
-def obstacle(model_class: type[PreTrainedModel], config: PreTrainedConfig) -> str | None:
+def cannot_mask_reason(model_class: type[PreTrainedModel], config: PreTrainedConfig) -> str | None:
     """Why such a model cannot keep its documents apart, if that can be told before it is built; else None."""
     module = sys.modules[model_class.__module__]
     if config.is_encoder_decoder:
@@ -32,13 +32,13 @@ def obstacle(model_class: type[PreTrainedModel], config: PreTrainedConfig) -> st
     return None
 
 
-def support_isolation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, causal: bool = False) -> None:
+def enable_document_masking(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, causal: bool = False) -> None:
     """Makes the model ready for `isolated`, and tries it: two documents in a row must give what each gives alone.
 
     Raises UserError where they do not.
     """
     fix = "data.isolate_documents=false, or data.examples=lines"
-    if why := obstacle(type(model), model.config):
+    if why := cannot_mask_reason(type(model), model.config):
         raise UserError(f"{model.config.model_type} cannot keep attention inside a document: {why}", fix=fix)
     if model.config._attn_implementation not in _WITH_MASKS:
         which = f"model.attn_implementation={model.config._attn_implementation}"
@@ -66,7 +66,7 @@ def _difference(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, caus
     """Largest difference between hidden states of two documents in one row and alone, as a share of the largest one."""
     tokens = ordinary_tokens(tokenizer, model.config, 12)[0][None]
     documents = (torch.arange(tokens.shape[1]) >= tokens.shape[1] * 7 // 12).long()[None]
-    together = model.base_model(input_ids=tokens, **isolated(model, documents, causal)).last_hidden_state
+    together = model.base_model(input_ids=tokens, **document_mask_inputs(model, documents, causal)).last_hidden_state
     parts = [tokens[documents == number][None] for number in (0, 1)]
     alone = torch.cat([model.base_model(input_ids=part).last_hidden_state for part in parts], dim=1)
     return float((together - alone).abs().max() / alone.abs().max())
@@ -90,7 +90,7 @@ def _alibi_of(of_padding: Any) -> Any:
     return build_alibi_tensor
 
 
-def isolated(model: PreTrainedModel, document_ids: Tensor, causal: bool = False) -> dict[str, Any]:
+def document_mask_inputs(model: PreTrainedModel, document_ids: Tensor, causal: bool = False) -> dict[str, Any]:
     """Body inputs under which a token sees its own document only, with positions counted from the document's start.
 
     document_ids: [B, T] number of each token's document, −1 for padding; causal: nor what comes after it.

@@ -28,7 +28,7 @@ def export(
     try:
         model.save_pretrained(new)
     except SafetensorError as error:
-        raise _explained(error, folder) from error
+        raise _write_error(error, folder) from error
     tokenizer.save_pretrained(new)
     card(new)
     _sync(new)
@@ -51,7 +51,7 @@ def _sync(folder: Path) -> None:
     files.sync_folder(folder)
 
 
-def _explained(error: SafetensorError, folder: Path) -> UserError:
+def _write_error(error: SafetensorError, folder: Path) -> UserError:
     """safetensors tells the system's error only in its text: `… (os error 28)`."""
     found = re.search(r"os error (\d+)", str(error))
     reason = os.strerror(int(found[1])) if found else str(error)

@@ -15,13 +15,12 @@ from lmft.data.batch import Batch
 from lmft.data.datamodule import DataModule
 from lmft.errors import UserError
 from lmft.models.adapters import Adapted
-from lmft.models.attention import isolated
+from lmft.models.attention import document_mask_inputs
 from lmft.models.family import Family
 from lmft.models.freezing import keep_trained
 from lmft.models.head import target_logits, target_nats, target_scores
 from lmft.modules.visibility import Sight
-from lmft.runs.checkpoint_io import load_weights
-from lmft.runs.checkpoint_io import settings as settings_of
+from lmft.runs.checkpoint_io import load_weights, settings_of
 from lmft.system import loop_state
 from lmft.training.optimizer import MakeOptimizer, ScheduleConfig, make_schedule, parameter_groups
 from lmft.training.scores import MONITORED, Scores, TrainingLoss
@@ -141,7 +140,7 @@ class LanguageModel(LightningModule):
         """Return what the model is called with."""
         inputs = {**inputs, **self.body_options}
         if "document_ids" in inputs:
-            inputs |= isolated(self.model, inputs.pop("document_ids"), self.family.is_causal)
+            inputs |= document_mask_inputs(self.model, inputs.pop("document_ids"), self.family.is_causal)
         return inputs
 
     def nats(self, batch: Batch) -> Tensor:
@@ -239,7 +238,7 @@ class LanguageModel(LightningModule):
         """Restore the step's state, and convert Lightning's counters to the current number of devices."""
         data = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
         if isinstance(data, DataModule):
-            data.move(checkpoint)
+            data.convert_counters(checkpoint)
         self.step.load_state_dict(checkpoint["steps"])
 
     build: ClassVar[Callable[..., "LanguageModel"] | None] = None

@@ -83,7 +83,7 @@ class CausalLanguageModel(GeneratingModel):
             return str(messages_of(prompt["chat"])[-1]["content"])
         return up_to_mask(str(prompt))
 
-    def num_free(self, num_tokens: int) -> int:
+    def max_new_tokens_left(self, num_tokens: int) -> int:
         """Positions that prompts leave."""
         room = self._room_behind(num_tokens)
         if room < 1:

@@ -18,7 +18,7 @@ class GeneratingModel(LanguageModel):
     def prompt_ids(self, prompt: Any) -> list[int]:
         """What the model is given of a prompt. Raises UserError for a prompt that it cannot answer."""
 
-    def num_free(self, num_tokens: int) -> int:
+    def max_new_tokens_left(self, num_tokens: int) -> int:
         """How many tokens the model can write behind prompts of up to so many tokens. Raises UserError if none."""
         return 10**9
 
@@ -36,7 +36,7 @@ class GeneratingModel(LanguageModel):
             return []
         encoded = [self.prompt_ids(prompt) for prompt in prompts]
         options = dict(self.generation)
-        num_new = min(options.pop("max_new_tokens", 40), self.num_free(max(map(len, encoded))))
+        num_new = min(options.pop("max_new_tokens", 40), self.max_new_tokens_left(max(map(len, encoded))))
         limit = {"max_new_tokens": num_new, "num_beams": 1}  # some models' own default is to search
         greedy = self.generate(encoded, {**limit, "do_sample": False})
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):

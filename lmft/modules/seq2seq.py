@@ -82,11 +82,11 @@ class Seq2SeqLanguageModel(GeneratingModel):
         """The text as the encoder is given it, with the tokenizer's separators."""
         return self.text_ids(self._asked(prompt))
 
-    def num_free(self, num_tokens: int) -> int:
+    def max_new_tokens_left(self, num_tokens: int) -> int:
         """As many as the decoder has positions."""
         longest = max_positions(self.model.config)
         if longest is None:
-            return super().num_free(num_tokens)
+            return super().max_new_tokens_left(num_tokens)
         if num_tokens > longest:
             raise UserError(f"a prompt of {num_tokens} tokens is longer than the model's {longest} positions")
         return longest - 1

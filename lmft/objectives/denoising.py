@@ -100,7 +100,7 @@ def ended(rows: Rows, vocabulary: Vocabulary) -> np.ndarray:
     return tokens
 
 
-def packed(tokens: np.ndarray, kept: np.ndarray, vocabulary: Vocabulary) -> Sequences:
+def left_pack(tokens: np.ndarray, kept: np.ndarray, vocabulary: Vocabulary) -> Sequences:
     """The kept tokens of each row, moved up to its beginning. tokens [B, T], kept [B, T] bool"""
     lengths = np.count_nonzero(kept, axis=1)
     width = max(1, int(lengths.max()))  # a batch has at least one column, even where nothing is kept

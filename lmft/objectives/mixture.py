@@ -50,9 +50,11 @@ class Mixture(Denoising):
         for number, objective in enumerate(self.objectives):
             some = np.flatnonzero(chosen == number)
             if len(some):
-                corrupted.append((some, *objective.corrupt(taken(rows, some), vocabulary, NoiseOfSome(noise, some))))
+                corrupted.append(
+                    (some, *objective.corrupt(select_rows(rows, some), vocabulary, NoiseOfSome(noise, some)))
+                )
         members, inputs, targets = zip(*corrupted, strict=True)
-        return merged(members, inputs, vocabulary), merged(members, targets, vocabulary)
+        return merge_rows(members, inputs, vocabulary), merge_rows(members, targets, vocabulary)
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class NoiseOfSome:
         return self.noise.bits(stream, *pairs).reshape(len(self.members), len(positions))
 
 
-def taken(rows: Rows, members: np.ndarray) -> Rows:
+def select_rows(rows: Rows, members: np.ndarray) -> Rows:
     """Some of the rows, in a rectangle that is no wider than they need."""
     lengths = rows.lengths[members]
     width = lengths.max()
@@ -81,7 +83,7 @@ def taken(rows: Rows, members: np.ndarray) -> Rows:
     return replace(rows, lengths=lengths, **parts)
 
 
-def merged(members: Sequence[np.ndarray], parts: Sequence[Sequences], vocabulary: Vocabulary) -> Sequences:
+def merge_rows(members: Sequence[np.ndarray], parts: Sequence[Sequences], vocabulary: Vocabulary) -> Sequences:
     """The sequences of all rows, from those of groups of rows: members[i] are the numbers of the rows in parts[i]."""
     num_rows, width = sum(map(len, members)), max(part.tokens.shape[1] for part in parts)
     tokens = np.full((num_rows, width), vocabulary.pad_id, dtype=np.int64)

@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from lmft.objectives.base import ANSWER, Noise, Rows, Vocabulary
-from lmft.objectives.denoising import Denoising, Sequences, packed
+from lmft.objectives.denoising import Denoising, Sequences, left_pack
 
 
 @dataclass(frozen=True)
@@ -22,4 +22,4 @@ class Pairs(Denoising):
         """The sources and the targets."""
         inside = np.arange(rows.tokens.shape[1]) < rows.lengths[:, None]  # [B, T]
         answer = (rows.flags & ANSWER) != 0
-        return packed(rows.tokens, inside & ~answer, vocabulary), packed(rows.tokens, inside & answer, vocabulary)
+        return left_pack(rows.tokens, inside & ~answer, vocabulary), left_pack(rows.tokens, inside & answer, vocabulary)

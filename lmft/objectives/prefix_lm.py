@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmft.objectives.base import Noise, Rows, Vocabulary
-from lmft.objectives.denoising import Denoising, Sequences, check_end, ended, packed, without_end
+from lmft.objectives.denoising import Denoising, Sequences, check_end, ended, left_pack, without_end
 
 
 @dataclass(frozen=True)
@@ -34,4 +34,4 @@ class PrefixLM(Denoising):
         prefix[np.arange(len(splits)), splits] = vocabulary.eos_id
         columns = np.arange(text.shape[1])
         in_rest = (columns >= splits[:, None]) & (columns <= rows.lengths[:, None])
-        return packed(prefix, columns <= splits[:, None], vocabulary), packed(text, in_rest, vocabulary)
+        return left_pack(prefix, columns <= splits[:, None], vocabulary), left_pack(text, in_rest, vocabulary)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmft.objectives.base import Noise, Rows, Vocabulary
-from lmft.objectives.denoising import Denoising, Sequences, check_end, ended, packed, without_end
+from lmft.objectives.denoising import Denoising, Sequences, check_end, ended, left_pack, without_end
 
 _PLACE = np.uint64(2**20 - 1)  # the bits that hold a place
 
@@ -87,12 +87,12 @@ class SpanCorruption(Denoising):
         with_sentinels = tokens.copy()
         with_sentinels[row, starts] = ids[number]
         shown[row, starts] = True
-        inputs = packed(with_sentinels, shown, vocabulary)
+        inputs = left_pack(with_sentinels, shown, vocabulary)
 
         tokens[row, starts - 1] = ids[number]  # a shown token stands before each span; its place is free in the targets
         hidden[row, starts - 1] = True
         hidden[np.arange(len(tokens)), rows.lengths] = True
-        return inputs, packed(tokens, hidden, vocabulary)
+        return inputs, left_pack(tokens, hidden, vocabulary)
 
 
 def sentinel(number: int) -> str:

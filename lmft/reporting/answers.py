@@ -52,7 +52,7 @@ def print_teacher_forced(answers: Sequence[Answer], console: Console | None = No
         show(*page, console=console)
 
 
-def readable(text: str, newline: str = "↵ ") -> str:
+def printable(text: str, newline: str = "↵ ") -> str:
     """Text that shows its line ends as `newline` and its control characters as escapes; `(empty)` if it is."""
     shown = _CONTROLS.sub(lambda control: control[0].encode("unicode_escape").decode(), text)
     return shown.replace("\n", newline) or "(empty)"
@@ -61,12 +61,12 @@ def readable(text: str, newline: str = "↵ ") -> str:
 def excerpt(text: str) -> str:
     """A text on one line, cut where it is long."""
     text = text.strip(" ")
-    return readable(f"{text[:MAX_CHARACTERS].rstrip()}…" if len(text) > MAX_CHARACTERS else text)
+    return printable(f"{text[:MAX_CHARACTERS].rstrip()}…" if len(text) > MAX_CHARACTERS else text)
 
 
 def token_text(token: str) -> str:
     """A token without the space that byte-level vocabularies keep before it; quoted if nothing but space."""
-    return readable(token.strip()) if token.strip() else repr(token)
+    return printable(token.strip()) if token.strip() else repr(token)
 
 
 def _by_prompt(answers: Mapping[str, Sequence[Answer]]) -> list[tuple[str, dict[str, Answer]]]:

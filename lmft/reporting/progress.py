@@ -16,7 +16,7 @@ log = logging.getLogger("lmft")
 
 
 @contextmanager
-def counting(
+def counting_progress(
     description: str, total: int | None, unit: str, console: Console | None = None
 ) -> Iterator[Callable[[int], None]]:
     """Counts work that has no trainer: `with counting("tokenising", 25_000, "documents") as advance: advance(512)`.

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from lmft.reporting.answers import readable, token_text
+from lmft.reporting.answers import printable, token_text
 from lmft.reporting.tables import ABSENT, ledger_equations, ledger_table, score_table, training_line
 from lmft.reporting.terminal import Row
 
@@ -207,7 +207,7 @@ def _row(sample: Mapping[str, Any], cells: Iterable[str]) -> str:
 
 def _lines(text: str) -> str:
     """A text that keeps its line ends."""
-    shown = readable(text, newline="\n")
+    shown = printable(text, newline="\n")
     return f'<span class="lines">{escape(shown)}</span>'
 
 

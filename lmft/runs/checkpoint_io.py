@@ -23,7 +23,7 @@ _DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-class WholeFileIO(TorchCheckpointIO):
+class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its place, forces it to the disk and moves it there; with its checksum.
 
     folder: of the run. While it is there folders for checkpoints are made, with their parents; never the run's again.
@@ -51,7 +51,7 @@ class WholeFileIO(TorchCheckpointIO):
                 log.warning("the disk is full: %s removed to make room for %s", names, target.name)
                 _write(checkpoint, target)
         except OSError as error:
-            raise _explained(error, target) from error
+            raise _write_error(error, target) from error
 
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
         """Reads a checkpoint. Only tensors and plain values are read, whatever is asked for. Raises: UserError."""
@@ -75,7 +75,7 @@ def read(path: Path, map_location: Any = "cpu", mmap: bool = False) -> dict[str,
         raise UserError(f"{path} cannot be read as a checkpoint", reason, "resume=PATH of another") from error
 
 
-def settings(path: Path) -> dict[str, Any]:
+def settings_of(path: Path) -> dict[str, Any]:
     """The config, redacted, of the run that a checkpoint is of. Raises: UserError if it is not one of a run's."""
     checkpoint = read(path, mmap=True)
     if not {"loops", "hyper_parameters"} <= checkpoint.keys():
@@ -116,7 +116,7 @@ class _Sink(io.BufferedWriter):
 
 
 def _write(checkpoint: dict[str, Any], target: Path) -> None:
-    temporary = files.beside(target)
+    temporary = files.temporary_path(target)
     try:
         with _Sink(temporary) as sink:
             try:
@@ -126,14 +126,14 @@ def _write(checkpoint: dict[str, Any], target: Path) -> None:
                     raise sink.error from None
                 raise
             files.sync(sink)
-        with checkpoints.announced(target, sink.digest.hexdigest()):
+        with checkpoints.recording_checksum(target, sink.digest.hexdigest()):
             temporary.replace(target)
             files.sync_folder(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _explained(error: OSError, target: Path) -> UserError:
+def _write_error(error: OSError, target: Path) -> UserError:
     folder, what = target.parent, f"{target.name} could not be written: {error.strerror or error}"
     kept = checkpoints.newest_valid(folder)[0]
     goes_on = f"the same command goes on from {kept.name}" if kept else "the same command begins anew"

@@ -37,7 +37,7 @@ def checksum_file(path: Path) -> Path:
     return path.with_name(path.name + ".xxh3")
 
 
-def damage(path: Path, checksums: dict[tuple[int, int], str] | None = None) -> str | None:
+def why_invalid(path: Path, checksums: dict[tuple[int, int], str] | None = None) -> str | None:
     """What is wrong with a checkpoint; None if it is valid.
 
     checksums: by device and inode, what was found earlier; a file of several names is read once.
@@ -59,7 +59,7 @@ def damage(path: Path, checksums: dict[tuple[int, int], str] | None = None) -> s
 
 def is_valid(path: Path) -> bool:
     """Whether a checkpoint's content is what its checksum file says."""
-    return damage(path) is None
+    return why_invalid(path) is None
 
 
 def checkpoints_by_step(folder: Path) -> list[Path]:
@@ -90,7 +90,7 @@ def newest_valid(folder: Path) -> tuple[Path | None, list[str]]:
     wrong: list[str] = []
     last = folder / LAST
     for path in [*([last] if last.exists() else []), *reversed(checkpoints_by_age(folder))]:
-        found = damage(path, checksums)
+        found = why_invalid(path, checksums)
         if found is None:
             return path, wrong
         wrong.append(f"{path.name} is broken ({found})")
@@ -98,7 +98,7 @@ def newest_valid(folder: Path) -> tuple[Path | None, list[str]]:
 
 
 @contextmanager
-def announced(target: Path, digest: str) -> Iterator[None]:
+def recording_checksum(target: Path, digest: str) -> Iterator[None]:
     """For the block that moves a file with this checksum to its place: before it, amid it and after it all is valid."""
     before = _recorded(target)
     files.write_text(checksum_file(target), "\n".join([*before, digest]))
@@ -107,10 +107,10 @@ def announced(target: Path, digest: str) -> Iterator[None]:
         files.write_text(checksum_file(target), digest)
 
 
-def give_name(path: Path, name: str) -> None:
+def link_as(path: Path, name: str) -> None:
     """Gives a checkpoint a further name in its folder: a hard link, or a copy where the file system has none."""
     target = path.with_name(name)
-    temporary = files.beside(target)
+    temporary = files.temporary_path(target)
     try:
         try:
             os.link(path, temporary)
@@ -118,7 +118,7 @@ def give_name(path: Path, name: str) -> None:
             with path.open("rb") as source, temporary.open("wb") as copy:
                 shutil.copyfileobj(source, copy, 1 << 24)
                 files.sync(copy)
-        with announced(target, _recorded(path)[-1]):
+        with recording_checksum(target, _recorded(path)[-1]):
             temporary.replace(target)
             files.sync_folder(target.parent)
     finally:
@@ -160,14 +160,14 @@ def make_room(folder: Path) -> list[Path]:
     return old
 
 
-def sweep(folder: Path) -> list[Path]:
+def remove_leftovers(folder: Path) -> list[Path]:
     """Removes what a process that died left half-written in a run's checkpoints/. Returns it."""
     if not _is_own(folder):
         return []
     orphans = [path for path in folder.glob("*.ckpt.xxh3") if not path.with_suffix("").exists()]
     for path in orphans:
         path.unlink()
-    return [*files.sweep(folder), *orphans]
+    return [*files.remove_leftovers(folder), *orphans]
 
 
 def disk_usage(folder: Path) -> int:

@@ -77,7 +77,7 @@ class RunFolder:
         return self.path / "model"
 
     @property
-    def of_an_attempt(self) -> list[Path]:
+    def startup_files(self) -> list[Path]:
         """What is there before anything has been trained."""
         return [self.config, self.command, self.log, self.metrics_csv, self.samples, self.tokenizer]
 
@@ -98,7 +98,7 @@ class RunFolder:
             names = [each for each in ("best", "last") if (self.checkpoints / f"{each}.ckpt").is_file()]
             known = f"checkpoint= one of: {', '.join([*names, *steps])}" if names or steps else None
             raise UserError(f"the run has no checkpoint '{which}'", str(self.checkpoints), known)
-        if found := checkpoints.damage(path):
+        if found := checkpoints.why_invalid(path):
             raise UserError(f"{path} is broken ({found})", f"checkpoint={which}", "name another one")
         return path
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from lmft.runs.redaction import Redactor
 
-_remembered: "Memory | None" = None
+_remembered: "LogBuffer | None" = None
 
 
-class Memory(logging.Handler):
+class LogBuffer(logging.Handler):
     """Keeps what is logged before a run has its log."""
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class Memory(logging.Handler):
 
 
 @contextmanager
-def remembering(anew: bool = False) -> Iterator[Memory]:
+def buffering_logs(anew: bool = False) -> Iterator[LogBuffer]:
     """Inside, what is logged and warned of is kept until the log of a run opens, which gets it first.
 
     Inside of another one that has not been handed over it is the same memory, unless it is to begin `anew`: then
@@ -46,11 +46,13 @@ def remembering(anew: bool = False) -> Iterator[Memory]:
     if before is None or before.was_handed_over or anew:
         if before is not None:
             before.hand_over(logging.NullHandler())
-        memory = Memory()
-        hearing = hearing_all(memory)
+        memory = LogBuffer()
+        hearing = capturing_logs(memory)
     else:
         memory = before
-        hearing = _hearing_logs(memory)  # Hydra may have taken all handlers away, new libraries may have been loaded
+        hearing = _capturing_records(
+            memory
+        )  # Hydra may have taken all handlers away, new libraries may have been loaded
     _remembered = memory
     try:
         with hearing:
@@ -68,14 +70,14 @@ def logging_to(path: Path, redactor: Redactor) -> Iterator[logging.Handler]:
     try:
         if _remembered is not None:
             _remembered.hand_over(handler)
-        with hearing_all(handler):
+        with capturing_logs(handler):
             yield handler
     finally:
         handler.close()
 
 
 @contextmanager
-def hearing_all(handler: logging.Handler) -> Iterator[None]:
+def capturing_logs(handler: logging.Handler) -> Iterator[None]:
     """Inside, a handler gets what is logged, of lmft itself from level INFO on, and what Python warns of."""
     shown = warnings.showwarning
 
@@ -90,14 +92,14 @@ def hearing_all(handler: logging.Handler) -> Iterator[None]:
 
     warnings.showwarning = show_and_log
     try:
-        with _hearing_logs(handler):
+        with _capturing_records(handler):
             yield
     finally:
         warnings.showwarning = shown
 
 
 @contextmanager
-def _hearing_logs(handler: logging.Handler) -> Iterator[None]:
+def _capturing_records(handler: logging.Handler) -> Iterator[None]:
     """Adds a handler wherever records end: at the root, and at loggers that hand nothing on."""
     root, own = logging.getLogger(), logging.getLogger("lmft")
     known = list(logging.Logger.manager.loggerDict.values())

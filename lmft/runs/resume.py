@@ -124,7 +124,7 @@ def _checkpoint_at(path: Path) -> Path:
     if path.is_file():
         if not checkpoints.checksum_file(path).exists():
             log.warning("%s has no checksum file, so it cannot be checked", path)
-        elif why := checkpoints.damage(path):
+        elif why := checkpoints.why_invalid(path):
             raise UserError(f"{path} is broken ({why})", "resume", "name another .ckpt file or a run's folder")
         return path
     if path.suffix == ".ckpt":

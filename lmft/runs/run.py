@@ -142,8 +142,8 @@ class Run:
             return False
         self._has_begun = self._keeps_log = True
         self._is_unwanted = False
-        files.sweep(self.folder)
-        checkpoints.sweep(self.paths.checkpoints)
+        files.remove_leftovers(self.folder)
+        checkpoints.remove_leftovers(self.paths.checkpoints)
         text = yaml.safe_dump(self._redactor.value(self._config), sort_keys=False, allow_unicode=True)
         files.write_text(self.paths.config, text)
         files.write_text(self.paths.command, f"# {_this_process()}\n{self.command}\n")
@@ -180,9 +180,9 @@ class Run:
                 raise UserError("processes that train together need a name for their run", fix="add run.name=NAME")
             self.checkpoint = checkpoint_to_resume(self.paths, self.name, str(self._config["resume"]))
             if self.checkpoint is not None:
-                from lmft.runs.checkpoint_io import settings
+                from lmft.runs.checkpoint_io import settings_of
 
-                check_changes(settings(self.checkpoint), self._redactor.value(self._config), self.checkpoint)
+                check_changes(settings_of(self.checkpoint), self._redactor.value(self._config), self.checkpoint)
             if self._writes:
                 os.environ[_NAME_VARIABLE] = self.name
                 opening.callback(os.environ.pop, _NAME_VARIABLE, None)
@@ -204,7 +204,7 @@ class Run:
             if not self._has_begun and (isinstance(error, UserError) or not isinstance(error, Exception)):
                 return  # refused: everything is taken back
             self._keeps_log = True
-            passing = {path.name for path in self.paths.of_an_attempt}
+            passing = {path.name for path in self.paths.startup_files}
             if isinstance(error, UserError) and passing.issuperset(_visible(self.folder)):
                 self._is_unwanted = self._is_new
                 return
@@ -257,7 +257,7 @@ class Run:
         if not self._is_unwanted:
             return
         shutil.rmtree(self.paths.tokenizer, ignore_errors=True)
-        for path in (*self.paths.of_an_attempt, self.folder / _LOCK):
+        for path in (*self.paths.startup_files, self.folder / _LOCK):
             path.unlink(missing_ok=True)
         remove_empty(self._made)
 

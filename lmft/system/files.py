@@ -13,15 +13,15 @@ from typing import Any, BinaryIO
 _ENDING = ".writing"  # of a file that is not in its place yet
 
 
-def beside(path: Path) -> Path:
+def temporary_path(path: Path) -> Path:
     """Where what will take the place of `path` is made: in the same folder, so that the move there is one step."""
     return path.with_name(f".{path.name}.{os.getpid()}{_ENDING}")
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """A file to write. It takes the place of `path` when the block ends; if that fails, `path` is left as it was."""
-    temporary = beside(path)
+    temporary = temporary_path(path)
     try:
         with temporary.open("wb") as file:
             yield file
@@ -34,11 +34,11 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 def write_text(path: Path, text: str) -> None:
     """Writes a file of text (UTF-8)."""
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(text.encode())
 
 
-def sweep(folder: Path) -> list[Path]:
+def remove_leftovers(folder: Path) -> list[Path]:
     """Removes what a process that died was writing in a folder, which no other process may be at. Returns it."""
     litter = list(folder.glob(f".*{_ENDING}"))
     for path in litter:

@@ -38,7 +38,7 @@ def require(repo_id: str, kind: Kind, revision: str | None = None) -> str | None
     except Exception as error:
         if copy and kind == "dataset":
             return str(copy)
-        raise _explained(error, repo_id, kind, revision) from error
+        raise _answer_error(error, repo_id, kind, revision) from error
     return None
 
 
@@ -114,7 +114,7 @@ def _within(seconds: float, ask: Callable[[], None]) -> None:
         raise outcome[0]
 
 
-def _explained(error: Exception, repo_id: str, kind: Kind, revision: str | None) -> UserError:
+def _answer_error(error: Exception, repo_id: str, kind: Kind, revision: str | None) -> UserError:
     from huggingface_hub import constants, errors
 
     option, noun = OPTIONS[kind], "data set" if kind == "dataset" else kind

@@ -67,7 +67,7 @@ def handling_signals() -> Iterator[None]:
         return
     handlers = {signum: signal.getsignal(signum) for signum in SIGNALS}
     before, _answer = _answer, _Answer(os.getpid())
-    take_over()
+    install_handlers()
     try:
         yield
     finally:
@@ -76,35 +76,35 @@ def handling_signals() -> Iterator[None]:
             signal.signal(signum, handler)
 
 
-def take_over() -> None:
+def install_handlers() -> None:
     """Inside of `handling_signals`: puts its handlers back in the place of others that were set meanwhile."""
     if _answer.process == os.getpid() and threading.current_thread() is threading.main_thread():
         for signum in SIGNALS:
             signal.signal(signum, _handle)
 
 
-def answer_later() -> None:
+def defer_signals() -> None:
     """From now on a signal raises nothing: who calls this looks at `requested` from time to time."""
     _answer.waits = True
 
 
-def answer_at_once() -> None:
+def raise_signals() -> None:
     """Undoes `answer_later`. A signal that came meanwhile stays `requested`, and is not raised."""
     _answer.waits = False
 
 
-def requested() -> int | None:
+def recorded_signal() -> int | None:
     """The first signal that came; None before."""
     return _answer.received
 
 
-def request(signum: int) -> None:
+def record_signal(signum: int) -> None:
     """Takes for this process's own what another one has got that works at the same."""
     if _answer.received is None:
         _answer.received = signum
 
 
-def leave_to_parent(*_: Any) -> None:
+def let_parent_handle_signals(*_: Any) -> None:
     """For a process that works for another (`worker_init_fn` of a DataLoader): its parent answers signals to them all.
 
     Ctrl-C, and SIGTERM from most schedulers, go to all processes of a group. A worker that died of it would take the

@@ -55,7 +55,7 @@ def cpu_computes_bf16() -> bool:
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # parameters of mallopt, as malloc.h numbers them
 
 
-def keep_freed_memory() -> None:
+def keep_freed_memory_in_process() -> None:
     """Lets the allocator keep what is freed, where it is glibc's.
 
     By default it hands large blocks back to the system, and every step asks for them again, page by page. On a virtual

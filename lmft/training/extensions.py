@@ -79,7 +79,7 @@ def _is_lightnings(callback: Callback) -> bool:
     return type(callback).__module__.startswith("lightning.")
 
 
-def made(node: Mapping[str, Any], kind: type[T], trusted: Sequence[str], where: str, **further: Any) -> T:
+def make_plugin(node: Mapping[str, Any], kind: type[T], trusted: Sequence[str], where: str, **further: Any) -> T:
     """The object of a node's `_target_`.
 
     kind: what it has to be; where: the node's key in the config. Raises: UserError, whatever its class finds wrong.
@@ -106,7 +106,7 @@ def callbacks(config: Mapping[str, Any]) -> list[Callback]:
     """The callbacks of a config. Raises: UserError."""
     trusted = config["trust"]["targets"]
     found = {
-        f"callbacks.{name}": made(node, Callback, trusted, f"callbacks.{name}")
+        f"callbacks.{name}": make_plugin(node, Callback, trusted, f"callbacks.{name}")
         for name, node in config["callbacks"].items()
         if node is not None
     }
@@ -170,7 +170,7 @@ def add_loggers(trainer: Trainer, config: Mapping[str, Any], folder: Path, run_n
         left_to_it = {name: value for name, value in of_the_run.items() if name and node.get(name) is None}
         try:
             with _nobody_to_ask():
-                logger = made({**node, **left_to_it}, Logger, trusted, where)
+                logger = make_plugin({**node, **left_to_it}, Logger, trusted, where)
                 if hasattr(type(logger), "experiment"):
                     _ = logger.experiment  # pyright: ignore[reportAttributeAccessIssue]  # begins the record
         except Exception as error:

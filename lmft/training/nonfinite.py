@@ -16,7 +16,7 @@ class NonFiniteStepError(Exception):
         self.step, self.loss, self.norm = step, loss, norm
 
 
-def explained(error: NonFiniteStepError, examples: list[dict[str, Any]], folder: Path) -> UserError:
+def non_finite_error(error: NonFiniteStepError, examples: list[dict[str, Any]], folder: Path) -> UserError:
     """Writes the step's examples to the run's folder; returns what to tell the user."""
     path = folder / f"not-finite-step={error.step}.json"
     write_json(path, {"step": error.step, "loss": str(error.loss), "norm": str(error.norm), "examples": examples})

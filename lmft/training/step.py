@@ -219,7 +219,7 @@ class OptimizerStep:
         trainer = self.module.trainer
         data = _datamodule(trainer, f"step {trainer.global_step + 1}")
         self._seed_dropout(loop_state.micro_batch_number(trainer) - (self._position - position))
-        parts = data.parts(trainer.current_epoch, position, self.num_parts)
+        parts = data.split_micro_batch(trainer.current_epoch, position, self.num_parts)
         num_targets = sum(part.num_targets for part in parts)
         for part in parts:
             with trainer.precision_plugin.train_step_context():

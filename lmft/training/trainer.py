@@ -10,12 +10,12 @@ import transformers
 from lightning import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 
-from lmft.runs.checkpoint_io import WholeFileIO
+from lmft.runs.checkpoint_io import AtomicCheckpointIO
 from lmft.training import extensions
 from lmft.training.callbacks.measured import MeasuredWeights
-from lmft.training.callbacks.metrics import Live
+from lmft.training.callbacks.metrics import LatestMetrics
 from lmft.training.callbacks.progress import Progress
-from lmft.training.extensions import check_loggers, check_strategy, made, show_profile
+from lmft.training.extensions import check_loggers, check_strategy, make_plugin, show_profile
 from lmft.training.precision import check_accelerator, check_precision, resolve_precision
 
 
@@ -42,7 +42,7 @@ def try_out(config: dict[str, Any]) -> Trainer:
     """A Trainer that trains nothing: what Lightning refuses is said before the text is read. Raises UserError."""
     check_accelerator(config["trainer"]["accelerator"])
     check_loggers(config)
-    trainer = build_trainer(config, None, [Progress(Live())], [])
+    trainer = build_trainer(config, None, [Progress(LatestMetrics())], [])
     check_precision(resolve_precision(str(config["trainer"]["precision"]), config["trainer"]["accelerator"]), trainer)
     check_strategy(trainer, config["trainer"].get("strategy", "auto"))
     return trainer
@@ -57,7 +57,7 @@ def build_trainer(
     further = extensions.callbacks(config)
     if further:
         further.append(MeasuredWeights())
-    trainer = made(
+    trainer = make_plugin(
         options,
         Trainer,
         config["trust"]["targets"],
@@ -65,7 +65,7 @@ def build_trainer(
         default_root_dir=folder and str(folder),
         callbacks=callbacks + further,
         logger=loggers,
-        plugins=[WholeFileIO(folder)],
+        plugins=[AtomicCheckpointIO(folder)],
         use_distributed_sampler=False,  # the schedule knows its rank
         num_sanity_val_steps=0,
         enable_model_summary=False,

@@ -112,7 +112,7 @@ KNOWN = {"seed": 1, "data": {"block_size": 128}, "data.block_size": 128, "lr": 0
 )
 def test_keys_and_values_are_checked(argument, said):
     with pytest.raises(UserError) as error:
-        overrides.check_overrides([overrides.parse(overrides.readable(argument))], KNOWN)
+        overrides.check_overrides([overrides.parse(overrides.quote_for_hydra(argument))], KNOWN)
     assert said in str(error.value)
 
 
@@ -315,19 +315,19 @@ def test_several_texts(fit):
 def test_quoting_holds_for_any_text(text):
     override = overrides.parse(f"text={overrides.quoted(text)}")
     assert OmegaConf.create({"text": override.value()}).text == text
-    assert overrides.readable(f"text={overrides.quoted(text)}") == f"text={overrides.quoted(text)}"
+    assert overrides.quote_for_hydra(f"text={overrides.quoted(text)}") == f"text={overrides.quoted(text)}"
 
 
 @pytest.mark.parametrize("value", ["runs/sweep/lr=1e-05,seed=1", "a (1).txt", "a=b"])
 def test_what_the_grammar_cannot_read_is_a_string(value):
-    override = overrides.parse(overrides.readable(f"data.train={value}"))
+    override = overrides.parse(overrides.quote_for_hydra(f"data.train={value}"))
     assert override.value() == value
-    assert overrides.parse(overrides.readable(overrides.assignment("run.name", value))).value() == value
+    assert overrides.parse(overrides.quote_for_hydra(overrides.assignment("run.name", value))).value() == value
 
 
 def test_home_is_found(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
-    assert overrides.readable("data.path=~/text") == "data.path=/home/me/text"
+    assert overrides.quote_for_hydra("data.path=~/text") == "data.path=/home/me/text"
 
 
 def test_a_text_or_a_model_that_is_missing(capsys, fit):

@@ -94,7 +94,7 @@ def test_a_choice_begins_with_a_command_that_chooses_it_and_fits(choice):
     group, name = choice.split("/")
     chosen = []
     for each in commands_in(CONF / f"{choice}.yaml"):
-        config = composed([overrides.readable(argument) for argument in each.argv], each.command)
+        config = composed([overrides.quote_for_hydra(argument) for argument in each.argv], each.command)
         chosen.append(config.hydra.runtime.choices[group])
         check_fits(plain(config))
     assert name in chosen
@@ -105,7 +105,7 @@ def test_a_commands_yaml_begins_with_itself(command):
     used = list(commands_in(CONF / f"{command}.yaml"))
     assert used and {each.command for each in used} == {command}
     for each in used:
-        plain(composed([overrides.readable(argument) for argument in each.argv], command))
+        plain(composed([overrides.quote_for_hydra(argument) for argument in each.argv], command))
 
 
 def test_groups_are_those_of_the_defaults():

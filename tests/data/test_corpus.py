@@ -8,7 +8,7 @@ import pytest
 
 from lmft.data import corpus as module
 from lmft.data.config import DataConfig
-from lmft.data.corpus import Corpus, TrainingTexts, load_corpus, text_key
+from lmft.data.corpus import Corpus, TrainingTexts, load_corpus, training_text_key
 from lmft.data.examples.base import Sample
 from lmft.data.examples.blocks import Blocks
 from lmft.data.examples.documents import is_held_out
@@ -167,11 +167,11 @@ class TestSplits:
 
     def test_the_key_of_the_TrainingTexts(self):
         write("train.txt")
-        key = text_key(config())
-        assert text_key(config(block_size=8, examples="lines")) == key
-        assert text_key(config(train=write("copy.txt"))) == key
-        assert text_key(config(validation_fraction=0.3)) != key
-        assert text_key(config(train=write("more.txt", [*LINES, "x"]))) != key
+        key = training_text_key(config())
+        assert training_text_key(config(block_size=8, examples="lines")) == key
+        assert training_text_key(config(train=write("copy.txt"))) == key
+        assert training_text_key(config(validation_fraction=0.3)) != key
+        assert training_text_key(config(train=write("more.txt", [*LINES, "x"]))) != key
 
     def test_files_of_their_own(self, tokenizer):
         write("train.txt")

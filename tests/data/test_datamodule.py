@@ -275,7 +275,7 @@ class TestDataModule:
     def test_a_micro_batch_in_parts_is_the_whole(self, any_corpus, tokenizer):
         module = module_of(any_corpus, tokenizer)
         whole = list(module.train_dataloader())[1]
-        parts = module.parts(0, 1, 3)
+        parts = module.split_micro_batch(0, 1, 3)
         assert len(parts) == 3
         assert sorted(examples_of(parts)) == sorted(examples_of([whole]))
         assert sum(part.num_targets for part in parts) == whole.num_targets

@@ -153,7 +153,7 @@ def test_fault_01_so_does_one_that_is_killed_at_other_moments_every_time(model, 
 
 MOMENTS = {
     "it is half there": (files, "sync"),
-    "it has no checksum yet": (checkpoints, "announced"),
+    "it has no checksum yet": (checkpoints, "recording_checksum"),
     "it is not in its place yet": (Path, "replace"),
     "it is not the last yet": (os, "link"),
     "the oldest is to go": (checkpoint, "prune"),

@@ -5,7 +5,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from lmft.errors import UserError
-from lmft.models.attention import isolated, obstacle, support_isolation
+from lmft.models.attention import cannot_mask_reason, document_mask_inputs, enable_document_masking
 from tests.helpers.closeness import assert_close, distance
 from tests.helpers.models import TINY, TINY_CAUSAL, tiny_model
 
@@ -19,13 +19,13 @@ def test_logits_equal_those_of_each_document_alone(architecture, attention, toke
         pytest.skip("so has Bloom")
     causal = architecture in TINY_CAUSAL
     model = tiny_model(architecture, tokenizer, attention)
-    support_isolation(model, tokenizer, causal)
+    enable_document_masking(model, tokenizer, causal)
     generator = torch.Generator().manual_seed(2)
     first, second, third = (torch.randint(5, len(tokenizer), (1, n), generator=generator) for n in (9, 17, 6))
     block = torch.cat([first, second, third], dim=1)
     documents = torch.tensor([[4] * 9 + [5] * 17 + [6] * 6])
     with torch.no_grad():
-        together = model(input_ids=block, **isolated(model, documents, causal)).logits
+        together = model(input_ids=block, **document_mask_inputs(model, documents, causal)).logits
         alone = torch.cat([model(input_ids=each).logits for each in (first, second, third)], dim=1)
         leaking = model(input_ids=block).logits
     assert_close(together, alone)
@@ -35,12 +35,12 @@ def test_logits_equal_those_of_each_document_alone(architecture, attention, toke
 @pytest.mark.parametrize("architecture", ["distilbert", "deberta-v2"])
 def test_padding_changes_nothing(architecture, tokenizer):
     model = tiny_model(architecture, tokenizer)
-    support_isolation(model, tokenizer)
+    enable_document_masking(model, tokenizer)
     block = torch.randint(5, len(tokenizer), (1, 12), generator=torch.Generator().manual_seed(3))
     documents = torch.tensor([[1] * 5 + [2] * 4 + [-1] * 3])
     with torch.no_grad():
-        padded = model(input_ids=block, **isolated(model, documents)).logits[:, :9]
-        dense = model(input_ids=block[:, :9], **isolated(model, documents[:, :9])).logits
+        padded = model(input_ids=block, **document_mask_inputs(model, documents)).logits[:, :9]
+        dense = model(input_ids=block[:, :9], **document_mask_inputs(model, documents[:, :9])).logits
     assert_close(padded, dense)
 
 
@@ -51,7 +51,7 @@ def test_bloom_still_reads_a_mask_of_padding(tokenizer):
     mask[0, :3] = 0
     with torch.no_grad():
         before = model(input_ids=tokens, attention_mask=mask).logits
-        support_isolation(model, tokenizer, causal=True)
+        enable_document_masking(model, tokenizer, causal=True)
         after = model(input_ids=tokens, attention_mask=mask).logits
     assert_close(after, before)
 
@@ -67,7 +67,7 @@ def test_bloom_still_reads_a_mask_of_padding(tokenizer):
 )
 def test_models_that_cannot_say_why(architecture, options, why):
     config = AutoConfig.for_model(architecture, **options)
-    assert why in obstacle(AutoModelForCausalLM._model_mapping[type(config)], config)
+    assert why in cannot_mask_reason(AutoModelForCausalLM._model_mapping[type(config)], config)
 
 
 def test_a_model_that_fails_on_such_masks_is_refused(tokenizer, monkeypatch):
@@ -76,18 +76,18 @@ def test_a_model_that_fails_on_such_masks_is_refused(tokenizer, monkeypatch):
 
     monkeypatch.setattr("lmft.models.attention._masks", fail)
     with pytest.raises(UserError, match="gpt2 cannot keep attention inside a document") as error:
-        support_isolation(tiny_model("gpt2", tokenizer), tokenizer, causal=True)
+        enable_document_masking(tiny_model("gpt2", tokenizer), tokenizer, causal=True)
     assert error.value.where == "too many indices for a tensor" and "isolate_documents=false" in str(error.value.fix)
 
 
 def test_padding_with_another_number_is_no_obstacle(bart_tokenizer):
     """RoBERTa counts positions from behind its padding's id, and every padding token in a row moves them."""
     assert bart_tokenizer.pad_token_id == 1
-    support_isolation(tiny_model("roberta", bart_tokenizer), bart_tokenizer)
+    enable_document_masking(tiny_model("roberta", bart_tokenizer), bart_tokenizer)
 
 
 def test_a_model_that_only_seems_to_isolate_is_found_out(tokenizer, monkeypatch):
     model = tiny_model("gpt2", tokenizer)
     monkeypatch.setattr("lmft.models.attention._masks", lambda *_: None)
     with pytest.raises(UserError, match="does not keep attention inside"):
-        support_isolation(model, tokenizer, causal=True)
+        enable_document_masking(model, tokenizer, causal=True)

@@ -8,7 +8,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 
 from lmft.errors import UserError
-from lmft.models.attention import support_isolation
+from lmft.models.attention import enable_document_masking
 from lmft.models.config import ModelConfig
 from lmft.models.loading.hf_config import load_config, max_positions
 from lmft.models.loading.vocabulary import train_vocabulary
@@ -85,7 +85,7 @@ def test_models_that_isolate_pass(architecture, attention, any_tokenizer, caplog
         pytest.skip("these have one attention only")
     family = CausalLanguageModel if architecture in TINY_CAUSAL else MaskedLanguageModel
     model = tiny_model(architecture, any_tokenizer, attention)
-    support_isolation(model, any_tokenizer, family.family.is_causal)
+    enable_document_masking(model, any_tokenizer, family.family.is_causal)
     for isolate_documents in (False, True):
         check_sight(family, model, any_tokenizer, isolate_documents)
     assert not said(caplog)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmft.objectives.base import ANSWER, Rows
-from lmft.objectives.denoising import packed
+from lmft.objectives.denoising import left_pack
 from lmft.objectives.mixture import Mixture
 from lmft.objectives.mlm import MaskedDenoising
 from lmft.objectives.pairs import Pairs
@@ -86,7 +86,7 @@ def test_it_trains_seq2seq_models(objective):
 @given(rows=drawn_rows(), seed=st.integers(0, 100))
 def test_packed_rows_hold_what_was_kept_in_its_order(rows, seed):
     kept = np.random.default_rng(seed).random(rows.tokens.shape) < 0.5
-    sequences = packed(rows.tokens, kept, replace(VOCABULARY, pad_id=-7))
+    sequences = left_pack(rows.tokens, kept, replace(VOCABULARY, pad_id=-7))
     for row, length in enumerate(sequences.lengths):
         assert sequences.tokens[row, :length].tolist() == rows.tokens[row][kept[row]].tolist()
         assert (sequences.tokens[row, length:] == -7).all()

@@ -5,7 +5,7 @@ import re
 import pytest
 from rich.console import Console
 
-from lmft.reporting.answers import MAX_CHARACTERS, excerpt, print_probes, print_teacher_forced, readable
+from lmft.reporting.answers import MAX_CHARACTERS, excerpt, print_probes, print_teacher_forced, printable
 
 
 def printed(function, answers, width: int = 80) -> str:
@@ -94,9 +94,9 @@ def test_answers_are_matched_by_their_prompts():
 
 
 def test_what_would_steer_a_terminal_is_shown():
-    assert readable("a\tb\x1b[31m\x9b\u2028") == r"a\tb\x1b[31m\x9b\u2028"
-    assert readable("one\ntwo") == "one↵ two" and readable("one\ntwo\0", newline="\n") == "one\ntwo\\x00"
-    assert readable("天地 naïve 👩‍🚀") == "天地 naïve 👩‍🚀"
+    assert printable("a\tb\x1b[31m\x9b\u2028") == r"a\tb\x1b[31m\x9b\u2028"
+    assert printable("one\ntwo") == "one↵ two" and printable("one\ntwo\0", newline="\n") == "one\ntwo\\x00"
+    assert printable("天地 naïve 👩‍🚀") == "天地 naïve 👩‍🚀"
     assert excerpt("   ") == "(empty)" and excerpt(" x ") == "x"
 
 

@@ -10,15 +10,15 @@ from rich.console import Console
 from torch.utils.data import DataLoader, TensorDataset
 
 from lmft.reporting import progress
-from lmft.reporting.progress import counting
+from lmft.reporting.progress import counting_progress
 from lmft.reporting.terminal import muted
 from lmft.training.callbacks import progress as callback
-from lmft.training.callbacks.metrics import Live
+from lmft.training.callbacks.metrics import LatestMetrics
 from lmft.training.callbacks.progress import Progress
 
 
 class Tiny(lightning.LightningModule):
-    def __init__(self, live: Live, fails_at: int | None = None):
+    def __init__(self, live: LatestMetrics, fails_at: int | None = None):
         super().__init__()
         self.layer = torch.nn.Linear(1, 1)
         self.live, self.fails_at = live, fails_at
@@ -84,7 +84,7 @@ def quiet():
 
 
 def test_lines_where_there_is_no_terminal(lines):
-    live, out = Live(), console(terminal=False)
+    live, out = LatestMetrics(), console(terminal=False)
     run = trainer(Progress(live, out), max_epochs=3, accumulate_grad_batches=2)
     run.fit(Tiny(live), loader(80), loader(3))
     assert out.file.getvalue() == ""
@@ -102,7 +102,7 @@ def test_a_line_after_half_a_minute_without_one(lines, monkeypatch):
         return now
 
     monkeypatch.setattr(progress.time, "monotonic", clock)
-    live = Live()
+    live = LatestMetrics()
     trainer(Progress(live, console(terminal=False)), max_steps=100, max_epochs=-1).fit(Tiny(live), loader(100))
     assert 20 < len(lines) < 60
     assert all("left" in line for line in lines[:-1])
@@ -110,7 +110,7 @@ def test_a_line_after_half_a_minute_without_one(lines, monkeypatch):
 
 def test_steps_without_an_end_in_sight(lines, monkeypatch):
     monkeypatch.setattr(callback, "LINE_SECONDS", 0.0)
-    live = Live()
+    live = LatestMetrics()
     run = trainer(Progress(live, console(terminal=False)), max_epochs=-1, max_time={"seconds": 0.2})
     run.fit(Tiny(live), loader(5))
     assert lines[0].startswith("step 1  loss 4.312")
@@ -118,7 +118,7 @@ def test_steps_without_an_end_in_sight(lines, monkeypatch):
 
 
 def test_bar_survives_validation_alone_and_training_with_validation(lines):
-    live, out = Live(), console(terminal=True)
+    live, out = LatestMetrics(), console(terminal=True)
     callback = Progress(live, out)
     run = trainer(callback, max_epochs=2, max_steps=15)
     run.validate(Tiny(live), loader(4), verbose=False)
@@ -135,10 +135,10 @@ def test_bar_survives_validation_alone_and_training_with_validation(lines):
 @pytest.mark.parametrize("terminal", [True, False])
 def test_the_log_gets_the_same_lines_wherever_they_are_shown(terminal, lines, kept, monkeypatch):
     monkeypatch.setattr(progress, "REFRESH_SECONDS", 0.0)
-    live, out = Live(), console(terminal)
+    live, out = LatestMetrics(), console(terminal)
     run = trainer(Progress(live, out), max_epochs=2, accumulate_grad_batches=2)
     run.fit(Tiny(live), loader(30), loader(3))
-    with counting("tokenising", 20, "documents", out) as advance:
+    with counting_progress("tokenising", 20, "documents", out) as advance:
         advance(20)
     *steps, counted = kept if terminal else lines
     assert [line.split()[1] for line in steps] == [f"{step}/30" for step in range(3, 31, 3)]
@@ -148,7 +148,7 @@ def test_the_log_gets_the_same_lines_wherever_they_are_shown(terminal, lines, ke
 
 
 def test_a_bar_is_taken_away_where_lines_are_shown_only():
-    live, out = Live(), console(terminal=True)
+    live, out = LatestMetrics(), console(terminal=True)
     with muted():
         trainer(Progress(live, out), max_epochs=1).fit(Tiny(live), loader(10))
     assert out.file.getvalue().endswith("\x1b[2K")
@@ -165,13 +165,13 @@ def test_bar_is_drawn_at_most_four_times_a_second(monkeypatch):
 
     monkeypatch.setattr(callback._Bar, "refresh", counted)
     monkeypatch.setattr(progress, "REFRESH_SECONDS", 1e9)
-    live = Live()
+    live = LatestMetrics()
     trainer(Progress(live, console(terminal=True)), max_steps=200, max_epochs=-1).fit(Tiny(live), loader(200))
     assert num_drawn <= 5  # the start, the epoch, the last step, the end
 
 
 def test_an_error_gives_the_terminal_back():
-    live, out = Live(), console(terminal=True)
+    live, out = LatestMetrics(), console(terminal=True)
     with pytest.raises(RuntimeError, match="broken"):
         trainer(Progress(live, out), max_epochs=1).fit(Tiny(live, fails_at=3), loader(10))
     assert out.file.getvalue().rstrip("\n").endswith("\x1b[?25h")
@@ -179,7 +179,7 @@ def test_an_error_gives_the_terminal_back():
 
 
 def test_only_the_first_process_shows_anything(lines):
-    live, out = Live(), console(terminal=True)
+    live, out = LatestMetrics(), console(terminal=True)
     callback = Progress(live, out)
     callback.disable()
     trainer(callback, max_epochs=1).fit(Tiny(live), loader(10), loader(2))
@@ -187,7 +187,7 @@ def test_only_the_first_process_shows_anything(lines):
 
 
 def test_left_counts_from_the_step_of_resuming(monkeypatch):
-    callback = Progress(Live(), console(terminal=False))
+    callback = Progress(LatestMetrics(), console(terminal=False))
     callback._total, callback._first_step, callback._started = 300, 100, 0.0
     monkeypatch.setattr(progress.time, "monotonic", lambda: 50.0)
     assert callback._left(200) == "0:50 left"
@@ -195,7 +195,7 @@ def test_left_counts_from_the_step_of_resuming(monkeypatch):
 
 def test_counting_on_a_terminal(lines):
     out = console(terminal=True)
-    with counting("tokenising", 20, "documents", out) as advance:
+    with counting_progress("tokenising", 20, "documents", out) as advance:
         for _ in range(20):
             advance(1)
     assert "tokenising" in out.file.getvalue() and "20/20" in out.file.getvalue()
@@ -204,7 +204,7 @@ def test_counting_on_a_terminal(lines):
 
 def test_counting_elsewhere_says_one_line(lines):
     out = console(terminal=False)
-    with counting("tokenising", None, "documents", out) as advance:
+    with counting_progress("tokenising", None, "documents", out) as advance:
         advance(1500)
         advance(500)
     assert out.file.getvalue() == ""
@@ -213,6 +213,6 @@ def test_counting_elsewhere_says_one_line(lines):
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_counting_of_failed_work_claims_nothing(terminal, lines, kept):
-    with pytest.raises(ValueError, match="bad"), counting("tokenising", 5, "documents", console(terminal)):
+    with pytest.raises(ValueError, match="bad"), counting_progress("tokenising", 5, "documents", console(terminal)):
         raise ValueError("bad")
     assert lines == kept == []

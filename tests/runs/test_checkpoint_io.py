@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from lmft.errors import UserError
-from lmft.runs.checkpoint_io import WholeFileIO
-from lmft.runs.checkpoints import BEST, LAST, checkpoints_by_step, checksum, checksum_file, give_name, is_valid
+from lmft.runs.checkpoint_io import AtomicCheckpointIO
+from lmft.runs.checkpoints import BEST, LAST, checkpoints_by_step, checksum, checksum_file, is_valid, link_as
 from tests.helpers.faults import fill_disk
 
-IO = WholeFileIO()
+IO = AtomicCheckpointIO()
 
 
 def save(folder, step, value=None):
@@ -24,7 +24,7 @@ def save(folder, step, value=None):
     path = folder / f"step={step}.ckpt"
     state = {"global_step": step if value is None else value, "state_dict": {"w": torch.full((1000,), 0.5)}}
     IO.save_checkpoint(state, path)
-    give_name(path, LAST)
+    link_as(path, LAST)
     return path
 
 
@@ -43,7 +43,7 @@ def assert_whole(folder, *names):
 def folder(tmp_path):
     """checkpoints/ of a run: steps 1, 2 and 3, the first of them the best."""
     folder = tmp_path / "checkpoints"
-    give_name(save(folder, 1), BEST)
+    link_as(save(folder, 1), BEST)
     save(folder, 2)
     save(folder, 3)
     return folder
@@ -182,11 +182,11 @@ def test_while_the_run_is_there_folders_are_made_with_their_parents(tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     target = run / "lightning" / "checkpoints" / "best-val" / "loss=1.ckpt"
-    WholeFileIO(run).save_checkpoint({"step": 1}, target)
+    AtomicCheckpointIO(run).save_checkpoint({"step": 1}, target)
     assert target.exists()
     shutil.rmtree(run)
     with pytest.raises(UserError, match="could not be written"):
-        WholeFileIO(run).save_checkpoint({"step": 2}, target)
+        AtomicCheckpointIO(run).save_checkpoint({"step": 2}, target)
     assert not run.exists()
 
 

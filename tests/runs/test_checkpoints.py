@@ -9,17 +9,17 @@ from lmft.errors import UserError
 from lmft.runs.checkpoints import (
     BEST,
     LAST,
-    announced,
     checkpoints_by_age,
     checkpoints_by_step,
     checksum,
     checksum_file,
-    give_name,
     is_valid,
+    link_as,
     make_room,
     newest_valid,
     prune,
-    sweep,
+    recording_checksum,
+    remove_leftovers,
 )
 from lmft.runs.folder import RunFolder
 from lmft.runs.resume import newest_checkpoint
@@ -34,7 +34,7 @@ def save(folder, step, content=None, names=(LAST,)):
     path.write_bytes(f"{step}".encode() * 100 if content is None else content)
     checksum_file(path).write_text(checksum(path))
     for name in names:
-        give_name(path, name)
+        link_as(path, name)
     return path
 
 
@@ -77,7 +77,7 @@ def test_a_further_name(folder, monkeypatch, linked):
         without_links(monkeypatch)
     for path in checkpoints_by_step(folder):
         for _ in range(2):  # the second time it has that name already
-            give_name(path, LAST)
+            link_as(path, LAST)
             assert is_valid(folder / LAST) and checksum(folder / LAST) == checksum(path)
             assert checksum_file(folder / LAST).read_text() == checksum(path)
             assert not list(folder.glob(".*"))
@@ -101,13 +101,13 @@ def test_whenever_naming_is_interrupted_the_name_is_of_a_valid_checkpoint(folder
         without_links(monkeypatch)
     for name in ("replace", "unlink"):
         monkeypatch.setattr(Path, name, watched(getattr(Path, name)))
-    give_name(folder / "step=20.ckpt", LAST)
+    link_as(folder / "step=20.ckpt", LAST)
     assert len(seen) >= 3 and all(seen)
     assert checksum(folder / LAST) == checksum(folder / "step=20.ckpt")
 
 
 def test_a_move_that_fails_leaves_what_was_there_valid(folder):
-    with pytest.raises(OSError, match="no"), announced(folder / LAST, "0123456789abcdef"):
+    with pytest.raises(OSError, match="no"), recording_checksum(folder / LAST, "0123456789abcdef"):
         raise OSError("no")
     assert is_valid(folder / LAST)
 
@@ -185,7 +185,7 @@ def test_nothing_else_is_ever_removed(folder, tmp_path):
     (folder / "step=3.ckpt").mkdir()
     prune(folder, 1, 1e-9)
     make_room(folder)
-    sweep(folder)
+    remove_leftovers(folder)
     assert all(path.exists() for path in (*others, folder / "step=3.ckpt"))
 
 
@@ -195,7 +195,7 @@ def test_what_lies_outside_the_runs_folder_is_left_alone(folder, tmp_path):
     (elsewhere / ".step=1.ckpt.7.writing").touch()
     folder.symlink_to(elsewhere)
     before = sorted(elsewhere.iterdir())
-    assert prune(folder, 1, 1e-9) == make_room(folder) == sweep(folder) == []
+    assert prune(folder, 1, 1e-9) == make_room(folder) == remove_leftovers(folder) == []
     assert sorted(elsewhere.iterdir()) == before
     assert newest_valid(folder)[0] == folder / LAST  # reading it is another matter
     linked = tmp_path / "linked"  # a whole run may lie on another disk
@@ -221,7 +221,7 @@ def test_litter_is_swept(folder):
     before = sorted(folder.iterdir())
     (folder / ".step=120.ckpt.7.writing").touch()
     (folder / "step=120.ckpt.xxh3").touch()
-    assert len(sweep(folder)) == 2 and sorted(folder.iterdir()) == before
+    assert len(remove_leftovers(folder)) == 2 and sorted(folder.iterdir()) == before
 
 
 def test_replacing_a_file(tmp_path):
@@ -230,7 +230,7 @@ def test_replacing_a_file(tmp_path):
         files.write_text(path, text)
         assert path.read_text("utf-8") == text
     for error in (OSError, KeyboardInterrupt):
-        with pytest.raises(error), files.replacing(path) as file:
+        with pytest.raises(error), files.atomic_write(path) as file:
             file.write(b"half")
             raise error
     assert path.read_text("utf-8") == "new ü" and list(tmp_path.iterdir()) == [path]

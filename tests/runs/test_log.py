@@ -6,7 +6,7 @@ import warnings
 import pytest
 
 from lmft.reporting.terminal import record
-from lmft.runs.log import hearing_all, logging_to, remembering
+from lmft.runs.log import buffering_logs, capturing_logs, logging_to
 from lmft.runs.redaction import Redactor
 
 log = logging.getLogger("lmft.tests")
@@ -27,7 +27,7 @@ def lines(path):
 
 
 def test_what_was_before_the_log_stands_first_in_it_once(path):
-    with remembering():
+    with buffering_logs():
         log.info("tokenising")
         record("shown")
         with opened(path):
@@ -37,7 +37,7 @@ def test_what_was_before_the_log_stands_first_in_it_once(path):
 
 
 def test_warnings_are_logged_and_shown_as_ever(path):
-    with pytest.warns(UserWarning) as shown, remembering():
+    with pytest.warns(UserWarning) as shown, buffering_logs():
         warnings.warn("early", stacklevel=1)
         with opened(path):
             warnings.warn("late", stacklevel=1)
@@ -55,7 +55,7 @@ def test_without_a_memory_the_log_hears_all_the_same(path):
 
 
 def test_what_is_remembered_keeps_its_time(path):
-    with remembering() as memory:
+    with buffering_logs() as memory:
         log.warning("early")
         memory.records[0].created -= 86400 * 400
         with opened(path):
@@ -66,7 +66,7 @@ def test_what_is_remembered_keeps_its_time(path):
 
 def test_secrets_are_left_out_of_what_was_before(path):
     config, message = {"api_key": "Sentinel7Q2"}, "login with Sentinel7Q2"
-    with pytest.warns(UserWarning, match="Sentinel7Q2"), remembering():
+    with pytest.warns(UserWarning, match="Sentinel7Q2"), buffering_logs():
         log.info(message)
         warnings.warn(message, stacklevel=1)
         with opened(path, config):
@@ -76,7 +76,7 @@ def test_secrets_are_left_out_of_what_was_before(path):
 
 def test_a_log_is_appended_to(path):
     for run in ("first", "second"):
-        with remembering():
+        with buffering_logs():
             log.info(run)
             with opened(path):
                 pass
@@ -84,11 +84,11 @@ def test_a_log_is_appended_to(path):
 
 
 def test_one_memory_inside_of_another_is_the_same(path):
-    with remembering() as memory:
+    with buffering_logs() as memory:
         log.info("command")
         root = logging.getLogger()
         root.removeHandler(memory)  # as Hydra does when it sets up logging
-        with remembering() as again:
+        with buffering_logs() as again:
             assert again is memory
             log.info("job")
             with opened(path):
@@ -97,12 +97,12 @@ def test_one_memory_inside_of_another_is_the_same(path):
 
 
 def test_jobs_do_not_remember_each_other(path):
-    with remembering():
+    with buffering_logs():
         log.info("sweep")
-        with remembering(anew=True) as first:
+        with buffering_logs(anew=True) as first:
             log.info("first job, refused")
         assert not first.was_handed_over and first.records == []
-        with remembering(anew=True) as second, remembering():
+        with buffering_logs(anew=True) as second, buffering_logs():
             log.info("second job")
             with opened(path):
                 pass
@@ -113,7 +113,7 @@ def test_jobs_do_not_remember_each_other(path):
 def test_a_log_that_cannot_be_opened_leaves_nothing_behind(tmp_path):
     root, own = logging.getLogger(), logging.getLogger("lmft")
     before = root.handlers[:], own.level, warnings.showwarning
-    with pytest.raises(OSError), remembering(), opened(tmp_path / "absent" / "train.log"):
+    with pytest.raises(OSError), buffering_logs(), opened(tmp_path / "absent" / "train.log"):
         pass
     assert (root.handlers[:], own.level, warnings.showwarning) == before
 
@@ -123,7 +123,7 @@ def test_a_logger_that_hands_nothing_on_is_heard(path):
     library = logging.getLogger("some.proud.library")
     library.propagate = False
     try:
-        with remembering():
+        with buffering_logs():
             library.error("early")
             with opened(path):
                 library.error("late")
@@ -135,7 +135,7 @@ def test_a_logger_that_hands_nothing_on_is_heard(path):
 def test_where_nobody_listens_warnings_are_still_printed(monkeypatch, capsys):
     root = logging.getLogger()
     monkeypatch.setattr(root, "handlers", [])
-    with hearing_all(logging.NullHandler()):
+    with capturing_logs(logging.NullHandler()):
         logging.getLogger("some.library").warning("a warning")
         logging.getLogger("lmft").info("no warning")
     assert root.handlers == [] and capsys.readouterr().err == "a warning\n"

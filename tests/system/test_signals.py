@@ -27,18 +27,18 @@ def test_the_first_signal_ends_what_is_going_on_and_no_other_does_anything(signu
             send(signum)
         send(signal.SIGTERM)
         send(signal.SIGINT)
-        assert stopped.value.exit_code == exit_code and signals.requested() == signum
-    assert signals.requested() is None
+        assert stopped.value.exit_code == exit_code and signals.recorded_signal() == signum
+    assert signals.recorded_signal() is None
 
 
 def test_a_signal_can_be_made_to_wait():
     with handling_signals():
-        signals.answer_later()
-        assert signals.requested() is None
+        signals.defer_signals()
+        assert signals.recorded_signal() is None
         send(signal.SIGINT)
         send(signal.SIGTERM)
-        signals.answer_at_once()
-        assert signals.requested() == signal.SIGINT
+        signals.raise_signals()
+        assert signals.recorded_signal() == signal.SIGINT
 
 
 def test_a_pipe_that_is_not_the_output_stops_nothing():
@@ -47,7 +47,7 @@ def test_a_pipe_that_is_not_the_output_stops_nothing():
     with handling_signals():
         with pytest.raises(BrokenPipeError):
             os.write(writer, b"x")
-        assert signals.requested() is None
+        assert signals.recorded_signal() is None
     os.close(writer)
 
 
@@ -56,9 +56,9 @@ def test_the_handlers_of_before_come_back():
     with handling_signals():
         ours = [signal.getsignal(signum) for signum in signals.SIGNALS]
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        signals.take_over()
+        signals.install_handlers()
         assert [signal.getsignal(signum) for signum in signals.SIGNALS] == ours != before
-    signals.take_over()
+    signals.install_handlers()
     assert [signal.getsignal(signum) for signum in signals.SIGNALS] == before
 
 
@@ -90,12 +90,12 @@ def test_forked_processes_leave_ctrl_c_to_their_parent():
     with handling_signals():
         assert ended_by(lambda: None, [signal.SIGINT] * 2) == 7
         assert ended_by(lambda: None, [signal.SIGTERM]) == -signal.SIGTERM
-        assert signals.requested() is None
+        assert signals.recorded_signal() is None
 
 
 def test_loader_processes_outlive_one_sigterm_so_that_their_parent_can_end_its_step():
-    assert ended_by(signals.leave_to_parent, [signal.SIGINT, signal.SIGTERM, signal.SIGINT]) == 7
-    assert ended_by(signals.leave_to_parent, [signal.SIGTERM] * 2) == -signal.SIGTERM
+    assert ended_by(signals.let_parent_handle_signals, [signal.SIGINT, signal.SIGTERM, signal.SIGINT]) == 7
+    assert ended_by(signals.let_parent_handle_signals, [signal.SIGTERM] * 2) == -signal.SIGTERM
 
 
 def test_what_is_said():

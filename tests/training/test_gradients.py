@@ -82,11 +82,11 @@ def test_without_a_target_loss_and_gradient_are_zero(accumulate, folder, tokeniz
         f"trainer.accumulate_grad_batches={accumulate}",
         "trainer.log_every_n_steps=1",
     )
-    from lmft.training.callbacks.metrics import Live
+    from lmft.training.callbacks.metrics import LatestMetrics
 
     csv = MetricsFile(tmp_path / "metrics.csv")
     config = tiny(folder, *LINES, *given)
-    steps, _, batches = gradients_of_steps(tmp_path, config, [Metrics(Live(), csv)], [csv])
+    steps, _, batches = gradients_of_steps(tmp_path, config, [Metrics(LatestMetrics(), csv)], [csv])
     assert [batch.num_targets for batch in batches] == [0] * 4
     assert len(steps) == 4 // accumulate
     assert all((gradient == 0).all() for step in steps for gradient in step.values())

@@ -27,7 +27,7 @@ class Cutter:
     format: Format
     source: Source
 
-    def cut(self, texts: Documents, split: str, seed: int) -> Examples:
+    def make_examples(self, texts: Documents, split: str, seed: int) -> Examples:
         """The split's examples, and of these as many as are wanted."""
         config = self.config
         limit = config.max_train_examples if split == "train" else config.max_validation_examples

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from lmft.data.config import DataConfig
 from lmft.data.formats.base import Encoded, id_of, separators
 from lmft.data.formats.chat_template import NO_TEMPLATE_FIX, ChatTemplate, Conversation, Messages
-from lmft.data.sources.cleaning import each_row, kind_of
+from lmft.data.sources.cleaning import clean_rows, type_name
 from lmft.data.sources.readers import Place
 from lmft.data.sources.source import Source
 from lmft.errors import UserError, did_you_mean
@@ -80,7 +80,7 @@ def conversations(
     Raises UserError, naming the row, for what is no conversation, for what the template cannot write, and for what
     cannot be read.
     """
-    return each_row(source, lambda row: _conversation(row, columns, template), cleaned, advance)
+    return clean_rows(source, lambda row: _conversation(row, columns, template), cleaned, advance)
 
 
 def _conversation(row: dict, columns: Mapping[str, str], template: ChatTemplate | None) -> Conversation | None:
@@ -103,7 +103,7 @@ def _conversation(row: dict, columns: Mapping[str, str], template: ChatTemplate 
         before = _checked(prompt, columns["prompt"])
         return _rendered(before + _checked(completion, columns["completion"]), len(before), row, template)
     if not isinstance(prompt, str) or not isinstance(completion, str):
-        what = f"'{columns['prompt']}' holds {kind_of(prompt)} and '{columns['completion']}' {kind_of(completion)}"
+        what = f"'{columns['prompt']}' holds {type_name(prompt)} and '{columns['completion']}' {type_name(completion)}"
         raise UserError(what, fix="both are text, or both are lists of messages")
     if not completion.strip():
         raise UserError(f"'{columns['completion']}' is empty", fix="leave the row out, or give the text to be learnt")
@@ -114,7 +114,7 @@ def _conversation(row: dict, columns: Mapping[str, str], template: ChatTemplate 
 def _rendered(messages: Messages, first: int, row: dict, template: ChatTemplate | None) -> Conversation:
     tools = row.get("tools")
     if tools is not None and not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
-        raise UserError(f"'tools' holds {kind_of(tools)}, not a list of objects", fix="one JSON schema a tool")
+        raise UserError(f"'tools' holds {type_name(tools)}, not a list of objects", fix="one JSON schema a tool")
     if template is None:
         raise UserError("the tokenizer has no chat template", fix=NO_TEMPLATE_FIX)
     return template.render(messages, tools, first)
@@ -123,7 +123,7 @@ def _rendered(messages: Messages, first: int, row: dict, template: ChatTemplate 
 def _checked(messages: object, column: str) -> Messages:
     """The messages, without the keys that have no value. Raises UserError for what is no message."""
     if not isinstance(messages, list):
-        raise UserError(f"'{column}' holds {kind_of(messages)}, not a list of messages", fix=_SHAPE)
+        raise UserError(f"'{column}' holds {type_name(messages)}, not a list of messages", fix=_SHAPE)
     if not messages:
         raise UserError(f"'{column}' is empty", fix="leave the row out, or give its messages")
     return [_checked_message(message, f"message {i} of '{column}'") for i, message in enumerate(messages, 1)]
@@ -131,7 +131,7 @@ def _checked(messages: object, column: str) -> Messages:
 
 def _checked_message(message: object, name: str) -> dict[str, Any]:
     if not isinstance(message, dict):
-        raise UserError(f"{name} is {kind_of(message)}, not an object", fix=_SHAPE)
+        raise UserError(f"{name} is {type_name(message)}, not an object", fix=_SHAPE)
     message = {key: value for key, value in message.items() if value is not None}
     if "role" not in message:
         others = {"from", "value"} & message.keys()
@@ -143,7 +143,7 @@ def _checked_message(message: object, name: str) -> dict[str, Any]:
         hint = f" (did you mean '{near}'?)" if near else did_you_mean(str(role), ROLES)
         raise UserError(f"{name} has an unknown role {role!r}{hint}", fix=f"one of {', '.join(ROLES)}")
     if not isinstance(content, str):
-        raise UserError(f"the content of {name} is {kind_of(content)}, not text", fix=_SHAPE)
+        raise UserError(f"the content of {name} is {type_name(content)}, not text", fix=_SHAPE)
     if not content.strip() and not (role == "assistant" and message.get("tool_calls")):
         raise UserError(f"{name} has no content", fix="leave the message out, or say what it says")
     return message

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from lmft.data.config import DataConfig
 from lmft.data.formats.base import Encoded
 from lmft.data.formats.text import Encoder
-from lmft.data.sources.cleaning import each_row, kind_of
+from lmft.data.sources.cleaning import clean_rows, type_name
 from lmft.data.sources.readers import Place
 from lmft.data.sources.source import Source
 from lmft.errors import UserError, did_you_mean
@@ -70,7 +70,7 @@ def pairs(
 
     Raises UserError, naming the row, for a value that is missing, empty or no text, and for what cannot be read.
     """
-    return each_row(source, lambda row: _pair(row, columns), cleaned, advance)
+    return clean_rows(source, lambda row: _pair(row, columns), cleaned, advance)
 
 
 def _pair(row: dict, columns: Mapping[str, str]) -> Pair | None:
@@ -84,7 +84,7 @@ def _pair(row: dict, columns: Mapping[str, str]) -> Pair | None:
         return None
     for name, value in zip(names, values, strict=True):
         if not isinstance(value, str):
-            what = "nothing" if value is None else kind_of(value)
+            what = "nothing" if value is None else type_name(value)
             raise UserError(f"'{name}' holds {what}, not text", fix="leave the row out, or give its text")
         if not value.strip():
             raise UserError(f"'{name}' is empty", fix="leave the row out, or give its text")

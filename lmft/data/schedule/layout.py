@@ -38,7 +38,7 @@ class Layout:
         """On all devices."""
         return self.batch_size * self.accumulate * self.world_size
 
-    def check_follows(self, before: "Layout") -> None:
+    def check_same_steps(self, before: "Layout") -> None:
         """Raises UserError unless training in the layout `before` can go on in this one with the same steps."""
         sizes = "{batch_size} a micro-batch, {accumulate} accumulated, {world_size} devices"
         where = f"{sizes.format_map(asdict(self))}; before: {sizes.format_map(asdict(before))}"
@@ -56,7 +56,7 @@ class Layout:
         num_steps = -(-position // before.accumulate)
         return position if self == before else min(num_steps * self.accumulate, self.num_micro_batches)
 
-    def move(self, progress: dict[str, Any], before: "Layout") -> None:
+    def convert_counters(self, progress: dict[str, Any], before: "Layout") -> None:
         """Makes Lightning's counts of micro-batches, as a checkpoint of the layout `before` has them, those of here."""
         if self == before:
             return

@@ -125,7 +125,7 @@ class Schedule(Sampler[MicroBatch]):
         assert self.lengths is not None
         if len(examples) < num_parts:
             return np.array_split(examples, num_parts)
-        return np.split(examples, evenly_padded(self.lengths[examples], num_parts))
+        return np.split(examples, balanced_split_points(self.lengths[examples], num_parts))
 
     def __iter__(self) -> Iterator[MicroBatch]:
         start_epoch, start = self._start
@@ -133,7 +133,7 @@ class Schedule(Sampler[MicroBatch]):
             yield self.micro_batch(self.epoch, position)
 
 
-def evenly_padded(lengths: np.ndarray, num_parts: int) -> np.ndarray:
+def balanced_split_points(lengths: np.ndarray, num_parts: int) -> np.ndarray:
     """Where to part ascending lengths [n], so that the largest part holds as few tokens, padding counted, as it can.
 
     Returns the places [num_parts − 1] where a part ends and the next begins; no part is empty.

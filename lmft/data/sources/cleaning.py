@@ -9,7 +9,7 @@ from lmft.data.sources.source import Source
 from lmft.errors import UserError
 
 T = TypeVar("T")
-MENDS: dict[str, Callable[[str], str]] = {
+CLEANERS: dict[str, Callable[[str], str]] = {
     "nul": lambda text: text.replace("\0", ""),
     "bom": lambda text: text.lstrip("\ufeff"),
     "surrogate": lambda text: text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"),
@@ -32,7 +32,9 @@ def documents(
         values = chunk.columns[text_column]
         if not _is_clean(values):
             places = (Place(chunk.file, number) for number in chunk.numbers)
-            values = [_mended(value, text_column, place, cleaned) for value, place in zip(values, places, strict=True)]
+            values = [
+                _clean_text(value, text_column, place, cleaned) for value, place in zip(values, places, strict=True)
+            ]
         for text in values:
             if text and not text.isspace():
                 yield text
@@ -52,14 +54,14 @@ def _is_clean(values: list) -> bool:
     return "\0" not in text and "\ufeff" not in text
 
 
-def _mended(value: object, column: str, place: Place, cleaned: Counter[str]) -> str | None:
+def _clean_text(value: object, column: str, place: Place, cleaned: Counter[str]) -> str | None:
     if value is None:
         cleaned["none"] += 1
         return None
     if not isinstance(value, str):
         what = f"column '{column}' holds a {type(value).__name__}, not text"
         raise UserError(what, str(place), "data.text_column=NAME of the column that holds the text")
-    for reason, mend in MENDS.items():
+    for reason, mend in CLEANERS.items():
         mended = mend(value)
         if mended != value:
             cleaned[reason] += 1
@@ -67,7 +69,7 @@ def _mended(value: object, column: str, place: Place, cleaned: Counter[str]) -> 
     return value
 
 
-def each_row(
+def clean_rows(
     source: Source,
     read: Callable[[dict[str, Any]], T | None],
     cleaned: Counter[str],
@@ -82,7 +84,7 @@ def each_row(
         for number, *values in zip(chunk.numbers, *chunk.columns.values(), strict=True):
             place, reasons = Place(chunk.file, number), set()
             try:
-                made = read(mended(dict(zip(chunk.columns, values, strict=True)), reasons))
+                made = read(clean_value(dict(zip(chunk.columns, values, strict=True)), reasons))
             except UserError as error:
                 error.where = str(place)
                 raise
@@ -93,14 +95,14 @@ def each_row(
             advance(chunk.num_bytes)
 
 
-def mended(value: Any, reasons: set[str]) -> Any:
+def clean_value(value: Any, reasons: set[str]) -> Any:
     """The value with all text in it mended as `sources.MENDS` does, and what that was for."""
     if isinstance(value, dict):
-        return {key: mended(each, reasons) for key, each in value.items()}
+        return {key: clean_value(each, reasons) for key, each in value.items()}
     if isinstance(value, list):
-        return [mended(each, reasons) for each in value]
+        return [clean_value(each, reasons) for each in value]
     if isinstance(value, str) and not (value.isascii() and "\0" not in value):
-        for reason, mend in MENDS.items():
+        for reason, mend in CLEANERS.items():
             better = mend(value)
             if better != value:
                 reasons.add(reason)
@@ -108,7 +110,7 @@ def mended(value: Any, reasons: set[str]) -> Any:
     return value
 
 
-def kind_of(value: object) -> str:
+def type_name(value: object) -> str:
     """What a value is, for messages."""
     names = {str: "text", list: "a list", dict: "an object", bool: "a truth value", int: "a number", float: "a number"}
     return names.get(type(value), f"a {type(value).__name__}")

@@ -96,6 +96,6 @@ def keep_vocabulary(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """
     source = Path(tokenizer.name_or_path)
     if not folder.exists() and source.is_dir():
-        temporary = files.beside(folder)
+        temporary = files.temporary_path(folder)
         shutil.copytree(source, temporary)
         temporary.rename(folder)

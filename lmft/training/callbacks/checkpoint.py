@@ -11,7 +11,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from lmft.runs.checkpoint_io import load_weights
-from lmft.runs.checkpoints import BEST, LAST, checksum_file, damage, give_name, prune
+from lmft.runs.checkpoints import BEST, LAST, checksum_file, link_as, prune, why_invalid
 from lmft.runs.folder import remove_empty
 from lmft.system import loop_state
 
@@ -31,10 +31,14 @@ class Checkpoints(Checkpoint):
 
     `last.ckpt` and `best.ckpt` are further names of the newest and of the one with the lowest validation loss.
 
-    every_n_steps: optimizer steps; keep_last: newest ones kept, 0 saves nothing, -1 keeps all; max_disk_gb: gigabytes
-    that they may take together, but the newest and the best are always kept; growing: files of the run that others
-    append to, which resuming cuts back to what they held at the checkpoint; keeps_best_weights: with keep_last=0, save
-    the weights of best.ckpt all the same, for the export at the end, and remove them after it.
+    Args:
+        folder: the run's checkpoints/.
+        every_n_steps: optimizer steps between checkpoints.
+        keep_last: how many of the newest are kept; 0: nothing is saved, -1: all are kept.
+        max_disk_gb: gigabytes that they may take together; the newest and the best are always kept.
+        appended_files: files of the run that others append to; resuming cuts them back to their length at the
+            checkpoint.
+        keeps_best_weights: with keep_last=0, save the weights of best.ckpt for the export, and remove them after it.
     """
 
     def __init__(
@@ -43,10 +47,10 @@ class Checkpoints(Checkpoint):
         every_n_steps: int,
         keep_last: int,
         max_disk_gb: float | None = None,
-        growing: Sequence[Path] = (),
+        appended_files: Sequence[Path] = (),
         keeps_best_weights: bool = False,
     ):
-        self.folder, self.every_n_steps, self.growing = folder, every_n_steps, growing
+        self.folder, self.every_n_steps, self.appended_files = folder, every_n_steps, appended_files
         self.keep_last, self.max_disk_gb = keep_last, max_disk_gb
         self.keeps_best_weights = keeps_best_weights
         self.best_loss = float("inf")
@@ -58,7 +62,7 @@ class Checkpoints(Checkpoint):
 
     def state_dict(self) -> dict[str, Any]:
         """What resuming must know: the loss to beat, what is still to be done, and how long the growing files are."""
-        lengths = {path.name: path.stat().st_size for path in self.growing if path.exists()}
+        lengths = {path.name: path.stat().st_size for path in self.appended_files if path.exists()}
         pending = self._validation_pending
         best = {"best_loss": self.best_loss, "best_step": self.best_step}
         return {**best, "validation_pending": pending, "lengths": lengths}
@@ -67,7 +71,7 @@ class Checkpoints(Checkpoint):
         """Restores all of it."""
         self.best_loss, self._validation_pending = state_dict["best_loss"], state_dict["validation_pending"]
         self.best_step = state_dict.get("best_step")
-        for path in self.growing:
+        for path in self.appended_files:
             length = state_dict["lengths"].get(path.name, 0)
             if path.exists() and path.stat().st_size > length:
                 os.truncate(path, length)
@@ -78,7 +82,7 @@ class Checkpoints(Checkpoint):
         self._saved_step = None if self._validation_pending else trainer.global_step
         step_file = self._step_file(trainer)
         if self.best_step == trainer.global_step and trainer.is_global_zero and step_file.exists():
-            give_name(step_file, BEST)  # a process that died may have saved the step and not yet named it
+            link_as(step_file, BEST)  # a process that died may have saved the step and not yet named it
         is_named = (self.folder / BEST).exists() or (self.best_step == trainer.global_step and step_file.exists())
         if (
             self.best_step is not None and not is_named
@@ -111,7 +115,7 @@ class Checkpoints(Checkpoint):
         elif is_best or is_due:
             path = self.save(trainer)
             if is_best and path is not None and trainer.is_global_zero:
-                give_name(path, BEST)
+                link_as(path, BEST)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves each epoch's end."""
@@ -129,7 +133,7 @@ class Checkpoints(Checkpoint):
             self._saved_step, self._validation_pending = trainer.global_step, validation_pending
             trainer.save_checkpoint(path)
             if trainer.is_global_zero:
-                give_name(path, LAST)
+                link_as(path, LAST)
                 prune(self.folder, self.keep_last, self.max_disk_gb)
         return path
 
@@ -144,7 +148,7 @@ class Checkpoints(Checkpoint):
         if not best.exists():
             log.warning("best.ckpt, of step %s, is gone: the last weights are exported", self.best_step)
             return Exported(last_step, "last")
-        if found := damage(best):
+        if found := why_invalid(best):
             log.warning("best.ckpt, of step %s, is broken (%s): the last weights are exported", self.best_step, found)
             return Exported(last_step, "last")
         step = load_weights(module, best)

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
-class Live:
+class LatestMetrics:
     """The newest numbers of a run, as Python floats: whoever measures writes them here, `Progress` only reads.
 
     `loss` is the training loss in nats per target, averaged by its writer over the steps since it last wrote;
@@ -121,7 +121,7 @@ class Metrics(Callback):
     The device is asked for a number only when a row is due.
     """
 
-    def __init__(self, live: Live, file: MetricsFile | None = None):
+    def __init__(self, live: LatestMetrics, file: MetricsFile | None = None):
         """live: the newest numbers, for the progress display; file: metrics.csv of the run, if there is one."""
         self.live = live
         self.file = file

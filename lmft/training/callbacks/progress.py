@@ -15,7 +15,7 @@ from rich.text import Text
 from lmft.reporting.progress import _COLUMNS, REFRESH_SECONDS, _say
 from lmft.reporting.tables import duration
 from lmft.reporting.terminal import draws, is_muted
-from lmft.training.callbacks.metrics import Live
+from lmft.training.callbacks.metrics import LatestMetrics
 
 LINE_SECONDS = 30.0
 LINES_PER_RUN = 10
@@ -30,7 +30,7 @@ class Progress(ProgressBar):
     No tensor is read, so that the host never waits for a device.
     """
 
-    def __init__(self, live: Live, console: Console | None = None):
+    def __init__(self, live: LatestMetrics, console: Console | None = None):
         super().__init__()
         self.live = live
         self.console = console or Console()
@@ -181,7 +181,7 @@ class Progress(ProgressBar):
 class _Bar(bars.Progress):
     """A row for the training, one for a validation while it runs, and below them the numbers of `live`."""
 
-    def __init__(self, live: Live, console: Console):
+    def __init__(self, live: LatestMetrics, console: Console):
         self._numbers = live
         columns = (*_COLUMNS, bars.TimeElapsedColumn(), bars.TextColumn("{task.fields[left]}"))
         super().__init__(*columns, console=console, auto_refresh=False, transient=is_muted())

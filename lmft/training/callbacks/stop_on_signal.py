@@ -11,7 +11,7 @@ from lmft.system.signals import Stopped
 from lmft.training.callbacks.checkpoint import Checkpoints
 
 
-class Stopping(Checkpoint):
+class StopOnSignal(Checkpoint):
     """After a SIGTERM or Ctrl-C to any of the processes saves the current step and raises `Stopped` in all of them.
 
     In a validation it does not wait for the end: resuming begins with the whole of it. Where a validation falls amid
@@ -29,7 +29,7 @@ class Stopping(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """From here on a signal waits for the end of a step."""
         _take_over(trainer)
-        signals.answer_later()
+        signals.defer_signals()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -46,7 +46,7 @@ class Stopping(Checkpoint):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """All is saved: from here on a signal ends the process at once."""
-        signals.answer_at_once()
+        signals.raise_signals()
         self._stop_if_requested(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -69,19 +69,19 @@ class Stopping(Checkpoint):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Signals wait no longer; processes that this one has started, and that may be waiting for it, end too."""
-        signals.answer_at_once()
+        signals.raise_signals()
         if isinstance(exception, Stopped):
             exception.is_silent = not trainer.is_global_zero
             if trainer.strategy.launcher is not None:
                 trainer.strategy.launcher.kill(exception.signum)
 
     def _stop_if_requested(self, trainer: Trainer, validation_pending: bool = False) -> None:
-        signum = signals.requested() or 0
+        signum = signals.recorded_signal() or 0
         if trainer.world_size > 1:
             mine = torch.tensor(signum, device=trainer.strategy.root_device)
             signum = int(trainer.strategy.reduce(mine, reduce_op="max"))
         if signum:
-            signals.request(signum)
+            signals.record_signal(signum)
             saved = None if loop_state.is_accumulating(trainer) else self.checkpoints.save(trainer, validation_pending)
             raise Stopped(signum, saved)
 
@@ -89,4 +89,4 @@ class Stopping(Checkpoint):
 def _take_over(trainer: Trainer) -> None:
     """Lightning has set handlers of its own, whose collective calls could wait for ever."""
     if not loop_state.requeues_on_slurm(trainer):
-        signals.take_over()
+        signals.install_handlers()

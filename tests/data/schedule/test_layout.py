@@ -24,15 +24,15 @@ def test_the_same_step_is_elsewhere(place, moved):
 @pytest.mark.parametrize("unfinished", [0, 1], ids=["at the epoch's end", "at a batch's end"])
 def test_the_trainers_counts_move_with_it(unfinished):
     progress = {"total": counts(13 + 3, 16 - unfinished), "current": counts(3, 3 - unfinished)}
-    ONE_DEVICE.move(progress, before=TWO_DEVICES)
+    ONE_DEVICE.convert_counters(progress, before=TWO_DEVICES)
     assert progress == {"total": counts(25 + 6, 31 - unfinished), "current": counts(6, 6 - unfinished)}
-    TWO_DEVICES.move(progress, before=ONE_DEVICE)
+    TWO_DEVICES.convert_counters(progress, before=ONE_DEVICE)
     assert progress == {"total": counts(16, 16 - unfinished), "current": counts(3, 3 - unfinished)}
 
 
 def test_counts_amid_a_step_stay_where_nothing_has_changed():
     progress = {"total": counts(26, 26), "current": counts(1, 1)}
-    ONE_DEVICE.move(progress, before=ONE_DEVICE)
+    ONE_DEVICE.convert_counters(progress, before=ONE_DEVICE)
     assert progress == {"total": counts(26, 26), "current": counts(1, 1)}
 
 
@@ -45,7 +45,7 @@ def test_counts_amid_a_step_stay_where_nothing_has_changed():
 )
 def test_what_would_be_other_steps_is_refused(other, message):
     with pytest.raises(UserError, match=message):
-        other.check_follows(ONE_DEVICE)
+        other.check_same_steps(ONE_DEVICE)
 
 
 @pytest.mark.parametrize(
@@ -58,6 +58,6 @@ def test_a_share_above_none_is_one_batch_at_least(num_batches, limit, left):
 
 
 def test_a_limit_that_leaves_all_is_none():
-    Layout(100, 8, 1, 1, limit=50).check_follows(ONE_DEVICE)
+    Layout(100, 8, 1, 1, limit=50).check_same_steps(ONE_DEVICE)
     with pytest.raises(UserError, match="limit_train_batches"):
-        Layout(100, 8, 1, 1, limit=1).check_follows(ONE_DEVICE)
+        Layout(100, 8, 1, 1, limit=1).check_same_steps(ONE_DEVICE)

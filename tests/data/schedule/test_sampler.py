@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lmft.data.schedule import sampler as module
 from lmft.data.schedule.noise import key
 from lmft.data.schedule.permutation import Permutation
-from lmft.data.schedule.sampler import MicroBatch, Schedule, evenly_padded
+from lmft.data.schedule.sampler import MicroBatch, Schedule, balanced_split_points
 
 DEVIATIONS = 4.5  # of a standard normal
 
@@ -360,14 +360,14 @@ class TestEvenlyPadded:
             begins, ends = (0, *places), (*places, len(lengths))
             return max((end - begin) * lengths[end - 1] for begin, end in zip(begins, ends, strict=True))
 
-        places = evenly_padded(np.array(lengths), num_parts).tolist()
+        places = balanced_split_points(np.array(lengths), num_parts).tolist()
         assert places == sorted({*places} - {0, len(lengths)})  # no part is empty
         assert len(places) == num_parts - 1
         ways = itertools.combinations(range(1, len(lengths)), num_parts - 1)
         assert largest(places) == min(map(largest, ways))
 
     def test_equal_lengths_give_equal_parts(self):
-        assert evenly_padded(np.full(12, 7), 3).tolist() == [4, 8]
+        assert balanced_split_points(np.full(12, 7), 3).tolist() == [4, 8]
 
     def test_few_long_ones_beside_many_short_ones(self):
-        assert evenly_padded(np.array([10] * 10 + [100]), 2).tolist() == [10]
+        assert balanced_split_points(np.array([10] * 10 + [100]), 2).tolist() == [10]

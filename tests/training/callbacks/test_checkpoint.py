@@ -6,7 +6,7 @@ from lightning import Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel
 
 from lmft.errors import UserError
-from lmft.runs.checkpoint_io import WholeFileIO
+from lmft.runs.checkpoint_io import AtomicCheckpointIO
 from lmft.runs.checkpoints import BEST, LAST, checksum, checksum_file, is_valid
 from lmft.training.callbacks.checkpoint import Checkpoints
 from tests.helpers.closeness import assert_close
@@ -37,7 +37,7 @@ def fitted(folder, losses=(3.0, 1.0, 2.0, 1.5), every_n_steps=100, keep_last=2, 
         **{"max_epochs": 1, "limit_train_batches": 8, "limit_val_batches": 1, "val_check_interval": 2, **options},
         accelerator="cpu",
         callbacks=[checkpoints],
-        plugins=[WholeFileIO()],
+        plugins=[AtomicCheckpointIO()],
         logger=False,
         num_sanity_val_steps=0,
         enable_model_summary=False,
@@ -167,10 +167,10 @@ def test_last_and_best_are_valid_whenever_the_process_dies(tmp_path, monkeypatch
 def test_resuming_keeps_the_mark_and_cuts_the_growing_files(tmp_path):
     grown, new = tmp_path / "metrics.csv", tmp_path / "samples.jsonl"
     grown.write_text("old\n")
-    state = Checkpoints(tmp_path, 1, 1, growing=[grown, new]).state_dict()
+    state = Checkpoints(tmp_path, 1, 1, appended_files=[grown, new]).state_dict()
     grown.write_text("old\nlater\n")
     new.write_text("later\n")
-    resumed = Checkpoints(tmp_path, 1, 1, growing=[grown, new])
+    resumed = Checkpoints(tmp_path, 1, 1, appended_files=[grown, new])
     resumed.load_state_dict({**state, "best_loss": 1.25})
     assert resumed.best_loss == 1.25
     assert grown.read_text() == "old\n" and new.read_text() == ""

@@ -7,7 +7,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lmft.assembly import assemble
 from lmft.data.batch import Batch
 from lmft.training.callbacks import metrics as module
-from lmft.training.callbacks.metrics import COLUMNS, Live, Metrics, MetricsFile, read_rows
+from lmft.training.callbacks.metrics import COLUMNS, LatestMetrics, Metrics, MetricsFile, read_rows
 from tests.helpers.closeness import SIX_DIGITS, assert_close, distance
 from tests.helpers.runs import tiny, train
 
@@ -91,7 +91,7 @@ def test_validation_is_no_training_time(monkeypatch, tmp_path):
         world_size=1,
     )
     scores = {"loss": 1.0, "perplexity": 2.7, "accuracy": 0.5, "bits_per_byte": None, "targets": 7}
-    metrics = Metrics(Live(), MetricsFile(tmp_path / "metrics.csv"))
+    metrics = Metrics(LatestMetrics(), MetricsFile(tmp_path / "metrics.csv"))
     metrics.setup(trainer, None, "fit")
     metrics.on_train_start(trainer, None)
     now.seconds += 2
