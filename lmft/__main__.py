@@ -15,7 +15,8 @@ def commands() -> dict[str, str]:
     """Return each command's name and the first line of its docstring. No command is imported."""
     paths = sorted(_FOLDER.glob("[!_]*.py"))
     return {
-        path.stem: (ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "").partition("\n")[0] for path in paths
+        path.stem: (ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "").partition("\n")[0]
+        for path in paths
     }
 
 

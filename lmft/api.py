@@ -5,8 +5,8 @@
     result = api.train(["model=gpt2_tiny", "trainer.max_steps=20"])
     result.metrics["after"]["perplexity"]
 
-`compose` makes a config, `assemble` its parts, whose LightningModule and DataModule work with any `lightning.Trainer`.
-`train`, `evaluate`, `predict` and `prepare` do what the commands of these names do.
+`compose` makes a config, `assemble` its parts, whose LightningModule and DataModule work with any
+`lightning.Trainer`. `train`, `evaluate`, `predict` and `prepare` do what the commands of these names do.
 """
 
 from collections.abc import Mapping, Sequence
@@ -155,11 +155,11 @@ def evaluate(config: Config | Sequence[str]) -> dict[str, Any]:
     True
 
     Args:
-        config: the `key=value` arguments of the command, `run=FOLDER` among them for a run; or a config as `compose`
-            returns it, of a model and its data.
+        config: the `key=value` arguments of the command, `run=FOLDER` among them for a run; or a config as
+            `compose` returns it, of a model and its data.
 
-    Returns: loss (nats per target), perplexity, accuracy, bits per byte and number of targets as `validation`; the
-    ledger as `data`; versions and device as `environment`.
+    Returns: loss (nats per target), perplexity, accuracy, bits per byte and number of targets as
+    `validation`; the ledger as `data`; versions and device as `environment`.
 
     Raises: UserError.
     """
@@ -169,7 +169,9 @@ def evaluate(config: Config | Sequence[str]) -> dict[str, Any]:
     return measure(_config_to_evaluate(compose(config, "evaluate"), config))
 
 
-def predict(config: Sequence[str], prompts: str | Sequence[Any], completion: str | None = None) -> list[dict[str, Any]]:
+def predict(
+    config: Sequence[str], prompts: str | Sequence[Any], completion: str | None = None
+) -> list[dict[str, Any]]:
     """Ask a model, as `python -m lmft.predict` does.
 
     >>> done = train(["model=gpt2_tiny", "trainer.max_steps=2", "run.name=asked"])
@@ -178,12 +180,13 @@ def predict(config: Sequence[str], prompts: str | Sequence[Any], completion: str
     ['greedy', 'sampled']
 
     Args:
-        config: the `key=value` arguments of the command: `run=FOLDER`, or `model=causal model.name_or_path=FOLDER`.
+        config: the `key=value` arguments of the command: `run=FOLDER`, or `model=causal
+            model.name_or_path=FOLDER`.
         prompts: a text or several; a chat is {"chat": TEXT | MESSAGES}.
         completion: where given, each of its tokens is compared with what a causal model predicts there.
 
-    Returns: for each prompt, {"prompt", "fills"} of a masked model and {"prompt", "texts"} of one that writes; with a
-    completion {"prompt", "completion", "tokens"}.
+    Returns: for each prompt, {"prompt", "fills"} of a masked model and {"prompt", "texts"} of one that
+    writes; with a completion {"prompt", "completion", "tokens"}.
 
     Raises: UserError.
     """
@@ -192,7 +195,8 @@ def predict(config: Sequence[str], prompts: str | Sequence[Any], completion: str
 
 
 def prepare(config: Config | Sequence[str]) -> dict[str, Any]:
-    """Tokenise ahead of training, as `python -m lmft.prepare` does. Returns the ledger: what became of each token.
+    """Tokenise ahead of training, as `python -m lmft.prepare` does. Returns the ledger: what became of each
+    token.
 
     >>> ledger = prepare(["model=gpt2_tiny"])
     >>> ledger["train"]["tokens"] == ledger["train"]["tokens_in_examples"] + ledger["train"]["tokens_dropped"]

@@ -1,4 +1,6 @@
-"""From a config to tokenizer, text, objective, LightningModule and DataModule; each checked as early as possible."""
+"""From a config to tokenizer, text, objective, LightningModule and DataModule; each checked as early as
+possible.
+"""
 
 import logging
 import math
@@ -43,7 +45,8 @@ from lmft.runs.redaction import Redactor
 from lmft.training.optimizer import MakeOptimizer, ScheduleConfig, check_arguments
 
 log = logging.getLogger(__name__)
-_SENTENCE_END = re.compile(r"""[.!?。！？]["'”’»)\]]*$""")  # a full stop or the like, and closing quotes after it
+# A full stop or the like, and closing quotes after it.
+_SENTENCE_END = re.compile(r"""[.!?。！？]["'”’»)\]]*$""")
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,9 @@ class Parts:
 
 
 def assemble(
-    config: dict[str, Any], splits: tuple[Split, ...] = ("train", "validation"), kept_tokenizer: Path | None = None
+    config: dict[str, Any],
+    splits: tuple[Split, ...] = ("train", "validation"),
+    kept_tokenizer: Path | None = None,
 ) -> Parts:
     """Check a config and tokenise its text.
 
@@ -136,7 +141,8 @@ def assemble(
     Args:
         config: as `compose` returns it.
         splits: those that are needed.
-        kept_tokenizer: folder of the vocabulary that an earlier start of this run has trained, if there is one.
+        kept_tokenizer: folder of the vocabulary that an earlier start of this run has trained, if there is
+            one.
 
     Raises: UserError for whatever is wrong, before a weight is read.
     """
@@ -150,7 +156,9 @@ def assemble(
     hf_config = load_config(model, {name: each.family for name, each in families.items()})
     _check_length(data, hf_config)
     data = _with_examples_that_can_be_isolated(data, module_class, hf_config)
-    tokenizer = load_tokenizer(model, TrainingTexts(data), lambda: training_text_key(data), data.cache, kept_tokenizer)
+    tokenizer = load_tokenizer(
+        model, TrainingTexts(data), lambda: training_text_key(data), data.cache, kept_tokenizer
+    )
     new_tokens = _add_tokens(tokenizer, data, objective)
     vocabulary = _checked_vocabulary(tokenizer, model, hf_config, objective, data)
     _check_probes([*model.probes, *data.probes], model, tokenizer)
@@ -194,7 +202,9 @@ def _with_examples_that_can_be_isolated(
 
 
 def _add_tokens(tokenizer: PreTrainedTokenizerFast, data: DataConfig, objective: Objective) -> list[str]:
-    """Give the tokenizer the chat template, and the tokens that template and objective need. Returns the new ones."""
+    """Give the tokenizer the chat template, and the tokens that template and objective need. Returns the new
+    ones.
+    """
     known = {str(token) for token in tokenizer.added_tokens_decoder.values()}
     wanted = objective.new_tokens(known)
     template = chat_template(data, tokenizer) if data.format == "chat" else None
@@ -227,7 +237,9 @@ def _checked_vocabulary(
 
 
 def vocabulary_of(tokenizer: PreTrainedTokenizerFast, decoder_start_id: int | None = None) -> Vocabulary:
-    """Return what objectives need to know of a tokenizer, and of the first token of a seq2seq model's decoder."""
+    """Return what objectives need to know of a tokenizer, and of the first token of a seq2seq model's
+    decoder.
+    """
     special = set(tokenizer.all_special_ids)
     ordinary = [i for i in range(len(tokenizer)) if i not in special]
     pieces = tokenizer.convert_ids_to_tokens(ordinary)
@@ -251,7 +263,9 @@ def _check_probes(probes: list[Any], model: ModelConfig, tokenizer: PreTrainedTo
     if wrong := [probe for probe in chats if probe.keys() != {"chat"}]:
         raise UserError(f"a probe is a text or {{chat: …}}, not {wrong[0]}", where)
     if chats and model.family != "causal":
-        raise UserError(f"{model.name} is {model.family}, so no probe can be a chat", where, "give a text instead")
+        raise UserError(
+            f"{model.name} is {model.family}, so no probe can be a chat", where, "give a text instead"
+        )
     if chats and not tokenizer.chat_template:
         what = "the tokenizer has no chat template, so no probe can be a chat"
         raise UserError(what, where, "give a text instead")
@@ -272,7 +286,9 @@ def _build_module(parts: Parts) -> LanguageModel:
         freeze(model, parts.model.freeze)
         if parts.new_tokens and not model.get_input_embeddings().weight.requires_grad:
             new = ", ".join(parts.new_tokens)
-            raise UserError(f"the embeddings are frozen, but these tokens are new: {new}", where="model.freeze")
+            raise UserError(
+                f"the embeddings are frozen, but these tokens are new: {new}", where="model.freeze"
+            )
     adapted = None
     if parts.model.lora.r:
         ids = parts.tokenizer.get_vocab()
@@ -338,13 +354,14 @@ def load_chosen_weights(config: dict[str, Any], module: LanguageModel) -> None:
 def module_of_checkpoint(
     settings: dict[str, Any], checkpoint: Path, module_class: type[LanguageModel]
 ) -> LanguageModel:
-    """Build the LightningModule that a checkpoint's config describes; `load_from_checkpoint` then loads its weights.
+    """Build the LightningModule that a checkpoint's config describes; `load_from_checkpoint` then loads its
+    weights.
 
     Args:
         settings: the config in the checkpoint.
         checkpoint: its file; if it is in a run's folder, the vocabulary that the run has kept is used.
-        module_class: the class that is asked for: LanguageModel, that of a family, or a subclass of it. A class of the
-            user's own that the config names is not imported.
+        module_class: the class that is asked for: LanguageModel, that of a family, or a subclass of it. A
+            class of the user's own that the config names is not imported.
     """
     settings = {**settings, "model": {**settings["model"], "module": None}}
     kept = RunFolder(checkpoint.resolve().parent.parent).tokenizer

@@ -18,8 +18,8 @@ EXIT_CODE = 2
 class UserError(Exception):
     """A mistake that the user can fix: what is wrong, where, and what to change.
 
-    Each part is one line. Commands print it without a traceback and exit with code 2; `LMFT_DEBUG=1` shows the
-    traceback as well.
+    Each part is one line. Commands print it without a traceback and exit with code 2; `LMFT_DEBUG=1` shows
+    the traceback as well.
 
     >>> try:
     ...     compose(["model=gpt3"])
@@ -45,9 +45,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 @contextmanager
 def user_errors_end_the_process() -> Iterator[None]:
-    """Turns a `UserError` raised inside, or what is `explained` as one, into its lines on stderr and exit code 2.
+    """Turns a `UserError` raised inside, or what is `explained` as one, into its lines on stderr and exit
+    code 2.
 
-    Where nobody reads what is printed (`| head`), it ends the process without a word, with exit code 141 as SIGPIPE.
+    Where nobody reads what is printed (`| head`), it ends the process without a word, with exit code 141 as
+    SIGPIPE.
     """
     try:
         try:
@@ -83,8 +85,8 @@ def drop_closed_output() -> bool:
 def as_user_error(error: BaseException) -> UserError | None:
     """An error that the user can mend, as a `UserError`; None if it is none.
 
-    These are the errors that may come from anywhere: a disk that is full or gone, too little memory, a loader process
-    that died. Others are translated where they arise.
+    These are the errors that may come from anywhere: a disk that is full or gone, too little memory, a loader
+    process that died. Others are translated where they arise.
     """
     match error:
         case UserError():
@@ -125,7 +127,9 @@ def _disk_error(error: OSError) -> UserError | None:
 
 
 _DEAD_LOADER = "a process that loads batches died, for want of memory or killed"
-_LOAD_OTHERWISE = "give it more memory, or data.num_workers=0; a run that is named goes on from its last checkpoint"
+_LOAD_OTHERWISE = (
+    "give it more memory, or data.num_workers=0; a run that is named goes on from its last checkpoint"
+)
 
 
 def _loader_error(message: str) -> UserError | None:

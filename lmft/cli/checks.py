@@ -23,8 +23,8 @@ from lmft.system.repositories import check_folder
 def check(config: Mapping[str, Any], trains: bool = True) -> None:
     """Check what a training, an evaluation or a preparation is asked for. Raises: UserError.
 
-    config: plain, as `lmft.config.compose` gives it; trains: whether the training text is needed, which an evaluation
-    needs only where validation is a share of it.
+    config: plain, as `lmft.config.compose` gives it; trains: whether the training text is needed, which an
+    evaluation needs only where validation is a share of it.
     """
     data = build(DataConfig, config["data"], "data")
     model = check_model(config)
@@ -77,14 +77,17 @@ def make_objective(
     if fitting is None:
         usual = _objectives_of(model.family)
         if not usual and family is None:
-            return objective  # its LightningModule names the family whose objectives train it: lmft.assembly asks
+            # Its LightningModule names the family whose objectives train it: lmft.assembly asks.
+            return objective
         what = f"{model.name} is a {model.family} model, which {type(objective).__name__} does not train"
         others = f" (or {', '.join(usual[1:])})" if usual[1:] else ""
         raise UserError(what, "objective", f"objective={usual[0]}{others}")
     if fitting.needs_pairs and data.format != "pairs":
         raise UserError("objective=pairs needs sources and targets", fix="data=pairs data.train=FILE.jsonl")
     if data.format == "pairs" and not fitting.needs_pairs:
-        raise UserError("the objective hides parts of texts, and data.format=pairs has none", fix="objective=pairs")
+        raise UserError(
+            "the objective hides parts of texts, and data.format=pairs has none", fix="objective=pairs"
+        )
     if model.family == "seq2seq" and data.train_on != "all":
         fix = "data=pairs objective=pairs, or data.train_on=all"
         raise UserError(f"data.train_on={data.train_on} is not read by objectives of seq2seq models", fix=fix)
@@ -116,6 +119,8 @@ def _check_family(family: str) -> None:
     named = [path for path in paths if path.stem == family]
     if named and yaml.safe_load(named[0].read_text("utf-8")).get("family") == family:
         return
-    families = [path.stem for path in paths if yaml.safe_load(path.read_text("utf-8")).get("family") == path.stem]
+    families = [
+        path.stem for path in paths if yaml.safe_load(path.read_text("utf-8")).get("family") == path.stem
+    ]
     what = f"model.family={family} is unknown{did_you_mean(str(family), families)}"
     raise UserError(what, fix=f"one of: {', '.join(families)}")

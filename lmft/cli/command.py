@@ -40,7 +40,9 @@ Task = Callable[[Job], float | None]
 
 
 @user_errors_end_the_process()
-def run_command(command: str, task: Task, argv: Sequence[str] | None = None, makes_runs: bool = False) -> None:
+def run_command(
+    command: str, task: Task, argv: Sequence[str] | None = None, makes_runs: bool = False
+) -> None:
     """Composes the config and does `task`: once, or in a sweep once for each combination of values.
 
     Args:
@@ -49,13 +51,14 @@ def run_command(command: str, task: Task, argv: Sequence[str] | None = None, mak
         argv: the arguments after the command's name; the process's own if None.
         makes_runs: whether each job leaves a run's folder.
 
-    Exits with 2 after a user's mistake, which is said on stderr; any other error is raised. A sweep goes on after a
-    job's error, and exits with 2 if all errors were user's mistakes, else with 1. SIGTERM, Ctrl-C, and output that
-    nobody reads any more, end all of it, with exit code 143, 130 or 141.
+    Exits with 2 after a user's mistake, which is said on stderr; any other error is raised. A sweep goes on
+    after a job's error, and exits with 2 if all errors were user's mistakes, else with 1. SIGTERM, Ctrl-C,
+    and output that nobody reads any more, end all of it, with exit code 143, 130 or 141.
     """
     argv = [overrides.quote_for_hydra(argument) for argument in (sys.argv[1:] if argv is None else argv)]
     if not {"", str(Path.cwd())} & set(sys.path):
-        sys.path.append(str(Path.cwd()))  # where classes of one's own lie; `python -m` has put it there already
+        # Where classes of one's own lie; `python -m` has put it there already.
+        sys.path.append(str(Path.cwd()))
     with handling_signals(), _stops_end_the_process(), buffering_logs():
         _check_flag_names(argv, command)
         flags = get_args_parser().parse_intermixed_args(argv)
@@ -87,7 +90,8 @@ def _stops_end_the_process() -> Iterator[None]:
         sys.exit(stopped.exit_code)
 
 
-_SHOWING = ("help", "hydra_help", "shell_completion", "cfg", "info")  # flags that have something printed, and no more
+# Flags that have something printed, and no more.
+_SHOWING = ("help", "hydra_help", "shell_completion", "cfg", "info")
 
 
 def _check_flag_names(argv: Sequence[str], command: str) -> None:
@@ -114,7 +118,9 @@ def _check_flags(flags: Namespace) -> None:
 
 
 def _show(command: str, task: Task, argv: list[str], flags: Namespace) -> None:
-    """Prints what is asked for. A mistake is looked for only when Hydra minds: composing twice takes its time."""
+    """Prints what is asked for. A mistake is looked for only when Hydra minds: composing twice takes its
+    time.
+    """
     try:
         if flags.help:  # Hydra would list every group of every search path first, needed or not
             composed = load.composed(flags.overrides, flags.config_name or command, flags.config_dir)
@@ -145,7 +151,8 @@ def _run_once(command: str, task: Task, argv: list[str]) -> None:
             with target_errors_are_user_errors(), buffering_logs():
                 task(_job(composed, argv, argv))
         except Exception as error:
-            errors.append(error)  # raised below: Hydra would add words of its own, with every override in them
+            # Raised below: Hydra would add words of its own, with every override in them.
+            errors.append(error)
 
     _hydra_main(command, job, argv)
     if errors:
@@ -211,13 +218,16 @@ def _job(composed: DictConfig, argv: list[str], command_line: list[str]) -> Job:
     return Job(plain, choices_of(HydraConfig.get()), overrides, argv)
 
 
-def _job_of_sweep(composed: DictConfig, flags: list[str], run_folder: Path | None, command_line: list[str]) -> Job:
+def _job_of_sweep(
+    composed: DictConfig, flags: list[str], run_folder: Path | None, command_line: list[str]
+) -> Job:
     job = _job(composed, [*flags, *_typed_overrides()], command_line)
     if run_folder is not None:
         name = Path(os.path.relpath(run_folder, job.config["run"]["dir"])).as_posix()
         job.config["run"]["name"] = name
         job.arguments.append(overrides.assignment("run.name", name))
-    sys.argv[1:] = job.arguments  # a trainer that starts processes starts them with these: for this job, not the sweep
+    # A trainer that starts processes starts them with these: for this job, not the sweep.
+    sys.argv[1:] = job.arguments
     return job
 
 

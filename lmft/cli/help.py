@@ -26,7 +26,9 @@ def choices(chosen: DictConfig, sources: ListConfig) -> str:
     lines = []
     for group in groups:
         names = sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
-        lines.append(f"  {group:<10} {' '.join(f'[{name}]' if name == chosen[group] else name for name in names)}")
+        lines.append(
+            f"  {group:<10} {' '.join(f'[{name}]' if name == chosen[group] else name for name in names)}"
+        )
     return "\n".join(lines)
 
 

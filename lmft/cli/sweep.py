@@ -1,5 +1,5 @@
-"""A sweep: a job for each combination of values, each in a folder of its own, a line for each when it is over, and a
-table of all at the end.
+"""A sweep: a job for each combination of values, each in a folder of its own, a line for each when it is
+over, and a table of all at the end.
 """
 
 import csv
@@ -81,7 +81,8 @@ class Sweep:
     def attempt(self, folder: Path, number: int, redactor: Redactor) -> Iterator[None]:
         """For a job: an error inside is said and recorded in the job's folder, and the sweep goes on.
 
-        A run shows one line, when it is over; what it shows otherwise goes to its train.log alone. A job that leaves no
+        A run shows one line, when it is over; what it shows otherwise goes to its train.log alone. A job that
+        leaves no
         run has no such file: its line comes first, and then all that it shows.
 
         folder: the job's; number: from 1.
@@ -94,7 +95,9 @@ class Sweep:
                 with target_errors_are_user_errors():
                     yield
             except Exception as error:
-                log.error("%s: failed: %s", job, _one_line(error), exc_info=None if as_user_error(error) else error)
+                log.error(
+                    "%s: failed: %s", job, _one_line(error), exc_info=None if as_user_error(error) else error
+                )
                 self.failures[folder.name] = _failure(error, redactor)
             return
         metrics = RunFolder(folder).metrics
@@ -104,7 +107,8 @@ class Sweep:
         if outcome.error is not None:
             self.failures[folder.name] = _failure(outcome.error, redactor)
             was_touched = before != (metrics.read_bytes() if metrics.exists() else None)
-            if was_touched or not RunFolder(folder).is_run():  # what is refused leaves a run's files as they are
+            # What is refused leaves a run's files as they are.
+            if was_touched or not RunFolder(folder).is_run():
                 folder.mkdir(parents=True, exist_ok=True)
                 write_json(metrics, {**read_json(metrics), **self.failures[folder.name]})
         log.log(logging.ERROR if outcome.error else logging.INFO, "%s: %s", job, outcome)
@@ -144,7 +148,9 @@ def _make_folder(first: DictConfig, swept: set[str]) -> Path:
         raise UserError("a sweep's name has no '/'", f"run.name={name}")
     folder = Path(first.run.dir) / name
     if RunFolder(folder).is_run():
-        raise UserError(f"run name '{name}' is in use", f"{folder} is a single run", "choose another run.name")
+        raise UserError(
+            f"run name '{name}' is in use", f"{folder} is a single run", "choose another run.name"
+        )
     make_folder(folder)
     return folder
 
@@ -166,7 +172,9 @@ class _Outcome(logging.Handler):
     def __str__(self) -> str:
         parts = [f"failed: {_one_line(self.error)}"] if self.error else _result(read_json(self.run.metrics))
         if self.num_warnings and self.has_log:
-            parts.append(f"{self.num_warnings} warning{'s' if self.num_warnings > 1 else ''} in its train.log")
+            parts.append(
+                f"{self.num_warnings} warning{'s' if self.num_warnings > 1 else ''} in its train.log"
+            )
         if not self.has_log and not self.error:
             parts.insert(0, "is already complete")
         return ", ".join(parts)
@@ -186,7 +194,8 @@ def _logged_only(folder: Path, redactor: Redactor) -> Iterator[_Outcome]:
         except Exception as error:
             outcome.error = error
             bug = error if as_user_error(error) is None else None
-            if not memory.was_handed_over and (bug or not run.log.exists()):  # a refused run keeps the log that it has
+            # A refused run keeps the log that it has.
+            if not memory.was_handed_over and (bug or not run.log.exists()):
                 with logging_to(run.log, redactor):
                     log.error("%s", _one_line(error), exc_info=bug)
         outcome.has_log = memory.was_handed_over
@@ -233,7 +242,9 @@ def _jobs(sweep_folder: Path, failures: Mapping[str, Mapping[str, Any]]) -> list
     found = {path.parent.name: read_json(path) for path in sorted(sweep_folder.glob("*/metrics.json"))}
     names = dict.fromkeys([*found, *failures])
     jobs = [{**found.get(name, {}), **failures.get(name, {}), "job": name} for name in names]
-    return sorted(jobs, key=lambda job: (job["status"] == "failed", _known(_scores(job).get("loss"), math.inf)))
+    return sorted(
+        jobs, key=lambda job: (job["status"] == "failed", _known(_scores(job).get("loss"), math.inf))
+    )
 
 
 def _scores(job: Mapping[str, Any]) -> Mapping[str, Any]:

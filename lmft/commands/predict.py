@@ -75,8 +75,8 @@ def _messages(chat: str) -> str | list[dict[str, Any]]:
 def answer(config: dict[str, Any], prompts: list[Any], completion: str | None = None) -> list[dict[str, Any]]:
     """Return the model's answers to the prompts, in their order.
 
-    completion: where given, each of its tokens is compared with what a causal model predicts there; "" compares the
-    prompt's own tokens.
+    completion: where given, each of its tokens is compared with what a causal model predicts there; ""
+    compares the prompt's own tokens.
 
     Raises: UserError.
     """
@@ -94,7 +94,9 @@ def answer(config: dict[str, Any], prompts: list[Any], completion: str | None = 
         answers.print_teacher_forced(forced)
         return forced
     if any(isinstance(prompt, dict) for prompt in prompts) and not isinstance(module, CausalLanguageModel):
-        raise UserError("chat=… needs a causal model", fix='prompt="…", or model=causal, or the run of a causal model')
+        raise UserError(
+            "chat=… needs a causal model", fix='prompt="…", or model=causal, or the run of a causal model'
+        )
     given = module.answer(prompts)
     answers.print_probes({"answer": given})
     return given

@@ -24,7 +24,9 @@ def prepare(job: Job) -> None:
 
 
 def tokenise(config: dict[str, Any]) -> dict[str, Any]:
-    """Tokenise the texts of a config, and train its vocabulary if it has one. Returns the ledger. Raises: UserError."""
+    """Tokenise the texts of a config, and train its vocabulary if it has one. Returns the ledger. Raises:
+    UserError.
+    """
     from lmft.assembly import assemble
     from lmft.reporting import tables
     from lmft.training.trainer import silence_libraries

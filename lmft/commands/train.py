@@ -1,7 +1,7 @@
 """Train a model and leave a run folder.
 
-Only what is light is imported at the top, so that `--help` and refusals need no torch. What trains is imported where it
-is needed.
+Only what is light is imported at the top, so that `--help` and refusals need no torch. What trains is
+imported where it is needed.
 """
 
 import logging
@@ -85,14 +85,17 @@ def _is_done(config: dict[str, Any], run: Run, num_steps: int) -> bool:
     num_done = read_json(run.paths.metrics)["steps"]
     recorded = recorded_settings(run.paths)
     check_changes(recorded, run.redacted(config), run.paths.config)
-    if num_done < num_steps and not ends_alike(recorded, run.redacted(config)):  # a callback may have stopped it early
+    # A callback may have stopped it early.
+    if num_done < num_steps and not ends_alike(recorded, run.redacted(config)):
         if newest_checkpoint(run.paths) is None:
             what = f"{run.name} is complete after {num_done} steps, and no checkpoint of it was kept to continue from"
             raise UserError(what, str(run.folder), "another run.name trains from the beginning")
         return False
     if recorded["model"].get("export", "last") != config["model"]["export"]:
         return newest_checkpoint(run.paths) is None
-    log.info("%s is already complete, after %d steps; raise trainer.max_epochs to continue", run.name, num_done)
+    log.info(
+        "%s is already complete, after %d steps; raise trainer.max_epochs to continue", run.name, num_done
+    )
     return True
 
 
@@ -132,7 +135,9 @@ def _train(config: dict[str, Any], parts: "Parts", run: Run) -> dict[str, Any]:
         keeps_best_weights=parts.model.export == "best",
     )
     has_validation = "validation" in parts.corpus.examples
-    is_resumed = run.checkpoint is not None and run.checkpoint.resolve().parent == run.paths.checkpoints.resolve()
+    is_resumed = (
+        run.checkpoint is not None and run.checkpoint.resolve().parent == run.paths.checkpoints.resolve()
+    )
 
     def begin() -> None:
         if not run.begin():
@@ -142,7 +147,8 @@ def _train(config: dict[str, Any], parts: "Parts", run: Run) -> dict[str, Any]:
         if parts.model.tokenizer.train:
             keep_vocabulary(parts.tokenizer, run.paths.tokenizer)
 
-    begins = LambdaCallback(on_train_start=lambda *_: begin())  # what a checkpoint refuses, it has refused by then
+    # What a checkpoint refuses, it has refused by then.
+    begins = LambdaCallback(on_train_start=lambda *_: begin())
     callbacks = [begins, metrics, probes, Progress(live), checkpoints, StopOnSignal(checkpoints)]
     trainer = build_trainer(config, run.folder, callbacks, [csv])
     module = parts.module()
@@ -157,7 +163,9 @@ def _train(config: dict[str, Any], parts: "Parts", run: Run) -> dict[str, Any]:
     with _training_errors_are_user_errors(trainer, data, parts, run):
         trainer.fit(module, data, ckpt_path=run.checkpoint, weights_only=True)
     checkpoints.has_other_weights = may_replace_weights(trainer)
-    is_measured = metrics.last_validated_step == trainer.global_step and not weights_changed_after_validation(trainer)
+    is_measured = metrics.last_validated_step == trainer.global_step and not weights_changed_after_validation(
+        trainer
+    )
     if has_validation and not is_measured:
         trainer.validate(module, data, verbose=False)
     if not trainer.is_global_zero:
@@ -193,7 +201,9 @@ def _hand_over(
     result: dict[str, Any],
     latest_answers: list[dict[str, Any]],
 ) -> None:
-    """Write model/ with its card, and the report. settings: the config, redacted; result: what metrics.json gets."""
+    """Write model/ with its card, and the report. settings: the config, redacted; result: what metrics.json
+    gets.
+    """
     from lmft.models.export import export
     from lmft.reporting.model_card import write_model_card
     from lmft.reporting.report import write_report
@@ -230,7 +240,9 @@ def _training_errors_are_user_errors(
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        fix = "a smaller data.batch_size with as much more trainer.accumulate_grad_batches, or a smaller model"
+        fix = (
+            "a smaller data.batch_size with as much more trainer.accumulate_grad_batches, or a smaller model"
+        )
         raise UserError("out of memory", f"step {trainer.global_step + 1}", fix) from error
 
 

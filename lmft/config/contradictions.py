@@ -18,8 +18,8 @@ Config = Mapping[str, Any]
 class Rule:
     """Options that count only under a condition.
 
-    keys: options, each with all below it; holds: the condition on the composed config; needs: what the condition is,
-    as the message says it; fix: what to type.
+    keys: options, each with all below it; holds: the condition on the composed config; needs: what the
+    condition is, as the message says it; fix: what to type.
     """
 
     keys: tuple[str, ...]
@@ -61,7 +61,9 @@ MODEL_RULES = (
     ),
     Rule(
         ("model.revision",),
-        lambda config: not _is_folder(_model(config, "name_or_path")) or bool(_model(config, "trust_remote_code")),
+        lambda config: (
+            not _is_folder(_model(config, "name_or_path")) or bool(_model(config, "trust_remote_code"))
+        ),
         "a repository of the hub, and this model is a folder",
         "leave it out",
     ),
@@ -78,13 +80,18 @@ MODEL_RULES = (
         "add model.tokenizer.train=false",
     ),
     Rule(
-        tuple(f"model.tokenizer.{name}" for name in ("vocab_size", "algorithm", "special_tokens", "lowercase")),
+        tuple(
+            f"model.tokenizer.{name}" for name in ("vocab_size", "algorithm", "special_tokens", "lowercase")
+        ),
         lambda config: bool(_tokenizer(config, "train")),
         "a vocabulary that is trained, and this one is loaded",
         "add model.tokenizer.train=true model.from_scratch=true, or leave it out",
     ),
     Rule(
-        tuple(f"model.lora.{name}" for name in ("alpha", "dropout", "target_modules", "modules_to_save", "merge")),
+        tuple(
+            f"model.lora.{name}"
+            for name in ("alpha", "dropout", "target_modules", "modules_to_save", "merge")
+        ),
         lambda config: bool((_model(config, "lora") or {}).get("r")),
         "adapters, and there are none (model.lora.r=0)",
         "add model.lora.r=16",
@@ -135,7 +142,9 @@ DATA_RULES = (
     ),
     Rule(
         ("data.isolate_documents",),
-        lambda config: config["data"].get("examples") != "packs" or bool(config["data"].get("isolate_documents")),
+        lambda config: (
+            config["data"].get("examples") != "packs" or bool(config["data"].get("isolate_documents"))
+        ),
         "rows that are cut from the stream, and packs always keep their documents apart",
         "data.examples=blocks",
     ),
@@ -159,7 +168,9 @@ DATA_RULES = (
     ),
     Rule(
         ("checkpoint.every_n_steps", "checkpoint.max_disk_gb"),
-        lambda config: not isinstance(config["checkpoint"], Mapping) or config["checkpoint"].get("keep_last") != 0,
+        lambda config: (
+            not isinstance(config["checkpoint"], Mapping) or config["checkpoint"].get("keep_last") != 0
+        ),
         "checkpoints, and checkpoint.keep_last=0 keeps none",
         "leave one of them out",
     ),
@@ -182,11 +193,14 @@ def check(config: Config, command_line: Iterable[str]) -> None:
     Raises: UserError, for the first of them.
     """
     rules = [*(MODEL_RULES if "model" in config else ()), *(DATA_RULES if "data" in config else ())]
-    typed = {override.key_or_group: override for override in map(overrides.parse, command_line)}  # the last one counts
+    # The last one counts.
+    typed = {override.key_or_group: override for override in map(overrides.parse, command_line)}
     for override in typed.values():
         if override.is_delete() or override.is_sweep_override() or override.value() is None:
             continue
         for rule in rules:
-            if any(f"{override.key_or_group}.".startswith(f"{key}.") for key in rule.keys) and not rule.holds(config):
+            if any(f"{override.key_or_group}.".startswith(f"{key}.") for key in rule.keys) and not rule.holds(
+                config
+            ):
                 what = f"{override.key_or_group} needs {rule.needs}"
                 raise UserError(what, override.input_line, rule.fix)

@@ -37,7 +37,11 @@ def target_errors_are_user_errors() -> Iterator[None]:
         found = re.search(r"call to target '([\w.]+)'", str(error))
         cause = error.__cause__
         argument = re.search(r"unexpected keyword argument '(\w+)'", str(cause))
-        if found and cause and (isinstance(cause, ValueError) or type(cause).__name__ == "MisconfigurationException"):
+        if (
+            found
+            and cause
+            and (isinstance(cause, ValueError) or type(cause).__name__ == "MisconfigurationException")
+        ):
             raise UserError(_first_line(cause), where=found[1]) from error
         if not found or not argument:
             raise
@@ -65,7 +69,9 @@ def _said(error: BaseException) -> UserError | None:
         case MissingMandatoryValue():
             return UserError(f"'{error.full_key}' is needed", fix=f"add {error.full_key}=…")
         case MarkedYAMLError(problem_mark=mark) if mark:
-            return UserError(f"not valid YAML: {error.problem or error.context}", f"{mark.name}, line {mark.line + 1}")
+            return UserError(
+                f"not valid YAML: {error.problem or error.context}", f"{mark.name}, line {mark.line + 1}"
+            )
     return None
 
 
@@ -88,7 +94,8 @@ def _by_message(causes: list[BaseException]) -> UserError:
     """The deepest cause says what is wrong, the first one often where."""
     lines = [_first_line(cause) for cause in causes]
     where = next(
-        (cause.full_key for cause in causes if isinstance(cause, OmegaConfBaseException) and cause.full_key), None
+        (cause.full_key for cause in causes if isinstance(cause, OmegaConfBaseException) and cause.full_key),
+        None,
     )
     return UserError(lines[-1], where or (lines[0] if lines[0] != lines[-1] else None))
 

@@ -1,7 +1,8 @@
-"""Choices of groups that follow from other options: the model's family from its folder, `data=files` from a file.
+"""Choices of groups that follow from other options: the model's family from its folder, `data=files` from a
+file.
 
-So that `python -m lmft.train model.name_or_path=FOLDER data.train=my.txt` trains that model on that text, whatever the
-defaults of the groups `model` and `data` are.
+So that `python -m lmft.train model.name_or_path=FOLDER data.train=my.txt` trains that model on that text,
+whatever the defaults of the groups `model` and `data` are.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,8 +26,8 @@ _ENDINGS = {  # of the class that a model was saved from
 def with_implied_choices(overrides: Sequence[str], ask_hub: bool = True) -> list[str]:
     """Return the overrides with the choices of `model` and `data` that they imply.
 
-    A choice that the user makes stands: `model=…`, `data=…`, or an `experiment` that may choose for itself. A sweep
-    over folders is left as it is; each of its jobs has one folder.
+    A choice that the user makes stands: `model=…`, `data=…`, or an `experiment` that may choose for itself. A
+    sweep over folders is left as it is; each of its jobs has one folder.
 
     Args:
         overrides: `key=value` arguments.
@@ -65,7 +66,9 @@ def _text(given: Mapping[str, Override], key: str) -> str | None:
 
 
 def _family(config: Mapping[str, Any], name_or_path: str) -> str:
-    """From the class that the model was saved from; where that has no head for language, from what transformers has."""
+    """From the class that the model was saved from; where that has no head for language, from what
+    transformers has.
+    """
     if config.get("model_type") == "xlnet":
         return "permuted"
     if config.get("is_encoder_decoder"):

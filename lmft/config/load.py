@@ -101,7 +101,8 @@ def plain(config: DictConfig, command_line: Iterable[str] = ()) -> dict[str, Any
 def check(overrides: Sequence[str], command: str, extra_folder: str | None = None) -> DictConfig:
     """Finds mistyped keys, values of a wrong type, and what Hydra must not run. Raises: UserError.
 
-    Returns: the config before any single value is overridden, with the groups' YAMLs that `overrides` chooses.
+    Returns: the config before any single value is overridden, with the groups' YAMLs that `overrides`
+    chooses.
     """
     if extra_folder and not Path(extra_folder).is_dir():
         raise UserError("no such folder of YAML files", f"--config-dir {extra_folder}")
@@ -134,18 +135,24 @@ def _check_group(override: Override, extra_folder: str | None) -> None:
     is_path = path.is_absolute() or bool(path.suffix) or path.exists()
     if key in ("model", "data") and is_path and not is_choice:
         option = "model.name_or_path" if key == "model" else "data.path" if path.is_dir() else "data.train"
-        raise UserError(f"{key}= names a YAML of conf/{key}/, not a path", override.input_line, f"{option}={value}")
+        raise UserError(
+            f"{key}= names a YAML of conf/{key}/, not a path", override.input_line, f"{option}={value}"
+        )
 
 
 def _check_top_level(config: DictConfig, command: str) -> None:
-    """Raises UserError for a value outside of all groups that neither we nor an interpolation of the config reads."""
+    """Raises UserError for a value outside of all groups that neither we nor an interpolation of the config
+    reads.
+    """
     shipped = yaml.safe_load((config_dir() / "train.yaml").read_text("utf-8"))
     own = config_dir() / f"{command}.yaml"
     shipped |= yaml.safe_load(own.read_text("utf-8")) if own.is_file() else {}
     known = {*shipped, *_NEEDED_GROUPS, *_OPTIONAL_GROUPS, "hydra"}
     for name in (str(key) for key in config):
         if name not in known and f"${{{name}" not in OmegaConf.to_yaml(config):
-            raise UserError(f"nothing reads '{name}'{did_you_mean(name, known)}", "a YAML of the config", _TAKE_OUT)
+            raise UserError(
+                f"nothing reads '{name}'{did_you_mean(name, known)}", "a YAML of the config", _TAKE_OUT
+            )
 
 
 _TAKE_OUT = "take it out, or refer to it: ${NAME}"
@@ -186,7 +193,9 @@ def _shapes_config(override: Override, groups: set[str]) -> bool:
 
 
 def _values(node: DictConfig, prefix: str) -> Iterator[tuple[str, Any]]:
-    """(key with dots, value) of every value and every group of values; None where a value cannot be known yet."""
+    """(key with dots, value) of every value and every group of values; None where a value cannot be known
+    yet.
+    """
     for name in node:
         value = OmegaConf.select(node, str(name), throw_on_resolution_failure=False)
         key = f"{prefix}{name}"

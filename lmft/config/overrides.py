@@ -11,7 +11,8 @@ from hydra.errors import OverrideParseException
 
 from lmft.errors import UserError, did_you_mean
 
-FREE_TEXT = {"text", "prompt", "chat", "completion"}  # values taken as they were typed: [MASK] is no list there
+# Values taken as they were typed: [MASK] is no list there.
+FREE_TEXT = {"text", "prompt", "chat", "completion"}
 # These take keys that the config does not have: model.config.n_layers=4.
 OPEN = ("model.config.", "model.generation.", "model.shape.", "scheduler.options.")
 # These hold the arguments of a class, which may take more than the YAML lists.
@@ -50,7 +51,8 @@ _NONE_CHOSEN = {
     "experiment=null": "~experiment",
     "debug=null": "~debug",
 }
-_STRUCTURED_VALUE = re.compile(r"""[\[{'"]|\$\{|\w+\(""")  # how a list, dict, quote, interpolation or function begins
+# How a list, dict, quote, interpolation or function begins.
+_STRUCTURED_VALUE = re.compile(r"""[\[{'"]|\$\{|\w+\(""")
 
 
 def parse(argument: str) -> Override:
@@ -61,8 +63,9 @@ def parse(argument: str) -> Override:
 def quote_for_hydra(argument: str) -> str:
     """`argument` so that Hydra reads it as it was meant.
 
-    Free text, and what the grammar cannot read as a value (`run=runs/sweep/seed=1`), is quoted; `~/` at the beginning
-    of a value is the user's home; new keys of the open nodes get the `++` that Hydra asks for. Idempotent.
+    Free text, and what the grammar cannot read as a value (`run=runs/sweep/seed=1`), is quoted; `~/` at the
+    beginning of a value is the user's home; new keys of the open nodes get the `++` that Hydra asks for.
+    Idempotent.
     """
     argument = _NONE_CHOSEN.get(argument, argument)
     key, equals, value = argument.partition("=")
@@ -192,7 +195,11 @@ def _reads_when_quoted(argument: str) -> bool:
 def _how_to_find(key: str) -> str:
     fix = "`--cfg job` shows every option"
     has_class = "." in key and key.partition(".")[0] in _OF_CLASSES
-    return f"{fix}; an argument of the class that it does not list needs a plus sign: +{key}=…" if has_class else fix
+    return (
+        f"{fix}; an argument of the class that it does not list needs a plus sign: +{key}=…"
+        if has_class
+        else fix
+    )
 
 
 def _values(override: Override) -> Iterator[Any]:
@@ -208,7 +215,11 @@ def _check_type(override: Override, value: Any, default: Any) -> None:
     wanted = _mismatch(value, default)
     if wanted:
         key = override.key_or_group
-        fix = f"run.name={value} names a run; lmft.evaluate and lmft.predict take run=FOLDER" if key == "run" else None
+        fix = (
+            f"run.name={value} names a run; lmft.evaluate and lmft.predict take run=FOLDER"
+            if key == "run"
+            else None
+        )
         raise UserError(f"'{key}' is {wanted}, not {value!r}", override.input_line, fix)
 
 

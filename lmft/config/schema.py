@@ -28,7 +28,9 @@ def build(schema: type[T], values: Mapping[str, Any], key: str) -> T:
         if name not in names:
             raise UserError(f"unknown option '{key}.{name}'{did_you_mean(name, names)}", fix=SHOW_ALL)
         if not _is_a(value, hints[name]):
-            raise UserError(f"'{key}.{name}' is {_name_of(hints[name])}, not {_shown(value)}", f"{key}.{name}")
+            raise UserError(
+                f"'{key}.{name}' is {_name_of(hints[name])}, not {_shown(value)}", f"{key}.{name}"
+            )
     return schema(**values)
 
 

@@ -13,7 +13,15 @@ PRECISIONS = (
 )
 """Lightning's names."""
 SCHEDULES = (
-    *("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"),
+    *(
+        "linear",
+        "cosine",
+        "cosine_with_restarts",
+        "polynomial",
+        "constant",
+        "constant_with_warmup",
+        "inverse_sqrt",
+    ),
     *("cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay"),
 )
 """Schedules of transformers.get_scheduler that follow the steps."""
@@ -76,7 +84,9 @@ def _is_share(value: Any) -> bool:
 
 
 def _is_duration(value: Any) -> bool:
-    return isinstance(value, Mapping) or (isinstance(value, str) and re.fullmatch(r"\d+(:\d+){3}", value) is not None)
+    return isinstance(value, Mapping) or (
+        isinstance(value, str) and re.fullmatch(r"\d+(:\d+){3}", value) is not None
+    )
 
 
 def _are_devices(value: Any) -> bool:
@@ -106,7 +116,8 @@ _TRAINER = {
     "min_epochs": _COUNT_OR_NULL,
     "min_steps": _COUNT_OR_NULL,
     "devices": _Rule(
-        _are_devices, "a number of devices, 1 or more; auto or -1 takes all there are, [0,2] those of these numbers"
+        _are_devices,
+        "a number of devices, 1 or more; auto or -1 takes all there are, [0,2] those of these numbers",
     ),
     "num_nodes": _COUNT,
     "accumulate_grad_batches": _COUNT,
@@ -161,7 +172,8 @@ _SCHEDULER = {
 
 
 def check(config: Mapping[str, Any]) -> None:
-    """Raises UserError unless trainer, checkpoint, nonfinite, scheduler, callbacks and logger of a config make sense.
+    """Raises UserError unless trainer, checkpoint, nonfinite, scheduler, callbacks and logger of a config
+    make sense.
 
     config: plain and resolved. What takes Lightning to know, `training.plugged.try_out` finds.
     """
@@ -181,14 +193,20 @@ def check(config: Mapping[str, Any]) -> None:
 
 def _check_trainer(options: Mapping[str, Any]) -> None:
     if found := [name for name in _NOT_SET_HERE if name in options]:
-        fixes = [_NOT_SET_HERE[name] if len(found) == 1 else f"{name}: {_NOT_SET_HERE[name]}" for name in found]
-        raise UserError(f"{', '.join(f'trainer.{name}' for name in found)} cannot be set", fix="; ".join(fixes))
+        fixes = [
+            _NOT_SET_HERE[name] if len(found) == 1 else f"{name}: {_NOT_SET_HERE[name]}" for name in found
+        ]
+        raise UserError(
+            f"{', '.join(f'trainer.{name}' for name in found)} cannot be set", fix="; ".join(fixes)
+        )
     _check_precision(options.get("precision", "auto"))
     _check_values(options, "trainer", _TRAINER)
     every, interval = options.get("check_val_every_n_epoch", 1), options.get("val_check_interval", 1.0)
     if every is None and isinstance(interval, float):
         what = f"trainer.val_check_interval={interval} is a share of an epoch, but is to count across epochs"
-        raise UserError(what, "trainer.check_val_every_n_epoch=null", "a number of micro-batches, or the default of 1")
+        raise UserError(
+            what, "trainer.check_val_every_n_epoch=null", "a number of micro-batches, or the default of 1"
+        )
     for unit in ("epochs", "steps"):
         least, most = options.get(f"min_{unit}"), options.get(f"max_{unit}")
         if least is not None and most not in (None, -1) and least > most:
@@ -203,9 +221,13 @@ def _check_precision(precision: Any) -> None:
         return
     if written in _OLD_PRECISIONS:
         right = _OLD_PRECISIONS[written]
-        raise UserError(f"trainer.precision={written} is written {right} here", fix=f"trainer.precision={right}")
+        raise UserError(
+            f"trainer.precision={written} is written {right} here", fix=f"trainer.precision={right}"
+        )
     hint = did_you_mean(written, PRECISIONS)
-    raise UserError(f"trainer.precision={written} is unknown{hint}", fix=f"one of: auto, {', '.join(PRECISIONS)}")
+    raise UserError(
+        f"trainer.precision={written} is unknown{hint}", fix=f"one of: auto, {', '.join(PRECISIONS)}"
+    )
 
 
 def _check_scheduler(options: Mapping[str, Any]) -> None:
@@ -220,7 +242,9 @@ def _check_scheduler(options: Mapping[str, Any]) -> None:
         raise UserError(f"scheduler.name={name} is unknown{hint}", fix=f"one of: {', '.join(SCHEDULES)}")
     if name == "constant" and options.get("warmup"):
         fix = "scheduler.name=constant_with_warmup, or scheduler.warmup=0"
-        raise UserError(f"scheduler.name=constant has no warm-up, but scheduler.warmup={options['warmup']}", fix=fix)
+        raise UserError(
+            f"scheduler.name=constant has no warm-up, but scheduler.warmup={options['warmup']}", fix=fix
+        )
     if name.startswith("constant") and options.get("options"):
         where = f"scheduler.options: {', '.join(options['options'])}"
         raise UserError(f"scheduler.name={name} takes no options", where)
@@ -231,7 +255,9 @@ def _check_plugged(node: Any, where: str) -> None:
     if node is None:
         return
     if not isinstance(node, Mapping) or "_target_" not in node:
-        raise UserError(f"{where} names no class", fix=f"+{where}._target_=lightning.pytorch.…, or {where}=null")
+        raise UserError(
+            f"{where} names no class", fix=f"+{where}._target_=lightning.pytorch.…, or {where}=null"
+        )
     packages = LIGHTNINGS_LOGGERS.get(str(node["_target_"]).rpartition(".")[2], ())
     if packages and not any(map(is_installed, packages)):
         package = packages[0]
@@ -240,7 +266,9 @@ def _check_plugged(node: Any, where: str) -> None:
 
 
 def is_installed(package: str) -> bool:
-    """Whether a package can be imported. A folder of its name without __init__.py is none, such as wandb's of runs."""
+    """Whether a package can be imported. A folder of its name without __init__.py is none, such as wandb's of
+    runs.
+    """
     found = find_spec(package)
     return found is not None and found.origin is not None
 

@@ -1,8 +1,10 @@
-"""Which classes a config may name, and by whose word: a YAML file may be anybody's, the command line is the user's.
+"""Which classes a config may name, and by whose word: a YAML file may be anybody's, the command line is the
+user's.
 
-A `_target_` is called with the arguments beside it, so `_target_: builtins.open` in somebody's YAML would be enough to
-overwrite a file. Allowed are this project's objectives, PyTorch's optimizers, Lightning's trainer and what is plugged
-into it, and what the command line adds by `trust.targets=[…]`: exact names, or `package.*`.
+A `_target_` is called with the arguments beside it, so `_target_: builtins.open` in somebody's YAML would be
+enough to overwrite a file. Allowed are this project's objectives, PyTorch's optimizers, Lightning's trainer
+and what is plugged into it, and what the command line adds by `trust.targets=[…]`: exact names, or
+`package.*`.
 """
 
 import re
@@ -24,7 +26,8 @@ _HYDRAS_CLASSES = re.compile(
 
 
 def check_hydras(config: DictConfig) -> None:
-    """Refuses what Hydra's own node could run: launcher, sweeper, callbacks and logging, which Hydra makes by itself.
+    """Refuses what Hydra's own node could run: launcher, sweeper, callbacks and logging, which Hydra makes by
+    itself.
 
     Args:
         config: as composed of YAML files, with no single value from the command line yet.
@@ -36,11 +39,14 @@ def check_hydras(config: DictConfig) -> None:
         _check_resolved(node, f"hydra.{name}")
         for key, target in _called(node, f"hydra.{name}", ("_target_", "()", "class")):
             if not _HYDRAS_CLASSES.fullmatch(target):
-                raise UserError(f"{target} is not trusted", key, "only Hydra's own plugins and loggers can stand there")
+                raise UserError(
+                    f"{target} is not trusted", key, "only Hydra's own plugins and loggers can stand there"
+                )
 
 
 def check(config: Mapping[str, Any], command_line: Iterable[str]) -> None:
-    """Refuses each `_target_` that begins with no trusted package, loading none; and what only the user may say.
+    """Refuses each `_target_` that begins with no trusted package, loading none; and what only the user may
+    say.
 
     Args:
         config: plain.
@@ -65,7 +71,8 @@ def check(config: Mapping[str, Any], command_line: Iterable[str]) -> None:
 def trusted_instance(node: Mapping[str, Any], trusted: Sequence[str], where: str, **further: Any) -> Any:
     """Makes what a node's `_target_` names, after each `_target_` in it has been checked.
 
-    A name says little about where it leads (`torch.optim.sgd.torch.load` is `torch.load`), so what counts is what it
+    A name says little about where it leads (`torch.optim.sgd.torch.load` is `torch.load`), so what counts is
+    what it
     resolves to: a class that is of a trusted package and of a kind that is plugged in here.
 
     Args:
@@ -134,7 +141,9 @@ def _located(target: str, where: str) -> Any:
 
 
 def _is_what_it_seems(found: Any, trusted: Sequence[str]) -> bool:
-    """Whether it is a class of one of our kinds and packages, or was written in a package that the user trusts."""
+    """Whether it is a class of one of our kinds and packages, or was written in a package that the user
+    trusts.
+    """
     home = f"{getattr(found, '__module__', None)}.{getattr(found, '__qualname__', None)}"
     if any(_matches(home, name) for name in trusted):
         return True
@@ -173,7 +182,13 @@ def _called(node: Any, where: str, words: Sequence[str]) -> Iterator[tuple[str, 
 
 
 def _items(node: Any, where: str) -> Iterator[tuple[str, Any]]:
-    items = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list | tuple) else ()
+    items = (
+        node.items()
+        if isinstance(node, Mapping)
+        else enumerate(node)
+        if isinstance(node, list | tuple)
+        else ()
+    )
     yield from ((f"{where}.{key}".lstrip("."), item) for key, item in items)
 
 
@@ -194,5 +209,7 @@ def _value(node: Any, key: Any) -> Any:
 
 
 def _refusal(target: str, where: str) -> UserError:
-    fix = f"trust.targets=[{target}] on the command line (a YAML file cannot say so), if you know what it does"
+    fix = (
+        f"trust.targets=[{target}] on the command line (a YAML file cannot say so), if you know what it does"
+    )
     return UserError(f"_target_: {target} is not trusted", where, fix)

@@ -63,11 +63,15 @@ class DataConfig:
                 raise UserError(f"data.{name}={value} is unknown{hint}", fix=f"one of: {', '.join(known)}")
         if self.format != "pairs" and self.block_size < 2:
             fix = "data.block_size=128"
-            raise UserError("data.block_size=1: an example needs two tokens, one to predict and one to see", fix=fix)
+            raise UserError(
+                "data.block_size=1: an example needs two tokens, one to predict and one to see", fix=fix
+            )
         if self.examples == "packs":
             object.__setattr__(self, "isolate_documents", True)
         if self.format != "chat" and self.train_on != "all":
-            raise UserError(f"data.train_on={self.train_on} needs conversations", fix="data=chat data.train=FILE.jsonl")
+            raise UserError(
+                f"data.train_on={self.train_on} needs conversations", fix="data=chat data.train=FILE.jsonl"
+            )
         if self.format == "pairs" and (self.examples != "lines" or self.too_long == "windows"):
             fix = "data=pairs, or data.examples=lines data.too_long=cut"
             raise UserError("pairs stay whole: they make no blocks, no packs and no windows", fix=fix)
@@ -80,7 +84,9 @@ class DataConfig:
             raise UserError(what, fix=fix)
         if self.validation and self.train_only:
             fix = "leave one of them out"
-            raise UserError("data.validation names a text, data.validation_fraction=0 wants no validation", fix=fix)
+            raise UserError(
+                "data.validation names a text, data.validation_fraction=0 wants no validation", fix=fix
+            )
 
     @property
     def cache(self) -> Path:

@@ -38,7 +38,8 @@ Counting = Callable[[str, int | None, str], AbstractContextManager[Callable[[int
 
 @dataclass(frozen=True)
 class TrainingTexts:
-    """The training documents' texts, without what `validation_fraction` holds out: what a vocabulary is trained on.
+    """The training documents' texts, without what `validation_fraction` holds out: what a vocabulary is
+    trained on.
 
     Read anew at each iteration.
     """
@@ -56,7 +57,9 @@ class TrainingTexts:
         config = self.config
         if config.format == "chat":
             fix = "model.tokenizer.name_or_path=FOLDER; `lmft.prepare data=files` trains one on text"
-            raise UserError("a vocabulary is trained on texts, not on conversations", "model.tokenizer.train=true", fix)
+            raise UserError(
+                "a vocabulary is trained on texts, not on conversations", "model.tokenizer.train=true", fix
+            )
         source = _training_source(config)
         if config.format == "pairs":
             return ((pair.content, pair) for _, pair in pairs(source, config.columns, Counter()))
@@ -90,7 +93,9 @@ def token_store(config: DataConfig, source: Source, format: Format, counting: Co
             log.warning("%s: %s", source.name, warning)
         if not counts["documents"]:
             dropped = ", ".join(f"{count} {reason}" for reason, count in cleaned.items())
-            raise UserError(f"there is no text in {source.name}" + (f" (dropped: {dropped})" if dropped else ""))
+            raise UserError(
+                f"there is no text in {source.name}" + (f" (dropped: {dropped})" if dropped else "")
+            )
         writer.finish(
             {
                 "source": source.name,
@@ -116,7 +121,9 @@ class Corpus:
     @property
     def fingerprint(self) -> str:
         """Changes when the training text does, its tokens, or how many examples they make."""
-        return f"{self.documents['train'].store.meta['checksums']['tokens.bin']}:{len(self.examples['train'])}"
+        return (
+            f"{self.documents['train'].store.meta['checksums']['tokens.bin']}:{len(self.examples['train'])}"
+        )
 
 
 def load_corpus(
@@ -136,7 +143,9 @@ def load_corpus(
         sources["train"] = _training_source(config)
     format = FORMATS[config.format](config, tokenizer, objective.needs_word_starts)
     stores: dict[Split, TokenStore] = {
-        split: token_store(config, source, format, counting) for split, source in sources.items() if source is not None
+        split: token_store(config, source, format, counting)
+        for split, source in sources.items()
+        if source is not None
     }
     bit = TRAIN_ON[config.train_on]
     texts: dict[Split, Documents] = {split: Documents(store, None, bit) for split, store in stores.items()}
@@ -153,7 +162,9 @@ def load_corpus(
         assert source is not None
         cutter = Cutter(config, objective, id_of(tokenizer, "pad") or 0, format, source)
         examples[split] = cutter.make_examples(texts[split], split, seed)
-    ledger: dict[str, dict[str, Any]] = {str(split): account(texts[split], examples[split]) for split in examples}
+    ledger: dict[str, dict[str, Any]] = {
+        str(split): account(texts[split], examples[split]) for split in examples
+    }
     for split in examples.keys() & stores.keys():
         ledger[split]["cleaned"] = stores[split].meta["cleaned"]
     if held_out and "validation" in ledger:
@@ -171,7 +182,9 @@ def _check_split(train: Documents, validation: Documents, share: float) -> None:
     store, option = train.store, f"data.validation_fraction={share:g}"
     num_documents = len(train) + len(validation)
     enough = share_that_splits(store.hashes)
-    other = f"data.validation_fraction={enough:g}, " if enough else "data.document_separator='\\n\\n' to cut it, "
+    other = (
+        f"data.validation_fraction={enough:g}, " if enough else "data.document_separator='\\n\\n' to cut it, "
+    )
     fix = f"data.validation=FILE, {other}or data.validation_fraction=0 to train without validation"
     if not len(validation):
         what = f"no document of the {num_documents} falls to validation: too few for a share of {share:g}"

@@ -21,13 +21,16 @@ from lmft.objectives.base import IGNORED, Objective, Vocabulary
 from lmft.system import loop_state
 from lmft.system.signals import let_parent_handle_signals
 
-_LIMITS: dict[Split, str] = {"train": "limit_train_batches", "validation": "limit_val_batches"}  # of the trainer
+# Of the trainer.
+_LIMITS: dict[Split, str] = {"train": "limit_train_batches", "validation": "limit_val_batches"}
 
 
 class Batches(Dataset):
     """A split as a data set of micro-batches: examples in, what the model is called with out."""
 
-    def __init__(self, examples: Examples, objective: Objective, vocabulary: Vocabulary, seed: int, split: Split):
+    def __init__(
+        self, examples: Examples, objective: Objective, vocabulary: Vocabulary, seed: int, split: Split
+    ):
         self.examples = examples
         self.objective = objective
         self.vocabulary = vocabulary
@@ -78,8 +81,8 @@ class _Devices:
 class DataModule(LightningDataModule):
     """DataLoaders for training and validation; each item is one ready micro-batch.
 
-    Order and noise follow from the seed, and the position in training is two integers. The loaders work with a Trainer
-    and without one.
+    Order and noise follow from the seed, and the position in training is two integers. The loaders work with
+    a Trainer and without one.
 
     >>> data = parts.datamodule()
     >>> batch = next(iter(data.train_dataloader()))
@@ -117,7 +120,8 @@ class DataModule(LightningDataModule):
         self.num_workers = num_workers
         self.worker_timeout = worker_timeout
         self._resume_at = (0, 0)
-        self._schedules: dict[tuple[Split, int], Schedule] = {}  # by split and rank: each knows its latest stretch
+        # By split and rank: each knows its latest stretch.
+        self._schedules: dict[tuple[Split, int], Schedule] = {}
 
     def setup(self, stage: str) -> None:
         """Make Lightning use one batch where a share of few batches, rounded down, would be none."""
@@ -195,7 +199,8 @@ class DataModule(LightningDataModule):
             worker_init_fn=let_parent_handle_signals if num_workers else None,
             pin_memory=devices.is_on_gpu,
             persistent_workers=num_workers > 0,
-            generator=torch.Generator(),  # its own, so that loading leaves the training's random numbers alone
+            # Its own, so that loading leaves the training's random numbers alone.
+            generator=torch.Generator(),
         )
 
     def train_dataloader(self) -> DataLoader:
@@ -218,7 +223,9 @@ class DataModule(LightningDataModule):
         return len(self._schedule("train", self._devices.rank).micro_batch(epoch, position).examples)
 
     def split_micro_batch(self, epoch: int, position: int, num_parts: int) -> list[Batch]:
-        """Return this device's micro-batch at a position of an epoch, split into batches of some of its examples."""
+        """Return this device's micro-batch at a position of an epoch, split into batches of some of its
+        examples.
+        """
         examples = self._schedule("train", self._devices.rank).micro_batch(epoch, position).examples
         parts = [part for part in np.array_split(examples, num_parts) if len(part)]
         return [self.batch(part, epoch) for part in parts]
@@ -226,7 +233,9 @@ class DataModule(LightningDataModule):
     def describe_examples(
         self, epoch: int, positions: Iterable[int], decode: Callable[..., Any]
     ) -> list[dict[str, Any]]:
-        """Return number and text of each example of all devices' micro-batches at these positions of an epoch."""
+        """Return number and text of each example of all devices' micro-batches at these positions of an
+        epoch.
+        """
         described = []
         for position in positions:
             for rank in range(self._devices.world_size):
@@ -236,14 +245,21 @@ class DataModule(LightningDataModule):
                 rows = self.corpus.examples["train"].rows(numbers)
                 for row, number in enumerate(numbers):
                     text = decode(rows.tokens[row, : rows.lengths[row]])
-                    described.append({"epoch": epoch, "micro_batch": position, "example": int(number), "text": text})
+                    described.append(
+                        {"epoch": epoch, "micro_batch": position, "example": int(number), "text": text}
+                    )
         return described
 
     def state_dict(self) -> dict[str, Any]:
         """Return the epoch and the micro-batch that come next, and what these are parts of."""
         assert self.trainer is not None
         epoch, position = loop_state.next_micro_batch(self.trainer)
-        return {"epoch": epoch, "position": position, "layout": asdict(self.layout), "text": self.corpus.fingerprint}
+        return {
+            "epoch": epoch,
+            "position": position,
+            "layout": asdict(self.layout),
+            "text": self.corpus.fingerprint,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue at `state_dict`'s position, on as many devices as there are now. Raises: UserError."""

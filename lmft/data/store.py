@@ -149,7 +149,12 @@ class StoreWriter:
         self._digests[name].update(data)
 
     def append(
-        self, tokens: np.ndarray, flags: np.ndarray, lengths: np.ndarray, hashes: np.ndarray, num_bytes: np.ndarray
+        self,
+        tokens: np.ndarray,
+        flags: np.ndarray,
+        lengths: np.ndarray,
+        hashes: np.ndarray,
+        num_bytes: np.ndarray,
     ) -> None:
         """Some documents: their tokens and flags [n], and for each its length, hash and bytes of text [m]."""
         self._write("tokens", tokens)
@@ -166,7 +171,13 @@ class StoreWriter:
             os.fsync(file.fileno())
             file.close()
         checksums = {f"{name}.bin": digest.hexdigest() for name, digest in self._digests.items()}
-        meta = {"format": FORMAT, "dtype": self.dtype, "tokens": self.num_tokens, **meta, "checksums": checksums}
+        meta = {
+            "format": FORMAT,
+            "dtype": self.dtype,
+            "tokens": self.num_tokens,
+            **meta,
+            "checksums": checksums,
+        }
         sealed = {**meta, "checksum": _meta_checksum(meta)}
         (self.folder / "store.json").write_text(json.dumps(sealed, indent=1))
 
@@ -181,8 +192,8 @@ def open_or_build(
 ) -> TokenStore:
     """The store in `folder`; built by `build` when it is not there, and rebuilt once when it is damaged.
 
-    Of several processes one builds and the others wait. A build that fails leaves nothing behind. From a cache that
-    cannot be written to, what is there is read. Raises UserError.
+    Of several processes one builds and the others wait. A build that fails leaves nothing behind. From a
+    cache that cannot be written to, what is there is read. Raises UserError.
     """
     with ExitStack() as held:
         try:
@@ -192,7 +203,9 @@ def open_or_build(
             if folder.exists():
                 return TokenStore(folder).verify()
             fix = "data.cache_dir=FOLDER that can be written to"
-            raise UserError(f"cannot write to the cache: {error.strerror}", str(folder.parent), fix) from error
+            raise UserError(
+                f"cannot write to the cache: {error.strerror}", str(folder.parent), fix
+            ) from error
         if folder.exists():
             try:
                 return TokenStore(folder).verify()
@@ -200,7 +213,8 @@ def open_or_build(
                 say(f"the token store is damaged and is built again ({damage})")
                 shutil.rmtree(folder)
         temporary = folder.with_name(folder.name + ".building")
-        shutil.rmtree(temporary, ignore_errors=True)  # of a build that was killed; the lock says nobody is at it
+        # Of a build that was killed; the lock says nobody is at it.
+        shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         writer = StoreWriter(temporary, dtype)
         try:

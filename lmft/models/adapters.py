@@ -1,4 +1,6 @@
-"""Low-rank adapters (LoRA, Hu et al. 2021): small trained matrices beside frozen ones. The work is done by `peft`."""
+"""Low-rank adapters (LoRA, Hu et al. 2021): small trained matrices beside frozen ones. The work is done by
+`peft`.
+"""
 
 import copy
 import json
@@ -41,14 +43,17 @@ class Adapted:
     def merged(self) -> PreTrainedModel:
         """A plain model on the CPU with the adapters added into its weights, to be saved rather than called.
 
-        It is a copy, because merging and taking apart again would round the weights of a model that goes on training.
+        It is a copy, because merging and taking apart again would round the weights of a model that goes on
+        training.
         """
         adapted: Any = self.peft_model.base_model
         tensors = [*adapted.parameters(), *adapted.buffers()]
-        on_cpu = {id(tensor): _on_cpu(tensor) for tensor in tensors}  # so that the device holds no second model
+        # So that the device holds no second model.
+        on_cpu = {id(tensor): _on_cpu(tensor) for tensor in tensors}
         copied = copy.deepcopy(adapted, on_cpu)
         config = copied.model.config
-        said, config.tie_word_embeddings = config.tie_word_embeddings, False  # else peft mends it where T5 1.1's is odd
+        # Else peft mends it where T5 1.1's is odd.
+        said, config.tie_word_embeddings = config.tie_word_embeddings, False
         plain = copied.merge_and_unload()
         config.tie_word_embeddings = said
         return plain
@@ -60,7 +65,9 @@ def _on_cpu(tensor: Tensor) -> Tensor:
 
 
 def base_of(folder: str) -> str | None:
-    """Name of the model that the adapters in a folder are for; None where the folder holds more, or none at all."""
+    """Name of the model that the adapters in a folder are for; None where the folder holds more, or none at
+    all.
+    """
     described = Path(folder) / "adapter_config.json"
     if not described.is_file() or described.with_name("config.json").is_file():
         return None
@@ -87,10 +94,11 @@ def _without_pefts_warning() -> Iterator[None]:
 
 
 def add_adapters(model: PreTrainedModel, config: LoraConfig, new_token_ids: Sequence[int] = ()) -> Adapted:
-    """Freezes the model and puts trained adapters inside it: `model` stays the object it is. Raises UserError.
+    """Freezes the model and puts trained adapters inside it: `model` stays the object it is. Raises
+    UserError.
 
-    new_token_ids: tokens that were added to the tokenizer, their rows already in the embeddings. These rows are
-        trained as well, in the output projection too, be it tied or not.
+    new_token_ids: tokens that were added to the tokenizer, their rows already in the embeddings. These rows
+    are trained as well, in the output projection too, be it tied or not.
     """
     from peft import LoraConfig as PeftLoraConfig
     from peft import get_peft_model
@@ -123,7 +131,9 @@ def add_adapters(model: PreTrainedModel, config: LoraConfig, new_token_ids: Sequ
 
 
 def _named(model: PreTrainedModel, option: str, wanted: list[str] | str) -> dict[str, nn.Module]:
-    """The modules that are meant, by their full names: ends of names, or a pattern for the whole, as peft has it."""
+    """The modules that are meant, by their full names: ends of names, or a pattern for the whole, as peft has
+    it.
+    """
     modules = {name: module for name, module in model.named_modules() if name}
     found = {}
     for each in [wanted] if isinstance(wanted, str) else wanted:
@@ -150,9 +160,14 @@ def _tied_to(model: PreTrainedModel, name: str, module: nn.Module) -> str | None
 
 
 def _token_rows(
-    model: PreTrainedModel, token_ids: Sequence[int], saved: dict[str, nn.Module], targets: dict[str, nn.Module]
+    model: PreTrainedModel,
+    token_ids: Sequence[int],
+    saved: dict[str, nn.Module],
+    targets: dict[str, nn.Module],
 ) -> dict[str, list[int]]:
-    """{module: rows to train} of the embeddings, and of the output projection where it has weights of its own."""
+    """{module: rows to train} of the embeddings, and of the output projection where it has weights of its
+    own.
+    """
     if not token_ids:
         return {}
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
@@ -177,7 +192,9 @@ def _check_base(model: PreTrainedModel, token_rows: dict[str, list[int]]) -> Non
     if not model.name_or_path:
         reason = "an adapter needs a model to be loaded into, and this one starts from scratch"
     elif token_rows and getattr(head, "bias", None) is not None:
-        reason = f"peft loads new tokens into the output projection of {model.config.model_type} without its bias"
+        reason = (
+            f"peft loads new tokens into the output projection of {model.config.model_type} without its bias"
+        )
     if reason:
         raise UserError(reason, where="model.lora.merge=false", fix="model.lora.merge=true")
 

@@ -32,8 +32,11 @@ def cannot_mask_reason(model_class: type[PreTrainedModel], config: PreTrainedCon
     return None
 
 
-def enable_document_masking(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, causal: bool = False) -> None:
-    """Makes the model ready for `isolated`, and tries it: two documents in a row must give what each gives alone.
+def enable_document_masking(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, causal: bool = False
+) -> None:
+    """Makes the model ready for `isolated`, and tries it: two documents in a row must give what each gives
+    alone.
 
     Raises UserError where they do not.
     """
@@ -42,7 +45,9 @@ def enable_document_masking(model: PreTrainedModel, tokenizer: PreTrainedTokeniz
         raise UserError(f"{model.config.model_type} cannot keep attention inside a document: {why}", fix=fix)
     if model.config._attn_implementation not in _WITH_MASKS:
         which = f"model.attn_implementation={model.config._attn_implementation}"
-        raise UserError(f"{which} cannot keep attention inside a document", fix="model.attn_implementation=sdpa")
+        raise UserError(
+            f"{which} cannot keep attention inside a document", fix="model.attn_implementation=sdpa"
+        )
     if model.config.model_type == "deberta-v2":
         # DeBERTa's encoder takes a [B, T, T] mask, but its embeddings want one of [B, T].
         embeddings: Any = model.base_model.embeddings
@@ -54,25 +59,31 @@ def enable_document_masking(model: PreTrainedModel, tokenizer: PreTrainedTokeniz
             difference = _difference(tried, tokenizer, causal)
     except Exception as error:  # of any kind: the code is the model's, and may want other masks
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{model.config.model_type} cannot keep attention inside a document", reason, fix) from error
+        raise UserError(
+            f"{model.config.model_type} cannot keep attention inside a document", reason, fix
+        ) from error
     if not difference < 1e-3:
-        what = (
-            f"{model.config.model_type} does not keep attention inside a document (logits differ by {difference:.2g})"
-        )
+        what = f"{model.config.model_type} does not keep attention inside a document (logits differ by {difference:.2g})"
         raise UserError(what, fix=fix)
 
 
 def _difference(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, causal: bool) -> float:
-    """Largest difference between hidden states of two documents in one row and alone, as a share of the largest one."""
+    """Largest difference between hidden states of two documents in one row and alone, as a share of the
+    largest one.
+    """
     tokens = ordinary_tokens(tokenizer, model.config, 12)[0][None]
     documents = (torch.arange(tokens.shape[1]) >= tokens.shape[1] * 7 // 12).long()[None]
-    together = model.base_model(input_ids=tokens, **document_mask_inputs(model, documents, causal)).last_hidden_state
+    together = model.base_model(
+        input_ids=tokens, **document_mask_inputs(model, documents, causal)
+    ).last_hidden_state
     parts = [tokens[documents == number][None] for number in (0, 1)]
     alone = torch.cat([model.base_model(input_ids=part).last_hidden_state for part in parts], dim=1)
     return float((together - alone).abs().max() / alone.abs().max())
 
 
-def _one_mask_a_token(_module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+def _one_mask_a_token(
+    _module: nn.Module, args: tuple, kwargs: dict[str, Any]
+) -> tuple[tuple, dict[str, Any]]:
     mask = kwargs.get("mask")
     if mask is not None and mask.dim() == 3:
         kwargs["mask"] = mask.any(-1)
@@ -80,7 +91,9 @@ def _one_mask_a_token(_module: nn.Module, args: tuple, kwargs: dict[str, Any]) -
 
 
 def _alibi_of(of_padding: Any) -> Any:
-    """Bloom reads positions off a [B, T] mask. Only their differences matter, so any row's do inside a document too."""
+    """Bloom reads positions off a [B, T] mask. Only their differences matter, so any row's do inside a
+    document too.
+    """
 
     def build_alibi_tensor(attention_mask: Tensor, num_heads: int, dtype: torch.dtype) -> Tensor:
         is_isolating = attention_mask.dim() == 4
@@ -90,8 +103,11 @@ def _alibi_of(of_padding: Any) -> Any:
     return build_alibi_tensor
 
 
-def document_mask_inputs(model: PreTrainedModel, document_ids: Tensor, causal: bool = False) -> dict[str, Any]:
-    """Body inputs under which a token sees its own document only, with positions counted from the document's start.
+def document_mask_inputs(
+    model: PreTrainedModel, document_ids: Tensor, causal: bool = False
+) -> dict[str, Any]:
+    """Body inputs under which a token sees its own document only, with positions counted from the document's
+    start.
 
     document_ids: [B, T] number of each token's document, −1 for padding; causal: nor what comes after it.
     """
@@ -129,7 +145,9 @@ def _mask(model: PreTrainedModel, allowed: Tensor) -> Tensor:
     allowed = allowed.unsqueeze(1)
     if model.config._attn_implementation == "sdpa":
         return allowed
-    return torch.zeros_like(allowed, dtype=torch.float32).masked_fill_(~allowed, torch.finfo(torch.float32).min)
+    return torch.zeros_like(allowed, dtype=torch.float32).masked_fill_(
+        ~allowed, torch.finfo(torch.float32).min
+    )
 
 
 def _positions(document_ids: Tensor) -> Tensor:

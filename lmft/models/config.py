@@ -18,19 +18,24 @@ class LoraConfig:
     r: int = 0  # rank of the adapters; 0: none
     alpha: int | None = None  # their outputs are scaled by alpha / r; None: 2 * r
     dropout: float = 0.0  # of the adapters' inputs
-    target_modules: list[str] | str | None = None  # ends of names, or one pattern of whole names; None: all linear
+    # Ends of names, or one pattern of whole names; None: all linear.
+    target_modules: list[str] | str | None = None
     merge: bool = True  # whether the exported model has the adapters added into its weights
-    modules_to_save: list[str] = field(default_factory=list)  # ends of names: modules that are trained in full
+    # Ends of names: modules that are trained in full.
+    modules_to_save: list[str] = field(default_factory=list)
 
     def __post_init__(self):
         if not isinstance(self.r, int) or self.r < 0:
             raise UserError(f"model.lora.r={self.r} is no rank", fix="model.lora.r=16, or 0 for no adapters")
         if self.alpha is not None and not (isinstance(self.alpha, int) and self.alpha > 0):
             raise UserError(
-                f"model.lora.alpha={self.alpha} is no whole number above 0", fix=f"model.lora.alpha={2 * self.r or 32}"
+                f"model.lora.alpha={self.alpha} is no whole number above 0",
+                fix=f"model.lora.alpha={2 * self.r or 32}",
             )
         if not (isinstance(self.dropout, int | float) and 0 <= self.dropout < 1):
-            raise UserError(f"model.lora.dropout={self.dropout} is no share below 1", fix="model.lora.dropout=0.05")
+            raise UserError(
+                f"model.lora.dropout={self.dropout} is no share below 1", fix="model.lora.dropout=0.05"
+            )
         if self.target_modules is not None and not self.target_modules:
             raise UserError("model.lora.target_modules names nothing", fix="null, for all linear layers")
         if isinstance(self.modules_to_save, str):
@@ -82,22 +87,30 @@ class ModelConfig:
                 object.__setattr__(self, name, build(kind, value, f"model.{name}"))
         if self.export not in EXPORTS:
             hint = did_you_mean(self.export, EXPORTS)
-            raise UserError(f"model.export={self.export} is unknown{hint}", fix=f"one of: {', '.join(EXPORTS)}")
+            raise UserError(
+                f"model.export={self.export} is unknown{hint}", fix=f"one of: {', '.join(EXPORTS)}"
+            )
         if self.from_scratch and not self.architecture:
             raise UserError(
-                "model.from_scratch=true needs an architecture", fix="model.architecture=distilbert (a model_type)"
+                "model.from_scratch=true needs an architecture",
+                fix="model.architecture=distilbert (a model_type)",
             )
         if not self.from_scratch and not self.name_or_path:
-            raise UserError("no model is named", fix="model.name_or_path=FOLDER_OR_HUB_ID, or model.from_scratch=true")
+            raise UserError(
+                "no model is named", fix="model.name_or_path=FOLDER_OR_HUB_ID, or model.from_scratch=true"
+            )
         if isinstance(self.freeze, str):
             object.__setattr__(self, "freeze", [self.freeze])
         if self.freeze and self.lora.r:
             raise UserError(
-                "model.freeze and model.lora exclude each other", fix="adapters leave all other weights as they are"
+                "model.freeze and model.lora exclude each other",
+                fix="adapters leave all other weights as they are",
             )
         if self.trust_remote_code and not re.fullmatch("[0-9a-f]{40}", str(self.revision)):
             what = "model.trust_remote_code=true runs a repository's code, which a branch or tag does not pin"
-            raise UserError(what, f"model.revision={self.revision}", "model.revision=COMMIT, all 40 digits of it")
+            raise UserError(
+                what, f"model.revision={self.revision}", "model.revision=COMMIT, all 40 digits of it"
+            )
 
     @property
     def name(self) -> str:
@@ -114,4 +127,6 @@ class ModelConfig:
 def require_peft(where: str) -> None:
     """Raises UserError unless peft is installed."""
     if find_spec("peft") is None:
-        raise UserError("adapters need peft, which is not installed", where=where, fix='pip install "peft>=0.21,<0.22"')
+        raise UserError(
+            "adapters need peft, which is not installed", where=where, fix='pip install "peft>=0.21,<0.22"'
+        )

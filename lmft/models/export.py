@@ -15,7 +15,10 @@ from lmft.system import files
 
 
 def export(
-    model: PreTrainedModel | Adapted, tokenizer: PreTrainedTokenizerFast, card: Callable[[Path], None], folder: Path
+    model: PreTrainedModel | Adapted,
+    tokenizer: PreTrainedTokenizerFast,
+    card: Callable[[Path], None],
+    folder: Path,
 ) -> None:
     """Writes weights, config, tokenizer and the model card (by `card`); the folder is whole or not there.
 
@@ -55,4 +58,6 @@ def _write_error(error: SafetensorError, folder: Path) -> UserError:
     """safetensors tells the system's error only in its text: `… (os error 28)`."""
     found = re.search(r"os error (\d+)", str(error))
     reason = os.strerror(int(found[1])) if found else str(error)
-    return UserError(f"the model could not be written: {reason}", str(folder), "mend that; the same command goes on")
+    return UserError(
+        f"the model could not be written: {reason}", str(folder), "mend that; the same command goes on"
+    )

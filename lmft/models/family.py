@@ -28,7 +28,9 @@ class Family:
     is_causal: bool = False
     """Whether a token sees only the tokens before it."""
     is_fast_with_eager_attention: bool = False
-    """Whether on CPUs eager attention beats scaled_dot_product_attention, as it does where a bias needs the scores."""
+    """Whether on CPUs eager attention beats scaled_dot_product_attention, as it does where a bias needs the
+    scores.
+    """
     objectives_of: str | None = None
     """The family whose objectives train this one; None: its own."""
 

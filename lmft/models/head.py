@@ -18,8 +18,8 @@ _MOST_LOGITS = {"cpu": 1 << 24, "cuda": 1 << 27}  # at a time: 64 MB and 512 MB 
 def target_logits(model: nn.Module, body: nn.Module, inputs: dict[str, Any], target_index: Tensor) -> Tensor:
     """The model's own logits at some positions only. [K, V]
 
-    The rows of interest are picked as the body hands over its hidden states, so everything behind it (transform,
-    vocabulary projection, biases, soft caps) is the model's own code on K rows instead of B * T.
+    The rows of interest are picked as the body hands over its hidden states, so everything behind it
+    (transform, vocabulary projection, biases, soft caps) is the model's own code on K rows instead of B * T.
 
     body: the part of the model whose output is [B, T, D]; target_index: [K] flat positions row * T + column.
     """
@@ -40,7 +40,8 @@ def target_nats(
 ) -> Tensor:
     """The sum of −log p(target) over the targets [K]; −100 counts nothing.
 
-    Where there are too many logits to be held at once, they are computed part by part, and their gradient with them.
+    Where there are too many logits to be held at once, they are computed part by part, and their gradient
+    with them.
     """
     most = rows_at_a_time(model, targets.device)
     if len(targets) <= most:
@@ -74,7 +75,9 @@ def rows_at_a_time(model: PreTrainedModel, device: torch.device) -> int:
 
 
 def nats(logits: Tensor, targets: Tensor) -> Tensor:
-    """The sum of −log p(target) in float32; targets of −100 count nothing. logits [K, V], targets [K] → scalar"""
+    """The sum of −log p(target) in float32; targets of −100 count nothing. logits [K, V], targets [K] →
+    scalar
+    """
     return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum", ignore_index=-100)
 
 
@@ -86,13 +89,16 @@ def _rows(hidden: Tensor, target_index: Tensor) -> Tensor:
 def _apart(
     model: PreTrainedModel, body: nn.Module, inputs: dict[str, Any], target_index: Tensor
 ) -> tuple[Tensor, Head]:
-    """The body's hidden states at the targets [K, D], and the model's own code behind it as a function of some rows."""
+    """The body's hidden states at the targets [K, D], and the model's own code behind it as a function of
+    some rows.
+    """
     found: list[Any] = []
 
     def keep_one(_module: nn.Module, _args: Any, output: Any) -> Any:
         found[:] = [output, _rows(output.last_hidden_state, target_index)]
         output = copy(output)
-        output.last_hidden_state = found[1][:1].unsqueeze(0)  # for the head to have something; its answer is not read
+        # For the head to have something; its answer is not read.
+        output.last_hidden_state = found[1][:1].unsqueeze(0)
         return output
 
     handle = body.register_forward_hook(keep_one)
@@ -101,7 +107,8 @@ def _apart(
     finally:
         handle.remove()
     output, hidden = found
-    if (encoded := result.get("encoder_last_hidden_state")) is not None:  # then the encoder need not read again
+    # Then the encoder need not read again.
+    if (encoded := result.get("encoder_last_hidden_state")) is not None:
         inputs = {**inputs, "encoder_outputs": (encoded.detach(),)}
 
     def head(rows: Tensor) -> Tensor:
@@ -129,13 +136,15 @@ def _forward_replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterato
 class _NatsByParts(torch.autograd.Function):
     """Sum of nats of many rows, of which a part has its logits and its gradient at a time.
 
-    The loss is a sum, so the gradient of a part needs nothing but the part: it is taken at once, before the logits are
-    let go, and scaled by what comes from above later (as Liger Kernel's fused cross-entropy does).
+    The loss is a sum, so the gradient of a part needs nothing but the part: it is taken at once, before the
+    logits are let go, and scaled by what comes from above later (as Liger Kernel's fused cross-entropy does).
     """
 
     @staticmethod
     def forward(ctx: Any, head: Head, most: int, targets: Tensor, hidden: Tensor, *weights: Tensor) -> Tensor:
-        """hidden [K, D] and the weights that may be trained; those that the head does not use get no gradient."""
+        """hidden [K, D] and the weights that may be trained; those that the head does not use get no
+        gradient.
+        """
         total = torch.zeros((), device=hidden.device)
         of_hidden, of_weights = torch.empty_like(hidden), [None] * len(weights)
         start = 0

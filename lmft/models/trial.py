@@ -10,14 +10,17 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerF
 
 from lmft.models.loading.hf_config import max_positions
 
-_RUNS_EVERYWHERE = ("eager", "sdpa")  # implementations of attention that need neither a GPU nor half precision
+# Implementations of attention that need neither a GPU nor half precision.
+_RUNS_EVERYWHERE = ("eager", "sdpa")
 
 
-def ordinary_tokens(tokenizer: PreTrainedTokenizerFast, config: PreTrainedConfig, count: int) -> tuple[Tensor, Tensor]:
+def ordinary_tokens(
+    tokenizer: PreTrainedTokenizerFast, config: PreTrainedConfig, count: int
+) -> tuple[Tensor, Tensor]:
     """Picks the tokens of a row, and for each of them another one. [T] both
 
-    T is `count`, or as many as the model has positions. No token is special, because models read more out of those:
-    RoBERTa counts its positions by the padding. All are different if the vocabulary has as many.
+    T is `count`, or as many as the model has positions. No token is special, because models read more out of
+    those: RoBERTa counts its positions by the padding. All are different if the vocabulary has as many.
     """
     special = set(tokenizer.all_special_ids)
     size = min(len(tokenizer), config.get_text_config().vocab_size)
@@ -29,7 +32,8 @@ def ordinary_tokens(tokenizer: PreTrainedTokenizerFast, config: PreTrainedConfig
 
 @contextmanager
 def to_be_tried(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
-    """Gives the model for evaluation, with the same weights in modules of its own, so that trying it leaves no trace.
+    """Gives the model for evaluation, with the same weights in modules of its own, so that trying it leaves
+    no trace.
 
     BigBird, for one, gives up its sparse attention for good where it is given a short row.
     """

@@ -32,8 +32,8 @@ log = logging.getLogger(__name__)
 class LanguageModel(LightningModule):
     """A Hugging Face model, trained on the targets of its batches.
 
-    Logs `train/loss` (nats per target, the mean since it was logged last) and after each validation `val/loss`,
-    `val/perplexity` and `val/accuracy`.
+    Logs `train/loss` (nats per target, the mean since it was logged last) and after each validation
+    `val/loss`, `val/perplexity` and `val/accuracy`.
 
     >>> parts = assemble(compose(["model=gpt2_tiny", "trainer.max_steps=2"]))
     >>> quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
@@ -99,7 +99,9 @@ class LanguageModel(LightningModule):
 
     @property
     def exported(self) -> PreTrainedModel | Adapted:
-        """What `save_pretrained` is called on. (An attribute would be a second copy of the weights in checkpoints.)"""
+        """What `save_pretrained` is called on. (An attribute would be a second copy of the weights in
+        checkpoints.)
+        """
         return self.adapted or self.model
 
     @property
@@ -121,7 +123,9 @@ class LanguageModel(LightningModule):
         raise NotImplementedError(f"{type(self).__name__} answers no prompts")
 
     def as_batch(self, batch: Any) -> Batch:
-        """Return the batch of a DataLoader: lmft's own, or a dict of `input_ids` and `labels`. Raises: UserError."""
+        """Return the batch of a DataLoader: lmft's own, or a dict of `input_ids` and `labels`. Raises:
+        UserError.
+        """
         if isinstance(batch, Batch):
             return batch
         if isinstance(batch, Mapping) and {"input_ids", "labels"} <= batch.keys():
@@ -130,11 +134,14 @@ class LanguageModel(LightningModule):
         raise UserError(f"{got} cannot be trained on", "your DataLoader", "a dict of input_ids and labels")
 
     def inputs_with_labels(self, batch: Mapping[str, Any]) -> Batch:
-        """Return the Batch of a dict of `input_ids` [B, T] and `labels`, as data collators of transformers make it.
+        """Return the Batch of a dict of `input_ids` [B, T] and `labels`, as data collators of transformers
+        make it.
 
         Raises: UserError if the family has no such batches.
         """
-        raise UserError(f"a {self.family.name} model takes no batches of input_ids and labels", fix="lmft's DataModule")
+        raise UserError(
+            f"a {self.family.name} model takes no batches of input_ids and labels", fix="lmft's DataModule"
+        )
 
     def inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Return what the model is called with."""
@@ -145,7 +152,9 @@ class LanguageModel(LightningModule):
 
     def nats(self, batch: Batch) -> Tensor:
         """Return the sum of −log p over the batch's targets."""
-        return target_nats(self.model, self.body, self.inputs(batch.inputs), batch.target_index, batch.targets)
+        return target_nats(
+            self.model, self.body, self.inputs(batch.inputs), batch.target_index, batch.targets
+        )
 
     def target_logits(self, batch: Batch) -> Tensor:
         """Return the logits at the batch's targets. [K, V]"""
@@ -174,7 +183,9 @@ class LanguageModel(LightningModule):
         self.step.begin_micro_batch(batch_idx)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Return the batch's share of the step's loss; the step divides by the number of targets when it is whole."""
+        """Return the batch's share of the step's loss; the step divides by the number of targets when it is
+        whole.
+        """
         return self.step.forward(self.as_batch(batch))
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
@@ -186,7 +197,10 @@ class LanguageModel(LightningModule):
         self.step.normalize(optimizer)
 
     def configure_gradient_clipping(
-        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip the gradients, or skip the step if they are not finite."""
         self.step.clip(optimizer, gradient_clip_val, gradient_clip_algorithm)
@@ -204,11 +218,14 @@ class LanguageModel(LightningModule):
         self.log_training_loss()
 
     def configure_optimizers(self) -> Any:
-        """Return the optimizer, without weight decay on biases and norms, and the schedule that follows the steps."""
+        """Return the optimizer, without weight decay on biases and norms, and the schedule that follows the
+        steps.
+        """
         if self.make_optimizer is None or self.schedule is None:
             raise UserError("this module has no optimizer: it was made to evaluate or to answer")
         optimizer = self.make_optimizer(parameter_groups(self.model))
-        # Fused kernels would unscale fp16 gradients themselves, too late for clipping; so the scaler is to do it.
+        # Fused kernels would unscale fp16 gradients themselves, too late for clipping; so the scaler is to do
+        # it.
         optimizer._step_supports_amp_scaling = False  # pyright: ignore[reportAttributeAccessIssue]
         num_steps = self.trainer.estimated_stepping_batches
         if num_steps == float("inf"):
@@ -227,7 +244,9 @@ class LanguageModel(LightningModule):
         """Log `val/loss` (nats per target), `val/perplexity` and `val/accuracy`."""
         self.latest_scores = self.scores.compute()
         self.scores.reset()
-        self.log_dict({name: float(self.latest_scores[name.removeprefix("val/")]) for name in MONITORED}, batch_size=1)
+        self.log_dict(
+            {name: float(self.latest_scores[name.removeprefix("val/")]) for name in MONITORED}, batch_size=1
+        )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Drop frozen weights, which are loaded again from where they came from."""
@@ -251,10 +270,11 @@ class LanguageModel(LightningModule):
         """Return a module with the weights of a checkpoint, in evaluation mode.
 
         Args:
-            checkpoint_path: a .ckpt file of `lmft.train`, or of any Trainer that trained a module of `api.assemble`.
+            checkpoint_path: a .ckpt file of `lmft.train`, or of any Trainer that trained a module of
+                `api.assemble`.
             map_location: device to load onto; None: the CPU.
-            arguments: those of the constructor. Without `model` and `tokenizer` the module is built as the config in
-                the checkpoint says.
+            arguments: those of the constructor. Without `model` and `tokenizer` the module is built as the
+                config in the checkpoint says.
 
         Raises: UserError if the file is no checkpoint, or does not fit.
         """
@@ -264,7 +284,9 @@ class LanguageModel(LightningModule):
             module = cls(**arguments)
         elif cls.build is None:
             raise UserError(
-                "model= and tokenizer= are needed", str(path), "import lmft.api, which knows how to build them"
+                "model= and tokenizer= are needed",
+                str(path),
+                "import lmft.api, which knows how to build them",
             )
         else:
             module = cls.build(settings_of(path), path, cls)

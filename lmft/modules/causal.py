@@ -19,7 +19,8 @@ from lmft.reporting.model_card import FamilyCard
 
 
 class CausalLanguageModel(GeneratingModel):
-    """Any model of AutoModelForCausalLM that attends to the left only. It continues a text, or answers in a chat.
+    """Any model of AutoModelForCausalLM that attends to the left only. It continues a text, or answers in a
+    chat.
 
     >>> parts = assemble(compose(["model=gpt2_tiny"]))
     >>> sorted(parts.module().answer(["Return True if"])[0]["texts"])
@@ -55,18 +56,24 @@ class CausalLanguageModel(GeneratingModel):
         both = torch.ones(len(tokens), len(tokens), dtype=torch.bool)
         return {"input_ids": tokens[None]}, [
             Sight("input_ids", both.triu(1), False, "sees the tokens that it is to predict"),
-            Sight("input_ids", both.tril(-1), True, "does not see the tokens before the one that it predicts"),
+            Sight(
+                "input_ids", both.tril(-1), True, "does not see the tokens before the one that it predicts"
+            ),
         ]
 
     def inputs_with_labels(self, batch: Mapping[str, Any]) -> Batch:
-        """Return the Batch of `input_ids` [B, T] and `labels` [B, T], each predicted from the position before it."""
+        """Return the Batch of `input_ids` [B, T] and `labels` [B, T], each predicted from the position before
+        it.
+        """
         inputs = {name: value for name, value in batch.items() if name != "labels"}
         labels = batch["labels"]
         positions = torch.arange(labels.numel()).view_as(labels)
         return batch_of_labels(inputs, labels[:, 1:].flatten(), predicted_from=positions[:, :-1].flatten())
 
     def prompt_ids(self, prompt: Any) -> list[int]:
-        """A text, of which what stands before a `[MASK]` counts, or {"chat": TEXT | MESSAGES} in its chat template."""
+        """A text, of which what stands before a `[MASK]` counts, or {"chat": TEXT | MESSAGES} in its chat
+        template.
+        """
         if isinstance(prompt, dict):
             ids = self._render(messages_of(prompt["chat"]), answer_follows=True)
         else:
@@ -74,7 +81,9 @@ class CausalLanguageModel(GeneratingModel):
         start: Any = self.tokenizer.bos_token_id
         start = self.tokenizer.eos_token_id if start is None else start
         if not ids and start is None:
-            raise UserError("an empty prompt: the tokenizer has no token that begins a text", fix='prompt="…"')
+            raise UserError(
+                "an empty prompt: the tokenizer has no token that begins a text", fix='prompt="…"'
+            )
         return ids or [start]
 
     def shown(self, prompt: Any) -> str:
@@ -87,25 +96,33 @@ class CausalLanguageModel(GeneratingModel):
         """Positions that prompts leave."""
         room = self._room_behind(num_tokens)
         if room < 1:
-            raise UserError(f"a prompt of {num_tokens} tokens fills the model's {num_tokens + room} positions")
+            raise UserError(
+                f"a prompt of {num_tokens} tokens fills the model's {num_tokens + room} positions"
+            )
         return room
 
     @torch.no_grad()
     def teacher_forced(self, prompt: Any, completion: str) -> dict[str, Any]:
-        """What the model would have said at each token of the completion, had all before it been said as given.
+        """What the model would have said at each token of the completion, had all before it been said as
+        given.
 
-        Without a completion, each token of the prompt but the first is looked at.
-        {"prompt", "completion", "tokens": [{"token", "predicted", "probability", "rank"}]}; probability and rank (from
-        1) are those of the true token.
+        Without a completion, each token of the prompt but the first is looked at. {"prompt", "completion",
+        "tokens": [{"token", "predicted", "probability", "rank"}]}; probability and rank (from 1) are those of
+        the true token.
         """
         ids = self.prompt_ids(prompt)
         whole = self._whole_ids(prompt, completion) if completion else ids
         room = self._room_behind(len(whole))
         if room < 0:
-            raise UserError(f"a text of {len(whole)} tokens is longer than the model's {len(whole) + room} positions")
-        known = max(1, next((i for i, (a, b) in enumerate(zip(ids, whole, strict=False)) if a != b), len(ids)))
+            raise UserError(
+                f"a text of {len(whole)} tokens is longer than the model's {len(whole) + room} positions"
+            )
+        known = max(
+            1, next((i for i, (a, b) in enumerate(zip(ids, whole, strict=False)) if a != b), len(ids))
+        )
         known = known if completion else 1
-        logits = self.model(input_ids=torch.tensor([whole], device=self.device)).logits[0, known - 1 : -1]  # [n, V]
+        # [n, V].
+        logits = self.model(input_ids=torch.tensor([whole], device=self.device)).logits[0, known - 1 : -1]
         probabilities = logits.float().softmax(-1)
         true = torch.tensor(whole[known:], device=self.device)
         of_true = probabilities.gather(1, true[:, None])  # [n, 1]
@@ -139,9 +156,13 @@ class CausalLanguageModel(GeneratingModel):
         if not self.tokenizer.chat_template:
             raise UserError("the tokenizer has no chat template", fix='prompt="…" instead of chat="…"')
         try:
-            text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=answer_follows)
+            text = self.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=answer_follows
+            )
         except (jinja2.TemplateError, TypeError) as error:
-            raise UserError(f"the chat template refuses the chat: {' '.join(str(error).split())}", "chat") from error
+            raise UserError(
+                f"the chat template refuses the chat: {' '.join(str(error).split())}", "chat"
+            ) from error
         # White space behind the last end of turn is the template's: nobody is to say it.
         return self.text_ids(str(text) if answer_follows else str(text).rstrip(), add_special_tokens=False)
 

@@ -1,4 +1,6 @@
-"""Find the LightningModule of each family: a family NAME is the file lmft/modules/NAME.py and conf/model/NAME.yaml."""
+"""Find the LightningModule of each family: a family NAME is the file lmft/modules/NAME.py and
+conf/model/NAME.yaml.
+"""
 
 import importlib
 import pkgutil
@@ -11,14 +13,17 @@ from lmft.modules.base import LanguageModel
 def all_families() -> dict[str, type[LanguageModel]]:
     """Return each family's name and LightningModule.
 
-    Those that attend to both sides come first: BERT, for one, also has a class that can be trained as a causal model.
+    Those that attend to both sides come first: BERT, for one, also has a class that can be trained as a
+    causal model.
     """
     found = {}
     for file in pkgutil.iter_modules(lmft.modules.__path__):
         module = importlib.import_module(f"lmft.modules.{file.name}")
         for value in vars(module).values():
             is_module = (
-                isinstance(value, type) and issubclass(value, LanguageModel) and value.__module__ == module.__name__
+                isinstance(value, type)
+                and issubclass(value, LanguageModel)
+                and value.__module__ == module.__name__
             )
             if is_module and "family" in vars(value):
                 found[value.family.name] = value

@@ -19,7 +19,9 @@ class GeneratingModel(LanguageModel):
         """What the model is given of a prompt. Raises UserError for a prompt that it cannot answer."""
 
     def max_new_tokens_left(self, num_tokens: int) -> int:
-        """How many tokens the model can write behind prompts of up to so many tokens. Raises UserError if none."""
+        """How many tokens the model can write behind prompts of up to so many tokens. Raises UserError if
+        none.
+        """
         return 10**9
 
     def answer_of(self, prompt: Any, ids: list[int]) -> str:
@@ -61,9 +63,11 @@ class GeneratingModel(LanguageModel):
 
     @torch.no_grad()
     def generate(self, prompts: list[list[int]], options: dict[str, Any]) -> list[list[int]]:
-        """The new tokens behind each prompt, all prompts in one batch; beyond an answer's end, the padding token.
+        """The new tokens behind each prompt, all prompts in one batch; beyond an answer's end, the padding
+        token.
 
-        What is written goes on where a row ends, so padding comes first; but an encoder's positions count from there.
+        What is written goes on where a row ends, so padding comes first; but an encoder's positions count
+        from there.
         """
         ends = _as_list(self.model.generation_config.eos_token_id) + _as_list(self.tokenizer.eos_token_id)
         pad: Any = self.tokenizer.pad_token_id

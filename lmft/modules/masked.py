@@ -62,7 +62,8 @@ class MaskedLanguageModel(LanguageModel):
         return batch_of_labels(inputs, labels, predicted_from=torch.arange(len(labels)))
 
     def answer(self, prompts: Sequence[str]) -> list[dict[str, Any]]:
-        """The five likeliest tokens with their probabilities at each mask; `[MASK]` stands for the model's mask token.
+        """The five likeliest tokens with their probabilities at each mask; `[MASK]` stands for the model's
+        mask token.
 
         {"prompt": …, "fills": [[{"token", "probability"} × 5] for each mask]} for each prompt.
         """
@@ -72,7 +73,8 @@ class MaskedLanguageModel(LanguageModel):
     def _fill(self, prompt: str) -> dict[str, Any]:
         text = masked_text(prompt, self.tokenizer)
         inputs = self.tokenizer(text, return_tensors="pt").to(self.device)
-        logits = self.model(**inputs).logits[0][inputs["input_ids"][0] == self.tokenizer.mask_token_id]  # [masks, V]
+        # [masks, V].
+        logits = self.model(**inputs).logits[0][inputs["input_ids"][0] == self.tokenizer.mask_token_id]
         top = logits.float().softmax(-1).topk(_NUM_FILLS)
         fills = [
             [

@@ -1,4 +1,6 @@
-"""Permuted language models: they predict tokens in any order, each from those before it in that order (XLNet)."""
+"""Permuted language models: they predict tokens in any order, each from those before it in that order
+(XLNet).
+"""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -17,7 +19,8 @@ from lmft.reporting.model_card import FamilyCard
 
 
 class PermutedLanguageModel(GeneratingModel):
-    """XLNet. A batch's `target_mapping` [B, P, T] makes its body hand over the hidden states of the targets, [B, P, D].
+    """XLNet. A batch's `target_mapping` [B, P, T] makes its body hand over the hidden states of the targets,
+    [B, P, D].
 
     It continues text: of a prompt, what stands before a `[MASK]` counts.
 
@@ -43,7 +46,8 @@ class PermutedLanguageModel(GeneratingModel):
     body_options: ClassVar[dict[str, Any]] = {"use_mems": False}  # no row goes on with the one before it
 
     def trial(self, tokens: Tensor) -> tuple[dict[str, Tensor], list[Sight]]:
-        """Has predictions see what is no target, and targets before them in an order; not themselves, nor the others.
+        """Has predictions see what is no target, and targets before them in an order; not themselves, nor the
+        others.
 
         The masks are those that `Permutation` would make of that order.
         """
@@ -74,7 +78,9 @@ class PermutedLanguageModel(GeneratingModel):
     def prompt_ids(self, prompt: Any) -> list[int]:
         """The text without the tokenizer's separators, which would end it."""
         if isinstance(prompt, dict):
-            raise UserError(f"{self.model.config.model_type} answers no chats", fix='prompt="…" instead of chat="…"')
+            raise UserError(
+                f"{self.model.config.model_type} answers no chats", fix='prompt="…" instead of chat="…"'
+            )
         end: Any = self.tokenizer.cls_token_id  # of the text before
         return self.text_ids(self.shown(prompt), add_special_tokens=False) or [end]
 
@@ -83,6 +89,8 @@ class PermutedLanguageModel(GeneratingModel):
         return up_to_mask(str(prompt))
 
     def generate(self, prompts: list[list[int]], options: dict[str, Any]) -> list[list[int]]:
-        """The new tokens behind each prompt, one prompt at a time: transformers' XLNet does not mask padding here."""
+        """The new tokens behind each prompt, one prompt at a time: transformers' XLNet does not mask padding
+        here.
+        """
         options = {**options, **self.body_options}
         return [super(PermutedLanguageModel, self).generate([prompt], options)[0] for prompt in prompts]

@@ -23,8 +23,8 @@ from lmft.reporting.model_card import FamilyCard
 class Seq2SeqLanguageModel(GeneratingModel):
     """Any model of AutoModelForSeq2SeqLM.
 
-    It rewrites a prompt. In one, `[MASK]` stands for the model's own mask token or, where there are sentinels, for the
-    next of them; the answer is then the prompt with what the model says in their place.
+    It rewrites a prompt. In one, `[MASK]` stands for the model's own mask token or, where there are
+    sentinels, for the next of them; the answer is then the prompt with what the model says in their place.
 
     >>> parts = assemble(compose(["model=t5_tiny"]))
     >>> sorted(parts.module().answer(["Return [MASK] if"])[0]["texts"])
@@ -59,7 +59,9 @@ class Seq2SeqLanguageModel(GeneratingModel):
         return [self.model.get_encoder(), self.body]
 
     def trial(self, tokens: Tensor) -> tuple[dict[str, Tensor], list[Sight]]:
-        """Has predictions see what the encoder reads and what the decoder has said so far, but nothing behind that."""
+        """Has predictions see what the encoder reads and what the decoder has said so far, but nothing behind
+        that.
+        """
         every = torch.ones(len(tokens), len(tokens), dtype=torch.bool)
         batch = {"input_ids": tokens.flip(0)[None], "decoder_input_ids": tokens[None]}
         written = "decoder_input_ids"
@@ -92,17 +94,22 @@ class Seq2SeqLanguageModel(GeneratingModel):
         return longest - 1
 
     def answer_of(self, prompt: Any, ids: list[int]) -> str:
-        """All that the decoder says; but if that has sentinels of the prompt, the prompt with these filled in.
+        """All that the decoder says; but if that has sentinels of the prompt, the prompt with these filled
+        in.
 
         A sentinel stands for the text behind it in the answer. One that the answer leaves out stays.
         """
         asked, fills = self._asked(prompt), self._fills(ids)
         known = "|".join(re.escape(name) for name in fills if name in asked)
-        return re.sub(known, lambda found: fills[found[0]], asked) if known else super().answer_of(prompt, ids)
+        return (
+            re.sub(known, lambda found: fills[found[0]], asked) if known else super().answer_of(prompt, ids)
+        )
 
     def _asked(self, prompt: Any) -> str:
         if isinstance(prompt, dict):
-            raise UserError(f"{self.model.config.model_type} answers no chats", fix='prompt="…" instead of chat="…"')
+            raise UserError(
+                f"{self.model.config.model_type} answers no chats", fix='prompt="…" instead of chat="…"'
+            )
         if self._sentinels:
             numbers = itertools.count()
             return re.sub(r"\[MASK\]", lambda _: sentinel(next(numbers)), str(prompt))

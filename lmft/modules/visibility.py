@@ -1,4 +1,5 @@
-"""Which tokens a model's predictions see: found by trying, on the model itself, before it is trained or asked.
+"""Which tokens a model's predictions see: found by trying, on the model itself, before it is trained or
+asked.
 
 One token of a row is replaced at a time. A prediction that moves has seen it.
 """
@@ -20,8 +21,9 @@ from lmft.models.trial import ordinary_tokens, to_be_tried
 log = logging.getLogger("lmft")
 
 _NUM_TOKENS = 6  # of the row that is tried
-# A prediction has moved if one of its logits has, by this share of the largest logit. Rounding stays below 2e-6 in all
-# of transformers' architectures. What is seen moves new models 32 wide by 1.5e-4 or more, and trained ones by a tenth.
+# A prediction has moved if one of its logits has, by this share of the largest logit. Rounding stays below
+# 2e-6 in all of transformers' architectures. What is seen moves new models 32 wide by 1.5e-4 or more, and
+# trained ones by a tenth.
 _MOVED = 2e-5
 # Values of configs that say to which sides a model attends, as they are where it attends to the left alone.
 _LEFT_ALONE = {"is_decoder": True, "is_causal": True, "causal": True, "use_bidirectional_attention": False}
@@ -91,8 +93,12 @@ def check_sight(
                 _check(module, batch | {"document_ids": documents[None]}, others, _inside(documents, sights))
     except UserError:
         raise
-    except Exception as error:  # of any kind: the code is the model's, and may be made for other rows or devices
-        log.warning("what %s sees could not be tried: %s", model.config.model_type, " ".join(str(error).split())[:200])
+    except (
+        Exception
+    ) as error:  # of any kind: the code is the model's, and may be made for other rows or devices
+        log.warning(
+            "what %s sees could not be tried: %s", model.config.model_type, " ".join(str(error).split())[:200]
+        )
 
 
 def _fix(module: Tried, families: Sequence[str]) -> str:
@@ -119,7 +125,8 @@ def _check(module: Tried, batch: dict[str, Tensor], others: Tensor, sights: Sequ
     num_predictions = len(sights[0].pairs)
     names = {sight.name for sight in sights}
     has_moved = {name: _movement(module, batch, name, others, num_predictions) > _MOVED for name in names}
-    seen = [(has_moved[sight.name] & sight.pairs).nonzero().tolist() for sight in sights]  # [prediction, token] pairs
+    # [prediction, token] pairs.
+    seen = [(has_moved[sight.name] & sight.pairs).nonzero().tolist() for sight in sights]
     for sight, pairs in zip(sights, seen, strict=True):
         if pairs and not sight.is_wanted:
             prediction, token = pairs[0]
@@ -127,7 +134,9 @@ def _check(module: Tried, batch: dict[str, Tensor], others: Tensor, sights: Sequ
             raise UserError(f"{model_type} {sight.fault}", where, sight.fix)
     wanted = [(sight, pairs) for sight, pairs in zip(sights, seen, strict=True) if sight.is_wanted]
     if not any(pairs for _, pairs in wanted):  # as in new models whose layers add nothing yet
-        log.warning("what %s sees could not be tried: its predictions follow from one token alone", model_type)
+        log.warning(
+            "what %s sees could not be tried: its predictions follow from one token alone", model_type
+        )
         return
     for sight, pairs in wanted:
         if sight.pairs.any() and not pairs:
@@ -135,8 +144,11 @@ def _check(module: Tried, batch: dict[str, Tensor], others: Tensor, sights: Sequ
             raise UserError(f"{model_type} {sight.fault}", where, sight.fix)
 
 
-def _movement(module: Tried, batch: dict[str, Tensor], name: str, others: Tensor, num_predictions: int) -> Tensor:
-    """Measures how far each prediction moves with each token of an input, as a share of the largest logit. [P, T]
+def _movement(
+    module: Tried, batch: dict[str, Tensor], name: str, others: Tensor, num_predictions: int
+) -> Tensor:
+    """Measures how far each prediction moves with each token of an input, as a share of the largest logit.
+    [P, T]
 
     batch: of one row; others: [T] what the input's tokens are replaced by, each in a row of its own.
     """

@@ -13,7 +13,8 @@ from typing import ClassVar, Protocol, Self
 import numpy as np
 
 WORD_START, SPECIAL = np.uint8(1), np.uint8(2)  # bits of a token's flag byte
-ANSWER, LAST_ANSWER = np.uint8(4), np.uint8(8)  # what a chat's model says, or a prompt's completion; its last turn
+# What a chat's model says, or a prompt's completion; its last turn.
+ANSWER, LAST_ANSWER = np.uint8(4), np.uint8(8)
 IGNORED = -100  # id of a target that only pads K
 
 
@@ -30,11 +31,13 @@ class Rows:
     flags: np.ndarray  # [B, T] uint8, WORD_START | SPECIAL; padding is SPECIAL
     lengths: np.ndarray  # [B] tokens of each example
     numbers: np.ndarray  # [B] of the examples in their split: the name of their noise
-    documents: np.ndarray | None = None  # [B, T] number of the token's document, −1 in padding; only where asked for
+    # [B, T] number of the token's document, −1 in padding; only where asked for.
+    documents: np.ndarray | None = None
     isolated: bool = False  # whether no token may attend to another document; then `documents` are there
     trainable: np.ndarray | None = None  # [B, T] bool: tokens that may be targets; None: all
     are_lines: bool = False  # whether each row is a text of its own, with its separators around it
-    num_seen: np.ndarray | None = None  # [B] leading tokens that the window before holds too; None: no windows overlap
+    # [B] leading tokens that the window before holds too; None: no windows overlap.
+    num_seen: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,13 @@ class Vocabulary:
     eos_id: int | None = None
     ids: Mapping[str, int] = field(default_factory=dict)  # of special and added tokens, by their text
     decoder_start_id: int | None = None  # what the decoder of a seq2seq model is given first
-    sentence_end_ids: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # of `.`, `!`, `?` and the like
+    # Of `.`, `!`, `?` and the like.
+    sentence_end_ids: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
 
 class Noise(Protocol):
-    """Random bits for the tokens of a micro-batch's examples: a function of what they are for, never of a generator.
+    """Random bits for the tokens of a micro-batch's examples: a function of what they are for, never of a
+    generator.
 
     >>> noise = TokenNoise(seed=1, epoch=0, examples=np.array([7, 8]))
     >>> noise.bits("select", np.arange(4)).shape
@@ -65,7 +70,9 @@ class Noise(Protocol):
     """
 
     def bits(self, stream: str, positions: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
-        """Uniform uint64: [B, T] for all rows at positions [T], or [N] for the pairs (rows [N], positions [N])."""
+        """Uniform uint64: [B, T] for all rows at positions [T], or [N] for the pairs (rows [N], positions
+        [N]).
+        """
         ...
 
 
@@ -119,7 +126,8 @@ class Objective(ABC):
 
 
 def threshold(share: float) -> np.uint64:
-    """Return the bound that uniform uint64 bits stay below with probability `share` (1.0 misses one value in 2^64).
+    """Return the bound that uniform uint64 bits stay below with probability `share` (1.0 misses one value in
+    2^64).
 
     >>> noise = TokenNoise(seed=1, epoch=0, examples=np.arange(1000))
     >>> bool(0.1 < (noise.bits("select", np.arange(10)) < threshold(0.15)).mean() < 0.2)
@@ -129,12 +137,14 @@ def threshold(share: float) -> np.uint64:
 
 
 def padded_targets(index: np.ndarray, ids: np.ndarray) -> dict[str, np.ndarray]:
-    """Return `target_index` and `targets` padded to a bucket: at most 1/16 more than there are, and few distinct sizes.
+    """Return `target_index` and `targets` padded to a bucket: at most 1/16 more than there are, and few
+    distinct sizes.
 
     >>> padded_targets(np.array([3, 5]), np.array([17, 19]))["targets"].tolist()
     [17, 19, -100, -100, -100, -100, -100, -100]
 
-    index: [N] flat positions (row * T + column) of the hidden states that predict; ids: [N] the tokens they predict.
+    index: [N] flat positions (row * T + column) of the hidden states that predict; ids: [N] the tokens they
+    predict.
     """
     step = max(8, 1 << max(0, len(index).bit_length() - 5))
     num_padded = max(step, -(-len(index) // step) * step)

@@ -12,9 +12,9 @@ from lmft.objectives.base import Noise, Objective, Rows, Vocabulary, padded_targ
 class NextToken(Objective):
     """Every token that may be one is a target, predicted at the position before it, special tokens included.
 
-    The first token of a row, and of a document that is kept apart from its neighbours, has nothing before it. Padding
-    stands behind the text, where no position attends to it, and is known by position: a padding id that is also the
-    end-of-text token hides no target.
+    The first token of a row, and of a document that is kept apart from its neighbours, has nothing before it.
+    Padding stands behind the text, where no position attends to it, and is known by position: a padding id
+    that is also the end-of-text token hides no target.
     """
 
     families = ("causal",)

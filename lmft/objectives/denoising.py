@@ -20,8 +20,8 @@ class Sequences(NamedTuple):
 class Denoising(Objective):
     """The encoder reads an altered text, the decoder says what it was, every token of which is a target.
 
-    The decoder is given its start token and then the targets but the last one. What pads its input stands behind the
-    text, where no position attends to it.
+    The decoder is given its start token and then the targets but the last one. What pads its input stands
+    behind the text, where no position attends to it.
     """
 
     families = ("seq2seq",)
@@ -39,7 +39,8 @@ class Denoising(Objective):
         check_decoder(vocabulary)
 
     def __call__(self, rows: Rows, vocabulary: Vocabulary, noise: Noise) -> dict[str, np.ndarray]:
-        """input_ids [B, Ti], attention_mask [B, Ti] where inputs are padded, decoder_input_ids [B, Td], targets.
+        """input_ids [B, Ti], attention_mask [B, Ti] where inputs are padded, decoder_input_ids [B, Td],
+        targets.
 
         `target_index` counts the decoder's positions: row * Td + column.
         """
@@ -47,7 +48,8 @@ class Denoising(Objective):
         batch = {"input_ids": inputs.tokens}
         width = inputs.tokens.shape[1]
         if inputs.lengths.min() < width:
-            attended = np.maximum(inputs.lengths, 1)  # attention over nothing is not defined; a row may have no input
+            # Attention over nothing is not defined; a row may have no input.
+            attended = np.maximum(inputs.lengths, 1)
             batch["attention_mask"] = (np.arange(width) < attended[:, None]).astype(np.int64)
         batch["decoder_input_ids"] = shifted_right(targets.tokens, vocabulary)
         return batch | padded_targets(*flat(targets))
@@ -71,7 +73,9 @@ def check_decoder(vocabulary: Vocabulary) -> None:
 def check_end(vocabulary: Vocabulary) -> None:
     """Raises ValueError where the tokenizer cannot say where inputs and targets end."""
     if vocabulary.eos_id is None:
-        raise ValueError("the tokenizer has no end-of-sequence token, which inputs and targets are to end with")
+        raise ValueError(
+            "the tokenizer has no end-of-sequence token, which inputs and targets are to end with"
+        )
 
 
 def shifted_right(tokens: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
@@ -83,7 +87,9 @@ def shifted_right(tokens: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
 
 
 def without_end(rows: Rows, vocabulary: Vocabulary) -> Rows:
-    """Lines without the end-of-sequence token among their separators, where `ended` is to put one behind each row."""
+    """Lines without the end-of-sequence token among their separators, where `ended` is to put one behind each
+    row.
+    """
     if not rows.are_lines:
         return rows
     last = rows.tokens[np.arange(len(rows.lengths)), rows.lengths - 1]
@@ -91,7 +97,9 @@ def without_end(rows: Rows, vocabulary: Vocabulary) -> Rows:
 
 
 def ended(rows: Rows, vocabulary: Vocabulary) -> np.ndarray:
-    """The rows' tokens, each row followed by the end-of-sequence token at the column of its length. [B, T + 1]"""
+    """The rows' tokens, each row followed by the end-of-sequence token at the column of its length. [B, T +
+    1]
+    """
     assert vocabulary.eos_id is not None
     num_rows, num_tokens = rows.tokens.shape
     tokens = np.empty((num_rows, num_tokens + 1), np.int64)

@@ -11,7 +11,8 @@ from lmft.objectives.causal import causal_batch
 
 # What stands before the prefix, the suffix and the middle: names that models were trained with.
 SENTINELS = (
-    ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"),  # Qwen2.5-Coder, CodeGemma; what a new tokenizer is given
+    # Qwen2.5-Coder, CodeGemma; what a new tokenizer is given.
+    ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"),
     ("<fim_prefix>", "<fim_suffix>", "<fim_middle>"),  # StarCoder, Granite
     ("<fim-prefix>", "<fim-suffix>", "<fim-middle>"),  # SantaCoder
     ("▁<PRE>", "▁<SUF>", "▁<MID>"),  # CodeLlama
@@ -24,13 +25,14 @@ _SHORTEST = 3  # tokens of a piece that is worth cutting
 class FillInTheMiddle(Objective):
     """Next-token prediction on rows of which some have a piece rearranged, so that its middle comes last.
 
-    The piece is the longest run of tokens of one document without a special token among them; two cuts, anywhere in
-    it, make prefix, middle and suffix. It is then written in one of the paper's two ways:
+    The piece is the longest run of tokens of one document without a special token among them; two cuts,
+    anywhere in it, make prefix, middle and suffix. It is then written in one of the paper's two ways:
 
     PSM: [PRE] prefix [SUF] suffix [MID] middle
     SPM: [PRE] [SUF] suffix [MID] prefix middle (the variant that shares its beginnings with PSM)
 
-    Whatever stands around the piece stays where it is, and every token is a target. The cuts are made between tokens.
+    Whatever stands around the piece stays where it is, and every token is a target. The cuts are made between
+    tokens.
     """
 
     fim_rate: float = 0.5
@@ -57,10 +59,14 @@ class FillInTheMiddle(Objective):
         """Raises ValueError where the tokenizer has no sentinels, or no piece could be cut."""
         sentinel_ids(vocabulary.ids)
         if self.num_raw_tokens(block_size) < _SHORTEST:
-            raise ValueError(f"filling in the middle needs blocks of {_NUM_SENTINELS + _SHORTEST} tokens or more")
+            raise ValueError(
+                f"filling in the middle needs blocks of {_NUM_SENTINELS + _SHORTEST} tokens or more"
+            )
 
     def __call__(self, rows: Rows, vocabulary: Vocabulary, noise: Noise) -> dict[str, np.ndarray]:
-        """input_ids [B, T + 3 or T], document_ids where documents are isolated, target_index [K], targets [K]."""
+        """input_ids [B, T + 3 or T], document_ids where documents are isolated, target_index [K], targets
+        [K].
+        """
         return causal_batch(self.rearranged(rows, vocabulary, noise))
 
     def rearranged(self, rows: Rows, vocabulary: Vocabulary, noise: Noise) -> Rows:
@@ -91,12 +97,18 @@ class _Cuts(NamedTuple):
 
     @property
     def shifts(self) -> np.ndarray:
-        """[B, 5] columns by which tokens move: before the piece, of prefix, middle and suffix, and behind the piece."""
-        past_suffix = _NUM_SENTINELS + self.length - self.second  # what has the suffix and all sentinels before it now
+        """[B, 5] columns by which tokens move: before the piece, of prefix, middle and suffix, and behind the
+        piece.
+        """
+        # What has the suffix and all sentinels before it now.
+        past_suffix = _NUM_SENTINELS + self.length - self.second
         prefix = np.where(self.suffix_first, past_suffix, 1)
         suffix = 2 + self.before_suffix - self.second
         behind = np.full_like(self.length, _NUM_SENTINELS)
-        return np.stack([np.zeros_like(behind), prefix, past_suffix, suffix, behind], axis=1) * self.chosen[:, None]
+        return (
+            np.stack([np.zeros_like(behind), prefix, past_suffix, suffix, behind], axis=1)
+            * self.chosen[:, None]
+        )
 
     @property
     def sentinels(self) -> np.ndarray:
@@ -111,7 +123,9 @@ def sentinel_ids(ids: Mapping[str, int]) -> tuple[int, ...]:
     """Ids of (PRE, SUF, MID) among those of the special and added tokens; raises ValueError."""
     known = _known_sentinels(ids)
     if known is None:
-        raise ValueError(f"the tokenizer lacks the tokens of filling in the middle, such as {' '.join(SENTINELS[0])}")
+        raise ValueError(
+            f"the tokenizer lacks the tokens of filling in the middle, such as {' '.join(SENTINELS[0])}"
+        )
     return tuple(ids[name] for name in known)
 
 
@@ -120,7 +134,9 @@ def _known_sentinels(known: Collection[str]) -> tuple[str, ...] | None:
 
 
 def longest_piece(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
-    """Begin and length [B] of the longest run of one document's tokens, none of them special; of equals, the first."""
+    """Begin and length [B] of the longest run of one document's tokens, none of them special; of equals, the
+    first.
+    """
     assert rows.documents is not None
     text = (rows.flags & SPECIAL) == 0  # [B, T], false in the padding
     begins = text.copy()
@@ -139,7 +155,8 @@ def _written_anew(rows: Rows, vocabulary: Vocabulary, cuts: _Cuts) -> Rows:
     row, column = np.nonzero(columns < rows.lengths[:, None])  # [N] each: all but the padding
     place = column - cuts.begin[row]
     bounds = (0, cuts.first[row], cuts.second[row], cuts.length[row])
-    section = sum((place >= bound).astype(np.int64) for bound in bounds)  # [N] of the five; empty ones are passed over
+    # [N] of the five; empty ones are passed over.
+    section = sum((place >= bound).astype(np.int64) for bound in bounds)
     target = column + cuts.shifts[row, section]
 
     lengths = rows.lengths + _NUM_SENTINELS * cuts.chosen

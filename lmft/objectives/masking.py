@@ -5,13 +5,22 @@ from typing import Self
 
 import numpy as np
 
-from lmft.objectives.base import SPECIAL, Noise, Objective, Rows, Vocabulary, body_inputs, padded_targets, threshold
+from lmft.objectives.base import (
+    SPECIAL,
+    Noise,
+    Objective,
+    Rows,
+    Vocabulary,
+    body_inputs,
+    padded_targets,
+    threshold,
+)
 
 
 @dataclass(frozen=True)
 class Masking(Objective):
-    """How masked language models are trained (Devlin et al. 2018): of the targets, most are shown as the mask token,
-    some as a random token, the rest as they are.
+    """How masked language models are trained (Devlin et al. 2018): of the targets, most are shown as the mask
+    token, some as a random token, the rest as they are.
     """
 
     mlm_probability: float = 0.15
@@ -41,7 +50,9 @@ class Masking(Objective):
         if vocabulary.mask_id is None:
             raise ValueError("the tokenizer has no mask token, which masked objectives need")
 
-    def hide(self, rows: Rows, chosen: np.ndarray, vocabulary: Vocabulary, noise: Noise) -> dict[str, np.ndarray]:
+    def hide(
+        self, rows: Rows, chosen: np.ndarray, vocabulary: Vocabulary, noise: Noise
+    ) -> dict[str, np.ndarray]:
         """The batch that has the chosen tokens ([B, T] bool) as its targets."""
         row, column = np.nonzero(chosen)  # [N] each
         targets = rows.tokens[row, column]
@@ -67,7 +78,8 @@ def choose(bits: np.ndarray, candidates: np.ndarray, share: float) -> np.ndarray
     empty = np.flatnonzero(~chosen.any(axis=1))
     if len(empty):
         nearest = np.where(candidates[empty], bits[empty], np.iinfo(np.uint64).max).min(axis=1, keepdims=True)
-        chosen[empty] = (bits[empty] == nearest) & candidates[empty]  # a row without candidates stays without targets
+        # A row without candidates stays without targets.
+        chosen[empty] = (bits[empty] == nearest) & candidates[empty]
     return chosen
 
 

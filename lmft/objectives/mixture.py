@@ -13,8 +13,8 @@ from lmft.objectives.denoising import Denoising, Sequences
 class Mixture(Denoising):
     """Each row of a batch gets one of the objectives, with a probability in proportion to its weight.
 
-    So with UL2's denoisers (Tay et al. 2022). All are given texts of the same length: the longest that every one of
-    them turns into an input that fits.
+    So with UL2's denoisers (Tay et al. 2022). All are given texts of the same length: the longest that every
+    one of them turns into an input that fits.
     """
 
     objectives: Sequence[Denoising]
@@ -28,7 +28,9 @@ class Mixture(Denoising):
             )
         for objective in self.objectives:
             if not isinstance(objective, Denoising):
-                raise ValueError(f"objective.objectives: {type(objective).__name__} cannot be part of a mixture")
+                raise ValueError(
+                    f"objective.objectives: {type(objective).__name__} cannot be part of a mixture"
+                )
         if not all(0 <= weight < float("inf") for weight in self.weights) or not sum(self.weights):
             raise ValueError(f"objective.weights={list(self.weights)} must not be negative, nor all 0")
 
@@ -65,7 +67,9 @@ class NoiseOfSome:
     members: np.ndarray  # [b] numbers of these rows
 
     def bits(self, stream: str, positions: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
-        """Uniform uint64: [b, T] for all of them at positions [T], or [N] for the pairs (rows [N], positions [N])."""
+        """Uniform uint64: [b, T] for all of them at positions [T], or [N] for the pairs (rows [N], positions
+        [N]).
+        """
         if rows is not None:
             return self.noise.bits(stream, positions, self.members[rows])
         pairs = np.tile(positions, len(self.members)), np.repeat(self.members, len(positions))
@@ -83,8 +87,12 @@ def select_rows(rows: Rows, members: np.ndarray) -> Rows:
     return replace(rows, lengths=lengths, **parts)
 
 
-def merge_rows(members: Sequence[np.ndarray], parts: Sequence[Sequences], vocabulary: Vocabulary) -> Sequences:
-    """The sequences of all rows, from those of groups of rows: members[i] are the numbers of the rows in parts[i]."""
+def merge_rows(
+    members: Sequence[np.ndarray], parts: Sequence[Sequences], vocabulary: Vocabulary
+) -> Sequences:
+    """The sequences of all rows, from those of groups of rows: members[i] are the numbers of the rows in
+    parts[i].
+    """
     num_rows, width = sum(map(len, members)), max(part.tokens.shape[1] for part in parts)
     tokens = np.full((num_rows, width), vocabulary.pad_id, dtype=np.int64)
     lengths = np.zeros(num_rows, np.int64)

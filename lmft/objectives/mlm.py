@@ -10,7 +10,9 @@ from lmft.objectives.masking import Masking, choose, may_be_hidden
 
 
 class MaskedTokens(Masking):
-    """Every token that is not special becomes a target with probability `mlm_probability`, at least one an example."""
+    """Every token that is not special becomes a target with probability `mlm_probability`, at least one an
+    example.
+    """
 
     families = ("masked", "seq2seq")
 
@@ -29,8 +31,8 @@ class MaskedTokens(Masking):
 class MaskedDenoising(MaskedTokens):
     """The encoder reads masks, the decoder says what they hide.
 
-    The decoder goes through the whole original text, but only the hidden tokens are targets. Both sides have the same
-    length, so what is hidden at a column is said at that column.
+    The decoder goes through the whole original text, but only the hidden tokens are targets. Both sides have
+    the same length, so what is hidden at a column is said at that column.
     """
 
     mask_share: float = 1.0
@@ -45,4 +47,6 @@ class MaskedDenoising(MaskedTokens):
 
     def __call__(self, rows: Rows, vocabulary: Vocabulary, noise: Noise) -> dict[str, np.ndarray]:
         """input_ids [B, T] with targets hidden, decoder_input_ids [B, T], target_index [K], targets [K]."""
-        return super().__call__(rows, vocabulary, noise) | {"decoder_input_ids": shifted_right(rows.tokens, vocabulary)}
+        return super().__call__(rows, vocabulary, noise) | {
+            "decoder_input_ids": shifted_right(rows.tokens, vocabulary)
+        }

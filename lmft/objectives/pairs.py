@@ -1,4 +1,6 @@
-"""Pairs of texts, such as articles and their summaries: the encoder reads the one, the decoder says the other."""
+"""Pairs of texts, such as articles and their summaries: the encoder reads the one, the decoder says the
+other.
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -22,4 +24,6 @@ class Pairs(Denoising):
         """The sources and the targets."""
         inside = np.arange(rows.tokens.shape[1]) < rows.lengths[:, None]  # [B, T]
         answer = (rows.flags & ANSWER) != 0
-        return left_pack(rows.tokens, inside & ~answer, vocabulary), left_pack(rows.tokens, inside & answer, vocabulary)
+        return left_pack(rows.tokens, inside & ~answer, vocabulary), left_pack(
+            rows.tokens, inside & answer, vocabulary
+        )

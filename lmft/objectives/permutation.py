@@ -12,14 +12,16 @@ from lmft.objectives.masking import may_be_hidden
 class Permutation(Objective):
     """Yang et al. 2019, as `DataCollatorForPermutationLanguageModeling` of transformers defines it.
 
-    A text is cut into stretches of span / plm_probability tokens, where span is uniform over 1 … max_span_length, and
-    that many tokens at a random place of each are targets, except special ones. Inputs show the mask token there. All
-    other tokens are seen from everywhere. A target is seen from targets and special tokens that come after it in a
-    random order, in which the row's first half comes before its second, and both halves are ordered in the same way.
+    A text is cut into stretches of span / plm_probability tokens, where span is uniform over 1 …
+    max_span_length, and that many tokens at a random place of each are targets, except special ones. Inputs
+    show the mask token there. All other tokens are seen from everywhere. A target is seen from targets and
+    special tokens that come after it in a random order, in which the row's first half comes before its
+    second, and both halves are ordered in the same way.
 
-    Two things differ. That collator wants rows of even length; here blocks are made even, and a row that is odd by
-    itself is ordered as if one token of padding stood behind it. And only the targets have a query stream:
-    `target_mapping` has as many rows as the batch's richest example has targets, which changes no loss.
+    Two things differ. That collator wants rows of even length; here blocks are made even, and a row that is
+    odd by itself is ordered as if one token of padding stood behind it. And only the targets have a query
+    stream: `target_mapping` has as many rows as the batch's richest example has targets, which changes no
+    loss.
     """
 
     plm_probability: float = 1 / 6
@@ -42,13 +44,17 @@ class Permutation(Objective):
         if vocabulary.mask_id is None:
             raise ValueError("the tokenizer has no mask token, which permutation language modelling needs")
         if block_size < 2:
-            raise ValueError(f"blocks of {block_size} tokens are too short for permutation language modelling")
+            raise ValueError(
+                f"blocks of {block_size} tokens are too short for permutation language modelling"
+            )
 
     def __call__(self, rows: Rows, vocabulary: Vocabulary, noise: Noise) -> dict[str, np.ndarray]:
-        """input_ids [B, T], attention_mask [B, T] where rows are padded, perm_mask [B, T, T], target_mapping [B, P, T].
+        """input_ids [B, T], attention_mask [B, T] where rows are padded, perm_mask [B, T, T], target_mapping
+        [B, P, T].
 
-        P: targets of a row, padded to a multiple of 8. `target_index` counts the queries: row * P + number in the row.
-        perm_mask[b, i, j] tells whether i may not see j; as bool, a quarter of the bytes to make and to move.
+        P: targets of a row, padded to a multiple of 8. `target_index` counts the queries: row * P + number in
+        the row. perm_mask[b, i, j] tells whether i may not see j; as bool, a quarter of the bytes to make and
+        to move.
         """
         chosen = self.chosen(rows, noise)  # [B, T]
         row, column = np.nonzero(chosen)  # [N]
@@ -70,7 +76,9 @@ class Permutation(Objective):
     def chosen(self, rows: Rows, noise: Noise) -> np.ndarray:
         """Which tokens are targets. [B, T] bool"""
         num_tokens = rows.tokens.shape[1]
-        stretch_of = np.array([int(span / self.plm_probability) for span in range(1, self.max_span_length + 1)])
+        stretch_of = np.array(
+            [int(span / self.plm_probability) for span in range(1, self.max_span_length + 1)]
+        )
         draws = np.arange(-(-num_tokens // stretch_of[0]))  # enough even where all spans are the shortest
         spans = 1 + (noise.bits("span", draws) % np.uint64(self.max_span_length)).astype(np.int64)  # [B, S]
         stretches = stretch_of[spans - 1]
@@ -85,7 +93,9 @@ class Permutation(Objective):
 
 
 def factorisation_order(rows: Rows, noise: Noise) -> np.ndarray:
-    """Each token's place in a random order of its row. [B, T] int16; a permutation of 0 … L - 1 where L is even"""
+    """Each token's place in a random order of its row. [B, T] int16; a permutation of 0 … L - 1 where L is
+    even
+    """
     num_tokens = rows.tokens.shape[1]
     halves = (rows.lengths + 1)[:, None] // 2  # [B, 1]
     columns = np.arange((num_tokens + 1) // 2)

@@ -10,10 +10,11 @@ from lmft.objectives.denoising import Denoising, Sequences, check_end, ended, le
 
 @dataclass(frozen=True)
 class PrefixLM(Denoising):
-    """Raffel et al. 2020, section 3.3.1: a text is split in two at a random place, each as probable as the others.
+    """Raffel et al. 2020, section 3.3.1: a text is split in two at a random place, each as probable as the
+    others.
 
-    Both parts have at least one token, and end with the end-of-sequence token. Of a text of a single token the rest is
-    that end alone.
+    Both parts have at least one token, and end with the end-of-sequence token. Of a text of a single token
+    the rest is that end alone.
     """
 
     def check_text(self, vocabulary: Vocabulary, num_tokens: int) -> None:

@@ -1,4 +1,6 @@
-"""Documents in another order: sentences that change places, and texts that begin elsewhere (Lewis et al. 2020)."""
+"""Documents in another order: sentences that change places, and texts that begin elsewhere (Lewis et al.
+2020).
+"""
 
 import numpy as np
 
@@ -10,8 +12,8 @@ def with_sentences_permuted(
 ) -> np.ndarray:
     """The tokens [B, T] with, in a share of the rows, the sentences of each document in random order.
 
-    A sentence ends with one of `vocabulary.sentence_end_ids`, or where a special token or the row ends the document.
-    Special tokens stay where they are. special: [B, T] bool, with the padding.
+    A sentence ends with one of `vocabulary.sentence_end_ids`, or where a special token or the row ends the
+    document. Special tokens stay where they are. special: [B, T] bool, with the padding.
     """
     ends_sentence = np.zeros(vocabulary.size, bool)
     ends_sentence[vocabulary.sentence_end_ids] = True
@@ -23,14 +25,16 @@ def with_sentences_permuted(
     order = noise.bits("sentence", column, row) >> np.uint64(24)
     permuted = noise.bits("permute", np.zeros(1, np.int64))[:, 0] < threshold(share)  # [B]
     order[~permuted[row]] = 0
-    order |= np.cumsum(new_document[start]).astype(np.uint64) << np.uint64(40)  # pieces stay in their document
+    # Pieces stay in their document.
+    order |= np.cumsum(new_document[start]).astype(np.uint64) << np.uint64(40)
     order = np.argsort(order, kind="stable")
     length = np.diff(np.append(start, tokens.size))[order]
     return tokens.ravel()[ranges(start[order], length)].reshape(tokens.shape)
 
 
 def rotated(tokens: np.ndarray, special: np.ndarray, share: float, noise: Noise) -> np.ndarray:
-    """The tokens [B, T] with, in a share of the rows, each document begun at a random token, and its beginning last.
+    """The tokens [B, T] with, in a share of the rows, each document begun at a random token, and its
+    beginning last.
 
     Special tokens stay where they are. special: [B, T] bool, with the padding.
     """
@@ -50,7 +54,9 @@ def is_special(rows: Rows) -> np.ndarray:
 
 
 def document_begins(special: np.ndarray) -> np.ndarray:
-    """Where the text between special tokens begins, and each of these, which stand for themselves. [B * T] bool"""
+    """Where the text between special tokens begins, and each of these, which stand for themselves. [B * T]
+    bool
+    """
     begins = special.copy()
     begins[:, 0] = True
     begins[:, 1:] |= special[:, :-1]

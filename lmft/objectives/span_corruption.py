@@ -14,12 +14,13 @@ _PLACE = np.uint64(2**20 - 1)  # the bits that hold a place
 class SpanCorruption(Denoising):
     """Raffel et al. 2020, section 3.1.4, with the sizes of their code.
 
-    A text of L tokens has round(L * noise_density) hidden tokens in round(hidden / mean_noise_span_length) spans, at
-    least one of each. Hidden and shown tokens are cut into that many parts, all ways of cutting being as probable; the
-    parts alternate, and a shown one comes first. Inputs: the text with `<extra_id_0>`, `<extra_id_1>`, … in place of
-    the spans, then the end-of-sequence token. Targets: each sentinel and the span it hides, then the end-of-sequence
-    token. As in their code, and unlike the paper's figure 2, no last sentinel stands before it: 568 tokens of text make
-    512 of input and 114 targets. A text of a single token stays whole, and its targets are the end alone.
+    A text of L tokens has round(L * noise_density) hidden tokens in round(hidden / mean_noise_span_length)
+    spans, at least one of each. Hidden and shown tokens are cut into that many parts, all ways of cutting
+    being as probable; the parts alternate, and a shown one comes first. Inputs: the text with `<extra_id_0>`,
+    `<extra_id_1>`, … in place of the spans, then the end-of-sequence token. Targets: each sentinel and the
+    span it hides, then the end-of-sequence token. As in their code, and unlike the paper's figure 2, no last
+    sentinel stands before it: 568 tokens of text make 512 of input and 114 targets. A text of a single token
+    stays whole, and its targets are the end alone.
     """
 
     noise_density: float = 0.15
@@ -29,7 +30,9 @@ class SpanCorruption(Denoising):
         if not 0 < self.noise_density < 1:
             raise ValueError(f"objective.noise_density={self.noise_density} is no share between 0 and 1")
         if not 1 <= self.mean_noise_span_length < float("inf"):
-            raise ValueError(f"objective.mean_noise_span_length={self.mean_noise_span_length} must be 1 token or more")
+            raise ValueError(
+                f"objective.mean_noise_span_length={self.mean_noise_span_length} must be 1 token or more"
+            )
 
     def num_raw_tokens(self, block_size: int) -> int:
         """The longest text whose input has at most `block_size` tokens; ValueError where there is none."""
@@ -42,14 +45,18 @@ class SpanCorruption(Denoising):
         return int(fitting[-1])
 
     def check_text(self, vocabulary: Vocabulary, num_tokens: int) -> None:
-        """Raises ValueError without an end-of-sequence token, or with fewer sentinels than there may be spans."""
+        """Raises ValueError without an end-of-sequence token, or with fewer sentinels than there may be
+        spans.
+        """
         super().check_text(vocabulary, num_tokens)
         check_end(vocabulary)
         num_sentinels, num_spans = 0, int(self.sizes(np.array(num_tokens))[1])
         while sentinel(num_sentinels) in vocabulary.ids:
             num_sentinels += 1
         if not num_sentinels:
-            raise ValueError(f"the tokenizer has no sentinels ({sentinel(0)}, …), which span corruption needs")
+            raise ValueError(
+                f"the tokenizer has no sentinels ({sentinel(0)}, …), which span corruption needs"
+            )
         if num_sentinels < num_spans:
             raise ValueError(
                 f"{num_tokens} tokens of text need {num_spans} sentinels and the tokenizer has {num_sentinels}: raise "
@@ -72,7 +79,8 @@ class SpanCorruption(Denoising):
         number = np.arange(len(row)) - (np.cumsum(num_spans) - num_spans)[row]  # [S] of the span in its row
         shown_ends = part_ends(rows.lengths - num_hidden, num_spans, noise, "shown")  # [S]
         hidden_ends = part_ends(num_hidden, num_spans, noise, "hidden")  # [S]
-        before = np.concatenate(([0], hidden_ends))[:-1]  # [S] hidden tokens of the row before each span, but its first
+        # [S] hidden tokens of the row before each span, but its first.
+        before = np.concatenate(([0], hidden_ends))[:-1]
         starts = shown_ends + np.where(number > 0, before, 0)  # [S] columns where the spans begin
 
         tokens = ended(rows, vocabulary)  # [B, T + 1]
@@ -89,7 +97,8 @@ class SpanCorruption(Denoising):
         shown[row, starts] = True
         inputs = left_pack(with_sentinels, shown, vocabulary)
 
-        tokens[row, starts - 1] = ids[number]  # a shown token stands before each span; its place is free in the targets
+        # A shown token stands before each span; its place is free in the targets.
+        tokens[row, starts - 1] = ids[number]
         hidden[row, starts - 1] = True
         hidden[np.arange(len(tokens)), rows.lengths] = True
         return inputs, left_pack(tokens, hidden, vocabulary)
@@ -101,7 +110,8 @@ def sentinel(number: int) -> str:
 
 
 def part_ends(totals: np.ndarray, num_parts: np.ndarray, noise: Noise, stream: str) -> np.ndarray:
-    """Where the parts end when each row's total is cut at random into positive parts. totals, num_parts [B] → [S]
+    """Where the parts end when each row's total is cut at random into positive parts. totals, num_parts [B] →
+    [S]
 
     Each of the total - 1 places to cut at has its bits, and the places of the smallest are cut.
     """

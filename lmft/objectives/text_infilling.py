@@ -1,4 +1,6 @@
-"""Text infilling: hidden spans become one mask each, sentences change places, the decoder says the original (BART)."""
+"""Text infilling: hidden spans become one mask each, sentences change places, the decoder says the original
+(BART).
+"""
 
 import math
 from dataclasses import dataclass
@@ -17,15 +19,16 @@ _SHARES = ("mask_ratio", "permute_sentences", "token_mask_ratio", "token_delete_
 class TextInfilling(Denoising):
     """Lewis et al. 2020, section 2.2, on tokens rather than words.
 
-    Spans of Poisson-distributed length are taken out, each for one mask token; a span of no tokens puts a mask in. They
-    lie at random between the tokens that stay. The shares are exact on average: spans are cut from an endless row of
-    them, of which a stretch of mask_ratio tokens is used, with the spans that begin there; so the stretch's end makes
-    none shorter. Special tokens stay where they are, and cut a span that they lie in into two. An input has no more
+    Spans of Poisson-distributed length are taken out, each for one mask token; a span of no tokens puts a
+    mask in. They lie at random between the tokens that stay. The shares are exact on average: spans are cut
+    from an endless row of them, of which a stretch of mask_ratio tokens is used, with the spans that begin
+    there; so the stretch's end makes none shorter. Special tokens stay where they are, and cut a span that
+    they lie in into two. An input has no more
     tokens than its text: masks that are too many are left out, which happens in texts of a few tokens.
 
-    permute_sentences, rotate: shares of the rows whose documents have their sentences in random order, or begin at a
-    random token and end with what stood before it. token_mask_ratio, token_delete_ratio: shares of the tokens outside
-    the spans that are each shown as a mask, or not at all.
+    permute_sentences, rotate: shares of the rows whose documents have their sentences in random order, or
+    begin at a random token and end with what stood before it. token_mask_ratio, token_delete_ratio: shares of
+    the tokens outside the spans that are each shown as a mask, or not at all.
     """
 
     mask_ratio: float = 0.3
@@ -40,9 +43,13 @@ class TextInfilling(Denoising):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"objective.{name}={getattr(self, name)} is no share between 0 and 1")
         if not 0 < self.poisson_lambda <= 100:
-            raise ValueError(f"objective.poisson_lambda={self.poisson_lambda} is not between 0 and 100 tokens")
+            raise ValueError(
+                f"objective.poisson_lambda={self.poisson_lambda} is not between 0 and 100 tokens"
+            )
         if self.token_mask_ratio + self.token_delete_ratio > 1:
-            raise ValueError("objective.token_mask_ratio and objective.token_delete_ratio add up to more than 1")
+            raise ValueError(
+                "objective.token_mask_ratio and objective.token_delete_ratio add up to more than 1"
+            )
 
     def check_text(self, vocabulary: Vocabulary, num_tokens: int) -> None:
         """Raises ValueError without a mask token, or where nothing tells where sentences end."""
@@ -71,9 +78,12 @@ class TextInfilling(Denoising):
             bits = noise.bits("token", np.arange(num_tokens))
             as_mask = candidates & (bits < threshold(self.token_mask_ratio))
             tokens = np.where(as_mask, mask_id, tokens)
-            visible &= ~candidates | as_mask | (bits >= threshold(self.token_mask_ratio + self.token_delete_ratio))
+            visible &= (
+                ~candidates | as_mask | (bits >= threshold(self.token_mask_ratio + self.token_delete_ratio))
+            )
 
-        # Column by column: the masks put in before it, then its token, or the mask in place of the span it begins.
+        # Column by column: the masks put in before it, then its token, or the mask in place of the span it
+        # begins.
         ends = np.cumsum(inserted[:, :-1] + (visible | masked), axis=1)  # [B, T] where a column's part ends
         lengths = ends[:, -1] + inserted[:, -1]
         width = max(1, int(lengths.max()))
@@ -86,8 +96,8 @@ class TextInfilling(Denoising):
     def spans(self, candidates: np.ndarray, noise: Noise) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Chooses what is hidden among the candidates [B, T] bool.
 
-        Returns hidden [B, T] bool; masked [B, T] bool: where a mask stands for hidden tokens; inserted [B, T + 1]: how
-        many masks are put in before a column, for spans of no tokens.
+        Returns hidden [B, T] bool; masked [B, T] bool: where a mask stands for hidden tokens; inserted [B, T
+        + 1]: how many masks are put in before a column, for spans of no tokens.
         """
         num_rows, num_tokens = candidates.shape
         num_candidates = np.count_nonzero(candidates, axis=1)
@@ -98,7 +108,8 @@ class TextInfilling(Denoising):
         bits = noise.bits("gap", np.arange(lengths.shape[1]))
         gaps = (bits % (num_candidates - num_hidden + 1).astype(np.uint64)[:, None]).astype(np.int64)
         gaps[~used] = num_tokens + 1  # behind all others
-        keys = (gaps << 32) | (bits >> np.uint64(44)).astype(np.int64) << 12 | lengths  # by gap, then at random
+        # By gap, then at random.
+        keys = (gaps << 32) | (bits >> np.uint64(44)).astype(np.int64) << 12 | lengths
         keys.sort(axis=1)
         gaps, lengths = keys >> 32, keys & 0xFFF
         starts = gaps + np.cumsum(lengths, axis=1) - lengths  # [B, S] counted in candidates
@@ -106,7 +117,8 @@ class TextInfilling(Denoising):
         row, span = np.nonzero(used)
         start, length = starts[row, span], lengths[row, span]  # [N]
         places = np.flatnonzero(candidates)  # of the batch's candidates in the flat rectangle
-        first = (np.cumsum(num_candidates) - num_candidates)[row] + start  # [N] number of a span's first candidate
+        # [N] number of a span's first candidate.
+        first = (np.cumsum(num_candidates) - num_candidates)[row] + start
         long = length > 0
         begins = np.zeros(candidates.shape, bool)
         begins.ravel()[places[first[long]]] = True
@@ -116,7 +128,8 @@ class TextInfilling(Denoising):
         masked[:, 1:] &= begins[:, 1:] | ~hidden[:, :-1]
 
         row, start, first = row[~long], start[~long], first[~long]
-        after = start == num_candidates[row]  # behind the row's last candidate, before what is special after it
+        # Behind the row's last candidate, before what is special after it.
+        after = start == num_candidates[row]
         column = places[first - after] % num_tokens + after
         spare = num_hidden - np.count_nonzero(masked, axis=1)  # [B] tokens by which the input is shorter
         nth = np.arange(len(row)) - np.searchsorted(row, row)  # of the row's insertions
@@ -126,21 +139,26 @@ class TextInfilling(Denoising):
         return hidden, masked, inserted
 
     def span_lengths(self, num_candidates: np.ndarray, noise: Noise) -> tuple[np.ndarray, np.ndarray]:
-        """Lengths of each row's spans [B, S], 0 where unused, and which are used [B, S] bool, the first of each row.
+        """Lengths of each row's spans [B, S], 0 where unused, and which are used [B, S] bool, the first of
+        each row.
 
         num_candidates: [B] tokens of each row that may be hidden.
         """
         coin, phase = noise.bits("budget", np.arange(2)).T * 2.0**-64  # [B] each
         budget = np.floor(self.mask_ratio * num_candidates + coin).astype(np.int64)  # right on average
         most = int(budget.max())
-        enough = math.ceil((most + 8 * math.sqrt(most) + 16) / self.poisson_lambda)  # spans, which surely reach it
+        # Spans, which surely reach it.
+        enough = math.ceil((most + 8 * math.sqrt(most) + 16) / self.poisson_lambda)
         at_least = poisson_tail(self.poisson_lambda)  # P(length ≥ 1), P(length ≥ 2), …
         draws = noise.bits("length", np.arange(enough)) * 2.0**-64
-        lengths = np.searchsorted(-at_least, -draws, side="left")  # [B, S]: how many of the tails lie above the draw
-        # Where the first span begins that lies wholly in a stretch of an endless row of spans: P(j) ~ P(length > j).
+        # [B, S]: how many of the tails lie above the draw.
+        lengths = np.searchsorted(-at_least, -draws, side="left")
+        # Where the first span begins that lies wholly in a stretch of an endless row of spans: P(j) ~
+        # P(length > j).
         offset = np.searchsorted(np.cumsum(at_least) / at_least.sum(), phase, side="right")
         begins = offset[:, None] + np.cumsum(lengths, axis=1) - lengths
-        room = num_candidates[:, None] - (begins - offset[:, None])  # [B, S] candidates that are left for a span
+        # [B, S] candidates that are left for a span.
+        room = num_candidates[:, None] - (begins - offset[:, None])
         used = (begins < budget[:, None]) & (room > 0)
         return np.where(used, np.minimum(lengths, room), 0), used
 

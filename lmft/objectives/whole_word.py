@@ -11,9 +11,11 @@ from lmft.objectives.masking import Masking, choose, may_be_hidden
 
 @dataclass(frozen=True)
 class MaskedWords(Masking):
-    """Every word becomes a target, with all its tokens, with probability `mlm_probability`; at least one an example.
+    """Every word becomes a target, with all its tokens, with probability `mlm_probability`; at least one an
+    example.
 
-    Words are the tokenizer's own (`word_ids`); the part of a word that a block's edge cuts off counts as a word.
+    Words are the tokenizer's own (`word_ids`); the part of a word that a block's edge cuts off counts as a
+    word.
     """
 
     mlm_probability: float = 0.2

@@ -1,4 +1,5 @@
-"""What models answer to prompts: fills of masks, generated texts, and the tokens they would have said themselves.
+"""What models answer to prompts: fills of masks, generated texts, and the tokens they would have said
+themselves.
 
 `readable`, `excerpt` and `token_text` are what report.py and model_card.py show of an answer, too.
 """
@@ -19,7 +20,9 @@ from lmft.reporting.tables import ABSENT
 from lmft.reporting.terminal import indented, show
 
 Answer = Mapping[str, Any]
-"""{"prompt", "fills"}, for each mask the best {"token", "probability"}; or {"prompt", "texts"}, the texts by name."""
+"""{"prompt", "fills"}, for each mask the best {"token", "probability"}; or {"prompt", "texts"}, the texts by
+name.
+"""
 
 MAX_CHARACTERS = 300  # of a text in a table or a list
 _CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]")  # all but the newline
@@ -39,10 +42,11 @@ def print_probes(answers: Mapping[str, Sequence[Answer]], console: Console | Non
 
 
 def print_teacher_forced(answers: Sequence[Answer], console: Console | None = None) -> None:
-    """Prints, token by token, what the model would have said and how likely it found what was said, and their mean.
+    """Prints, token by token, what the model would have said and how likely it found what was said, and their
+    mean.
 
-    An answer is {"prompt", "completion", "tokens": [{"token", "predicted", "probability", "rank"}]}; probability and
-    rank (from 1) are the true token's.
+    An answer is {"prompt", "completion", "tokens": [{"token", "predicted", "probability", "rank"}]};
+    probability and rank (from 1) are the true token's.
     """
     for answer in answers:
         page: list[RenderableType] = [Text(excerpt(answer["prompt"]), style="bold")]
@@ -121,7 +125,9 @@ def _forced(tokens: Sequence[Mapping[str, Any]]) -> Table:
     table.add_column("rank", justify="right", no_wrap=True)
     for token in tokens:
         said = Text("=", style="dim") if _is_right(token) else Text(token_text(token["predicted"]))
-        table.add_row(Text(token_text(token["token"])), said, f"{token['probability']:.2%}", f"{token['rank']:,}")
+        table.add_row(
+            Text(token_text(token["token"])), said, f"{token['probability']:.2%}", f"{token['rank']:,}"
+        )
     return table
 
 
@@ -133,7 +139,9 @@ def _is_right(token: Mapping[str, Any]) -> bool:
 def _mean_line(tokens: Sequence[Mapping[str, Any]]) -> str:
     if not tokens:
         return "no token to predict"
-    nats = sum(-math.log(token["probability"]) if token["probability"] else math.inf for token in tokens) / len(tokens)
+    nats = sum(
+        -math.log(token["probability"]) if token["probability"] else math.inf for token in tokens
+    ) / len(tokens)
     num_right = sum(map(_is_right, tokens))
     share = f"{num_right / len(tokens):.1%} right ({num_right:,} of {len(tokens):,})"
     return f"{nats:.4f} nats per token, perplexity {math.exp(nats):.4g}, {share}"

@@ -65,7 +65,14 @@ _SETTINGS = {
         *("format", "chat_template", "train_on", "examples", "block_size", "stride", "too_long"),
         *("isolate_documents", "batch_size"),
     ),
-    "trainer": ("max_epochs", "max_steps", "accumulate_grad_batches", "gradient_clip_val", "precision", "devices"),
+    "trainer": (
+        "max_epochs",
+        "max_steps",
+        "accumulate_grad_batches",
+        "gradient_clip_val",
+        "precision",
+        "devices",
+    ),
 }
 _USUAL = {"format": "text", "train_on": "all", "too_long": "windows"}  # values that are not mentioned
 
@@ -194,7 +201,9 @@ def _lora(lora: Mapping[str, Any]) -> str:
 
 
 def _values(group: Mapping[str, Any], keys: Iterable[str]) -> str:
-    """Return the values of those keys that are set and unusual, on one line; a class or a file by its last name."""
+    """Return the values of those keys that are set and unusual, on one line; a class or a file by its last
+    name.
+    """
     parts = []
     for key in keys:
         value = group.get(key)
@@ -233,7 +242,9 @@ def _public(name_or_path: str) -> str:
 
 
 def _hub_id(name_or_path: str) -> str | None:
-    """Return `name_or_path` if it is the name of a repository on the hub, None if it is a folder or anything else."""
+    """Return `name_or_path` if it is the name of a repository on the hub, None if it is a folder or anything
+    else.
+    """
     if Path(name_or_path).expanduser().exists():
         return None
     try:

@@ -19,9 +19,11 @@ log = logging.getLogger("lmft")
 def counting_progress(
     description: str, total: int | None, unit: str, console: Console | None = None
 ) -> Iterator[Callable[[int], None]]:
-    """Counts work that has no trainer: `with counting("tokenising", 25_000, "documents") as advance: advance(512)`.
+    """Counts work that has no trainer: `with counting("tokenising", 25_000, "documents") as advance:
+    advance(512)`.
 
-    At the end one line goes to the logger `lmft`, unless the work failed; on a terminal it goes to the run's log alone,
+    At the end one line goes to the logger `lmft`, unless the work failed; on a terminal it goes to the run's
+    log alone,
     and a bar is drawn. `total` may be None: unknown.
     """
     console = console or Console()
@@ -29,7 +31,9 @@ def counting_progress(
     num_done = 0
     # No refreshing thread: it could hold the console's lock just when a process forks.
     columns = (*_COLUMNS[:3], bars.TextColumn(unit), bars.TimeElapsedColumn(), bars.TimeRemainingColumn())
-    bar = bars.Progress(*columns, console=console, auto_refresh=False, transient=is_muted(), disable=not draws(console))
+    bar = bars.Progress(
+        *columns, console=console, auto_refresh=False, transient=is_muted(), disable=not draws(console)
+    )
     task = bar.add_task(description, total=total)
     shown = started
 

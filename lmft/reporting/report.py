@@ -29,8 +29,9 @@ def write_report(
 ) -> None:
     """Writes the report of a run to `path`.
 
-    `metrics` is metrics.json's content, `rows` those of metrics.csv (numbers or their text; empty or None where
-    absent), `samples` those of samples.jsonl. The command is read from command.txt beside `path`, if it is there.
+    `metrics` is metrics.json's content, `rows` those of metrics.csv (numbers or their text; empty or None
+    where absent), `samples` those of samples.jsonl. The command is read from command.txt beside `path`, if it
+    is there.
     """
     train_loss, val_loss = _points(rows, "train/loss"), _points(rows, "val/loss")
     if metrics.get("before") and not any(step == 0 for step, _ in val_loss):
@@ -48,16 +49,22 @@ def write_report(
         ("Command", _code(command.read_text(encoding="utf-8").strip()) if command.exists() else ""),
         ("Config", _folded("config.yaml", yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))),
     ]
-    body = "".join(f"<section><h2>{title}</h2>{content}</section>\n" for title, content in sections if content)
-    page = _PAGE.format(title=escape(run_name), style=_STYLE, status=escape(training_line(metrics)), sections=body)
+    body = "".join(
+        f"<section><h2>{title}</h2>{content}</section>\n" for title, content in sections if content
+    )
+    page = _PAGE.format(
+        title=escape(run_name), style=_STYLE, status=escape(training_line(metrics)), sections=body
+    )
     path.write_text(page, encoding="utf-8")
 
 
-def line_plot(series: Mapping[str, Sequence[Point]], y_label: str, height: int, low: float | None = None) -> str:
+def line_plot(
+    series: Mapping[str, Sequence[Point]], y_label: str, height: int, low: float | None = None
+) -> str:
     """An SVG of named series over optimizer steps, or the empty string if none has a point.
 
-    A series' name is its CSS class; `val`, of which there are few, also gets a dot at each point. The upward axis
-    begins at `low`, or where the series are lowest.
+    A series' name is its CSS class; `val`, of which there are few, also gets a dot at each point. The upward
+    axis begins at `low`, or where the series are lowest.
     """
     drawn = {name: _thinned(points) for name, points in series.items() if points}
     if not drawn:
@@ -84,7 +91,9 @@ def line_plot(series: Mapping[str, Sequence[Point]], y_label: str, height: int, 
 
 
 def ticks(low: float, high: float, about: int) -> list[float]:
-    """Round numbers (1, 2 or 5 times a power of ten apart), about that many, from at most `low` to at least `high`."""
+    """Round numbers (1, 2 or 5 times a power of ten apart), about that many, from at most `low` to at least
+    `high`.
+    """
     if low == high:
         low, high = low - (abs(low) or 1) / 10, high + (abs(high) or 1) / 10
     rough = (high - low) / about
@@ -97,7 +106,11 @@ def ticks(low: float, high: float, about: int) -> list[float]:
 def _points(rows: Iterable[Mapping[str, Any]], column: str) -> list[Point]:
     cells = ((row.get("step"), row.get(column)) for row in rows)
     return _finite(
-        [(float(step), float(cell)) for step, cell in cells if step not in ("", None) and cell not in ("", None)]
+        [
+            (float(step), float(cell))
+            for step, cell in cells
+            if step not in ("", None) and cell not in ("", None)
+        ]
     )
 
 
@@ -138,7 +151,11 @@ def _legend(names: Sequence[str]) -> str:
     if len(names) == 1:
         return ""
     labels = {"train": "training", "val": "validation"}
-    return "<figcaption>" + "".join(f'<span class="{name}">{labels[name]}</span>' for name in names) + "</figcaption>"
+    return (
+        "<figcaption>"
+        + "".join(f'<span class="{name}">{labels[name]}</span>' for name in names)
+        + "</figcaption>"
+    )
 
 
 def _number(value: float) -> str:
@@ -154,7 +171,9 @@ def _table(heads: Row, rows: Iterable[Row]) -> str:
     head = "".join(f"<th>{escape(cell)}</th>" for cell in heads)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>\n" for row in rows)
     return (
-        f'<div class="wide"><table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>' if body else ""
+        f'<div class="wide"><table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>'
+        if body
+        else ""
     )
 
 

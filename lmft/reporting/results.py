@@ -25,18 +25,20 @@ def results(
     skipped: int,
     ledger: dict[str, Any],
 ) -> dict[str, Any]:
-    """What metrics.json holds: loss in nats per target, bits per byte where it has a meaning, seconds of training.
+    """What metrics.json holds: loss in nats per target, bits per byte where it has a meaning, seconds of
+    training.
 
-    passes: the validations in order, each with its "step"; exported: {"step", "checkpoint": "best" | "last"}, which
-    weights model/ holds; totals: tokens, targets, padding and seconds of training; skipped: optimizer steps that were
-    left out, as they were not finite.
+    passes: the validations in order, each with its "step"; exported: {"step", "checkpoint": "best" | "last"},
+    which weights model/ holds; totals: tokens, targets, padding and seconds of training; skipped: optimizer
+    steps that were left out, as they were not finite.
     """
     before = passes[0] if passes and passes[0]["step"] == 0 else None
     trained = [each for each in passes if each["step"] > 0]
     after = trained[-1] if trained else None
     best = min(trained, key=_loss_or_infinity, default=None)
     of_exported = [each for each in trained if each["step"] == exported["step"]]
-    if exported["checkpoint"] == "best":  # callbacks may have changed the weights of the last step after its validation
+    # Callbacks may have changed the weights of the last step after its validation.
+    if exported["checkpoint"] == "best":
         of_exported.sort(key=_loss_or_infinity, reverse=True)
     scores = _scores(of_exported[-1]) if of_exported else None
     return {

@@ -1,7 +1,7 @@
 """What a run shows: its config before it starts; its text and its scores.
 
-`score_table` and `ledger_table` are the one place where these numbers become words; report.py and model_card.py use
-them too.
+`score_table` and `ledger_table` are the one place where these numbers become words; report.py and
+model_card.py use them too.
 """
 
 import io
@@ -60,11 +60,12 @@ def duration(seconds: float) -> str:
 
 
 def score_table(metrics: Mapping[str, Any]) -> Table:
-    """Heads and rows of the table of scores: before, after, best, the unigram model's if known, and the change.
+    """Heads and rows of the table of scores: before, after, best, the unigram model's if known, and the
+    change.
 
-    `metrics` is metrics.json's content; each of before, after and best may be None. A score that none of them has is
-    left out. The change is from before to after, and empty where either is absent or not finite. Without any of the
-    three there are no rows.
+    `metrics` is metrics.json's content; each of before, after and best may be None. A score that none of them
+    has is left out. The change is from before to after, and empty where either is absent or not finite.
+    Without any of the three there are no rows.
     """
     scores = {stage: metrics.get(stage) or {} for stage in ("before", "after", "best")}
     if not any(scores.values()):
@@ -84,12 +85,16 @@ def score_table(metrics: Mapping[str, Any]) -> Table:
 
 
 def _unigram(metrics: Mapping[str, Any]) -> float | None:
-    """Perplexity of guessing by the training tokens' frequencies: what can be had without reading the context."""
+    """Perplexity of guessing by the training tokens' frequencies: what can be had without reading the
+    context.
+    """
     return metrics.get("data", {}).get("validation", {}).get("unigram_perplexity")
 
 
 def ledger_table(ledger: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Heads and rows of the table of what happened to the text: a column a split, a row each thing that happened."""
+    """Heads and rows of the table of what happened to the text: a column a split, a row each thing that
+    happened.
+    """
     rows = [
         (label, *(_count(split.get(key)) for split in ledger.values()))
         for label, key in LEDGER
@@ -109,14 +114,18 @@ def ledger_equations(ledger: Mapping[str, Mapping[str, Any]]) -> list[str]:
         more = f" + {repeated:,} repeated" if repeated else ""
         line = f"{name}: {tokens:,} tokens{more} = {used:,} in examples + {dropped:,} dropped"
         if split.get("held_out"):
-            line += f" ({split['held_out']:.3g} of the training documents, held out: data.validation_fraction)"
+            line += (
+                f" ({split['held_out']:.3g} of the training documents, held out: data.validation_fraction)"
+            )
         lost = tokens + repeated - used - dropped
         lines.append(f"{line}; {lost:,} unaccounted for" if lost else line)
     return lines
 
 
 def training_line(metrics: Mapping[str, Any]) -> str:
-    """One line on how the run went: status, steps, epochs, tokens, time, speed, memory; what is unknown is left out."""
+    """One line on how the run went: status, steps, epochs, tokens, time, speed, memory; what is unknown is
+    left out.
+    """
     train = metrics.get("train") or {}
     parts = [
         ("{:,} optimizer steps", metrics.get("steps")),
@@ -136,7 +145,8 @@ def training_line(metrics: Mapping[str, Any]) -> str:
 
 
 def print_config(config: Mapping[str, Any], console: Console | None = None) -> None:
-    """Prints the composed config as a tree: groups as branches, `key: value` as leaves; None and empty are left out.
+    """Prints the composed config as a tree: groups as branches, `key: value` as leaves; None and empty are
+    left out.
 
     Secrets are the caller's to redact.
     """
@@ -186,7 +196,9 @@ def _score_page(metrics: Mapping[str, Any], width: int) -> list[RenderableType]:
 def print_validation(scores: Mapping[str, Any], console: Console | None = None) -> None:
     """Prints the scores of one pass."""
     console = console or terminal()
-    rows = [(label, _score(scores[key], form)) for label, key, form, _ in SCORES if scores.get(key) is not None]
+    rows = [
+        (label, _score(scores[key], form)) for label, key, form, _ in SCORES if scores.get(key) is not None
+    ]
     show(*table_page(_SCORES_TITLE, ("", "value"), rows, [], console.width), console=console)
 
 

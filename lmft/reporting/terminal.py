@@ -42,7 +42,8 @@ def show(*blocks: RenderableType, console: Console | None = None) -> None:
         console.print(page)
     plain = io.StringIO()
     Console(file=plain, width=console.width, color_system=None, force_jupyter=False, _environ={}).print(page)
-    record("\n" + plain.getvalue().rstrip("\n"))  # its lines stand as they were shown, without a time before the first
+    # Its lines stand as they were shown, without a time before the first.
+    record("\n" + plain.getvalue().rstrip("\n"))
 
 
 def record(text: str) -> None:
@@ -52,7 +53,9 @@ def record(text: str) -> None:
 
 @contextmanager
 def muted() -> Iterator[None]:
-    """Inside, the terminal shows nothing of what is shown, logged and warned of; a run's train.log gets all of it."""
+    """Inside, the terminal shows nothing of what is shown, logged and warned of; a run's train.log gets all
+    of it.
+    """
     global _is_muted
     before, show_warning = _is_muted, warnings.showwarning
     silenced = [handler for handler in logging.getLogger().handlers if _writes_on_terminal(handler)]
@@ -77,16 +80,25 @@ def draws(console: Console) -> bool:
     return console.is_terminal and not console.is_dumb_terminal
 
 
-def table_page(title: str, heads: Row, rows: Sequence[Row], notes: Sequence[str], width: int) -> list[RenderableType]:
-    """A title; below it a table, in several parts where it is too wide; below that a line or more for each note."""
+def table_page(
+    title: str, heads: Row, rows: Sequence[Row], notes: Sequence[str], width: int
+) -> list[RenderableType]:
+    """A title; below it a table, in several parts where it is too wide; below that a line or more for each
+    note.
+    """
     parts = parted(heads, rows, width) if rows else []
-    tables = [table([heads[i] for i in places], [[row[i] for i in places] for row in rows], width) for places in parts]
+    tables = [
+        table([heads[i] for i in places], [[row[i] for i in places] for row in rows], width)
+        for places in parts
+    ]
     lines = [Padding(Text(note), (0, 0, 0, 2), expand=False) for note in notes]
     return [Text(title, style="bold"), *tables, *lines, ""]
 
 
 def parted(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[list[int]]:
-    """A table's columns, by their numbers, in as many parts as `width` asks for. The first column is in each part."""
+    """A table's columns, by their numbers, in as many parts as `width` asks for. The first column is in each
+    part.
+    """
     least = _least_widths(heads, rows)
     parts: list[list[int]] = []
     for place in range(1, len(heads)):
@@ -100,7 +112,8 @@ def parted(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> l
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Padding:
     """A table no wider than `width`, if `parted` says that it fits, with an empty line below it.
 
-    A cell is broken between words only, so that every number stays whole; the first column, of labels, anywhere.
+    A cell is broken between words only, so that every number stays whole; the first column, of labels,
+    anywhere.
     """
     widths = _least_widths(heads, rows)
     wanted = [max(map(cell_len, column)) for column in zip(heads, *rows, strict=True)]
@@ -121,12 +134,16 @@ def indented(table: Table) -> Padding:
 
 def _least_widths(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
     label, *others = zip(heads, *rows, strict=True)
-    words = [max((cell_len(word) for cell in column for word in cell.split()), default=1) for column in others]
+    words = [
+        max((cell_len(word) for cell in column for word in cell.split()), default=1) for column in others
+    ]
     return [min(_NARROWEST_LABEL, max(map(cell_len, label))), *words]
 
 
 def _total_width(widths: Sequence[int]) -> int:
-    """Of a table with columns of these widths, each with a space on both sides, between them one more; indented."""
+    """Of a table with columns of these widths, each with a space on both sides, between them one more;
+    indented.
+    """
     return 1 + sum(width + 2 for width in widths) + len(widths) - 1
 
 

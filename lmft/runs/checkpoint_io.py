@@ -26,7 +26,8 @@ _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its place, forces it to the disk and moves it there; with its checksum.
 
-    folder: of the run. While it is there folders for checkpoints are made, with their parents; never the run's again.
+    folder: of the run. While it is there folders for checkpoints are made, with their parents; never the
+    run's again.
     """
 
     def __init__(self, folder: Path | None = None):
@@ -35,7 +36,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Writes `path` and `path`.xxh3; a process that dies meanwhile leaves what was there as it was.
 
-        On a full disk the run's older checkpoints make room for it. Raises: UserError if it cannot be written.
+        On a full disk the run's older checkpoints make room for it. Raises: UserError if it cannot be
+        written.
         """
         target = Path(path)
         try:
@@ -53,8 +55,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         except OSError as error:
             raise _write_error(error, target) from error
 
-    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
-        """Reads a checkpoint. Only tensors and plain values are read, whatever is asked for. Raises: UserError."""
+    def load_checkpoint(
+        self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True
+    ) -> dict[str, Any]:
+        """Reads a checkpoint. Only tensors and plain values are read, whatever is asked for. Raises:
+        UserError.
+        """
         return read(Path(path), map_location)
 
     def remove_checkpoint(self, path: Any) -> None:
@@ -64,7 +70,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def read(path: Path, map_location: Any = "cpu", mmap: bool = False) -> dict[str, Any]:
-    """What a checkpoint holds; nothing in it is run. mmap: tensors are read when they are used. Raises: UserError."""
+    """What a checkpoint holds; nothing in it is run. mmap: tensors are read when they are used. Raises:
+    UserError.
+    """
     try:
         return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:  # whose text tells how to switch the protection off
@@ -76,7 +84,9 @@ def read(path: Path, map_location: Any = "cpu", mmap: bool = False) -> dict[str,
 
 
 def settings_of(path: Path) -> dict[str, Any]:
-    """The config, redacted, of the run that a checkpoint is of. Raises: UserError if it is not one of a run's."""
+    """The config, redacted, of the run that a checkpoint is of. Raises: UserError if it is not one of a
+    run's.
+    """
     checkpoint = read(path, mmap=True)
     if not {"loops", "hyper_parameters"} <= checkpoint.keys():
         fix = "to begin with the weights of a model: model.name_or_path=FOLDER"

@@ -2,8 +2,9 @@
 
 checkpoints/  step=N.ckpt, and last.ckpt and best.ckpt, further names of two of them; beside each its NAME.ckpt.xxh3
 
-A checkpoint is valid if its checksum file holds the checksum of its content. While a file is replaced its checksum
-file holds both, the old one and the new one, so that whatever is in its place when the process dies is valid.
+A checkpoint is valid if its checksum file holds the checksum of its content. While a file is replaced its
+checksum file holds both, the old one and the new one, so that whatever is in its place when the process dies
+is valid.
 """
 
 import os
@@ -65,26 +66,30 @@ def is_valid(path: Path) -> bool:
 def checkpoints_by_step(folder: Path) -> list[Path]:
     """The files step=N.ckpt of a run, fewest steps first."""
     found = [(_STEP.fullmatch(path.name), path) for path in folder.glob("step=*.ckpt")]
-    return [path for _, path in sorted((int(match[1]), path) for match, path in found if match and path.is_file())]
+    return [
+        path for _, path in sorted((int(match[1]), path) for match, path in found if match and path.is_file())
+    ]
 
 
 def checkpoints_by_age(folder: Path) -> list[Path]:
     """The same, oldest first.
 
-    Those of more steps than last.ckpt count as older than all others: the run went back to an earlier step and gave
-    them up.
+    Those of more steps than last.ckpt count as older than all others: the run went back to an earlier step
+    and gave them up.
     """
     steps = checkpoints_by_step(folder)
     last = _recorded(folder / LAST)[-1:]
-    place = next((place for place, path in enumerate(steps) if last and _recorded(path)[-1:] == last), len(steps))
+    place = next(
+        (place for place, path in enumerate(steps) if last and _recorded(path)[-1:] == last), len(steps)
+    )
     return [*steps[place + 1 :], *steps[: place + 1]]
 
 
 def newest_valid(folder: Path) -> tuple[Path | None, list[str]]:
     """Where a run goes on: last.ckpt, or where that is not valid the newest step=N.ckpt that is.
 
-    best.ckpt is none of them, since it may lie within a step. Returns also what is wrong with each that was passed
-    over, a line each. Reads the files it looks at, once each.
+    best.ckpt is none of them, since it may lie within a step. Returns also what is wrong with each that was
+    passed over, a line each. Reads the files it looks at, once each.
     """
     checksums: dict[tuple[int, int], str] = {}
     wrong: list[str] = []
@@ -99,7 +104,9 @@ def newest_valid(folder: Path) -> tuple[Path | None, list[str]]:
 
 @contextmanager
 def recording_checksum(target: Path, digest: str) -> Iterator[None]:
-    """For the block that moves a file with this checksum to its place: before it, amid it and after it all is valid."""
+    """For the block that moves a file with this checksum to its place: before it, amid it and after it all is
+    valid.
+    """
     before = _recorded(target)
     files.write_text(checksum_file(target), "\n".join([*before, digest]))
     yield
@@ -126,7 +133,8 @@ def link_as(path: Path, name: str) -> None:
 
 
 def prune(folder: Path, keep_last: int, max_disk_gb: float | None = None) -> list[Path]:
-    """Removes old files step=N.ckpt, and no others. The newest always stays, and so does what best.ckpt holds.
+    """Removes old files step=N.ckpt, and no others. The newest always stays, and so does what best.ckpt
+    holds.
 
     Args:
         folder: checkpoints/ of a run. If it is a link to outside the run's folder nothing is removed.
@@ -150,11 +158,15 @@ def prune(folder: Path, keep_last: int, max_disk_gb: float | None = None) -> lis
 
 
 def make_room(folder: Path) -> list[Path]:
-    """Removes every step=N.ckpt but the newest valid one and the best; none if no valid one is left. Returns them."""
+    """Removes every step=N.ckpt but the newest valid one and the best; none if no valid one is left. Returns
+    them.
+    """
     kept, _ = newest_valid(folder)
     if kept is None:
         return []
-    old = [path for path in _removable(folder) if not _is_same(path, kept) and not _is_same(path, folder / BEST)]
+    old = [
+        path for path in _removable(folder) if not _is_same(path, kept) and not _is_same(path, folder / BEST)
+    ]
     for path in old:
         _remove(path)
     return old

@@ -104,7 +104,9 @@ class RunFolder:
 
 
 def checked_name(name: str) -> str:
-    """`name`, if it names a folder inside the folder of runs, or a job's folder inside a sweep's. Raises: UserError."""
+    """`name`, if it names a folder inside the folder of runs, or a job's folder inside a sweep's. Raises:
+    UserError.
+    """
     if not _NAME.fullmatch(name):
         fix = "begin with a letter or digit; go on with these and . , = + @ - _; one / parts a sweep from its job"
         raise UserError(f"{name!r} cannot be a run's name", "run.name", fix)
@@ -124,11 +126,15 @@ def make_folder(folder: Path, may_exist: bool = True) -> None:
     except OSError as error:
         if isinstance(error, FileExistsError) and not may_exist:
             raise
-        raise UserError(f"cannot make the folder {folder}: {error.strerror}", "run.dir and run.name") from error
+        raise UserError(
+            f"cannot make the folder {folder}: {error.strerror}", "run.dir and run.name"
+        ) from error
 
 
 def new_folder(folder: Path) -> Path:
-    """Makes `folder`, or `folder-2`, `folder-3`…: the first that is not there. No two processes get the same one."""
+    """Makes `folder`, or `folder-2`, `folder-3`…: the first that is not there. No two processes get the same
+    one.
+    """
     number, candidate = 1, folder
     while True:
         try:

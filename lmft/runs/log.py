@@ -38,8 +38,8 @@ class LogBuffer(logging.Handler):
 def buffering_logs(anew: bool = False) -> Iterator[LogBuffer]:
     """Inside, what is logged and warned of is kept until the log of a run opens, which gets it first.
 
-    Inside of another one that has not been handed over it is the same memory, unless it is to begin `anew`: then
-    nothing from before belongs to the run. What a memory holds when this is left is forgotten.
+    Inside of another one that has not been handed over it is the same memory, unless it is to begin `anew`:
+    then nothing from before belongs to the run. What a memory holds when this is left is forgotten.
     """
     global _remembered
     before = _remembered
@@ -64,7 +64,9 @@ def buffering_logs(anew: bool = False) -> Iterator[LogBuffer]:
 
 @contextmanager
 def logging_to(path: Path, redactor: Redactor) -> Iterator[logging.Handler]:
-    """Inside, what is logged, shown and warned of is appended to a file, without secrets; what was remembered first."""
+    """Inside, what is logged, shown and warned of is appended to a file, without secrets; what was remembered
+    first.
+    """
     handler = _LogFile(path, encoding="utf-8")
     handler.setFormatter(_RedactingFormatter(redactor))
     try:
@@ -82,7 +84,12 @@ def capturing_logs(handler: logging.Handler) -> Iterator[None]:
     shown = warnings.showwarning
 
     def show_and_log(
-        message: Any, category: type[Warning], filename: str, lineno: int, file: Any = None, line: str | None = None
+        message: Any,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: Any = None,
+        line: str | None = None,
     ) -> None:
         shown(message, category, filename, lineno, file, line)
         if file is None:
@@ -121,7 +128,9 @@ def _capturing_records(handler: logging.Handler) -> Iterator[None]:
 
 
 class _LogFile(logging.FileHandler):
-    """A log whose disk may be full: said once, in one line, where logging would print a traceback at each message."""
+    """A log whose disk may be full: said once, in one line, where logging would print a traceback at each
+    message.
+    """
 
     _was_said = False
 

@@ -13,14 +13,17 @@ REDACTED = "<redacted>"
 _ALWAYS_SECRET = re.compile(  # and compounds that are written as one word: apikey, hftoken
     r"\w*(password|passwd|passphrase|secret|credential)s?|(\w*(api|access|auth|secret|private|hub|wandb))?keys?|\w+token"
 )
-_IN_URL = re.compile(r"(\b[a-z][a-z0-9+.-]*://)([^\s/@:?#]*)(:[^\s/@]*)?@", re.IGNORECASE)  # scheme://user:password@
+# Scheme://user:password@.
+_IN_URL = re.compile(r"(\b[a-z][a-z0-9+.-]*://)([^\s/@:?#]*)(:[^\s/@]*)?@", re.IGNORECASE)
 _IN_QUERY = re.compile(r"(?<=[?&])([\w.-]+)=([^&#\s'\"<>]+)")  # ?token=…
 _SPECIAL_TOKENS = {"mask", "pad", "bos", "eos", "unk", "cls", "sep", "start", "end", "special", "additional"}
 _SHORTEST_SECRET = 6  # characters; a shorter value would be found in innocent text
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether one of the words of `name` names a secret: `api_key`, `HF_TOKEN`; not `tokenizer`, not `mask_token`."""
+    """Whether one of the words of `name` names a secret: `api_key`, `HF_TOKEN`; not `tokenizer`, not
+    `mask_token`.
+    """
     words = _words(name)
     return any(
         _ALWAYS_SECRET.fullmatch(word) or (word == "token" and previous not in _SPECIAL_TOKENS)
@@ -31,26 +34,33 @@ def is_secret_name(name: str) -> bool:
 class Redactor:
     """Replaces the secrets of a config and of the environment by `<redacted>`, wherever they stand.
 
-    A secret is a value under a secret name (in the config's tree, of an environment variable, in a URL's query), and
-    what a URL has for a password.
+    A secret is a value under a secret name (in the config's tree, of an environment variable, in a URL's
+    query), and what a URL has for a password.
     """
 
     def __init__(self, config: Mapping[str, Any]):
         found = {secret.strip() for secret in (*_config_secrets(config), *_environment_secrets())}
-        spelled = {spelling for secret in found if len(secret) >= _SHORTEST_SECRET for spelling in _spellings(secret)}
-        self._secrets = sorted(spelled, key=len, reverse=True)  # one that contains another one is replaced first
+        spelled = {
+            spelling for secret in found if len(secret) >= _SHORTEST_SECRET for spelling in _spellings(secret)
+        }
+        # One that contains another one is replaced first.
+        self._secrets = sorted(spelled, key=len, reverse=True)
 
     def text(self, text: str) -> str:
         """`text` without secrets."""
         for secret in self._secrets:
             text = text.replace(secret, REDACTED)
         text = _IN_URL.sub(_without_password, text)
-        return _IN_QUERY.sub(lambda found: f"{found[1]}={REDACTED}" if is_secret_name(found[1]) else found[0], text)
+        return _IN_QUERY.sub(
+            lambda found: f"{found[1]}={REDACTED}" if is_secret_name(found[1]) else found[0], text
+        )
 
     def value(self, value: Any) -> Any:
         """Plain data (dicts, lists, scalars) without secrets."""
         if isinstance(value, Mapping):
-            return {key: REDACTED if _is_secret(key, item) else self.value(item) for key, item in value.items()}
+            return {
+                key: REDACTED if _is_secret(key, item) else self.value(item) for key, item in value.items()
+            }
         if isinstance(value, list | tuple):
             return [self.value(item) for item in value]
         return self.text(value) if isinstance(value, str) else value
@@ -66,7 +76,12 @@ def _words(name: str) -> list[str]:
 
 
 def _is_secret(name: Any, value: Any) -> bool:
-    if not isinstance(name, str) or not is_secret_name(name) or value is None or isinstance(value, bool | float):
+    if (
+        not isinstance(name, str)
+        or not is_secret_name(name)
+        or value is None
+        or isinstance(value, bool | float)
+    ):
         return False
     # `num_key_value_heads: 4` is no secret, `api_key: 12345678` is one.
     return not isinstance(value, int) or is_secret_name(_words(name)[-1])
@@ -95,7 +110,9 @@ def _spellings(secret: str) -> set[str]:
 
 
 def _leaves(value: Any) -> Iterator[str]:
-    items = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else None
+    items = (
+        value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else None
+    )
     if items is None:
         yield str(value)
     else:

@@ -12,10 +12,11 @@ from lmft.runs import checkpoints
 from lmft.runs.folder import RunFolder, existing_run
 
 log = logging.getLogger(__name__)
-_ENDINGS = ("max_epochs", "max_steps", "min_epochs", "min_steps", "max_time", "limit_train_batches")  # of a trainer
+# Of a trainer.
+_ENDINGS = ("max_epochs", "max_steps", "min_epochs", "min_steps", "max_time", "limit_train_batches")
 
-# Values that change neither what is trained, nor on what; each with all that is below it. The number of examples a
-# step must stay the same, too, which the data module sees to.
+# Values that change neither what is trained, nor on what; each with all that is below it. The number of
+# examples a step must stay the same, too, which the data module sees to.
 FREE = (
     *("run", "resume", "trust", "validate_before", "checkpoint", "nonfinite", "callbacks", "logger"),
     *("data.cache_dir", "data.num_workers", "data.worker_timeout", "data.batch_size", "data.probes"),
@@ -28,7 +29,8 @@ FREE = (
 def check_changes(recorded: Mapping[str, Any], config: Mapping[str, Any], recorded_in: Path) -> None:
     """Log what has changed since a run was trained; raise UserError where that makes it another training.
 
-    recorded, config: of then and of now, both plain and redacted; recorded_in: the checkpoint or config.yaml of then.
+    recorded, config: of then and of now, both plain and redacted; recorded_in: the checkpoint or config.yaml
+    of then.
     """
     check_bound(recorded, config, recorded_in)
     for key, before, now in _changes(recorded, config, ""):
@@ -37,11 +39,16 @@ def check_changes(recorded: Mapping[str, Any], config: Mapping[str, Any], record
 
 
 def check_bound(recorded: Mapping[str, Any], config: Mapping[str, Any], recorded_in: Path) -> None:
-    """Raise UserError where a value has changed that makes it another training. Arguments as of `check_changes`."""
-    bound = [f"{key}: {before} → {now}" for key, before, now in _changes(recorded, config, "") if not _is_free(key)]
+    """Raise UserError where a value has changed that makes it another training. Arguments as of
+    `check_changes`.
+    """
+    bound = [
+        f"{key}: {before} → {now}" for key, before, now in _changes(recorded, config, "") if not _is_free(key)
+    ]
     if bound:
         raise UserError(
-            f"the run was trained with other settings: {'; '.join(bound[:6])}" + ("; …" if len(bound) > 6 else ""),
+            f"the run was trained with other settings: {'; '.join(bound[:6])}"
+            + ("; …" if len(bound) > 6 else ""),
             str(recorded_in),
             "take these values back; or a new run from its weights: run.name=NEW model.name_or_path=RUN/model",
         )
@@ -84,8 +91,8 @@ def checkpoint_to_resume(run: RunFolder, name: str, resume: str) -> Path | None:
     Args:
         run: the run's folder.
         name: the run's name, for messages.
-        resume: `auto`: the newest of this run, if any; `must`: likewise, and there has to be one; `never`: none, and
-            there must not be one; else a .ckpt file, or a run's folder, whose newest is taken.
+        resume: `auto`: the newest of this run, if any; `must`: likewise, and there has to be one; `never`:
+            none, and there must not be one; else a .ckpt file, or a run's folder, whose newest is taken.
 
     Raises: UserError.
     """
@@ -104,13 +111,16 @@ def checkpoint_to_resume(run: RunFolder, name: str, resume: str) -> Path | None:
 
 
 def newest_checkpoint(run: RunFolder) -> Path | None:
-    """Return the newest valid checkpoint of a run; None if it has saved none. Reads the file for its checksum.
+    """Return the newest valid checkpoint of a run; None if it has saved none. Reads the file for its
+    checksum.
 
     The log says which invalid ones were skipped. Raises: UserError if all are invalid.
     """
     newest, wrong = checkpoints.newest_valid(run.checkpoints)
     if newest is None and wrong:
-        fix = "resume=PATH of another checkpoint and another run.name, or another run.name alone to begin anew"
+        fix = (
+            "resume=PATH of another checkpoint and another run.name, or another run.name alone to begin anew"
+        )
         raise UserError(f"no checkpoint is whole: {'; '.join(wrong)}", str(run.checkpoints), fix)
     if newest is not None and wrong:
         log.warning("%s; resuming from %s", "; ".join(wrong), newest.name)
@@ -125,7 +135,9 @@ def _checkpoint_at(path: Path) -> Path:
         if not checkpoints.checksum_file(path).exists():
             log.warning("%s has no checksum file, so it cannot be checked", path)
         elif why := checkpoints.why_invalid(path):
-            raise UserError(f"{path} is broken ({why})", "resume", "name another .ckpt file or a run's folder")
+            raise UserError(
+                f"{path} is broken ({why})", "resume", "name another .ckpt file or a run's folder"
+            )
         return path
     if path.suffix == ".ckpt":
         raise UserError(f"no such checkpoint: {path}", "resume", "name a .ckpt file or a run's folder")

@@ -38,12 +38,14 @@ log = logging.getLogger(__name__)
 
 _LOCK = ".lock"
 _OWNER = ".owner"  # which process holds the lock, for those that it keeps out
-_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # environment variables, in the order in which Lightning looks
+# Environment variables, in the order in which Lightning looks.
+_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 _NAME_VARIABLE = "LMFT_RUN_NAME"  # by which the processes that a run starts learn its name
 
 
 class Run:
-    """One run. Nothing is touched on disk before it is entered; then its folder is this process's until it is left.
+    """One run. Nothing is touched on disk before it is entered; then its folder is this process's until it is
+    left.
 
         run = Run(config, {"model": "distilbert", "data": "imdb"}, sys.argv[1:])
         with run:
@@ -52,12 +54,13 @@ class Run:
             metrics = train(checkpoint=run.checkpoint)
             run.write_metrics(metrics)
 
-    Entering makes the folder, locks it, and has train.log collect what is logged. Nothing else is written before
-    `begin`, which is called when nothing can be refused any more: it writes config.yaml and command.txt. Leaving by a
-    `UserError` or a signal before it takes everything back, so that a refused command leaves each file of an earlier
-    run as it was. Leaving by a `UserError` later removes a folder that was new, unless something was trained in it;
-    after another error metrics.json says `failed`, after an interrupt or a signal `stopped` and the command that
-    continues, unless this run had written it. Of several processes that train together only the first writes.
+    Entering makes the folder, locks it, and has train.log collect what is logged. Nothing else is written
+    before `begin`, which is called when nothing can be refused any more: it writes config.yaml and
+    command.txt. Leaving by a `UserError` or a signal before it takes everything back, so that a refused
+    command leaves each file of an earlier run as it was. Leaving by a `UserError` later removes a folder that
+    was new, unless something was trained in it; after another error metrics.json says `failed`, after an
+    interrupt or a signal `stopped` and the command that continues, unless this run had written it. Of several
+    processes that train together only the first writes.
 
     Args:
         config: plain config with `run.dir`, `run.name`, `resume`.
@@ -108,10 +111,22 @@ class Run:
         if self._arguments is None:
             place = {"dir": str(self._dir), "name": self.name}
             code = f"import yaml; from lmft import api; config = yaml.safe_load(open({str(self.paths.config)!r})); "
-            return shlex.join(["python", "-c", f"{code}api.train(config | {{'run': {place}, 'resume': 'auto'}})"])
+            return shlex.join(
+                ["python", "-c", f"{code}api.train(config | {{'run': {place}, 'resume': 'auto'}})"]
+            )
         # What continues a run takes its newest checkpoint, whatever it began with.
-        kept = [argument for argument in self._arguments if argument.partition("=")[0] not in ("run.name", "resume")]
-        words = ["python", "-m", "lmft.train", *map(self._redactor.argument, kept), assignment("run.name", self.name)]
+        kept = [
+            argument
+            for argument in self._arguments
+            if argument.partition("=")[0] not in ("run.name", "resume")
+        ]
+        words = [
+            "python",
+            "-m",
+            "lmft.train",
+            *map(self._redactor.argument, kept),
+            assignment("run.name", self.name),
+        ]
         return shlex.join(words)
 
     def status(self) -> str | None:
@@ -134,7 +149,8 @@ class Run:
             self._metrics_written = True
 
     def begin(self) -> bool:
-        """Write config.yaml and command.txt, and delete temporary files of crashed processes; once, in one process.
+        """Write config.yaml and command.txt, and delete temporary files of crashed processes; once, in one
+        process.
 
         Returns: whether this call did it.
         """
@@ -158,7 +174,9 @@ class Run:
                 check_bound(recorded, self._redactor.value(self._config), continued.config)
 
     def _continued(self) -> RunFolder | None:
-        """Return the run whose checkpoint this one begins with; None if there is none, or it is not known yet."""
+        """Return the run whose checkpoint this one begins with; None if there is none, or it is not known
+        yet.
+        """
         resume = str(self._config["resume"])
         if resume in ("auto", "must", "never"):
             has_trained = self.status() == "complete" or any(self.paths.checkpoints.glob("*.ckpt"))
@@ -177,12 +195,16 @@ class Run:
                 opening.callback(self._restore_log)
                 self._log_file = opening.enter_context(logging_to(self.paths.log, self._redactor))
             elif self._given_name is None:
-                raise UserError("processes that train together need a name for their run", fix="add run.name=NAME")
+                raise UserError(
+                    "processes that train together need a name for their run", fix="add run.name=NAME"
+                )
             self.checkpoint = checkpoint_to_resume(self.paths, self.name, str(self._config["resume"]))
             if self.checkpoint is not None:
                 from lmft.runs.checkpoint_io import settings_of
 
-                check_changes(settings_of(self.checkpoint), self._redactor.value(self._config), self.checkpoint)
+                check_changes(
+                    settings_of(self.checkpoint), self._redactor.value(self._config), self.checkpoint
+                )
             if self._writes:
                 os.environ[_NAME_VARIABLE] = self.name
                 opening.callback(os.environ.pop, _NAME_VARIABLE, None)
@@ -200,7 +222,9 @@ class Run:
             if not self.folder.exists():
                 if isinstance(error, UserError) or not isinstance(error, Exception):
                     return
-                raise UserError("the run's folder is gone", str(self.folder), "the same command begins anew") from error
+                raise UserError(
+                    "the run's folder is gone", str(self.folder), "the same command begins anew"
+                ) from error
             if not self._has_begun and (isinstance(error, UserError) or not isinstance(error, Exception)):
                 return  # refused: everything is taken back
             self._keeps_log = True
@@ -217,7 +241,12 @@ class Run:
 
     def _log_end(self, error: BaseException) -> None:
         """Into the log's file alone: the shell says what the user is to read."""
-        record: dict[str, Any] = {"name": __name__, "levelno": logging.INFO, "levelname": "INFO", "msg": str(error)}
+        record: dict[str, Any] = {
+            "name": __name__,
+            "levelno": logging.INFO,
+            "levelname": "INFO",
+            "msg": str(error),
+        }
         if not isinstance(error, Stopped):
             record |= {"levelno": logging.ERROR, "levelname": "ERROR", "msg": "the run ended early"}
             record["exc_info"] = (type(error), error, error.__traceback__)
@@ -234,7 +263,9 @@ class Run:
         visible = _visible(self.folder) if self._given_name is not None else []
         is_run = self.paths.is_run() or self.paths.metrics.exists() or (self.folder / _LOCK).exists()
         if visible and not is_run:
-            raise UserError(f"{self.folder} is not a run's folder", f"it holds {visible[0]}", "choose another run.name")
+            raise UserError(
+                f"{self.folder} is not a run's folder", f"it holds {visible[0]}", "choose another run.name"
+            )
         self._made = missing_folders(self.folder)
         if self._given_name is not None:
             make_folder(self.folder)
@@ -272,7 +303,9 @@ def _this_process() -> str:
 
 @contextmanager
 def _lock(folder: RunFolder) -> Iterator[None]:
-    """Keeps other processes out. The system drops the lock of a process that dies, so that no lock is ever stale."""
+    """Keeps other processes out. The system drops the lock of a process that dies, so that no lock is ever
+    stale.
+    """
     lock = FileLock(folder.path / _LOCK)
     owner = folder.path / _OWNER
     try:

@@ -14,7 +14,8 @@ log = logging.getLogger(__name__)
 
 
 def config_to_use(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """The config to use a trained model with: `recorded_config` of the folder `run`, if given; else `config` itself.
+    """The config to use a trained model with: `recorded_config` of the folder `run`, if given; else `config`
+    itself.
 
     Raises: UserError if neither a run nor a model is named, or both.
     """
@@ -22,7 +23,9 @@ def config_to_use(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
         _check_names_no_model(overrides)
         return recorded_config(Path(str(config["run"])), config, overrides)
     if _chosen_checkpoint(config) is not None:
-        raise UserError("checkpoint= chooses among those of a run", f"checkpoint={config['checkpoint']}", "add run=…")
+        raise UserError(
+            "checkpoint= chooses among those of a run", f"checkpoint={config['checkpoint']}", "add run=…"
+        )
     if config["model"]["name_or_path"] is None:
         raise UserError("which model?", fix="add run=runs/NAME, or model.name_or_path=FOLDER_OR_HUB_ID")
     return dict(config)
@@ -39,10 +42,10 @@ def _check_names_no_model(overrides: Sequence[str]) -> None:
 def recorded_config(path: Path, config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """The config to use the finished run in folder `path` with.
 
-    It is the run's own, but the model is the trained one: its folder model/ or, where `config` names a `checkpoint`,
-    the model that was trained, whose weights are to be taken from that file. Device, cache, callbacks and loggers are
-    those of `config`, and so is every key that `overrides` names: `data=wikitext2` takes the whole group,
-    `data.batch_size=8` one value.
+    It is the run's own, but the model is the trained one: its folder model/ or, where `config` names a
+    `checkpoint`, the model that was trained, whose weights are to be taken from that file. Device, cache,
+    callbacks and loggers are those of `config`, and so is every key that `overrides` names: `data=wikitext2`
+    takes the whole group, `data.batch_size=8` one value.
 
     Args:
         path: the run's folder.
@@ -91,10 +94,13 @@ def _as_exported(recorded: dict[str, Any], run: RunFolder) -> dict[str, Any]:
     """The group `model` that loads what the run has exported."""
     if not run.model.is_dir():
         fix = f"finish it with the command in {run.command}, or add checkpoint=last"
-        raise UserError(f"the run has no model yet (status: {run.status() or 'unfinished'})", str(run.path), fix)
+        raise UserError(
+            f"the run has no model yet (status: {run.status() or 'unfinished'})", str(run.path), fix
+        )
     trained = {"name_or_path": str(run.model), "from_scratch": False, "freeze": []}
     trained["lora"] = {**recorded.get("lora", {}), "r": 0}
-    if not (run.model / "adapter_config.json").exists():  # adapters alone: their base is loaded as it was for training
+    # Adapters alone: their base is loaded as it was for training.
+    if not (run.model / "adapter_config.json").exists():
         trained["config"] = {}
         if not recorded.get("trust_remote_code"):  # whose code keeps to its revision
             trained["revision"] = None

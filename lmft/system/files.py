@@ -14,13 +14,17 @@ _ENDING = ".writing"  # of a file that is not in its place yet
 
 
 def temporary_path(path: Path) -> Path:
-    """Where what will take the place of `path` is made: in the same folder, so that the move there is one step."""
+    """Where what will take the place of `path` is made: in the same folder, so that the move there is one
+    step.
+    """
     return path.with_name(f".{path.name}.{os.getpid()}{_ENDING}")
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """A file to write. It takes the place of `path` when the block ends; if that fails, `path` is left as it was."""
+    """A file to write. It takes the place of `path` when the block ends; if that fails, `path` is left as it
+    was.
+    """
     temporary = temporary_path(path)
     try:
         with temporary.open("wb") as file:
@@ -70,7 +74,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes a file that at every moment is either the old one or the new one, whole. Infinity and NaN become null."""
+    """Writes a file that at every moment is either the old one or the new one, whole. Infinity and NaN become
+    null.
+    """
     write_text(path, json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 

@@ -12,23 +12,31 @@ from lmft.errors import UserError
 REQUEST_SECONDS = 6.0  # for one connection or answer
 WAIT_SECONDS = 9.0  # for everything: a name that does not resolve can hang longer than any request's timeout
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.*", "spiece.model", "sentencepiece*.model", "spm.model")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.*",
+    "spiece.model",
+    "sentencepiece*.model",
+    "spm.model",
+)
 
 Kind = Literal["model", "tokenizer", "dataset"]
 OPTIONS = {"model": "model.name_or_path", "tokenizer": "model.tokenizer.name_or_path", "dataset": "data.path"}
 
 
 def require(repo_id: str, kind: Kind, revision: str | None = None) -> str | None:
-    """The folder of the repository's copy in the Hugging Face cache, or None where the hub is there to download from.
+    """The folder of the repository's copy in the Hugging Face cache, or None where the hub is there to
+    download from.
 
-    Load from the folder where there is one: loading by the id asks the hub about every optional file, and tries each
-    for half a minute where the hub is out of reach. The folder's name is the commit.
+    Load from the folder where there is one: loading by the id asks the hub about every optional file, and
+    tries each for half a minute where the hub is out of reach. The folder's name is the commit.
 
-    A cached model (its weights whole) or tokenizer is used without asking the hub. Of a data set's copy nobody can
-    tell whether it is whole, so the hub is asked first and the copy serves where no answer comes.
+    A cached model (its weights whole) or tokenizer is used without asking the hub. Of a data set's copy
+    nobody can tell whether it is whole, so the hub is asked first and the copy serves where no answer comes.
 
-    Raises UserError where there is neither copy nor hub, no such repository or revision, or no access to it; within
-    10 seconds.
+    Raises UserError where there is neither copy nor hub, no such repository or revision, or no access to it;
+    within 10 seconds.
     """
     copy = _cached_copy(repo_id, kind, revision)
     if copy and _is_whole(copy, kind):
@@ -72,7 +80,9 @@ def _cached_copy(repo_id: str, kind: Kind, revision: str | None) -> Path | None:
 
 
 def _is_whole(folder: Path, kind: Kind) -> bool:
-    """Whether the folder has the weights, all shards of them, or a tokenizer. Of a data set that cannot be known."""
+    """Whether the folder has the weights, all shards of them, or a tokenizer. Of a data set that cannot be
+    known.
+    """
     names = {path.name for path in folder.iterdir()}
     if kind == "tokenizer":
         return any(fnmatch(name, pattern) for name in names for pattern in TOKENIZER_FILES)
@@ -120,7 +130,9 @@ def _answer_error(error: Exception, repo_id: str, kind: Kind, revision: str | No
     option, noun = OPTIONS[kind], "data set" if kind == "dataset" else kind
     where = f"{option}={repo_id}" + (f", revision {revision}" if revision else "")
     if isinstance(error, errors.HFValidationError):
-        return UserError(f"'{repo_id}' is neither a file or folder here nor a hub id", where, f"{option}=FOLDER")
+        return UserError(
+            f"'{repo_id}' is neither a file or folder here nor a hub id", where, f"{option}=FOLDER"
+        )
     if isinstance(error, errors.GatedRepoError):
         what = f"the {noun} '{repo_id}' is gated, and access to it has not been granted"
         return UserError(what, where, "ask for access on its page, then `hf auth login` or set HF_TOKEN")
@@ -130,10 +142,14 @@ def _answer_error(error: Exception, repo_id: str, kind: Kind, revision: str | No
             what, where, f"check its spelling; {option}=FOLDER for a local one; `hf auth login` if private"
         )
     if isinstance(error, errors.RevisionNotFoundError):
-        return UserError(f"the {noun} '{repo_id}' has no such revision", where, "name a branch, tag or commit of it")
+        return UserError(
+            f"the {noun} '{repo_id}' has no such revision", where, "name a branch, tag or commit of it"
+        )
     reason = "HF_HUB_OFFLINE is set" if isinstance(error, errors.OfflineModeIsEnabled) else _first_line(error)
     cache = constants.HF_HUB_CACHE
-    what = f"'{repo_id}' is no local folder and not cached in {cache}, and the hub is not reachable ({reason})"
+    what = (
+        f"'{repo_id}' is no local folder and not cached in {cache}, and the hub is not reachable ({reason})"
+    )
     flag = " --repo-type dataset" if kind == "dataset" else ""
     ahead = f"`hf download {repo_id}{flag}` where there is a network, then HF_HUB_OFFLINE=1"
     return UserError(what, where, f"{option}=FOLDER; or {ahead}")

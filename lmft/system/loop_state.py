@@ -1,7 +1,7 @@
 """The state of Lightning's loops: their private attributes are read and set here, and nowhere else.
 
-Without these lmft would need a training loop of its own. Written for lightning 2.6; a new minor version needs a look at
-`loops/fit_loop.py`, `loops/training_epoch_loop.py` and `loops/evaluation_loop.py`.
+Without these lmft would need a training loop of its own. Written for lightning 2.6; a new minor version needs
+a look at `loops/fit_loop.py`, `loops/training_epoch_loop.py` and `loops/evaluation_loop.py`.
 """
 
 from typing import Any
@@ -68,7 +68,10 @@ def count_epoch_from_its_start(trainer: Trainer) -> None:
     It would take a checkpoint inside that epoch for one between two epochs.
     """
     loop = trainer.fit_loop
-    if loop.restarted_mid_epoch and loop.epoch_progress.current.completed == loop.epoch_progress.current.ready:
+    if (
+        loop.restarted_mid_epoch
+        and loop.epoch_progress.current.completed == loop.epoch_progress.current.ready
+    ):
         loop.reset_restart_stage()
 
 

@@ -24,7 +24,9 @@ def check_folder(name_or_path: str, option: str) -> None:
         _check_is_hub_id(name_or_path, option)
 
 
-def stored_config(name_or_path: str, revision: str | None = None, ask_hub: bool = True) -> dict[str, Any] | None:
+def stored_config(
+    name_or_path: str, revision: str | None = None, ask_hub: bool = True
+) -> dict[str, Any] | None:
     """The config.json of a model, that of the base model where a folder holds adapters alone.
 
     None where the model is a repository that is not cached, and the hub may not be asked. Raises UserError.
@@ -46,7 +48,11 @@ def _check_is_hub_id(name: str, option: str) -> None:
     path = Path(name)
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or path.exists():
         beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-        what = f"{name} is a file" if path.exists() else f"there is no folder {name}{did_you_mean(path.name, beside)}"
+        what = (
+            f"{name} is a file"
+            if path.exists()
+            else f"there is no folder {name}{did_you_mean(path.name, beside)}"
+        )
         raise UserError(what, option, f"{option}=FOLDER_OR_HUB_ID")
 
 

@@ -1,5 +1,5 @@
-"""SIGTERM, Ctrl-C, and output that nobody reads any more: the first of them ends the process in good order, at once or
-where it says; no other is heard.
+"""SIGTERM, Ctrl-C, and output that nobody reads any more: the first of them ends the process in good order,
+at once or where it says; no other is heard.
 """
 
 import os
@@ -18,10 +18,11 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGPIPE)
 
 
 class Stopped(BaseException):
-    """A signal has ended what was going on. No `Exception`: nothing that tries again or looks past errors catches it.
+    """A signal has ended what was going on. No `Exception`: nothing that tries again or looks past errors
+    catches it.
 
-    signum: the signal; saved: the checkpoint that holds all that was done; command: what goes on from there; is_silent:
-    whether another process, of those that train together, tells the user.
+    signum: the signal; saved: the checkpoint that holds all that was done; command: what goes on from there;
+    is_silent: whether another process, of those that train together, tells the user.
     """
 
     def __init__(self, signum: int, saved: Path | None = None, command: str | None = None):
@@ -55,7 +56,8 @@ _answer = _Answer()
 
 @contextmanager
 def handling_signals() -> Iterator[None]:
-    """Inside, the first SIGTERM, SIGINT, or SIGPIPE of stdout or stderr, raises `Stopped`; no later one does anything.
+    """Inside, the first SIGTERM, SIGINT, or SIGPIPE of stdout or stderr, raises `Stopped`; no later one does
+    anything.
 
     A SIGPIPE of another pipe does nothing, as Python has it: who writes there gets an error.
 
@@ -105,10 +107,12 @@ def record_signal(signum: int) -> None:
 
 
 def let_parent_handle_signals(*_: Any) -> None:
-    """For a process that works for another (`worker_init_fn` of a DataLoader): its parent answers signals to them all.
+    """For a process that works for another (`worker_init_fn` of a DataLoader): its parent answers signals to
+    them all.
 
-    Ctrl-C, and SIGTERM from most schedulers, go to all processes of a group. A worker that died of it would take the
-    batches with it that end the parent's step. The second SIGTERM ends it: its parent may be in need of that.
+    Ctrl-C, and SIGTERM from most schedulers, go to all processes of a group. A worker that died of it would
+    take the batches with it that end the parent's step. The second SIGTERM ends it: its parent may be in need
+    of that.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))

@@ -15,10 +15,11 @@ _RANGE = 2**16  # values of an element's random bits
 
 @contextmanager
 def fast_cpu_dropout() -> Iterator[None]:
-    """Inside, the modules and functions of PyTorch that drop elements of CPU tensors do it by the `dropout` below.
+    """Inside, the modules and functions of PyTorch that drop elements of CPU tensors do it by the `dropout`
+    below.
 
-    (But not attention as PyTorch computes it in one go.) A function mode of torch would reach as far, were it not
-    suspended in the backward pass, where `gradient_checkpointing` computes things again.
+    (But not attention as PyTorch computes it in one go.) A function mode of torch would reach as far, were it
+    not suspended in the backward pass, where `gradient_checkpointing` computes things again.
     """
     torchs = F.dropout
 
@@ -37,8 +38,8 @@ def fast_cpu_dropout() -> Iterator[None]:
 def dropout(values: Tensor, p: float) -> Tensor:
     """The values, of which each is 0 with probability p, the others scaled so that the mean stays.
 
-    p is taken to the nearest 65536th, and scaled by that. The randomness follows from torch's generator, as that of
-    PyTorch's own does.
+    p is taken to the nearest 65536th, and scaled by that. The randomness follows from torch's generator, as
+    that of PyTorch's own does.
     """
     num_dropped = min(round(p * _RANGE), _RANGE - 1)
     words = np.random.SFC64(int(torch.randint(2**63 - 1, ()))).random_raw(-(-values.numel() // 4))
@@ -58,8 +59,8 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # parameters of mallopt, as m
 def keep_freed_memory_in_process() -> None:
     """Lets the allocator keep what is freed, where it is glibc's.
 
-    By default it hands large blocks back to the system, and every step asks for them again, page by page. On a virtual
-    machine these page faults took up to a third of a step.
+    By default it hands large blocks back to the system, and every step asks for them again, page by page. On
+    a virtual machine these page faults took up to a third of a step.
     """
     if platform.libc_ver()[0] != "glibc":
         return

@@ -1,4 +1,6 @@
-"""What a config plugs into Lightning's Trainer: callbacks, loggers, a profiler. Mistakes in it are said early."""
+"""What a config plugs into Lightning's Trainer: callbacks, loggers, a profiler. Mistakes in it are said
+early.
+"""
 
 import inspect
 import os
@@ -50,7 +52,8 @@ _NAME: dict[Any, str] = {WandbLogger: "name", MLFlowLogger: "run_name"}
 
 @contextmanager
 def lightnings_refusals_are_user_errors() -> Iterator[None]:
-    """Turns what Lightning says of options that do not fit, or of a package that is missing, into a `UserError`.
+    """Turns what Lightning says of options that do not fit, or of a package that is missing, into a
+    `UserError`.
 
     So it does with any error that one of Lightning's own callbacks runs into.
     """
@@ -79,10 +82,13 @@ def _is_lightnings(callback: Callback) -> bool:
     return type(callback).__module__.startswith("lightning.")
 
 
-def make_plugin(node: Mapping[str, Any], kind: type[T], trusted: Sequence[str], where: str, **further: Any) -> T:
+def make_plugin(
+    node: Mapping[str, Any], kind: type[T], trusted: Sequence[str], where: str, **further: Any
+) -> T:
     """The object of a node's `_target_`.
 
-    kind: what it has to be; where: the node's key in the config. Raises: UserError, whatever its class finds wrong.
+    kind: what it has to be; where: the node's key in the config. Raises: UserError, whatever its class finds
+    wrong.
     """
     target = _target(node, kind, trusted, where)
     try:
@@ -119,8 +125,8 @@ def callbacks(config: Mapping[str, Any]) -> list[Callback]:
 
 
 def _check_monitors(found: Mapping[str, Callback]) -> None:
-    """Refuses what no validation measures. A callback that is not Lightning's may log anything, which is looked for
-    when it is needed.
+    """Refuses what no validation measures. A callback that is not Lightning's may log anything, which is
+    looked for when it is needed.
     """
     if not all(map(_is_lightnings, found.values())):
         return
@@ -142,7 +148,8 @@ def monitors(config: Mapping[str, Any]) -> list[Monitor]:
 
 
 def check_loggers(config: Mapping[str, Any]) -> None:
-    """Finds a class that is none, or takes other arguments, in the loggers of a config; makes none. Raises: UserError.
+    """Finds a class that is none, or takes other arguments, in the loggers of a config; makes none. Raises:
+    UserError.
 
     To make one may write files already, which would be left behind by a run that is refused.
     """
@@ -157,10 +164,11 @@ def check_loggers(config: Mapping[str, Any]) -> None:
 
 
 def add_loggers(trainer: Trainer, config: Mapping[str, Any], folder: Path, run_name: str) -> None:
-    """Makes the loggers of a config and starts them, so that one that cannot start is known before the first step.
+    """Makes the loggers of a config and starts them, so that one that cannot start is known before the first
+    step.
 
-    folder, run_name: of the run, for what the config leaves to it. Raises: UserError; of what loggers had written to
-    the folder nothing is left then.
+    folder, run_name: of the run, for what the config leaves to it. Raises: UserError; of what loggers had
+    written to the folder nothing is left then.
     """
     trusted, before = config["trust"]["targets"], set(folder.glob("*"))
     # Those that write files alone come last: they leave nothing behind where another one cannot start.
@@ -229,7 +237,8 @@ def check_strategy(trainer: Trainer, asked: Any) -> None:
 
 
 def show_profile(trainer: Any, folder: Path | None) -> None:
-    """Has what the profiler finds printed, and written to `profile.txt` of a run's folder; Lightning only logs it.
+    """Has what the profiler finds printed, and written to `profile.txt` of a run's folder; Lightning only
+    logs it.
 
     Of the training where there is a run, else of the validation.
     """

@@ -19,7 +19,9 @@ class NonFiniteStepError(Exception):
 def non_finite_error(error: NonFiniteStepError, examples: list[dict[str, Any]], folder: Path) -> UserError:
     """Writes the step's examples to the run's folder; returns what to tell the user."""
     path = folder / f"not-finite-step={error.step}.json"
-    write_json(path, {"step": error.step, "loss": str(error.loss), "norm": str(error.norm), "examples": examples})
+    write_json(
+        path, {"step": error.step, "loss": str(error.loss), "norm": str(error.norm), "examples": examples}
+    )
     what = "gradient" if math.isfinite(error.loss) else "loss"
     return UserError(
         f"step {error.step}: the {what} is not finite (loss {error.loss:.4g}, gradient norm {error.norm:.4g})",

@@ -16,7 +16,9 @@ from lmft.errors import UserError, did_you_mean
 
 
 def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
-    """Trainable weights in two groups: matrices decay as the optimizer says; biases and norms (vectors) do not."""
+    """Trainable weights in two groups: matrices decay as the optimizer says; biases and norms (vectors) do
+    not.
+    """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     matrices = [parameter for parameter in trained if parameter.ndim >= 2]
     vectors = [parameter for parameter in trained if parameter.ndim < 2]
@@ -56,7 +58,9 @@ class ScheduleConfig:
     def specific(self, num_training_steps: int) -> dict[str, Any]:
         """The schedule's own arguments, with shares turned into steps."""
         return {
-            name: _steps(value, num_training_steps) if name.startswith("num_") and name.endswith("_steps") else value
+            name: _steps(value, num_training_steps)
+            if name.startswith("num_") and name.endswith("_steps")
+            else value
             for name, value in self.options.items()
         }
 
@@ -78,7 +82,9 @@ def check_schedule(config: ScheduleConfig) -> None:
         make_schedule(config, torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0), num_training_steps=100)
     except (TypeError, ValueError) as error:
         what = f"scheduler.name={config.name}: {error}"
-        raise UserError(what, "scheduler.options", "scheduler.options.NAME=VALUE, as transformers has it") from error
+        raise UserError(
+            what, "scheduler.options", "scheduler.options.NAME=VALUE, as transformers has it"
+        ) from error
 
 
 def _steps(count: float, num_training_steps: int) -> int:

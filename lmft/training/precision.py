@@ -8,7 +8,9 @@ from lmft.training.cpu import cpu_computes_bf16
 
 
 def resolve_precision(precision: str, accelerator: str) -> str:
-    """bf16-mixed where the device has bf16 units (GPUs; CPUs with AVX512-BF16 or AMX), else 16-mixed or 32-true."""
+    """bf16-mixed where the device has bf16 units (GPUs; CPUs with AVX512-BF16 or AMX), else 16-mixed or
+    32-true.
+    """
     if precision != "auto":
         return precision
     if accelerator in ("gpu", "cuda", "auto") and torch.cuda.is_available():
@@ -19,7 +21,9 @@ def resolve_precision(precision: str, accelerator: str) -> str:
 
 
 def check_precision(precision: str, trainer: Trainer) -> None:
-    """Raises UserError where Lightning would compute in another precision than was asked for: float16 on a CPU."""
+    """Raises UserError where Lightning would compute in another precision than was asked for: float16 on a
+    CPU.
+    """
     if trainer.precision != precision:
         what = f"trainer.precision={precision}: on {trainer.strategy.root_device.type} it would be {trainer.precision}"
         raise UserError(what, fix=f"trainer.precision={trainer.precision}, or auto")
@@ -27,6 +31,12 @@ def check_precision(precision: str, trainer: Trainer) -> None:
 
 def check_accelerator(accelerator: str) -> None:
     """Raises UserError where the accelerator asked for is not there."""
-    there = {"gpu": torch.cuda.is_available, "cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+    there = {
+        "gpu": torch.cuda.is_available,
+        "cuda": torch.cuda.is_available,
+        "mps": torch.backends.mps.is_available,
+    }
     if isinstance(accelerator, str) and accelerator in there and not there[accelerator]():
-        raise UserError(f"trainer.accelerator={accelerator}: this machine has none", fix="trainer=auto or trainer=cpu")
+        raise UserError(
+            f"trainer.accelerator={accelerator}: this machine has none", fix="trainer=auto or trainer=cpu"
+        )

@@ -16,7 +16,8 @@ MONITORED = ("val/loss", "val/perplexity", "val/accuracy")
 class Scores(Metric):
     """Sums over all targets of all batches and devices, divided once; so the batch size cannot change them.
 
-    Batches' sums are kept apart and added in float64 on the CPU: no device needs doubles and nothing is rounded away.
+    Batches' sums are kept apart and added in float64 on the CPU: no device needs doubles and nothing is
+    rounded away.
     """
 
     full_state_update = False
@@ -40,8 +41,8 @@ class Scores(Metric):
     def compute(self) -> dict[str, Any]:
         """loss (nats per target), perplexity, accuracy, bits_per_byte, targets.
 
-        Bits per byte are those that coding the text would take, were each of its tokens as likely as a target is on
-        average; None where the loss is no likelihood.
+        Bits per byte are those that coding the text would take, were each of its tokens as likely as a target
+        is on average; None where the loss is no likelihood.
         """
         nats, correct, targets = (
             float(dim_zero_cat(state).double().sum()) if len(state) else 0.0

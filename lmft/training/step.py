@@ -28,11 +28,12 @@ _SMALLER = "a smaller data.block_size, model.gradient_checkpointing=true, or a s
 class OptimizerStep:
     """The micro-batches of an optimizer step on this device.
 
-    The step's gradient is the sum over the targets of all its micro-batches on all devices, divided once by their
-    number. A mean of the micro-batches' means would weigh a target by the size of its micro-batch.
+    The step's gradient is the sum over the targets of all its micro-batches on all devices, divided once by
+    their number. A mean of the micro-batches' means would weigh a target by the size of its micro-batch.
 
-    Where memory is too small for a micro-batch, the step is repeated from its first one with each split into twice as
-    many parts, and so are all later steps. A part's examples and noise are those of the whole, and sums do not depend
+    Where memory is too small for a micro-batch, the step is repeated from its first one with each split into
+    twice as many parts, and so are all later steps. A part's examples and noise are those of the whole, and
+    sums do not depend
     on how they are split: so the step stays the same.
     """
 
@@ -50,9 +51,10 @@ class OptimizerStep:
             module: the LightningModule that is trained.
             compute_nats: gives the sum of −log p over a batch's targets.
             seed: seed of dropout.
-            nonfinite: what happens if loss or gradient are not finite: `stop` raises NonFiniteStepError, `skip` leaves
-                the weights as they are.
-            has_fast_dropout: whether lmft's dropout replaces that of PyTorch on CPUs; torch.compile fuses its own.
+            nonfinite: what happens if loss or gradient are not finite: `stop` raises NonFiniteStepError,
+                `skip` leaves the weights as they are.
+            has_fast_dropout: whether lmft's dropout replaces that of PyTorch on CPUs; torch.compile fuses its
+                own.
         """
         self.module = module
         self.compute_nats = compute_nats
@@ -63,23 +65,29 @@ class OptimizerStep:
         self.num_skipped = 0  # steps that were not finite
         self.nats: Any = 0.0  # sum over the micro-batches so far; a tensor on the device
         self.num_targets = 0
-        self._whole: tuple[Tensor, Tensor] | None = None  # a micro-batch's loss, and the leaf that Lightning gets
+        # A micro-batch's loss, and the leaf that Lightning gets.
+        self._whole: tuple[Tensor, Tensor] | None = None
 
     def begin_micro_batch(self, batch_idx: int) -> None:
-        """Seed dropout for a micro-batch; forget the sums of the step before where it is the first of its step."""
+        """Seed dropout for a micro-batch; forget the sums of the step before where it is the first of its
+        step.
+        """
         self._seed_dropout(loop_state.micro_batch_number(self.module.trainer))
         if batch_idx % self.module.trainer.accumulate_grad_batches == 0:
             self._forget_sums()
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return the micro-batch's loss for `backward`. If it is split, its backward pass has run and this is 0."""
+        """Return the micro-batch's loss for `backward`. If it is split, its backward pass has run and this is
+        0.
+        """
         with self._dropout():
             if self.module.trainer.world_size > 1:  # the strategy has to see the loss itself
                 return self._loss(batch)
             if self.num_parts == 1:
                 loss = none_if_out_of_memory(lambda: self._loss(batch))
                 if loss is not None:
-                    # Nothing else refers to its graph, so that its memory is free again if the backward pass fails.
+                    # Nothing else refers to its graph, so that its memory is free again if the backward pass
+                    # fails.
                     self._whole = loss, loss.detach().requires_grad_()
                     return self._whole[1]
                 self._repeat_in_more_parts()
@@ -157,13 +165,17 @@ class OptimizerStep:
         self.num_targets = 0
 
     def _divisor(self, num_targets: int) -> float:
-        """Return what sums are divided by. If a micro-batch is the whole step, its own count is the right one."""
+        """Return what sums are divided by. If a micro-batch is the whole step, its own count is the right
+        one.
+        """
         trainer = self.module.trainer
         is_whole_step = trainer.accumulate_grad_batches == 1 and trainer.world_size == 1
         return float(max(1, num_targets)) if is_whole_step else _CONSTANT
 
     def _loss(self, batch: Batch) -> Tensor:
-        return self._nats(batch) * (self.module.trainer.accumulate_grad_batches / self._divisor(batch.num_targets))
+        return self._nats(batch) * (
+            self.module.trainer.accumulate_grad_batches / self._divisor(batch.num_targets)
+        )
 
     def _nats(self, batch: Batch) -> Tensor:
         total = self.compute_nats(batch)
@@ -174,7 +186,8 @@ class OptimizerStep:
     def _backward_whole(self) -> bool:
         assert self._whole is not None
         whole, given = self._whole
-        whole.backward(given.grad)  # by which Lightning and the scaler of its precision have multiplied the loss
+        # By which Lightning and the scaler of its precision have multiplied the loss.
+        whole.backward(given.grad)
         return True
 
     def _skip(self, optimizer: Optimizer, nats: float, norm: float) -> None:
@@ -192,7 +205,9 @@ class OptimizerStep:
         return loop_state.micro_batch_position(self.module.trainer)
 
     def _repeat_in_more_parts(self) -> None:
-        """Repeat the step so far, in ever smaller parts until they fit. Raises: UserError if one example does not."""
+        """Repeat the step so far, in ever smaller parts until they fit. Raises: UserError if one example does
+        not.
+        """
         trainer = self.module.trainer
         where = f"step {trainer.global_step + 1}"
         data = _datamodule(trainer, where)
@@ -211,7 +226,10 @@ class OptimizerStep:
                 self.num_parts,
             )
             self._forget_sums()
-            if all(none_if_out_of_memory(partial(self._run_in_parts, place)) for place in range(first, current + 1)):
+            if all(
+                none_if_out_of_memory(partial(self._run_in_parts, place))
+                for place in range(first, current + 1)
+            ):
                 return
 
     def _run_in_parts(self, position: int) -> bool:
@@ -231,7 +249,9 @@ class OptimizerStep:
 
 
 def _datamodule(trainer: Any, where: str) -> DataModule:
-    """Return lmft's DataModule, which can split a micro-batch. Raises: UserError where the loaders are the user's."""
+    """Return lmft's DataModule, which can split a micro-batch. Raises: UserError where the loaders are the
+    user's.
+    """
     if not isinstance(trainer.datamodule, DataModule):
         raise UserError("out of memory", where, "a smaller batch_size of your DataLoader, or a smaller model")
     return trainer.datamodule

@@ -25,7 +25,8 @@ def silence_libraries() -> None:
     transformers.utils.logging.disable_progress_bar()
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("lightning.pytorch.callbacks").setLevel(logging.INFO)  # what a callback of the config says
+    # What a callback of the config says.
+    logging.getLogger("lightning.pytorch.callbacks").setLevel(logging.INFO)
     for_rank_zero = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     for_rank_zero.setLevel(logging.INFO)
     for_rank_zero.addFilter(_is_a_callbacks)
@@ -39,11 +40,15 @@ def _is_a_callbacks(record: logging.LogRecord) -> bool:
 
 
 def try_out(config: dict[str, Any]) -> Trainer:
-    """A Trainer that trains nothing: what Lightning refuses is said before the text is read. Raises UserError."""
+    """A Trainer that trains nothing: what Lightning refuses is said before the text is read. Raises
+    UserError.
+    """
     check_accelerator(config["trainer"]["accelerator"])
     check_loggers(config)
     trainer = build_trainer(config, None, [Progress(LatestMetrics())], [])
-    check_precision(resolve_precision(str(config["trainer"]["precision"]), config["trainer"]["accelerator"]), trainer)
+    check_precision(
+        resolve_precision(str(config["trainer"]["precision"]), config["trainer"]["accelerator"]), trainer
+    )
     check_strategy(trainer, config["trainer"].get("strategy", "auto"))
     return trainer
 
@@ -70,7 +75,8 @@ def build_trainer(
         num_sanity_val_steps=0,
         enable_model_summary=False,
     )
-    if not hasattr(trainer, "val_check_interval"):  # Lightning leaves it out for a time, yet its callbacks read it
+    # Lightning leaves it out for a time, yet its callbacks read it.
+    if not hasattr(trainer, "val_check_interval"):
         trainer.val_check_interval = math.inf
     show_profile(trainer, folder)
     return trainer

@@ -39,7 +39,9 @@ def check_validations(
             raise UserError(what, fix="trainer.limit_val_batches=1.0, or callbacks=none")
         return
     if isinstance(interval, int) and every_n_epochs is not None and interval > num_batches:
-        what = f"trainer.val_check_interval={interval} is more than the {num_batches} micro-batches of an epoch"
+        what = (
+            f"trainer.val_check_interval={interval} is more than the {num_batches} micro-batches of an epoch"
+        )
         fix = f"trainer.val_check_interval={num_batches}; trainer.check_val_every_n_epoch=null counts across epochs"
         raise UserError(what, fix=fix)
     if not isinstance(interval, int | float):
@@ -52,7 +54,9 @@ def check_validations(
             end, ending = num_batches, "the first epoch ends"
         if first > end:
             what = f"{monitor.argument}: {ending} after {end} micro-batches, its first validation comes after {first}"
-            fix = f"trainer.check_val_every_n_epoch=null trainer.val_check_interval={end}, or a longer training"
+            fix = (
+                f"trainer.check_val_every_n_epoch=null trainer.val_check_interval={end}, or a longer training"
+            )
             raise UserError(what, "trainer.val_check_interval and trainer.check_val_every_n_epoch", fix)
 
 

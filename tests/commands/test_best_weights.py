@@ -17,7 +17,10 @@ from tests.helpers.causal import chat_arguments
 from tests.helpers.causal import train as train_causal
 from tests.helpers.runs import numbers, train
 
-SPOIL = ("trust.targets=[tests.test_best_weights.Spoil]", "+callbacks.spoil._target_=tests.test_best_weights.Spoil")
+SPOIL = (
+    "trust.targets=[tests.commands.test_best_weights.Spoil]",
+    "+callbacks.spoil._target_=tests.test_best_weights.Spoil",
+)
 """Options under which the best validation is that of the first epoch."""
 
 

@@ -129,4 +129,4 @@ def test_fault_14_what_must_go_on_never_begins_anew(terminal, killed):
     for path in killed.checkpoints.iterdir():
         path.unlink()
     said = terminal.refuses_to_train("run.name=killed", *OPTIONS, "resume=must")
-    assert "no checkpoint in" in said and "resume=auto begins anew" in said
+    assert "no checkpoint in" in said and "resume=auto starts from the beginning" in said

@@ -83,10 +83,13 @@ def test_a_full_disk_under_the_cache_is_said_and_leaves_nothing_half_built(termi
 def test_a_cache_that_cannot_be_written_to_is_read(terminal, monkeypatch):
     command = ("prepare", *tiny_arguments(terminal.folder))
     terminal.succeeds(*command)
+    memo = terminal.folder / "cache" / "fingerprints.json"  # written once a file has not changed for two seconds
+    memo.unlink(missing_ok=True)
     before = contents(terminal.folder / "cache")
     for module in ("lmft.data.store", "lmft.models.loading.tokenizer"):
         monkeypatch.setattr(f"{module}.FileLock", read_only)
     terminal.succeeds(*command)
+    memo.unlink(missing_ok=True)
     assert contents(terminal.folder / "cache") == before
     said = terminal.refuses(*command, "data.cache_dir=elsewhere")
     assert "cannot write to the cache" in said and "data.cache_dir=FOLDER" in said

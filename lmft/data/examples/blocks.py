@@ -9,7 +9,8 @@ from lmft.objectives.base import Rows
 
 
 class Blocks:
-    """Windows of `block_size` tokens over the stream of documents, with their separators. The last may be shorter.
+    """Windows of `block_size` tokens over the stream of documents, with their separators. The last may be
+    shorter.
 
     numbered: tell each token's document; isolated: and that attention is to be kept inside it.
     """
@@ -18,7 +19,12 @@ class Blocks:
     num_repeated = num_dropped = documents_cut = 0
 
     def __init__(
-        self, documents: Documents, block_size: int, pad_id: int, isolated: bool = False, numbered: bool = False
+        self,
+        documents: Documents,
+        block_size: int,
+        pad_id: int,
+        isolated: bool = False,
+        numbered: bool = False,
     ):
         self.documents, self.block_size, self.pad_id = documents, block_size, pad_id
         self.isolated, self.numbered = isolated, isolated or numbered
@@ -26,8 +32,10 @@ class Blocks:
         self.num_tokens = documents.num_tokens
         joins = np.flatnonzero(documents.starts[1:] != documents.starts[:-1] + documents.lengths[:-1]) + 1
         firsts = np.concatenate(([0], joins)) if len(documents) else np.zeros(0, np.int64)
-        stream_starts = np.cumsum(documents.lengths) - documents.lengths  # [n] where each document begins in the stream
-        self.run_starts = stream_starts[firsts]  # [runs] of neighbouring documents: where each begins in the stream
+        # [n] where each document begins in the stream.
+        stream_starts = np.cumsum(documents.lengths) - documents.lengths
+        # [runs] of neighbouring documents: where each begins in the stream.
+        self.run_starts = stream_starts[firsts]
         self.run_ends = np.append(self.run_starts[1:], self.num_tokens)  # [runs] and ends
         self.run_places = documents.starts[firsts]  # [runs] and where it begins in the store
 
@@ -45,7 +53,8 @@ class Blocks:
         places = begins[:, None] + columns  # [B, T] place in the store
         crossing = np.flatnonzero((stops > self.run_ends[first_runs]) | (lengths < len(columns)))
         if len(crossing):
-            stream = np.minimum(starts[crossing, None] + columns, stops[crossing, None] - 1)  # place in the stream
+            # Place in the stream.
+            stream = np.minimum(starts[crossing, None] + columns, stops[crossing, None] - 1)
             runs = np.searchsorted(self.run_starts, stream, side="right") - 1
             places[crossing] = stream - self.run_starts[runs] + self.run_places[runs]
         rows = gather(self.documents, places, lengths, self.pad_id, examples)

@@ -42,7 +42,9 @@ class Cutter:
             examples = self._of_windows(texts, size, split)
         if not len(examples):
             reasons = ", ".join(f"{count} {reason}" for reason, count in examples.documents_dropped.items())
-            found = f"{len(texts)} documents, {texts.num_tokens} tokens" + (f"; dropped: {reasons}" if reasons else "")
+            found = f"{len(texts)} documents, {texts.num_tokens} tokens" + (
+                f"; dropped: {reasons}" if reasons else ""
+            )
             fix = "a larger data.block_size" if config.too_long == "cut" else "more text"
             if split == "validation" and config.validation is None:
                 fix = "a larger data.validation_fraction=…, or data.validation_fraction=0 to train without"
@@ -55,14 +57,18 @@ class Cutter:
         if window < 1:
             raise UserError(f"data.block_size={config.block_size} leaves no room between the separators")
         if config.stride is not None and config.stride > window:
-            raise UserError(f"data.stride={config.stride} leaves tokens out: a window holds {window} tokens of text")
+            raise UserError(
+                f"data.stride={config.stride} leaves tokens out: a window holds {window} tokens of text"
+            )
         only_first = config.too_long == "cut"
         if config.examples == "lines":
             examples = Lines(texts, size, self.pad_id, config.stride, only_first)
         else:
             examples = Packs(texts, size, self.pad_id, only_first)
         windows = examples.windows
-        self._report(texts, windows, f"data.block_size={config.block_size}", "a larger data.block_size", split)
+        self._report(
+            texts, windows, f"data.block_size={config.block_size}", "a larger data.block_size", split
+        )
         if windows.first_dropped is not None:
             reasons = ", ".join(f"{count} {reason}" for reason, count in windows.documents_dropped.items())
             first = self.format.place_of(self.source, int(texts.numbers[windows.first_dropped]))

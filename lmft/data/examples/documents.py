@@ -12,7 +12,8 @@ TRAIN_ON = {"all": 0, "assistant": int(ANSWER), "completion": int(ANSWER), "last
 class Documents:
     """Some of a store's documents, in order: the whole store, or one side of a split by content.
 
-    numbers: [n] of the documents in the store; trainable_bit: the flag of the tokens that may be targets, 0: all may.
+    numbers: [n] of the documents in the store; trainable_bit: the flag of the tokens that may be targets, 0:
+    all may.
     """
 
     def __init__(self, store: TokenStore, numbers: np.ndarray | None = None, trainable_bit: int = 0):
@@ -31,7 +32,9 @@ class Documents:
         return (flags & self.trainable_bit) != 0 if self.trainable_bit else None
 
 
-def split_by_content(store: TokenStore, held_out: float, trainable_bit: int = 0) -> tuple[Documents, Documents]:
+def split_by_content(
+    store: TokenStore, held_out: float, trainable_bit: int = 0
+) -> tuple[Documents, Documents]:
     """(training, validation) documents: a share `held_out` is held out, by the hash of its text alone.
 
     So equal texts stay together, and texts added later move none from one side to the other.
@@ -47,11 +50,17 @@ def is_held_out(hashes: np.ndarray, share: float) -> np.ndarray:
 
 
 def share_that_splits(hashes: np.ndarray) -> float | None:
-    """The smallest share, in hundredths, that holds some documents out and leaves others; None where none does."""
-    return next((i / 100 for i in range(1, 100) if 0 < is_held_out(hashes, i / 100).sum() < len(hashes)), None)
+    """The smallest share, in hundredths, that holds some documents out and leaves others; None where none
+    does.
+    """
+    return next(
+        (i / 100 for i in range(1, 100) if 0 < is_held_out(hashes, i / 100).sum() < len(hashes)), None
+    )
 
 
-def gather(documents: Documents, places: np.ndarray, lengths: np.ndarray, pad_id: int, examples: np.ndarray) -> Rows:
+def gather(
+    documents: Documents, places: np.ndarray, lengths: np.ndarray, pad_id: int, examples: np.ndarray
+) -> Rows:
     """The store's tokens at these places [B, T]; beyond each row's length, padding."""
     store = documents.store
     tokens, flags = store.tokens.take(places).astype(np.int64), store.flags.take(places)  # faster than by []

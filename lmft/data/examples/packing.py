@@ -6,11 +6,11 @@ import numpy as np
 def best_fit_decreasing(lengths: np.ndarray, capacity: int) -> tuple[np.ndarray, np.ndarray]:
     """Packs of items, the longest first, each into the fullest pack that still has room (Johnson 1973).
 
-    lengths: [n], each from 1 to `capacity`. Returns (members [n], offsets [packs + 1]): pack p holds the items
-    members[offsets[p] : offsets[p + 1]], in their order. The same lengths give the same packs.
+    lengths: [n], each from 1 to `capacity`. Returns (members [n], offsets [packs + 1]): pack p holds the
+    items members[offsets[p] : offsets[p + 1]], in their order. The same lengths give the same packs.
 
-    Items of one length are placed together: the fullest pack with room for one stays the fullest with room until it is
-    full, so the work grows with the number of distinct lengths, not with that of items.
+    Items of one length are placed together: the fullest pack with room for one stays the fullest with room
+    until it is full, so the work grows with the number of distinct lengths, not with that of items.
     """
     order = np.argsort(-lengths, kind="stable")
     pack_of = np.empty(len(lengths), np.int64)

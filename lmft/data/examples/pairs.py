@@ -26,7 +26,8 @@ class PairLines:
                 raise UserError(f"data.max_{side}_tokens={limit} leaves no room between the separators")
         is_answer = (store.flags & ANSWER) != 0
         targets = np.add.reduceat(is_answer, store.offsets[:-1], dtype=np.int64)[documents.numbers]
-        self.whole = np.stack([documents.lengths - targets, targets], axis=1)  # [pairs, 2] tokens of each side
+        # [pairs, 2] tokens of each side.
+        self.whole = np.stack([documents.lengths - targets, targets], axis=1)
         self.kept = np.minimum(self.whole, limits)  # [pairs, 2]
         self.lengths = self.kept.sum(axis=1)  # [pairs]
         self.too_long = np.flatnonzero((self.whole > limits).any(axis=1))  # [long] places among the documents
@@ -47,5 +48,6 @@ class PairLines:
         behind_cut = within >= kept_side - self.after
         places = self.documents.starts[examples, None] + side * whole[:, :1] + within
         places += behind_cut * (whole_side - kept_side)
-        places = np.minimum(places, len(self.documents.store.tokens) - 1)  # in the padding, which `gather` fills
+        # In the padding, which `gather` fills.
+        places = np.minimum(places, len(self.documents.store.tokens) - 1)
         return gather(self.documents, places, lengths, self.pad_id, examples)

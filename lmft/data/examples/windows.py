@@ -14,8 +14,8 @@ _SHORTEST = 2  # tokens; of a single one nothing is learnt
 class Windows:
     """Stretches of at most `block_size` tokens, each of one document and with its separators around it.
 
-    A longer document is cut into windows that begin `stride` tokens apart, or, with `only_first`, loses its end. What
-    holds no token that may be a target, or is a single token, is left out and counted.
+    A longer document is cut into windows that begin `stride` tokens apart, or, with `only_first`, loses its
+    end. What holds no token that may be a target, or is a single token, is left out and counted.
     """
 
     def __init__(self, documents: Documents, block_size: int, stride: int | None, only_first: bool):
@@ -28,12 +28,14 @@ class Windows:
         bodies = documents.lengths - num_separators  # [documents]
         self.too_long = np.flatnonzero(bodies > self.size)  # [long] places among the documents
         num_further = np.maximum(0, -(-(bodies - self.size) // self.stride))
-        counts = np.where(bodies > 0, 1 + (0 if only_first else num_further), 0)  # [documents] windows of each
+        # [documents] windows of each.
+        counts = np.where(bodies > 0, 1 + (0 if only_first else num_further), 0)
 
         of = np.repeat(np.arange(len(documents)), counts)  # [windows] place of its document
         begins = (np.arange(len(of)) - np.repeat(np.cumsum(counts) - counts, counts)) * self.stride
         self.begins = begins  # [windows] tokens of the document's text before it
-        self.places = documents.starts[of] + self.before + begins  # [windows] where its text begins in the store
+        # [windows] where its text begins in the store.
+        self.places = documents.starts[of] + self.before + begins
         self.bodies = np.minimum(self.size, bodies[of] - begins)  # [windows] tokens of text
         targets = self._num_trainable()
         kept = (targets > 0) & (self.bodies + num_separators >= _SHORTEST)
@@ -48,18 +50,22 @@ class Windows:
             )
             if count
         }
-        self.first_dropped = int(np.flatnonzero(~whole)[0]) if not whole.all() else None  # place of the document
+        # Place of the document.
+        self.first_dropped = int(np.flatnonzero(~whole)[0]) if not whole.all() else None
         self.documents_cut = len(self.too_long) if only_first else 0
         self.begins, self.places, self.bodies = self.begins[kept], self.places[kept], self.bodies[kept]
         self.lengths = self.bodies + num_separators  # [windows]
         self.num_tokens = int(self.lengths.sum())
-        further = np.flatnonzero(np.diff(of[kept]) == 0) + 1  # windows that follow another one of their document
+        # Windows that follow another one of their document.
+        further = np.flatnonzero(np.diff(of[kept]) == 0) + 1
         overlaps = np.maximum(0, self.size - (self.begins[further] - self.begins[further - 1]))
         self.num_repeated = int((overlaps + num_separators).sum())
         self.num_dropped = documents.num_tokens + self.num_repeated - self.num_tokens
 
     def _num_trainable(self) -> np.ndarray:
-        """Tokens of each window that may be targets; its first one, which nothing precedes, is none. [windows]"""
+        """Tokens of each window that may be targets; its first one, which nothing precedes, is none.
+        [windows]
+        """
         trainable = self.documents.trainable(self.documents.store.flags)
         if trainable is None or not len(self.places):
             return self.bodies
@@ -68,15 +74,20 @@ class Windows:
         sums = np.add.reduceat(np.append(trainable, False), ends, dtype=np.int64)[::2]
         return np.where(self.bodies > (self.before == 0), sums, 0)
 
-    def rows(self, windows: np.ndarray, row_of: np.ndarray, examples: np.ndarray, pad_id: int, isolated: bool) -> Rows:
-        """These windows [n], each in its row [n] (not decreasing) behind those before it, padded to the longest row."""
+    def rows(
+        self, windows: np.ndarray, row_of: np.ndarray, examples: np.ndarray, pad_id: int, isolated: bool
+    ) -> Rows:
+        """These windows [n], each in its row [n] (not decreasing) behind those before it, padded to the
+        longest row.
+        """
         lengths = self.lengths[windows]
         starts = np.cumsum(lengths) - lengths  # [n] in one line of all windows
         num_rows = len(examples)
         row_lengths = np.bincount(row_of, lengths, num_rows).astype(np.int64)
         row_starts = np.cumsum(row_lengths) - row_lengths
         of = np.repeat(np.arange(len(windows)), lengths)  # [N] window of each token
-        inside = np.arange(len(of)) - starts[of] - self.before  # [N] place in the window's text; separators outside
+        # [N] place in the window's text; separators outside.
+        inside = np.arange(len(of)) - starts[of] - self.before
         row, column = row_of[of], np.arange(len(of)) - row_starts[row_of[of]]
 
         store, bodies = self.documents.store, self.bodies[windows]
@@ -91,7 +102,9 @@ class Windows:
         tokens[row, column], flags[row, column] = found, kinds
         documents = np.full(shape, -1)
         documents[row, column] = of
-        return Rows(tokens, flags, row_lengths, examples, documents, isolated, self.documents.trainable(flags))
+        return Rows(
+            tokens, flags, row_lengths, examples, documents, isolated, self.documents.trainable(flags)
+        )
 
 
 class Lines:
@@ -128,7 +141,8 @@ class Lines:
 class Packs:
     """Several whole documents an example, at most `block_size` tokens; no token attends to another document.
 
-    Which documents share a pack is decided once, by best fit decreasing; the order of packs is the schedule's.
+    Which documents share a pack is decided once, by best fit decreasing; the order of packs is the
+    schedule's.
     """
 
     lengths = None

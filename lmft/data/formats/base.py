@@ -1,4 +1,6 @@
-"""What a row is: a text, a conversation, or a pair of texts. Each format turns the rows of a source into tokens."""
+"""What a row is: a text, a conversation, or a pair of texts. Each format turns the rows of a source into
+tokens.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -56,7 +58,9 @@ class Format(Protocol):
         """Changes when the tokens or flags of some row might."""
         ...
 
-    def documents(self, source: Source, cleaned: Counter[str], advance: Callable[[int], object]) -> Iterator[Any]:
+    def documents(
+        self, source: Source, cleaned: Counter[str], advance: Callable[[int], object]
+    ) -> Iterator[Any]:
         """What the encoder takes, row by row; `cleaned` counts rows dropped and mended, by reason."""
         ...
 
@@ -81,7 +85,9 @@ def separators(backend: Tokenizer) -> tuple[list[int], list[int]]:
     return whole[:start], whole[start + len(plain) :]
 
 
-def batches(documents: Iterable[Document], content: Callable[[Document], str] = str) -> Iterator[list[Document]]:
+def batches(
+    documents: Iterable[Document], content: Callable[[Document], str] = str
+) -> Iterator[list[Document]]:
     """Documents in lists of about a quarter of a million characters."""
     batch, size = [], 0
     for document in documents:
@@ -94,7 +100,9 @@ def batches(documents: Iterable[Document], content: Callable[[Document], str] = 
         yield batch
 
 
-def tokenize(documents: Iterable[Document], encoder: DocumentEncoder[Document], writer: StoreWriter) -> Counter[str]:
+def tokenize(
+    documents: Iterable[Document], encoder: DocumentEncoder[Document], writer: StoreWriter
+) -> Counter[str]:
     """Writes all documents into a store, in constant memory. Returns the counts `documents` and `bytes`."""
     counts: Counter[str] = Counter()
 

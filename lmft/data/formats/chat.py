@@ -1,4 +1,6 @@
-"""Conversations: a row is a chat, or a prompt and its completion; the template renders it, the tokenizer encodes it."""
+"""Conversations: a row is a chat, or a prompt and its completion; the template renders it, the tokenizer
+encodes it.
+"""
 
 import copy
 import hashlib
@@ -22,7 +24,13 @@ from lmft.errors import UserError, did_you_mean
 from lmft.objectives.base import ANSWER, LAST_ANSWER, SPECIAL
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
-_OTHERS_ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "ai": "assistant", "model": "assistant"}
+_OTHERS_ROLES = {
+    "human": "user",
+    "gpt": "assistant",
+    "bot": "assistant",
+    "ai": "assistant",
+    "model": "assistant",
+}
 _SHAPE = 'messages are [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]'
 
 
@@ -41,7 +49,9 @@ class ChatFormat:
         template = hashlib.blake2b(source.encode(), digest_size=16).hexdigest()
         return f"{sorted(self.columns.items())} {template} {self.encoder.fingerprint}"
 
-    def documents(self, source: Source, cleaned: Counter[str], advance: Callable[[int], object] | None = None) -> Any:
+    def documents(
+        self, source: Source, cleaned: Counter[str], advance: Callable[[int], object] | None = None
+    ) -> Any:
         """The conversations, rendered."""
         return (each for _, each in conversations(source, self.columns, self.template, cleaned, advance))
 
@@ -73,18 +83,21 @@ def conversations(
 ) -> Iterator[tuple[Place, Conversation]]:
     """Each row's place and conversation; what the rows may be is said in `_conversation`.
 
-    columns: the user's names of `messages`, `prompt` and `completion`. template: None where the tokenizer has none;
-    then rows may only be texts. `cleaned` and `advance` are those of `sources.documents`; rows without a value are
-    counted as `none`.
+    columns: the user's names of `messages`, `prompt` and `completion`. template: None where the tokenizer has
+    none; then rows may only be texts. `cleaned` and `advance` are those of `sources.documents`; rows without
+    a value are counted as `none`.
 
-    Raises UserError, naming the row, for what is no conversation, for what the template cannot write, and for what
-    cannot be read.
+    Raises UserError, naming the row, for what is no conversation, for what the template cannot write, and for
+    what cannot be read.
     """
     return clean_rows(source, lambda row: _conversation(row, columns, template), cleaned, advance)
 
 
-def _conversation(row: dict, columns: Mapping[str, str], template: ChatTemplate | None) -> Conversation | None:
-    """Of `messages`, of a `prompt` and a `completion` that are both text, or of both as messages; None: no value.
+def _conversation(
+    row: dict, columns: Mapping[str, str], template: ChatTemplate | None
+) -> Conversation | None:
+    """Of `messages`, of a `prompt` and a `completion` that are both text, or of both as messages; None: no
+    value.
 
     `tools`, if there, is what the template is given under that name.
     """
@@ -106,7 +119,9 @@ def _conversation(row: dict, columns: Mapping[str, str], template: ChatTemplate 
         what = f"'{columns['prompt']}' holds {type_name(prompt)} and '{columns['completion']}' {type_name(completion)}"
         raise UserError(what, fix="both are text, or both are lists of messages")
     if not completion.strip():
-        raise UserError(f"'{columns['completion']}' is empty", fix="leave the row out, or give the text to be learnt")
+        raise UserError(
+            f"'{columns['completion']}' is empty", fix="leave the row out, or give the text to be learnt"
+        )
     text = prompt + completion
     return Conversation(text, [(len(prompt), len(text))], text, is_rendered=False)
 
@@ -114,7 +129,9 @@ def _conversation(row: dict, columns: Mapping[str, str], template: ChatTemplate 
 def _rendered(messages: Messages, first: int, row: dict, template: ChatTemplate | None) -> Conversation:
     tools = row.get("tools")
     if tools is not None and not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
-        raise UserError(f"'tools' holds {type_name(tools)}, not a list of objects", fix="one JSON schema a tool")
+        raise UserError(
+            f"'tools' holds {type_name(tools)}, not a list of objects", fix="one JSON schema a tool"
+        )
     if template is None:
         raise UserError("the tokenizer has no chat template", fix=NO_TEMPLATE_FIX)
     return template.render(messages, tools, first)
@@ -136,7 +153,9 @@ def _checked_message(message: object, name: str) -> dict[str, Any]:
     if "role" not in message:
         others = {"from", "value"} & message.keys()
         fix = "rename 'from' to 'role' and 'value' to 'content', human to user and gpt to assistant"
-        raise UserError(f"{name} has no 'role' but {', '.join(message) or 'nothing'}", fix=fix if others else _SHAPE)
+        raise UserError(
+            f"{name} has no 'role' but {', '.join(message) or 'nothing'}", fix=fix if others else _SHAPE
+        )
     role, content = message["role"], message.get("content", "")
     if role not in ROLES:
         near = _OTHERS_ROLES.get(str(role).lower())
@@ -160,13 +179,13 @@ def _must_have_a_column(row: dict, columns: Mapping[str, str]) -> None:
 class ChatEncoder:
     """Turns conversations into ids and flags; a `tokenize.DocumentEncoder`.
 
-    A text is tokenised once, as a whole. A token is an ANSWER if any of its characters is in one, and a LAST_ANSWER
-    too if that is the text's last. (A character can take several tokens.) Truncation and padding baked into the
-    tokenizer are switched off.
+    A text is tokenised once, as a whole. A token is an ANSWER if any of its characters is in one, and a
+    LAST_ANSWER too if that is the text's last. (A character can take several tokens.) Truncation and padding
+    baked into the tokenizer are switched off.
 
-    A chat template writes its own separators. But where the last answer ends the text and does not end with a special
-    token, the end-of-text token is added, as its end. A prompt and its completion get what the tokenizer's own template
-    puts before a text, and the end-of-text token.
+    A chat template writes its own separators. But where the last answer ends the text and does not end with a
+    special token, the end-of-text token is added, as its end. A prompt and its completion get what the
+    tokenizer's own template puts before a text, and the end-of-text token.
 
     Make it when the tokenizer has all the special tokens that the chat template needs.
     """
@@ -185,7 +204,9 @@ class ChatEncoder:
 
         added = tokenizer.added_tokens_decoder
         self._flags = np.zeros(len(tokenizer), np.uint8)
-        self._flags[[*tokenizer.all_special_ids, *(i for i, token in added.items() if token.special)]] = SPECIAL
+        self._flags[[*tokenizer.all_special_ids, *(i for i, token in added.items() if token.special)]] = (
+            SPECIAL
+        )
         self._variables = tokenizer.special_tokens_map  # what a chat template writes them as
         self.num_straddling = 0  # tokens so far that begin in the prompt and end in the answer
 
@@ -220,7 +241,9 @@ class ChatEncoder:
                 flags[start:stop] |= flag
         return Encoded(tokens, flags, np.array([len(some) for some in ids], np.int64))
 
-    def _with_ends(self, conversation: Conversation, encoding: Encoding) -> tuple[list[int], list[tuple[int, int]]]:
+    def _with_ends(
+        self, conversation: Conversation, encoding: Encoding
+    ) -> tuple[list[int], list[tuple[int, int]]]:
         """A conversation's ids, and its answers among them."""
         ids = encoding.ids
         spans = [self._tokens_of(encoding, start, end) for start, end in conversation.answers]
@@ -240,8 +263,9 @@ class ChatEncoder:
     def _tokens_of(self, encoding: Encoding, start: int, end: int) -> tuple[int, int]:
         """[first, stop) of the tokens with a character of [start, end).
 
-        `char_to_token` gives a character's first token; none where the tokenizer's normalizer has dropped it. (To look
-        at a few characters takes a hundredth of the time that it takes to list the offsets of all tokens.)
+        `char_to_token` gives a character's first token; none where the tokenizer's normalizer has dropped it.
+        (To look at a few characters takes a hundredth of the time that it takes to list the offsets of all
+        tokens.)
         """
         found = (encoding.char_to_token(at) for at in range(start, end))
         first = next((token for token in found if token is not None), len(encoding))

@@ -14,7 +14,8 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from lmft.data.sources.files import expanded
 from lmft.errors import UserError, did_you_mean
 
-SHIPPED = {"chatml": (["<|im_start|>", "<|im_end|>"], "<|im_end|>"), "plain": ([], None)}  # tokens needed, end of turn
+# Tokens needed, end of turn.
+SHIPPED = {"chatml": (["<|im_start|>", "<|im_end|>"], "<|im_end|>"), "plain": ([], None)}
 NO_TEMPLATE_FIX = "data.chat_template=chatml, data.chat_template=plain or data.chat_template=FILE"
 _FOLDER = Path(__file__).with_name("chat_templates")
 _MARK = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
@@ -30,7 +31,8 @@ class Conversation:
     """A conversation written out, and where in it the model speaks."""
 
     text: str  # as the template renders it
-    answers: list[tuple[int, int]]  # [start, end) of each answer in `text`, in characters, in order; none: only context
+    # [start, end) of each answer in `text`, in characters, in order; none: only context.
+    answers: list[tuple[int, int]]
     content: str  # what is said, however it is rendered
     is_rendered: bool  # by a chat template, which writes its own separators; else a prompt and its completion
 
@@ -39,23 +41,26 @@ class Conversation:
 class ChatTemplate:
     """A jinja template that writes conversations, and finds the answers in what it writes.
 
-    Its `{% generation %}` marks tell the answers, if it has any. If not, an answer is what the conversation up to it
-    has more than the conversation before it with the generation prompt: exactly what the model is to write there.
-    Where the template has no generation prompt, or nothing comes before the answer, it begins behind the header of its
-    turn. (A turn of nothing but tool calls is then an answer as a whole.)
+    Its `{% generation %}` marks tell the answers, if it has any. If not, an answer is what the conversation
+    up to it has more than the conversation before it with the generation prompt: exactly what the model is to
+    write there. Where the template has no generation prompt, or nothing comes before the answer, it begins
+    behind the header of its turn. (A turn of nothing but tool calls is then an answer as a whole.)
 
-    An answer ends with its end-of-turn token; white space behind is the template's. Of marks that leave that token
-    out, the last one is extended to it, so that the end of a turn is always learnt.
+    An answer ends with its end-of-turn token; white space behind is the template's. Of marks that leave that
+    token out, the last one is extended to it, so that the end of a turn is always learnt.
     """
 
     source: str
-    tokenizer: PreTrainedTokenizerFast  # whose special tokens the template writes; asked at the first conversation
+    # Whose special tokens the template writes; asked at the first conversation.
+    tokenizer: PreTrainedTokenizerFast
     special_tokens: list[str]  # that the tokenizer must have
     eos_token: str | None  # that ends a turn, if that is to be the tokenizer's end-of-text token
 
     @classmethod
     def load(cls, name: str | None, tokenizer: PreTrainedTokenizerFast) -> Self:
-        """The tokenizer's own template (None), a shipped one (`chatml`, `plain`) or a file's. Raises UserError."""
+        """The tokenizer's own template (None), a shipped one (`chatml`, `plain`) or a file's. Raises
+        UserError.
+        """
         tokens, end = SHIPPED.get(name or "", ([], None))
         if name is None:
             source, where = _own_template(tokenizer), "the tokenizer's chat template"
@@ -71,7 +76,9 @@ class ChatTemplate:
         return cls(source, tokenizer, list(tokens), end)
 
     def render(self, messages: Messages, tools: list[dict] | None = None, first: int = 0) -> Conversation:
-        """A conversation, in which assistant turns before message number `first` are context. Raises UserError."""
+        """A conversation, in which assistant turns before message number `first` are context. Raises
+        UserError.
+        """
         if self._is_marked:
             text, answers = self._write(messages, tools, marked=True)
             if any(message["role"] == "assistant" for message in messages[:first]):
@@ -80,8 +87,13 @@ class ChatTemplate:
             text, _ = self._write(messages, tools)
             turns = [i for i in range(first, len(messages)) if messages[i]["role"] == "assistant"]
             answers = [self._turn(messages, i, tools, text) for i in turns]
-        answers = [(start, self._end(text, start, end, i == len(answers))) for i, (start, end) in enumerate(answers, 1)]
-        return Conversation(text, [(start, end) for start, end in answers if start < end], _said(messages), True)
+        answers = [
+            (start, self._end(text, start, end, i == len(answers)))
+            for i, (start, end) in enumerate(answers, 1)
+        ]
+        return Conversation(
+            text, [(start, end) for start, end in answers if start < end], _said(messages), True
+        )
 
     def _turn(self, messages: Messages, i: int, tools: list[dict] | None, text: str) -> tuple[int, int]:
         """[start, end) of message i, which is the assistant's, in the text of all."""
@@ -96,8 +108,12 @@ class ChatTemplate:
         return len(before), len(upto)
 
     def _header(self, messages: Messages, tools: list[dict] | None, before: str, turn: str) -> int:
-        """Characters of the last turn before what is said in it: those before a placeholder said in its stead."""
-        said = {key: _PLACEHOLDER for key in _SAID if messages[-1].get(key) and isinstance(messages[-1][key], str)}
+        """Characters of the last turn before what is said in it: those before a placeholder said in its
+        stead.
+        """
+        said = {
+            key: _PLACEHOLDER for key in _SAID if messages[-1].get(key) and isinstance(messages[-1][key], str)
+        }
         text, _ = self._write([*messages[:-1], {**messages[-1], **said}], tools)
         header, found, _ = text.removeprefix(before).partition(_PLACEHOLDER)
         if said and not (found and turn.startswith(header)):
@@ -161,14 +177,18 @@ def _must_begin(text: str, beginning: str, i: int) -> None:
     if not text.startswith(beginning):
         at = next((at for at, (a, b) in enumerate(zip(text, beginning, strict=False)) if a != b), len(text))
         there, here = text[at : at + 20], beginning[at : at + 20]
-        what = f"the chat template writes message {i + 1}, or what precedes it, in another way when more follows"
+        what = (
+            f"the chat template writes message {i + 1}, or what precedes it, in another way when more follows"
+        )
         what += f": {there!r} instead of {here!r} at character {at + 1}"
         raise UserError(what, fix=_OTHER_TEMPLATE_FIX)
 
 
 def _said(messages: Messages) -> str:
     values = [message[key] for message in messages for key in _SAID if key in message]
-    return "\n".join(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in values)
+    return "\n".join(
+        value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in values
+    )
 
 
 def _own_template(tokenizer: PreTrainedTokenizerFast) -> str:
@@ -178,7 +198,9 @@ def _own_template(tokenizer: PreTrainedTokenizerFast) -> str:
         return tokenizer.get_chat_template()
     except ValueError as error:
         names = ", ".join(sorted(tokenizer.chat_template))
-        raise UserError(f"none of the tokenizer's chat templates is 'default': {names}", fix=NO_TEMPLATE_FIX) from error
+        raise UserError(
+            f"none of the tokenizer's chat templates is 'default': {names}", fix=NO_TEMPLATE_FIX
+        ) from error
 
 
 def _read(name: str) -> str:

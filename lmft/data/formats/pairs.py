@@ -43,7 +43,9 @@ class PairsFormat:
         """Columns and encoder."""
         return f"pairs {[self.columns[side] for side in SIDES]} {self.encoder.fingerprint}"
 
-    def documents(self, source: Source, cleaned: Counter[str], advance: Callable[[int], object]) -> Iterator[Pair]:
+    def documents(
+        self, source: Source, cleaned: Counter[str], advance: Callable[[int], object]
+    ) -> Iterator[Pair]:
         """The pairs."""
         return (pair for _, pair in pairs(source, self.columns, cleaned, advance))
 
@@ -65,10 +67,11 @@ def pairs(
 ) -> Iterator[tuple[Place, Pair]]:
     """Each row's place and pair.
 
-    columns: the user's names of `source` and `target`. `cleaned` and `advance` are those of `sources.documents`; rows
-    without both values are counted as `none`.
+    columns: the user's names of `source` and `target`. `cleaned` and `advance` are those of
+    `sources.documents`; rows without both values are counted as `none`.
 
-    Raises UserError, naming the row, for a value that is missing, empty or no text, and for what cannot be read.
+    Raises UserError, naming the row, for a value that is missing, empty or no text, and for what cannot be
+    read.
     """
     return clean_rows(source, lambda row: _pair(row, columns), cleaned, advance)
 
@@ -94,8 +97,8 @@ def _pair(row: dict, columns: Mapping[str, str]) -> Pair | None:
 class PairEncoder:
     """Turns pairs into ids and flags; a `tokenize.DocumentEncoder`.
 
-    The tokens of the source come first, then those of the target, which are ANSWERs. Each side has the tokenizer's
-    separators around it, and ends with its end-of-text token, if it has one.
+    The tokens of the source come first, then those of the target, which are ANSWERs. Each side has the
+    tokenizer's separators around it, and ends with its end-of-text token, if it has one.
     """
 
     has_word_starts = False

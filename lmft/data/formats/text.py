@@ -33,7 +33,9 @@ class TextFormat:
         """Column and encoder."""
         return f"{self.text_column} {self.encoder.fingerprint}"
 
-    def documents(self, source: Source, cleaned: Counter[str], advance: Callable[[int], object]) -> Iterator[str]:
+    def documents(
+        self, source: Source, cleaned: Counter[str], advance: Callable[[int], object]
+    ) -> Iterator[str]:
         """The texts."""
         return documents(source, self.text_column, cleaned, advance)
 
@@ -49,12 +51,13 @@ class TextFormat:
 class Encoder:
     """Turns documents into ids and flags, with the tokenizer's own separators around each document.
 
-    A tokenizer whose template ends no text (GPT-2, Llama) gets its end-of-text token behind each document, if it has
-    one. `prefix` and `suffix` belong around every window of a long document, `closing` only at the document's end.
-    Truncation and padding baked into the tokenizer are switched off.
+    A tokenizer whose template ends no text (GPT-2, Llama) gets its end-of-text token behind each document, if
+    it has one. `prefix` and `suffix` belong around every window of a long document, `closing` only at the
+    document's end. Truncation and padding baked into the tokenizer are switched off.
 
-    word_starts: whether WORD_START is wanted where it cannot be read from the vocabulary. WordPiece and Metaspace
-    vocabularies tell it, exactly as `word_ids` would; for others the slower encoding that keeps `word_ids` is used.
+    word_starts: whether WORD_START is wanted where it cannot be read from the vocabulary. WordPiece and
+    Metaspace vocabularies tell it, exactly as `word_ids` would; for others the slower encoding that keeps
+    `word_ids` is used.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, word_starts: bool):
@@ -96,15 +99,18 @@ class Encoder:
     def encode(self, documents: list[str]) -> Encoded:
         """Ids, flags and lengths of these documents."""
         pieces = [pieces_of(text) for text in documents]
-        parts = [self._by_vocabulary(some) or self._by_word_ids(some) for some in batches(chain.from_iterable(pieces))]
+        parts = [
+            self._by_vocabulary(some) or self._by_word_ids(some)
+            for some in batches(chain.from_iterable(pieces))
+        ]
         tokens, flags, lengths = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         if len(lengths) > len(documents):
             lengths = np.add.reduceat(lengths, np.cumsum([0] + [len(some) for some in pieces[:-1]]))
         return self._with_separators(tokens, flags, lengths)
 
     def _by_vocabulary(self, texts: list[str]) -> Encoded | None:
-        """Words as the ids tell them; None where they do not. (An added token in the text, or the unknown token spelt
-        out, is a word of its own; the same id can come from the model as a part of a word.)
+        """Words as the ids tell them; None where they do not. (An added token in the text, or the unknown
+        token spelt out, is a word of its own; the same id can come from the model as a part of a word.)
         """
         if self._begins is None or (self._unknown and any(self._unknown in text for text in texts)):
             return None
@@ -141,10 +147,12 @@ class Encoder:
 
 
 def word_beginnings(backend: Tokenizer) -> list[int] | None:
-    """The model's ids that begin a word wherever they stand, if that alone tells where words begin; else None.
+    """The model's ids that begin a word wherever they stand, if that alone tells where words begin; else
+    None.
 
-    BERT's pre-tokenizer sets every "#" apart, so that only a continuation can begin with WordPiece's "##". Metaspace
-    puts its mark before every word and splits there. (What stands first in a text begins a word too.)
+    BERT's pre-tokenizer sets every "#" apart, so that only a continuation can begin with WordPiece's "##".
+    Metaspace puts its mark before every word and splits there. (What stands first in a text begins a word
+    too.)
     """
     spec = json.loads(backend.to_str())
     splitter: dict[str, Any] = spec["pre_tokenizer"] or {"type": None}
@@ -174,7 +182,9 @@ def _ids(encodings: list[Encoding]) -> tuple[np.ndarray, np.ndarray]:
 def _word_starts(encodings: list[Encoding], num_tokens: int) -> np.ndarray:
     """WORD_START where `word_ids` differs from the token before, and on each text's first token. [N] uint8"""
     word_ids = [encoding.word_ids for encoding in encodings]
-    words = np.fromiter((-1 if word is None else word for word in chain.from_iterable(word_ids)), np.int64, num_tokens)
+    words = np.fromiter(
+        (-1 if word is None else word for word in chain.from_iterable(word_ids)), np.int64, num_tokens
+    )
     starts = np.ones(num_tokens, bool)
     starts[1:] = (words[1:] != words[:-1]) | (words[1:] < 0)
     lengths = np.fromiter(map(len, word_ids), np.int64, len(word_ids))
@@ -184,7 +194,8 @@ def _word_starts(encodings: list[Encoding], num_tokens: int) -> np.ndarray:
 
 
 def pieces_of(text: str) -> list[str]:
-    """A long text cut where tokenizers part it too, so that its pieces tokenise as the whole would; a short one whole.
+    """A long text cut where tokenizers part it too, so that its pieces tokenise as the whole would; a short
+    one whole.
 
     It is parted before a space that follows something else; where there is none for long, anywhere.
     """

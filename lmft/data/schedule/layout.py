@@ -15,7 +15,9 @@ def limited(num_batches: int, limit: int | float) -> int:
 
 @dataclass(frozen=True)
 class Layout:
-    """The same number of examples a step gives the same steps, on however many devices and in any micro-batches."""
+    """The same number of examples a step gives the same steps, on however many devices and in any
+    micro-batches.
+    """
 
     num_examples: int
     batch_size: int  # of a micro-batch on one device
@@ -49,7 +51,9 @@ class Layout:
         is_limited = any(each.num_used < each.num_micro_batches for each in (self, before))
         if self != before and is_limited:
             fix = "go on with as many devices and as large micro-batches as before"
-            raise UserError("trainer.limit_train_batches counts micro-batches, and these have changed", where, fix)
+            raise UserError(
+                "trainer.limit_train_batches counts micro-batches, and these have changed", where, fix
+            )
 
     def position(self, position: int, before: "Layout") -> int:
         """The position in an epoch here that comes behind the same step as a position in the layout `before`."""
@@ -57,7 +61,9 @@ class Layout:
         return position if self == before else min(num_steps * self.accumulate, self.num_micro_batches)
 
     def convert_counters(self, progress: dict[str, Any], before: "Layout") -> None:
-        """Makes Lightning's counts of micro-batches, as a checkpoint of the layout `before` has them, those of here."""
+        """Makes Lightning's counts of micro-batches, as a checkpoint of the layout `before` has them, those
+        of here.
+        """
         if self == before:
             return
         for scope in ("total", "current"):
@@ -65,6 +71,7 @@ class Layout:
             per_epoch = before.num_micro_batches if scope == "total" else counts["ready"] + 1
             epoch, position = divmod(counts["ready"], per_epoch)
             ready = epoch * self.num_micro_batches + self.position(position, before)
-            unfinished = counts["ready"] - counts["completed"]  # 1 where it was saved before Lightning had counted it
+            # 1 where it was saved before Lightning had counted it.
+            unfinished = counts["ready"] - counts["completed"]
             progress[scope] = {**counts, "ready": ready, "started": ready, "processed": ready}
             progress[scope]["completed"] = ready - unfinished

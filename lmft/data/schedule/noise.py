@@ -1,7 +1,8 @@
 """Counter-based randomness: a number is a hash of what it is for, never the state of a generator.
 
-So workers, ranks, batch sizes and resuming cannot change it. The hash is the output function of SplitMix64 (Steele et
-al. 2014, with the constants of Stafford's "variant 13"), applied once per part of the name and once per token.
+So workers, ranks, batch sizes and resuming cannot change it. The hash is the output function of SplitMix64
+(Steele et al. 2014, with the constants of Stafford's "variant 13"), applied once per part of the name and
+once per token.
 """
 
 import hashlib
@@ -14,7 +15,9 @@ _S30, _S27, _S31 = np.uint64(30), np.uint64(27), np.uint64(31)
 
 
 def mix(bits: np.ndarray) -> np.ndarray:
-    """A bijection of uint64 that scatters neighbours all over the range; overwrites its argument and returns it."""
+    """A bijection of uint64 that scatters neighbours all over the range; overwrites its argument and returns
+    it.
+    """
     bits ^= bits >> _S30
     bits *= _MUL1
     bits ^= bits >> _S27
@@ -44,7 +47,9 @@ class TokenNoise:
         self.seed, self.epoch, self.examples = seed, epoch, examples.astype(np.uint64)
 
     def bits(self, stream: str, positions: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
-        """Uniform uint64: [B, T] for all rows at positions [T], or [N] for the pairs (rows [N], positions [N])."""
+        """Uniform uint64: [B, T] for all rows at positions [T], or [N] for the pairs (rows [N], positions
+        [N]).
+        """
         row_keys = mix(self.examples * _GOLDEN + key(self.seed, stream, self.epoch))  # [B]
         counters = (positions.astype(np.uint64) + np.uint64(1)) * _GOLDEN
         return mix(row_keys[:, None] + counters if rows is None else row_keys[rows] + counters)

@@ -10,8 +10,8 @@ _NUM_ROUNDS = 8
 class Permutation:
     """A random order of range(size), evaluated at any index in O(1) time and memory.
 
-    A balanced Feistel network on the smallest domain 4^h ≥ size, restricted to range(size) by walking its cycles
-    (Black and Rogaway 2002): at most four applications a number on average.
+    A balanced Feistel network on the smallest domain 4^h ≥ size, restricted to range(size) by walking its
+    cycles (Black and Rogaway 2002): at most four applications a number on average.
     """
 
     def __init__(self, size: int, order: np.uint64):

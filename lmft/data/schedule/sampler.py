@@ -15,7 +15,9 @@ _AHEAD = 4096  # examples of an order that are found at once: few at a time cost
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """What one call of the loader assembles: `examples` [B] of `epoch`; none where a rank has no share of the tail."""
+    """What one call of the loader assembles: `examples` [B] of `epoch`; none where a rank has no share of the
+    tail.
+    """
 
     epoch: int
     examples: np.ndarray
@@ -24,16 +26,18 @@ class MicroBatch:
 class Schedule(Sampler[MicroBatch]):
     """This rank's micro-batches, epoch by epoch.
 
-    The micro-batches of all ranks at one position are one stretch of the epoch's order, so the examples of an optimizer
-    step depend on the global batch size alone. The last stretch of an epoch is shared out as evenly as it goes.
+    The micro-batches of all ranks at one position are one stretch of the epoch's order, so the examples of an
+    optimizer step depend on the global batch size alone. The last stretch of an epoch is shared out as evenly
+    as it goes.
 
     shuffled=False gives the examples as they lie, every epoch alike (validation).
 
-    lengths: [num_examples] tokens of each, where they differ. Then examples of like length share a step, so that little
-    is padding: the examples of each 64 steps are sorted by length and parted so that the largest step, padded, holds as
-    few tokens as it can; short examples come many at a time, and `batch_size` is the mean. The last window is of
-    up to 128 steps; a step that is not whole ends it, and has the shortest. A step is parted in the same way into its
-    `accumulate` micro-batches.
+    lengths: [num_examples] tokens of each, where they differ. Then examples of like length share a step, so
+    that little
+    is padding: the examples of each 64 steps are sorted by length and parted so that the largest step,
+    padded, holds as few tokens as it can; short examples come many at a time, and `batch_size` is the mean.
+    The last window is of up to 128 steps; a step that is not whole ends it, and has the shortest. A step is
+    parted in the same way into its `accumulate` micro-batches.
     """
 
     def __init__(
@@ -53,8 +57,10 @@ class Schedule(Sampler[MicroBatch]):
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
         self._start = (0, 0)  # (epoch, position) where iteration begins
-        self._window: tuple[tuple[int, int], list[np.ndarray]] | None = None  # the latest one's steps, by its name
-        self._ordered = -1, 0, np.zeros(0, np.int64)  # of an epoch, from a position on: the examples in its order
+        # The latest one's steps, by its name.
+        self._window: tuple[tuple[int, int], list[np.ndarray]] | None = None
+        # Of an epoch, from a position on: the examples in its order.
+        self._ordered = -1, 0, np.zeros(0, np.int64)
 
     def __len__(self) -> int:
         """Micro-batches of a whole epoch."""
@@ -121,7 +127,9 @@ class Schedule(Sampler[MicroBatch]):
         return [*steps, examples[:num_shortest]]
 
     def _parted(self, examples: np.ndarray, num_parts: int) -> list[np.ndarray]:
-        """Examples in the order of their lengths, parted; where they are fewer than the parts, some are empty."""
+        """Examples in the order of their lengths, parted; where they are fewer than the parts, some are
+        empty.
+        """
         assert self.lengths is not None
         if len(examples) < num_parts:
             return np.array_split(examples, num_parts)
@@ -134,14 +142,17 @@ class Schedule(Sampler[MicroBatch]):
 
 
 def balanced_split_points(lengths: np.ndarray, num_parts: int) -> np.ndarray:
-    """Where to part ascending lengths [n], so that the largest part holds as few tokens, padding counted, as it can.
+    """Where to part ascending lengths [n], so that the largest part holds as few tokens, padding counted, as
+    it can.
 
     Returns the places [num_parts − 1] where a part ends and the next begins; no part is empty.
     """
     low, high = int(lengths[-1]), int(lengths[-1]) * len(lengths)
     while low < high:  # the smallest budget of tokens under which there are no more parts than asked for
         middle = (low + high) // 2
-        low, high = (low, middle) if len(_filled(lengths, middle, num_parts)) <= num_parts else (middle + 1, high)
+        low, high = (
+            (low, middle) if len(_filled(lengths, middle, num_parts)) <= num_parts else (middle + 1, high)
+        )
     begins = _filled(lengths, low, num_parts)[::-1]
     sizes = np.diff([*begins, len(lengths)])
     while len(begins) < num_parts:
@@ -152,8 +163,8 @@ def balanced_split_points(lengths: np.ndarray, num_parts: int) -> np.ndarray:
 
 
 def _filled(lengths: np.ndarray, budget: int, most: int) -> list[int]:
-    """Where the parts begin, from the last to the first, if each takes as much as the budget allows; stops after `most`
-    parts and one.
+    """Where the parts begin, from the last to the first, if each takes as much as the budget allows; stops
+    after `most` parts and one.
     """
     begins, end = [], len(lengths)
     while end and len(begins) <= most:

@@ -1,4 +1,6 @@
-"""Rows cleaned: characters that no text should hold are taken out and counted, other values than text are refused."""
+"""Rows cleaned: characters that no text should hold are taken out and counted, other values than text are
+refused.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -21,10 +23,11 @@ def documents(
 ) -> Iterator[str]:
     """The text of each row that has any, cleaned.
 
-    `cleaned` counts the rows dropped (`none`: no value, `blank`: white space only) and the documents mended (`nul`: NUL
-    characters taken out, `bom`: a byte order mark taken off the beginning, `surrogate`: halves of surrogate pairs,
-    which no encoding can write, replaced by U+FFFD). `advance`, if given, is told how many more bytes of
-    `source.size` have been read.
+    `cleaned` counts the rows dropped (`none`: no value, `blank`: white space only) and the documents mended
+    (`nul`: NUL
+    characters taken out, `bom`: a byte order mark taken off the beginning, `surrogate`: halves of surrogate
+    pairs, which no encoding can write, replaced by U+FFFD). `advance`, if given, is told how many more bytes
+    of `source.size` have been read.
 
     Raises UserError, naming the row, for a value that is not text and for what cannot be read.
     """
@@ -33,7 +36,8 @@ def documents(
         if not _is_clean(values):
             places = (Place(chunk.file, number) for number in chunk.numbers)
             values = [
-                _clean_text(value, text_column, place, cleaned) for value, place in zip(values, places, strict=True)
+                _clean_text(value, text_column, place, cleaned)
+                for value, place in zip(values, places, strict=True)
             ]
         for text in values:
             if text and not text.isspace():
@@ -75,10 +79,11 @@ def clean_rows(
     cleaned: Counter[str],
     advance: Callable[[int], object] | None = None,
 ) -> Iterator[tuple[Place, T]]:
-    """Each row's place, and what `read` makes of its mended columns; None: the row has no value, and counts as `none`.
+    """Each row's place, and what `read` makes of its mended columns; None: the row has no value, and counts
+    as `none`.
 
-    `cleaned` and `advance` are those of `sources.documents`. Raises what `read` raises, with the row's place if that is
-    a UserError, and UserError for what cannot be read.
+    `cleaned` and `advance` are those of `sources.documents`. Raises what `read` raises, with the row's place
+    if that is a UserError, and UserError for what cannot be read.
     """
     for chunk in source.read(None):
         for number, *values in zip(chunk.numbers, *chunk.columns.values(), strict=True):
@@ -112,5 +117,12 @@ def clean_value(value: Any, reasons: set[str]) -> Any:
 
 def type_name(value: object) -> str:
     """What a value is, for messages."""
-    names = {str: "text", list: "a list", dict: "an object", bool: "a truth value", int: "a number", float: "a number"}
+    names = {
+        str: "text",
+        list: "a list",
+        dict: "an object",
+        bool: "a truth value",
+        int: "a number",
+        float: "a number",
+    }
     return names.get(type(value), f"a {type(value).__name__}")

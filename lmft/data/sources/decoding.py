@@ -63,7 +63,8 @@ def _decoded(file: File, encoding: str) -> Iterator[tuple[str, int]]:
 
 
 def _undecodable(error: UnicodeDecodeError, label: str, encoding: str, line: int, column: int) -> UserError:
-    # error.object begins with the bytes of an unfinished character that the decoder kept from the block before.
+    # error.object begins with the bytes of an unfinished character that the decoder kept from the block
+    # before.
     good, bad = error.object[: error.start], error.object[error.start]
     if line == column == 1 and error.object[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         right = "utf-16"
@@ -78,7 +79,9 @@ def _advanced(text: str, encoding: str, line: int, column: int) -> tuple[int, in
     """Line and byte after `text`, which begins at the given ones."""
     before, newline, last = text.rpartition("\n")
     mark = len("".encode(encoding))  # the byte order mark that some encodings begin with
-    return line + before.count("\n") + len(newline), (1 if newline else column) + len(last.encode(encoding)) - mark
+    return line + before.count("\n") + len(newline), (1 if newline else column) + len(
+        last.encode(encoding)
+    ) - mark
 
 
 def _blocks(file: File) -> Iterator[tuple[bytes, int]]:

@@ -24,7 +24,8 @@ FORMATS = {
 }
 BINARY = ("parquet", "arrow")
 MEMO = "fingerprints.json"  # in the cache folder: path -> size and times of change, hash
-SETTLED = 2_000_000_000  # ns: a file changed less long ago may change again without its time of change showing it
+# Ns: a file changed less long ago may change again without its time of change showing it.
+SETTLED = 2_000_000_000
 
 
 class File(NamedTuple):
@@ -46,7 +47,8 @@ def by_extension(path: Path) -> File | None:
 def matching(patterns: str | Sequence[str], option: str, separator: str | None = None) -> list[File]:
     """The files that paths and glob patterns name, sorted, each once. Raises UserError if one names none.
 
-    separator: what parts documents, where the user has said it: then a file of any other extension is read as text.
+    separator: what parts documents, where the user has said it: then a file of any other extension is read as
+    text.
     """
     wanted = [patterns] if isinstance(patterns, str) else patterns
     paths = {path.resolve(): path for pattern in wanted for path in _paths(pattern, option)}
@@ -96,7 +98,8 @@ def _known(path: Path, option: str, separator: str | None = None) -> File:
 
 
 def of_split(folder: Path, split: str) -> list[File]:
-    """The folder's files of known formats whose names begin with the split's, followed by neither letter nor digit.
+    """The folder's files of known formats whose names begin with the split's, followed by neither letter nor
+    digit.
 
     Sorted. Raises UserError where they are of several formats, which may hold the same text twice.
     """
@@ -105,7 +108,9 @@ def of_split(folder: Path, split: str) -> list[File]:
     formats = sorted({file.format for file in files})
     if len(formats) > 1:
         what = f"split '{split}' has files of several formats: {', '.join(formats)}"
-        raise UserError(what, str(folder), f"name those of one: data.train or data.validation='{folder}/{split}*.EXT'")
+        raise UserError(
+            what, str(folder), f"name those of one: data.train or data.validation='{folder}/{split}*.EXT'"
+        )
     return files
 
 
@@ -129,7 +134,8 @@ def pattern_of_all(folder: Path) -> str | None:
 
 
 def fingerprint(files: Iterable[File], reading: Sequence[str | None], cache_dir: Path) -> str:
-    """Changes with the files' content, order and formats, and with `reading` (how they are read); not with their names.
+    """Changes with the files' content, order and formats, and with `reading` (how they are read); not with
+    their names.
 
     A hash, once computed, is remembered in `cache_dir` until the file's size or time of change differs.
     """
@@ -168,7 +174,9 @@ def _load_memo(path: Path) -> dict[str, dict]:
     except (OSError, ValueError):
         return {}
     entries = memo.items() if isinstance(memo, dict) else ()
-    return {key: entry for key, entry in entries if isinstance(entry, dict) and isinstance(entry.get("hash"), str)}
+    return {
+        key: entry for key, entry in entries if isinstance(entry, dict) and isinstance(entry.get("hash"), str)
+    }
 
 
 def _save_memo(path: Path, memo: dict[str, dict]) -> None:
@@ -184,4 +192,6 @@ def unreadable(file: File, error: Exception) -> UserError:
     """What to say of a file that the system or a library cannot read."""
     reason = " ".join(str(error).split()) or type(error).__name__
     kind = "gzip" if file.gzipped else file.format
-    return UserError(f"cannot read this {kind} file: {reason}", file.label, "is it damaged, cut short or misnamed?")
+    return UserError(
+        f"cannot read this {kind} file: {reason}", file.label, "is it damaged, cut short or misnamed?"
+    )

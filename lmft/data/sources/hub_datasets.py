@@ -47,7 +47,8 @@ def _convert(path: str, name: str | None, revision: str | None, split: str) -> t
     try:
         copy = hub.require(path, "dataset", revision)
     except UserError:
-        # Without a name the hub's default is meant; where it cannot be asked, the only one at hand must be it.
+        # Without a name the hub's default is meant; where it cannot be asked, the only one at hand must be
+        # it.
         only = None if name else _converted(path, "*", revision)
         if only is None:
             raise

@@ -42,8 +42,8 @@ def size() -> int:
 def read(columns: Sequence[str] | None = None) -> Iterator[Chunk]:
     """The documents, in a fixed order, each once; a chunk for each source file, with the column `text`.
 
-    A topic of the language reference is one document, and so is the docstring of a module, a class or a function.
-    Raises UserError where this Python has neither.
+    A topic of the language reference is one document, and so is the docstring of a module, a class or a
+    function. Raises UserError where this Python has neither.
     """
     check_columns(columns, ["text"], NAME)
     seen: set[str] = set()

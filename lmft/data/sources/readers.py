@@ -42,7 +42,8 @@ def read_files(
 ) -> Iterator[Chunk]:
     r"""All rows of the files, in order, with the columns asked for (None: all there are).
 
-    `encoding` is that of text formats. `separator` parts the documents of a txt file, whose only column is `text`;
+    `encoding` is that of text formats. `separator` parts the documents of a txt file, whose only column is
+    `text`;
     None: each line is one; "": the whole file is one. Only \n and \r\n end a line, and \r\n is read as \n.
 
     Raises UserError, naming the place, for what is damaged or malformed, and for a missing column.
@@ -101,7 +102,11 @@ def _parse_object(line: str, place: Place) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        reason = f"{error.msg} at character {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+        reason = (
+            f"{error.msg} at character {error.colno}"
+            if isinstance(error, json.JSONDecodeError)
+            else str(error)
+        )
         raise UserError(f"malformed JSON: {reason}", str(place), fix) from error
     if not isinstance(row, dict):
         raise UserError(f"not a JSON object but a {type(row).__name__}", str(place), fix)
@@ -128,10 +133,15 @@ def _read_csv(file: File, encoding: str, delimiter: str, columns: Sequence[str] 
         names = header if columns is None else columns
         wanted = [(name, header.index(name)) for name in names]
         for numbers, rows in _csv_batches(reader, len(header), file.label):
-            yield Chunk(file.label, numbers, {name: [row[i] for row in rows] for name, i in wanted}, num_bytes)
+            yield Chunk(
+                file.label, numbers, {name: [row[i] for row in rows] for name, i in wanted}, num_bytes
+            )
             num_bytes = 0
     except csv.Error as error:
-        where, fix = f"{file.label}, line {reader.line_num}", "is a quote left open, or not doubled inside a field?"
+        where, fix = (
+            f"{file.label}, line {reader.line_num}",
+            "is a quote left open, or not doubled inside a field?",
+        )
         raise UserError(f"malformed csv: {error}", where, fix) from error
 
 
@@ -144,7 +154,9 @@ def _csv_batches(reader: Any, num_columns: int, label: str) -> Iterator[tuple[li
             continue
         if len(row) != num_columns:
             what = f"{len(row)} fields under a header of {num_columns}"
-            raise UserError(what, str(Place(label, start)), "put quotes around fields that hold the delimiter")
+            raise UserError(
+                what, str(Place(label, start)), "put quotes around fields that hold the delimiter"
+            )
         numbers.append(start)
         rows.append(row)
         if len(rows) == BATCH:
@@ -192,7 +204,9 @@ def _read_arrow(file: File, columns: Sequence[str] | None) -> Iterator[Chunk]:
 
 
 def _chunk_of(batch: "pyarrow.RecordBatch", first: int, label: str, num_bytes: int) -> Chunk:
-    columns = {name: column.to_pylist() for name, column in zip(batch.schema.names, batch.columns, strict=True)}
+    columns = {
+        name: column.to_pylist() for name, column in zip(batch.schema.names, batch.columns, strict=True)
+    }
     return Chunk(label, range(first, first + len(batch)), columns, num_bytes)
 
 

@@ -25,7 +25,8 @@ class Source:
     name: str  # for messages: "imdb/train.parquet", "stanfordnlp/imdb, split train"
     fingerprint: str  # changes with the content and with how it is read
     size: int | None  # bytes of the files, compressed as they are
-    read: Callable[[Sequence[str] | None], Iterator[Chunk]] = field(repr=False)  # of the columns named; None: all
+    # Of the columns named; None: all.
+    read: Callable[[Sequence[str] | None], Iterator[Chunk]] = field(repr=False)
 
     def rows(self, columns: Sequence[str] | None = None) -> Iterator[tuple[Place, dict]]:
         """Each row's place, and its values by column. Raises UserError for what cannot be read."""
@@ -35,13 +36,15 @@ class Source:
 
 
 def open_source(data: DataConfig, split: Split) -> Source | None:
-    """Where the split's rows come from; None if it is the validation split and the training documents are its source.
+    """Where the split's rows come from; None if it is the validation split and the training documents are its
+    source.
 
-    In order: the files of `data.train` or `data.validation`; for validation, a share of the training documents
-    (`held_out_share`), if there is one; the split of `data.path` that `data.splits` names. `data.path` is a folder or
-    file if there is one, or else `lmft:python_docs` or a hub id.
+    In order: the files of `data.train` or `data.validation`; for validation, a share of the training
+    documents (`held_out_share`), if there is one; the split of `data.path` that `data.splits` names.
+    `data.path` is a folder or file if there is one, or else `lmft:python_docs` or a hub id.
 
-    Reads no row, but hashes files that it has not hashed before. Raises UserError if there is nothing to read.
+    Reads no row, but hashes files that it has not hashed before. Raises UserError if there is nothing to
+    read.
     """
     given, option = (data.train, "data.train") if split == "train" else (data.validation, "data.validation")
     if given:
@@ -70,9 +73,11 @@ def open_source(data: DataConfig, split: Split) -> Source | None:
 
 
 def held_out_share(data: DataConfig) -> float:
-    """Share of the training documents that validation takes; 0 where it has text of its own or is switched off.
+    """Share of the training documents that validation takes; 0 where it has text of its own or is switched
+    off.
 
-    `data.validation_fraction` says it. Left open, it is 0.05 for files of the user's own that come without validation
+    `data.validation_fraction` says it. Left open, it is 0.05 for files of the user's own that come without
+    validation
     text: those of `data.train` or of `data.path`, not a data set of the hub.
     """
     if data.validation:

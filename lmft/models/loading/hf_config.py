@@ -22,13 +22,15 @@ from lmft.models.loading.folders import read
 from lmft.system.repositories import located
 
 log = logging.getLogger("lmft")
-# Names of configs' values, with the value by which a model attends to both sides, and the one by which it attends to
-# the left alone. (BigBird's sparse attention sees both sides, whatever `is_decoder` says.)
+# Names of configs' values, with the value by which a model attends to both sides, and the one by which it
+# attends to the left alone. (BigBird's sparse attention sees both sides, whatever `is_decoder` says.)
 _SIDES = (("is_decoder", False, True), ("attention_type", "block_sparse", "original_full"))
 
 
 def load_config(config: ModelConfig, families: Mapping[str, Family]) -> PreTrainedConfig:
-    """The Hugging Face config with `model.config`'s overrides, checked before any weight is read. Raises UserError."""
+    """The Hugging Face config with `model.config`'s overrides, checked before any weight is read. Raises
+    UserError.
+    """
     hf_config = _new_config(config) if config.from_scratch else _stored_config(config)
     _check_family(config, families, hf_config)
     known = _options_of(hf_config)
@@ -52,10 +54,13 @@ def load_config(config: ModelConfig, families: Mapping[str, Family]) -> PreTrain
 
 
 def _make_causal(hf_config: PreTrainedConfig, chosen: Mapping[str, Any], has_only_adapters: bool) -> None:
-    """Makes a config that lets a model attend to both sides one of a causal model, and says so. Raises UserError.
+    """Makes a config that lets a model attend to both sides one of a causal model, and says so. Raises
+    UserError.
 
-    A value that the model's code does not read stays: GPT-NeoX's config has an `is_decoder`, and is causal without.
-    chosen: what the user wants of the config; has_only_adapters: whether model/ is to hold adapters, and no config.
+    A value that the model's code does not read stays: GPT-NeoX's config has an `is_decoder`, and is causal
+    without.
+    chosen: what the user wants of the config; has_only_adapters: whether model/ is to hold adapters, and no
+    config.
     """
     code = _code_of(hf_config)
     for name, both_sides, left_alone in _SIDES:
@@ -69,7 +74,9 @@ def _make_causal(hf_config: PreTrainedConfig, chosen: Mapping[str, Any], has_onl
         if has_only_adapters:
             what = f"{hf_config.model_type} is made causal by {said}, which adapters alone do not tell"
             raise UserError(what, "model.lora.merge=false", "model.lora.merge=true")
-        log.warning("%s attends to both sides; %s makes it causal, here and in model/", hf_config.model_type, said)
+        log.warning(
+            "%s attends to both sides; %s makes it causal, here and in model/", hf_config.model_type, said
+        )
         setattr(hf_config, name, left_alone)
 
 
@@ -89,15 +96,21 @@ def _stored_config(config: ModelConfig) -> PreTrainedConfig:
 
 
 def folders_of(config: ModelConfig) -> tuple[str, str | None]:
-    """Where the model lies, and the adapters to be put on it, if the name is that of a folder of adapters alone."""
+    """Where the model lies, and the adapters to be put on it, if the name is that of a folder of adapters
+    alone.
+    """
     folder = located(str(config.name_or_path), "model", config.revision)
     base = base_of(folder)
     return (folder, None) if base is None else (located(base, "model", config.revision), folder)
 
 
 def _options_of(hf_config: PreTrainedConfig) -> set[str]:
-    """What such a config takes: its values, their other names, and what the model's code reads without declaring it."""
-    undeclared = re.findall(r'(?:getattr\((?:self\.)?config, |kwargs\.(?:get|pop)\()"(\w+)"', _code_of(hf_config))
+    """What such a config takes: its values, their other names, and what the model's code reads without
+    declaring it.
+    """
+    undeclared = re.findall(
+        r'(?:getattr\((?:self\.)?config, |kwargs\.(?:get|pop)\()"(\w+)"', _code_of(hf_config)
+    )
     start = ["decoder_start_token_id"] if hf_config.is_encoder_decoder else []
     return {*hf_config.to_dict(), *hf_config.attribute_map, *undeclared, *start}
 
@@ -114,7 +127,11 @@ def _check_family(config: ModelConfig, families: Mapping[str, Family], hf_config
         return
     fitting = [name for name, family in families.items() if family.model_class(hf_config)]
     kind = " and ".join(fitting) or "no language model that lmft trains"
-    fix = f"model={fitting[0]} model.name_or_path={config.name}" if fitting else f"model={config.family}, or another"
+    fix = (
+        f"model={fitting[0]} model.name_or_path={config.name}"
+        if fitting
+        else f"model={config.family}, or another"
+    )
     raise UserError(f"{hf_config.model_type} is {kind}, not {config.family}", where=config.name, fix=fix)
 
 
@@ -123,6 +140,11 @@ def max_positions(hf_config: PreTrainedConfig) -> int | None:
     positions = getattr(hf_config, "max_position_embeddings", None)
     if positions == -1:  # so XLNet's says
         return None
-    if positions is not None and hf_config.model_type in ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl"):
+    if positions is not None and hf_config.model_type in (
+        "roberta",
+        "xlm-roberta",
+        "camembert",
+        "xlm-roberta-xl",
+    ):
         return positions - hf_config.pad_token_id - 1  # their positions start behind the padding id
     return positions

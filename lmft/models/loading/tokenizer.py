@@ -30,7 +30,8 @@ def load_tokenizer(
 ) -> PreTrainedTokenizerFast:
     """The tokenizer named by the config, or one trained on `texts` and kept in `cache`. Raises UserError.
 
-    text_key: a name that changes when the texts do; kept: a run's own copy of what was trained, which goes before.
+    text_key: a name that changes when the texts do; kept: a run's own copy of what was trained, which goes
+    before.
     """
     wanted = config.tokenizer
     if wanted.train:
@@ -43,7 +44,8 @@ def load_tokenizer(
         tokenizer = read(AutoTokenizer, folder, "tokenizer.json", config.hub_options if is_the_models else {})
     else:
         raise UserError(
-            "the model has no tokenizer", fix="model.tokenizer.name_or_path=FOLDER, or model.tokenizer.train=true"
+            "the model has no tokenizer",
+            fix="model.tokenizer.name_or_path=FOLDER, or model.tokenizer.train=true",
         )
     if not getattr(tokenizer, "is_fast", False):
         raise UserError(f"{wanted.name_or_path} has no tokenizer.json (a fast tokenizer), which lmft needs")
@@ -63,7 +65,9 @@ def _trained(wanted: TokenizerConfig, texts: Iterable[str], text_key: Callable[[
             if folder.exists() and _is_whole(folder):
                 return folder
             fix = "data.cache_dir=FOLDER that can be written to"
-            raise UserError(f"cannot write to the cache: {error.strerror}", str(folder.parent), fix) from error
+            raise UserError(
+                f"cannot write to the cache: {error.strerror}", str(folder.parent), fix
+            ) from error
         if folder.exists() and not _is_whole(folder):
             log.warning("the vocabulary in %s is damaged and is trained again", folder)
             shutil.rmtree(folder)
@@ -82,7 +86,11 @@ def _trained(wanted: TokenizerConfig, texts: Iterable[str], text_key: Callable[[
 
 def _is_whole(folder: Path) -> bool:
     checksum = folder / _CHECKSUM
-    return checksum.is_file() and (folder / "tokenizer.json").is_file() and checksum.read_text() == _checksum(folder)
+    return (
+        checksum.is_file()
+        and (folder / "tokenizer.json").is_file()
+        and checksum.read_text() == _checksum(folder)
+    )
 
 
 def _checksum(folder: Path) -> str:

@@ -3,7 +3,17 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import PreTrainedTokenizerFast
 
 from lmft.errors import UserError, did_you_mean
@@ -80,7 +90,8 @@ def train_vocabulary(
     """A tokenizer trained on the texts, with the special tokens and the template of a kind of model.
 
     texts: read anew at each iteration, as a list is; WordPiece's are read twice.
-    algorithm: `wordpiece` (BERT), `bpe` (byte-level, as RoBERTa and GPT-2), `unigram` (SentencePiece's, as ALBERT).
+    algorithm: `wordpiece` (BERT), `bpe` (byte-level, as RoBERTa and GPT-2), `unigram` (SentencePiece's, as
+    ALBERT).
     style: of STYLES; without one, BERT's with WordPiece and RoBERTa's with the others.
     """
     builders = {"wordpiece": _wordpiece, "bpe": _byte_level_bpe, "unigram": _unigram}
@@ -92,7 +103,8 @@ def train_vocabulary(
                 fix=f"one of {', '.join(known)}",
             )
     special = STYLES[style]
-    # Where the space before a word belongs to the word, what hides it takes it along; left behind, it would be a token.
+    # Where the space before a word belongs to the word, what hides it takes it along; left behind, it would
+    # be a token.
     mask = special.names.get("mask")
     stand_for_words = {mask, *special.last} if algorithm != "wordpiece" else set()
     first, last = (
@@ -122,9 +134,12 @@ def _wordpiece(
     backend.train_from_iterator(
         texts, trainers.WordPieceTrainer(vocab_size=1, special_tokens=special, show_progress=False)
     )
-    # The trainer numbers continuations as it meets them, in the order of a hash table, and breaks ties between merges
-    # by number. Given in order as if they were special, they make the same text give the same vocabulary.
-    continuations = sorted(token for token in backend.get_vocab() if token.startswith("##") and len(token) == 3)
+    # The trainer numbers continuations as it meets them, in the order of a hash table, and breaks ties
+    # between merges by number. Given in order as if they were special, they make the same text give the same
+    # vocabulary.
+    continuations = sorted(
+        token for token in backend.get_vocab() if token.startswith("##") and len(token) == 3
+    )
     ordered = [*special, *(AddedToken(token, special=True) for token in continuations)]
     backend = _untrained_wordpiece({}, lowercase, unknown)
     backend.train_from_iterator(

@@ -31,8 +31,8 @@ def load_model(
         family: its family.
         hf_config: its Hugging Face config.
         tokenizer: its tokenizer.
-        num_new_tokens: how many tokens the tokenizer got in addition to its own; a loaded embedding grows by the rows
-            that it lacks for them.
+        num_new_tokens: how many tokens the tokenizer got in addition to its own; a loaded embedding grows by
+            the rows that it lacks for them.
 
     Raises: UserError.
     """
@@ -90,11 +90,18 @@ def _load(
             where=f"{config.tokenizer.name_or_path or 'a trained vocabulary'} with {config.name}",
             fix="model.tokenizer.name_or_path of the same model, or model.from_scratch=true",
         )
-    options = {**config.hub_options, **_options(config, family), "output_loading_info": True, "config": hf_config}
+    options = {
+        **config.hub_options,
+        **_options(config, family),
+        "output_loading_info": True,
+        "config": hf_config,
+    }
     model, info = read(family.auto_class, folder, "weights", options)
     if info["missing_keys"]:
         new = sorted(info["missing_keys"])
-        log.warning("not among the weights loaded, so new and random: %s%s", ", ".join(new[:3]), _and_more(new[3:]))
+        log.warning(
+            "not among the weights loaded, so new and random: %s%s", ", ".join(new[:3]), _and_more(new[3:])
+        )
     if len(tokenizer) > vocab_size:
         log.info("the embedding grows from %d to %d tokens", vocab_size, len(tokenizer))
         model.resize_token_embeddings(len(tokenizer))
@@ -108,8 +115,9 @@ def _and_more(names: list[str]) -> str:
 def fit_to_tokenizer(hf_config: PreTrainedConfig, tokenizer: PreTrainedTokenizerFast) -> None:
     """A new model gets the tokenizer's vocabulary and the ids of its special tokens.
 
-    Other ids of the config are one of these under another name, and stay that: BART's decoder starts with the token
-    that ends a text. Where a config does not say what the decoder starts with, that is the padding, as T5 has it.
+    Other ids of the config are one of these under another name, and stay that: BART's decoder starts with the
+    token that ends a text. Where a config does not say what the decoder starts with, that is the padding, as
+    T5 has it.
     """
     names = {getattr(hf_config, f"{name}_token_id", None): name for name in ("bos", "eos", "pad")}
     hf_config.vocab_size = len(tokenizer)

@@ -20,16 +20,20 @@ log = logging.getLogger("lmft")
 
 @dataclass(frozen=True)
 class Exported:
-    """Which weights a run hands over: those of an optimizer step, the `best` by validation loss or the `last`."""
+    """Which weights a run hands over: those of an optimizer step, the `best` by validation loss or the
+    `last`.
+    """
 
     step: int
     checkpoint: str
 
 
 class Checkpoints(Checkpoint):
-    """Saves `step=N.ckpt` every so many steps, after each epoch and at the end; keeps the newest and the best.
+    """Saves `step=N.ckpt` every so many steps, after each epoch and at the end; keeps the newest and the
+    best.
 
-    `last.ckpt` and `best.ckpt` are further names of the newest and of the one with the lowest validation loss.
+    `last.ckpt` and `best.ckpt` are further names of the newest and of the one with the lowest validation
+    loss.
 
     Args:
         folder: the run's checkpoints/.
@@ -38,7 +42,8 @@ class Checkpoints(Checkpoint):
         max_disk_gb: gigabytes that they may take together; the newest and the best are always kept.
         appended_files: files of the run that others append to; resuming cuts them back to their length at the
             checkpoint.
-        keeps_best_weights: with keep_last=0, save the weights of best.ckpt for the export, and remove them after it.
+        keeps_best_weights: with keep_last=0, save the weights of best.ckpt for the export, and remove them
+            after it.
     """
 
     def __init__(
@@ -56,12 +61,16 @@ class Checkpoints(Checkpoint):
         self.best_loss = float("inf")
         self.best_step: int | None = None
         self._is_best_now = False  # whether the last validation was the best
-        self.has_other_weights = False  # whether the module's weights may be others than the step's checkpoint holds
-        self._validation_pending = False  # whether the state is that of a step whose validation is still to come
+        # Whether the module's weights may be others than the step's checkpoint holds.
+        self.has_other_weights = False
+        # Whether the state is that of a step whose validation is still to come.
+        self._validation_pending = False
         self._saved_step: int | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """What resuming must know: the loss to beat, what is still to be done, and how long the growing files are."""
+        """What resuming must know: the loss to beat, what is still to be done, and how long the growing files
+        are.
+        """
         lengths = {path.name: path.stat().st_size for path in self.appended_files if path.exists()}
         pending = self._validation_pending
         best = {"best_loss": self.best_loss, "best_step": self.best_step}
@@ -83,7 +92,9 @@ class Checkpoints(Checkpoint):
         step_file = self._step_file(trainer)
         if self.best_step == trainer.global_step and trainer.is_global_zero and step_file.exists():
             link_as(step_file, BEST)  # a process that died may have saved the step and not yet named it
-        is_named = (self.folder / BEST).exists() or (self.best_step == trainer.global_step and step_file.exists())
+        is_named = (self.folder / BEST).exists() or (
+            self.best_step == trainer.global_step and step_file.exists()
+        )
         if (
             self.best_step is not None and not is_named
         ):  # it lies with another run, whose checkpoint this one began with
@@ -94,7 +105,9 @@ class Checkpoints(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Saves when the step says so; a validation that follows is saved with it, as resuming would not make it up."""
+        """Saves when the step says so; a validation that follows is saved with it, as resuming would not make
+        it up.
+        """
         self._validation_pending = False
         if self._is_due(trainer) and not loop_state.validation_is_next(trainer):
             self.save(trainer)
@@ -111,7 +124,8 @@ class Checkpoints(Checkpoint):
         if is_best and self._keeps_weights_alone():
             trainer.save_checkpoint(self.folder / BEST, weights_only=True)
         elif is_best and loop_state.is_accumulating(trainer) and self.keep_last != 0:
-            trainer.save_checkpoint(self.folder / BEST)  # under no other name: half a step's gradients are not in it
+            # Under no other name: half a step's gradients are not in it.
+            trainer.save_checkpoint(self.folder / BEST)
         elif is_best or is_due:
             path = self.save(trainer)
             if is_best and path is not None and trainer.is_global_zero:
@@ -138,7 +152,8 @@ class Checkpoints(Checkpoint):
         return path
 
     def load_best(self, module: LightningModule, last_step: int) -> Exported:
-        """Give a trained module the weights of its best validation, unless it has them. Returns which it has now.
+        """Give a trained module the weights of its best validation, unless it has them. Returns which it has
+        now.
 
         last_step: the step of the weights that the module has.
         """
@@ -149,7 +164,9 @@ class Checkpoints(Checkpoint):
             log.warning("best.ckpt, of step %s, is gone: the last weights are exported", self.best_step)
             return Exported(last_step, "last")
         if found := why_invalid(best):
-            log.warning("best.ckpt, of step %s, is broken (%s): the last weights are exported", self.best_step, found)
+            log.warning(
+                "best.ckpt, of step %s, is broken (%s): the last weights are exported", self.best_step, found
+            )
             return Exported(last_step, "last")
         step = load_weights(module, best)
         if step != self.best_step:  # the run went back to an earlier step, and this one was given up
@@ -173,8 +190,10 @@ class Checkpoints(Checkpoint):
     def _is_due(self, trainer: Trainer) -> bool:
         """Whether the step is one of every so many, or the last of its epoch or of all.
 
-        An epoch's end is saved with its last step: from what Lightning has counted a little later it would go on a
-        whole epoch further, if `trainer.max_steps` is set.
+        An epoch's end is saved with its last step: from what Lightning has counted a little later it would go
+        on a whole epoch further, if `trainer.max_steps` is set.
         """
         is_last = loop_state.is_last_step(trainer)
-        return (is_last or trainer.global_step % self.every_n_steps == 0) and not loop_state.is_accumulating(trainer)
+        return (is_last or trainer.global_step % self.every_n_steps == 0) and not loop_state.is_accumulating(
+            trainer
+        )

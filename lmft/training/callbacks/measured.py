@@ -1,4 +1,6 @@
-"""Whether the weights at the end are those that the last validation measured: callbacks may average them after it."""
+"""Whether the weights at the end are those that the last validation measured: callbacks may average them
+after it.
+"""
 
 from itertools import chain
 from typing import Any
@@ -29,13 +31,15 @@ class MeasuredWeights(Callback):
 
 
 def may_replace_weights(trainer: Any) -> bool:
-    """Whether callbacks of the config are there, which may put other weights into the module, as averaging does."""
+    """Whether callbacks of the config are there, which may put other weights into the module, as averaging
+    does.
+    """
     return any(isinstance(each, MeasuredWeights) for each in trainer.callbacks)
 
 
 def weights_changed_after_validation(trainer: Any) -> bool:
-    """Whether the weights are others than the last validation measured. False without a `MeasuredWeights`, or before
-    any validation.
+    """Whether the weights are others than the last validation measured. False without a `MeasuredWeights`, or
+    before any validation.
     """
     callbacks: list[Callback] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
     measured = next((each.checksum for each in callbacks if isinstance(each, MeasuredWeights)), None)

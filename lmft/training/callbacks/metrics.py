@@ -21,7 +21,8 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class LatestMetrics:
-    """The newest numbers of a run, as Python floats: whoever measures writes them here, `Progress` only reads.
+    """The newest numbers of a run, as Python floats: whoever measures writes them here, `Progress` only
+    reads.
 
     `loss` is the training loss in nats per target, averaged by its writer over the steps since it last wrote;
     `val_loss` that of the last validation; `tokens_per_second` over all devices.
@@ -55,9 +56,9 @@ COLUMNS: tuple[str, ...] = (
 class MetricsFile(Logger):
     """metrics.csv: a row for each logged step and one for each validation, written at once.
 
-    It is a Logger because Lightning's callbacks keep what they save where the first logger says: in <run>/lightning.
-    Its rows are written by `Metrics`, before the checkpoint of the same step: Lightning logs after it, and resuming
-    would lose the row.
+    It is a Logger because Lightning's callbacks keep what they save where the first logger says: in
+    <run>/lightning. Its rows are written by `Metrics`, before the checkpoint of the same step: Lightning logs
+    after it, and resuming would lose the row.
     """
 
     def __init__(self, path: Path):
@@ -90,7 +91,9 @@ class MetricsFile(Logger):
         if others and not self._has_told:
             self._has_told = True
             names = ", ".join(others)
-            log.info("metrics.csv has no column for %s: a further logger, as logger=tensorboard, keeps all", names)
+            log.info(
+                "metrics.csv has no column for %s: a further logger, as logger=tensorboard, keeps all", names
+            )
 
     @rank_zero_only
     def append(self, row: dict[str, Any]) -> None:
@@ -116,7 +119,8 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 class Metrics(Callback):
-    """Writes metrics.csv, logs learning rate and speed, and keeps the validations and totals for metrics.json.
+    """Writes metrics.csv, logs learning rate and speed, and keeps the validations and totals for
+    metrics.json.
 
     The device is asked for a number only when a row is due.
     """
@@ -125,7 +129,8 @@ class Metrics(Callback):
         """live: the newest numbers, for the progress display; file: metrics.csv of the run, if there is one."""
         self.live = live
         self.file = file
-        self.validations: list[dict[str, Any]] = []  # {"step", "epoch", loss, perplexity, accuracy, …} of each pass
+        # {"step", "epoch", loss, perplexity, accuracy, …} of each pass.
+        self.validations: list[dict[str, Any]] = []
         self.totals = {"tokens": 0, "targets": 0, "padding": 0, "seconds": 0.0}
         self._counts = {"tokens": 0, "targets": 0, "padding": 0}  # of this rank, since the last row
         self._clock = 0.0  # when training began or went on after a validation; 0: it stands still
@@ -141,7 +146,12 @@ class Metrics(Callback):
     def state_dict(self) -> dict[str, Any]:
         """Return the validations so far, the totals and the unfinished row."""
         nats, _ = self._module.training_loss.sums(self._trainer)
-        return {"validations": self.validations, "totals": self.totals, "counts": self._over_ranks(), "nats": nats}
+        return {
+            "validations": self.validations,
+            "totals": self.totals,
+            "counts": self._over_ranks(),
+            "nats": nats,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore them; the first rank continues the unfinished row of all."""

@@ -25,9 +25,9 @@ log = logging.getLogger("lmft")
 class Progress(ProgressBar):
     """Shows the optimizer steps of the whole training, the numbers of `live`, and the time to its end.
 
-    A line at every tenth of the steps, and after 30 seconds without one, goes to the logger `lmft`; on a terminal it
-    goes to the run's log alone, and a bar is drawn at most four times a second. Only the first process shows anything.
-    No tensor is read, so that the host never waits for a device.
+    A line at every tenth of the steps, and after 30 seconds without one, goes to the logger `lmft`; on a
+    terminal it goes to the run's log alone, and a bar is drawn at most four times a second. Only the first
+    process shows anything. No tensor is read, so that the host never waits for a device.
     """
 
     def __init__(self, live: LatestMetrics, console: Console | None = None):
@@ -62,7 +62,9 @@ class Progress(ProgressBar):
         self._started = self._line = time.monotonic()
         self._open()
         if self._bar:
-            self._steps = self._bar.add_task("training", total=self._total, completed=self._first_step, left="")
+            self._steps = self._bar.add_task(
+                "training", total=self._total, completed=self._first_step, left=""
+            )
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Names the epoch."""
@@ -87,7 +89,9 @@ class Progress(ProgressBar):
             self._bar.update(self._steps, completed=step, left=self._left(step))
             self._refresh()
         if step == self._total or step - self._line_step >= self._steps_per_line() or self._is_line_due():
-            self._say(f"step {step}" if self._total is None else f"step {step}/{self._total}", self._left(step))
+            self._say(
+                f"step {step}" if self._total is None else f"step {step}/{self._total}", self._left(step)
+            )
             self._line_step = step
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:

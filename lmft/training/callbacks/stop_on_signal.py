@@ -12,13 +12,15 @@ from lmft.training.callbacks.checkpoint import Checkpoints
 
 
 class StopOnSignal(Checkpoint):
-    """After a SIGTERM or Ctrl-C to any of the processes saves the current step and raises `Stopped` in all of them.
+    """After a SIGTERM or Ctrl-C to any of the processes saves the current step and raises `Stopped` in all of
+    them.
 
-    In a validation it does not wait for the end: resuming begins with the whole of it. Where a validation falls amid
-    the micro-batches of a step, nothing can be saved; the last checkpoint is where resuming begins then.
+    In a validation it does not wait for the end: resuming begins with the whole of it. Where a validation
+    falls amid the micro-batches of a step, nothing can be saved; the last checkpoint is where resuming begins
+    then.
 
-    It is a `Checkpoint` so that Lightning calls it last, when all others have counted the step. Where SLURM requeues
-    the job, Lightning's handlers stay in place beside ours.
+    It is a `Checkpoint` so that Lightning calls it last, when all others have counted the step. Where SLURM
+    requeues the job, Lightning's handlers stay in place beside ours.
 
     checkpoints: what saves.
     """
@@ -68,7 +70,9 @@ class StopOnSignal(Checkpoint):
             self._stop_if_requested(trainer, validation_pending=True)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Signals wait no longer; processes that this one has started, and that may be waiting for it, end too."""
+        """Signals wait no longer; processes that this one has started, and that may be waiting for it, end
+        too.
+        """
         signals.raise_signals()
         if isinstance(exception, Stopped):
             exception.is_silent = not trainer.is_global_zero
@@ -82,7 +86,11 @@ class StopOnSignal(Checkpoint):
             signum = int(trainer.strategy.reduce(mine, reduce_op="max"))
         if signum:
             signals.record_signal(signum)
-            saved = None if loop_state.is_accumulating(trainer) else self.checkpoints.save(trainer, validation_pending)
+            saved = (
+                None
+                if loop_state.is_accumulating(trainer)
+                else self.checkpoints.save(trainer, validation_pending)
+            )
             raise Stopped(signum, saved)
 
 
