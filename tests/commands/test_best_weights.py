@@ -19,7 +19,7 @@ from tests.helpers.runs import numbers, train
 
 SPOIL = (
     "trust.targets=[tests.commands.test_best_weights.Spoil]",
-    "+callbacks.spoil._target_=tests.test_best_weights.Spoil",
+    "+callbacks.spoil._target_=tests.commands.test_best_weights.Spoil",
 )
 """Options under which the best validation is that of the first epoch."""
 
