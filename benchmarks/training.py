@@ -14,9 +14,9 @@ _PEER = Path(__file__).with_name("hf_trainer.py")
 
 
 def lmft_train(folder: Path, options: list[str]) -> tuple[list[float], float]:
-    """Tokens per second of each step after the warm-up, and the peak of memory in GB.
+    """Return the tokens per second of each step after the warm-up, and the peak memory in GB.
 
-    Nothing is validated or saved; what is prepared is kept in the folder for the next run.
+    The run neither validates nor saves checkpoints. `folder` keeps its token store for the next run.
     """
     run = Path(tempfile.mkdtemp(dir=folder))
     command = [
@@ -34,5 +34,5 @@ def lmft_train(folder: Path, options: list[str]) -> tuple[list[float], float]:
 
 
 def hf_trainer(job: str, *options: str) -> dict[str, float]:
-    """The figures of one run of the peer."""
+    """Return the figures of one run of the peer."""
     return last_json([sys.executable, str(_PEER), job, *options])

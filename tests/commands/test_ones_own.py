@@ -1,4 +1,4 @@
-"""Classes and data sets outside of the package, as "Your own parts" in docs/recipes.md describes them."""
+"""Classes and data sets outside of the package, as docs/recipes.md describes them."""
 
 import json
 import sysconfig
