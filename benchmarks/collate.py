@@ -1,15 +1,15 @@
-"""Batches of T5, BART and XLNet, from stored token ids to torch tensors, beside `datasets` with a collator on top.
+"""Time to make batches of T5, BART and XLNet from stored token ids, compared with `datasets` and a collator.
 
     python benchmarks/collate.py [--rounds 9] [--step-seconds SECONDS]
 
-Both sides are a DataLoader without workers, shuffled, and hold the same text. Ours reads a token store. The other reads
-a `datasets.Dataset` on disk with a column `input_ids`, whose rows a collator gets as lists; its T5 and BART are written
-here as such collators usually are: with numpy's generator, random numbers or whole rows one at a time; its XLNet is
-`DataCollatorForPermutationLanguageModeling` of transformers, which calls its tokenizer. A batch is 64 rows of 512
-tokens of input, 8 for XLNet. Times are of the processor, on one thread.
+Both sides use a shuffled DataLoader without workers on the same tokens. lmft reads a token store. The other side reads
+a `datasets.Dataset` on disk with a column `input_ids`, whose rows a collator gets as lists. The collators for T5 and
+BART are written here in the usual way, with numpy's generator and a loop over rows; that for XLNet is
+`DataCollatorForPermutationLanguageModeling` of transformers. A batch has 64 rows of 512 input tokens, 8 for XLNet.
+Times are CPU times of one thread.
 
-SECONDS: of a training step of T5-small's shape on 8 rows, as train_seq2seq.py prints it (`step_s`); then the share of
-it that our batch takes is printed too.
+SECONDS: the time of a training step of T5-small's shape on 8 rows, which train_seq2seq.py prints as `step_s`. With it,
+the share of that step that a batch of lmft takes is printed too.
 """
 
 import argparse
@@ -66,7 +66,7 @@ def text(num_tokens: int) -> np.ndarray:
 
 
 def ours(tokens: np.ndarray, block_size: int, objective: Objective, batch_size: int, folder: Path) -> Iterator[Any]:
-    """Batches without end, from a store of one long document."""
+    """Endless batches from a store of one long document."""
     folder.mkdir()
     writer = StoreWriter(folder, "<u2")
     writer.append(tokens, np.zeros(len(tokens)), np.array([len(tokens)]), np.zeros(1), np.zeros(1))
@@ -80,7 +80,7 @@ def ours(tokens: np.ndarray, block_size: int, objective: Objective, batch_size: 
 
 
 def usual(tokens: np.ndarray, block_size: int, collator: Callable, batch_size: int, folder: Path) -> Iterator[Any]:
-    """Batches without end, from a data set whose rows are lists."""
+    """Endless batches from a data set whose rows are lists."""
     starts = np.arange(0, len(tokens) + 1, block_size)
     rows = pa.ListArray.from_arrays(pa.array(starts, pa.int32()), pa.array(tokens, pa.int32()))
     Dataset(pa.table({"input_ids": rows})).save_to_disk(folder)
@@ -97,7 +97,7 @@ def shifted_right(labels: np.ndarray) -> np.ndarray:
 
 
 def t5_collator(rows: list[dict[str, list[int]]]) -> Batch:
-    """T5's, after the manner of the Flax example: spans are drawn row by row, the rest is done for the batch."""
+    """T5's, as in the Flax example: spans are drawn row by row, the rest is done for the batch."""
     tokens = np.array([row["input_ids"] for row in rows])
     hidden = np.array([random_spans(tokens.shape[1]) for _ in rows])
     inputs = without_hidden(tokens, sentinels(hidden.astype(np.int8)))
@@ -133,7 +133,7 @@ def sentinels(hidden: np.ndarray) -> np.ndarray:
 
 
 def without_hidden(tokens: np.ndarray, sentinels: np.ndarray) -> np.ndarray:
-    """The tokens with sentinels in place of hidden spans, and the end behind them."""
+    """The tokens with sentinels in place of hidden spans, and the end token after them."""
     together = np.where(sentinels != 0, sentinels, tokens)
     kept = together[together >= 0].reshape(len(tokens), -1)
     return np.concatenate([kept, np.full((len(tokens), 1), EOS)], axis=-1)
@@ -169,7 +169,7 @@ def infilled(row: np.ndarray) -> np.ndarray:
 
 
 def xlnet_collator() -> Callable:
-    """That of transformers, with a tokenizer of as many tokens."""
+    """The collator of transformers, with a tokenizer of the same number of tokens."""
     special = {"<pad>": PAD, "</s>": EOS, "<unk>": 2, "<mask>": MASK}
     names = {number: name for name, number in special.items()}
     words = models.WordLevel({names.get(i, f"word{i}"): i for i in range(SIZE)}, unk_token="<unk>")
@@ -184,7 +184,7 @@ def xlnet_collator() -> Callable:
 
 
 def timed(batches: Iterator[Any], num_batches: int) -> Side:
-    """Milliseconds of processor time that a batch takes, the mean of some."""
+    """A side that returns the mean CPU time of a batch, in milliseconds."""
 
     def side() -> dict[str, float]:
         start = time.process_time()
@@ -196,7 +196,7 @@ def timed(batches: Iterator[Any], num_batches: int) -> Side:
 
 
 def main(rounds: int, step_seconds: float | None, folder: Path) -> None:
-    """Each of the three beside its other side, in turns."""
+    """Compare each of the three with its collator, in turns."""
     for name, batch_size, objective, collator in [
         ("T5", 64, SpanCorruption(), t5_collator),
         ("BART", 64, TextInfilling(), bart_collator),
@@ -209,7 +209,7 @@ def main(rounds: int, step_seconds: float | None, folder: Path) -> None:
             "datasets + collator": timed(usual(*stored, collator, batch_size, folder / f"{name} rows"), 5),
         }
         print(f"{name}, {batch_size} × 512", flush=True)
-        in_turns(sides, 1)  # so that nobody is timed cold
+        in_turns(sides, 1)  # warm-up
         compare(in_turns(sides, rounds), "ms", "datasets + collator")
         if step_seconds and name == "T5":
             side = timed(ours(*stored, objective, 8, folder / "T5 step"), 200)

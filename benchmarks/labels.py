@@ -1,10 +1,10 @@
-"""Labels copied from the inputs beside labels on the answers alone: after how many epochs a model answers rightly.
+"""Loss on all tokens of a chat, compared with loss on the answers only: epochs until a model answers correctly.
 
-    python benchmarks/labels.py --model SMOLLM2_FOLDER --chats spanish.jsonl [--epochs 12] [--lr 2e-5]
+    python benchmarks/labels.py --model SMOLLM2_FOLDER [--chats FILE.jsonl] [--epochs 12] [--lr 2e-5]
 
-The chats are a handful of questions with an answer each; every epoch is one step over all of them. After each epoch the
-questions are asked, greedily. Prints, for both, the answers that are right (the whole answer, nothing before or after)
-and the loss on the answers' tokens by epoch, and the seconds of training.
+The chats are a handful of questions with one answer each; every epoch is one step over all of them. After each epoch
+the model answers the questions greedily. Prints, for both losses, the number of correct answers (the whole answer,
+nothing before or after) by epoch, and the seconds of training.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 
 
 def run(arguments: argparse.Namespace, folder: Path, train_on: str) -> list[int]:
-    """Trains; returns how many answers are right before training and after each epoch."""
+    """Train; return the number of correct answers before training and after each epoch."""
     chats = [json.loads(line)["messages"] for line in Path(arguments.chats).read_text(encoding="utf-8").splitlines()]
     probes = ", ".join(f"{{chat: {json.dumps(chat[0]['content'])}}}" for chat in chats)
     command = [
@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace, folder: Path, train_on: str) -> list[int]
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True)
-    parser.add_argument("--chats", required=True)
+    parser.add_argument("--chats", default=str(Path(__file__).with_name("spanish.jsonl")))
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--lr", default="2e-5")
     given = parser.parse_args()

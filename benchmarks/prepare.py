@@ -1,10 +1,9 @@
-"""From raw text to ready blocks, beside `datasets.map` with `group_texts`.
+"""Raw text to blocks of token ids, compared with `datasets.map` (`hf_trainer.py prepare`).
 
-    python benchmarks/prepare.py --peer PEER.py --text IMDB_FOLDER --tokenizer FOLDER [--rounds 5]
+    python benchmarks/prepare.py --text IMDB_FOLDER --tokenizer FOLDER [--rounds 5]
     python benchmarks/prepare.py --flat GIGABYTES --text IMDB_FOLDER --tokenizer FOLDER
 
-PEER.py takes `prepare --model FOLDER --text FILE` and prints a JSON line with tokens_per_s. The second form repeats
-the text to that size and prints the resident memory while it is prepared.
+The second form repeats the text up to that size and prints the peak of resident memory while it is prepared.
 """
 
 import argparse
@@ -18,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from training import hf_trainer
 from turns import compare, in_turns, last_json
 
 
@@ -33,13 +33,13 @@ def prepare(tokenizer: str, text: str, word_ids: bool, cache: str) -> dict[str, 
 
     from lmft.data.config import DataConfig
     from lmft.data.corpus import load_corpus
-    from lmft.data.formats import text
+    from lmft.data.formats import text as text_format
     from lmft.objectives.mlm import MaskedTokens
     from lmft.objectives.whole_word import MaskedWords
 
     loaded = AutoTokenizer.from_pretrained(tokenizer)
     if word_ids:  # as for a vocabulary that does not tell where words begin
-        text.word_beginnings = lambda *_: None
+        text_format.word_beginnings = lambda *_: None
     files = sorted(str(path) for path in Path(text).glob("train*")) if Path(text).is_dir() else text
     config = DataConfig(train=files, validation_fraction=0, cache_dir=cache)
     start = time.perf_counter()
@@ -57,15 +57,14 @@ def in_a_process(arguments: argparse.Namespace, cache: str, word_ids: bool = Fal
     return last_json([sys.executable, __file__, "--once", cache, *places, *flags])
 
 
-def beside_the_peer(arguments: argparse.Namespace) -> None:
-    """The peer, ours anew, ours with word_ids anew, ours with the store already there."""
-    peer = [sys.executable, arguments.peer, "prepare", "--model", arguments.tokenizer]
-    peer += ["--text", f"{arguments.text}/train.parquet"]
+def compared_with_the_peer(arguments: argparse.Namespace) -> None:
+    """The peer; lmft with an empty cache, with and without word_ids; lmft with a store in its cache."""
+    peer = ["prepare", "--tokenizer", arguments.tokenizer, "--text", f"{arguments.text}/train.parquet"]
     with tempfile.TemporaryDirectory() as kept:
         results = in_turns(
             {
                 "lmft": lambda: in_a_process(arguments, tempfile.mkdtemp(dir=kept)),
-                "group_texts": lambda: last_json(peer),
+                "group_texts": lambda: hf_trainer(*peer),
                 "lmft word_ids": lambda: in_a_process(arguments, tempfile.mkdtemp(dir=kept), word_ids=True),
                 "lmft store there": lambda: in_a_process(arguments, f"{kept}/store"),
             },
@@ -93,7 +92,6 @@ def repeated(arguments: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer")
     parser.add_argument("--text", required=True)
     parser.add_argument("--tokenizer", required=True)
     parser.add_argument("--rounds", type=int, default=5)
@@ -106,4 +104,4 @@ if __name__ == "__main__":
     elif given.flat:
         repeated(given)
     else:
-        beside_the_peer(given)
+        compared_with_the_peer(given)

@@ -1,9 +1,9 @@
-"""Chats to token ids and a mask of the answers, beside the obvious loop over rows.
+"""Time to turn chats into token ids and a mask of the answers, compared with a loop over rows.
 
     python benchmarks/prepare_chats.py --model FOLDER --chats CHATS.jsonl [--rounds 5]
 
-Ours is the whole of it: rows read and checked, rendered, tokenised, written to a store with checksums. The loop reads
-the rows, renders prompt and whole with `apply_chat_template`, and tokenises both.
+lmft reads and checks the rows, renders and tokenises them, and writes a store with checksums. The loop reads the rows,
+renders each prompt and each whole conversation with `apply_chat_template`, and tokenises both.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from lmft.reporting.progress import counting_progress
 
 
 def ours(arguments: argparse.Namespace, tokenizer, folder: Path) -> dict[str, float]:
-    """One store, built anew."""
+    """Build a store in an empty cache."""
     cache = folder / "cache"
     shutil.rmtree(cache, ignore_errors=True)
     options = ["data=chat", f"data.train={arguments.chats}", "data.validation_fraction=0", f"data.cache_dir={cache}"]

@@ -1,23 +1,23 @@
-"""What resuming costs, and what being able to resume costs: seconds and bytes.
+"""The cost of resuming a run, and of saving checkpoints: seconds and bytes.
 
     python benchmarks/resume.py deep [--rounds 5]
     python benchmarks/resume.py imdb --text IMDB_FOLDER --tokenizer FOLDER [--rounds 3]
 
-A run is put into the state of one that was killed behind a checkpoint, and the same command is given again. Its time
-goes from the start of the process to the end of the first new step.
+The benchmark puts a run's folder into the state after a kill, and runs the same command again. It measures the time
+from the start of the process to the end of the first new step.
 
-deep: an epoch of ten million blocks, killed at 10% and at 90% of it: the ratio should be 1. The blocks hold 2 tokens
-and the model is tiny, as what is looked at is the position; the checkpoint is one of the first step whose counts of
-micro-batches are moved to there.
+deep: an epoch of ten million blocks, killed at 10% and at 90%; the ratio should be 1. Blocks have 2 tokens and the
+model is tiny, as only the position matters. The checkpoint is that of the first step, with its counts of micro-batches
+set to the position.
 
 imdb: DistilBERT's shape with random weights, 16 blocks of 128 tokens a step. Prints
 
     rerun_s        from the start of the process to the end of the first new step
-    save_s         how long a save keeps training waiting: model and AdamW's moments, forced to the disk
-    step_s         how long a step takes without it
-    save_steps     the quotient: with checkpoint.every_n_steps=500, a 500th of it is the share of time lost to saving
-    checkpoint_mb  bytes on disk of a checkpoint
-    model_mb       of the exported weights; a checkpoint holds three times as many, with AdamW's two moments of each
+    save_s         how long training waits for a save of the model and AdamW's moments, fsync included
+    step_s         how long a step takes without a save
+    save_steps     save_s / step_s; with checkpoint.every_n_steps=500, saving takes a 500th of it of the time
+    checkpoint_mb  size of a checkpoint
+    model_mb       size of the exported weights; a checkpoint is three times as large, with AdamW's two moments
 """
 
 import argparse
@@ -40,7 +40,7 @@ WORDS = ["a", "film", "that", "is", "good", "and", "one", "which", "was", "not",
 
 
 def command(folder: Path, name: str, steps: int, options: list[str]) -> list[str]:
-    """A training of so many steps, that saves after each."""
+    """The arguments of a training of `steps` steps that saves after each step."""
     return [
         *("model.probes=[]", "data.probes=[]", f"data.cache_dir={folder / 'cache'}", f"run.dir={folder / 'runs'}"),
         *(f"run.name={name}", f"trainer.max_steps={steps}", "trainer.log_every_n_steps=1", "validate_before=false"),
@@ -55,8 +55,8 @@ def train(arguments: list[str]) -> None:
         sys.exit(f"{' '.join(arguments)}\n{done.stderr[-2000:]}")
 
 
-def killed_behind(step: int, run: Path, copy: Path) -> Path:
-    """A copy of a run as if it had been killed behind a step; returns its only checkpoint."""
+def killed_after(step: int, run: Path, copy: Path) -> Path:
+    """Copy a run as if it had been killed after a step; return its only checkpoint."""
     shutil.rmtree(copy, ignore_errors=True)
     kept = f"step={step}.ckpt"
     shutil.copytree(run, copy, ignore=shutil.ignore_patterns("model", "metrics.json", "last.ckpt*", "best.ckpt*"))
@@ -67,7 +67,7 @@ def killed_behind(step: int, run: Path, copy: Path) -> Path:
 
 
 def rerun(folder: Path, name: str, steps: int, options: list[str]) -> dict[str, float]:
-    """Continues a run by one step. metrics.csv is last written at the end of that. `epochs` tells where that was."""
+    """Resume a run for one step, whose end is when metrics.csv is last written. `epochs` is the position."""
     run = folder / "runs" / name
     start = time.time()
     train(command(folder, name, steps, [*options, "resume=must"]))
@@ -76,7 +76,7 @@ def rerun(folder: Path, name: str, steps: int, options: list[str]) -> dict[str, 
 
 
 def deep(folder: Path, rounds: int) -> None:
-    """The same rerun at two places of a long epoch."""
+    """Resume at two positions of a long epoch."""
     from lmft.models.loading.vocabulary import train_vocabulary
 
     train_vocabulary([" ".join(WORDS)], "wordpiece", 200, lowercase=True).save_pretrained(folder / "tokenizer")
@@ -92,16 +92,16 @@ def deep(folder: Path, rounds: int) -> None:
 
     def at(share: float) -> dict[str, float]:
         copy = folder / "runs" / f"at{share}"
-        move(killed_behind(1, folder / "runs" / "first", copy), int(share * NUM_BLOCKS / BATCH_SIZE))
+        move(killed_after(1, folder / "runs" / "first", copy), int(share * NUM_BLOCKS / BATCH_SIZE))
         return rerun(folder, copy.name, 2, options)
 
     sides = {f"{share:.0%} of {NUM_BLOCKS:,}": (lambda share=share: at(share)) for share in (0.1, 0.9)}
-    in_turns(sides, 1)  # so that nobody is timed cold
+    in_turns(sides, 1)  # warm-up
     compare(in_turns(sides, rounds), "rerun_s", list(sides)[1])
 
 
 def move(checkpoint: Path, position: int) -> None:
-    """Makes a checkpoint of the first epoch say that so many micro-batches are done."""
+    """Set the number of finished micro-batches in a checkpoint of the first epoch."""
     import torch
 
     from lmft.runs.checkpoint_io import AtomicCheckpointIO
@@ -115,7 +115,7 @@ def move(checkpoint: Path, position: int) -> None:
 
 
 def imdb(folder: Path, rounds: int, text: str, tokenizer: str) -> None:
-    """The usual job: reruns, then what a save takes."""
+    """DistilBERT: resumed runs, and the time of a save."""
     options = [
         *("model=distilbert", "model.from_scratch=true", f"model.tokenizer.name_or_path={tokenizer}"),
         *("data=imdb", f"data.path={text}", "data.batch_size=16"),
@@ -126,7 +126,7 @@ def imdb(folder: Path, rounds: int, text: str, tokenizer: str) -> None:
     weights = sum(path.stat().st_size for path in (first / "model").glob("*.safetensors"))
 
     def again() -> dict[str, float]:
-        killed_behind(1, first, folder / "runs" / "again")
+        killed_after(1, first, folder / "runs" / "again")
         return rerun(folder, "again", 2, options)
 
     def saving() -> dict[str, float]:
@@ -142,7 +142,7 @@ def imdb(folder: Path, rounds: int, text: str, tokenizer: str) -> None:
 
 
 def saving(arguments: list[str]) -> dict[str, float]:
-    """A training in this process: medians of its saves and of its steps."""
+    """Train in this process; return the medians of its saves and steps."""
     from lightning import Trainer
 
     from lmft.commands.train import fit

@@ -1,20 +1,17 @@
-"""Training speed and memory of the main job, beside the Hugging Face Trainer's.
+"""Training speed and memory of a masked model, compared with the Hugging Face Trainer (`hf_trainer.py`).
 
-    python benchmarks/train_masked.py --peer PEER.py --text IMDB_FOLDER --tokenizer FOLDER [--rounds 3] [--steps 8]
+    python benchmarks/train_masked.py --text IMDB_FOLDER --tokenizer FOLDER [--rounds 3] [--steps 8]
 
-DistilBERT's shape with random weights, 16 blocks of 128 tokens a step. PEER.py takes `train --objective mlm --model
-distilbert --tokenizer FOLDER --text FILE --precision bf16|fp32 --batch-size 16 --steps N` and prints a JSON line with
-tokens_per_s and peak_gb; the two first steps of either side are warm-up.
+DistilBERT's shape with random weights, 16 blocks of 128 tokens a step. The first two steps of both sides are warm-up.
 """
 
 import argparse
 import statistics
-import sys
 import tempfile
 from pathlib import Path
 
-from training import lmft_train
-from turns import compare, in_turns, last_json
+from training import hf_trainer, lmft_train
+from turns import compare, in_turns
 
 TOKENS = 16 * 128
 
@@ -30,20 +27,18 @@ def ours(arguments: argparse.Namespace, folder: Path, precision: str) -> dict[st
     return {"tokens_per_s": statistics.median(speeds), "peak_gb": peak}
 
 
-def peer(arguments: argparse.Namespace, folder: Path, precision: str) -> dict[str, float]:
+def peer(arguments: argparse.Namespace, precision: str) -> dict[str, float]:
     """One run of the peer; the median of its steps."""
-    command = [
-        *(sys.executable, arguments.peer, "train", "--objective", "mlm", "--model", "distilbert"),
-        *("--tokenizer", arguments.tokenizer, "--text", f"{arguments.text}/train.parquet", "--precision", precision),
-        *("--batch-size", "16", "--steps", str(arguments.steps), "--max-rows", "500", "--out", str(folder / "peer")),
+    options = [
+        *("--model", "distilbert", "--tokenizer", arguments.tokenizer, "--text", f"{arguments.text}/train.parquet"),
+        *("--precision", precision, "--batch-size", "16", "--steps", str(arguments.steps), "--max-rows", "500"),
     ]
-    row = last_json(command)
+    row = hf_trainer("masked", *options)
     return {"tokens_per_s": TOKENS / row["step_s"], "peak_gb": row["peak_gb"]}
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer", required=True)
     parser.add_argument("--text", required=True)
     parser.add_argument("--tokenizer", required=True)
     parser.add_argument("--rounds", type=int, default=3)
@@ -54,8 +49,8 @@ if __name__ == "__main__":
         found = in_turns(
             {
                 "lmft bf16": lambda: ours(given, place, "bf16-mixed"),
-                "Trainer bf16": lambda: peer(given, place, "bf16"),
-                "Trainer fp32": lambda: peer(given, place, "fp32"),
+                "Trainer bf16": lambda: peer(given, "bf16"),
+                "Trainer fp32": lambda: peer(given, "fp32"),
             },
             given.rounds,
         )

@@ -1,15 +1,15 @@
-"""Training speed and memory of T5-small's shape, beside the Hugging Face Trainer's; and what an attention mask costs.
+"""Training speed and memory of T5-small's shape: lmft against the Hugging Face Trainer, and with or without a mask.
 
     python benchmarks/train_seq2seq.py trainer [--rounds 3] [--steps 8]
     python benchmarks/train_seq2seq.py mask [--rounds 3] [--steps 8]
 
-T5-small (6 layers of 512 and 2,048, 8 heads of 64, 32,128 tokens) with random weights, 8 rows of 512 tokens of input
-and 114 targets a step, bf16; tokens are those of the input. The two first steps are warm-up.
+T5-small (6 layers, widths 512 and 2,048, 8 heads of 64, 32,128 tokens) with random weights; a step has 8 rows of 512
+input tokens and 114 targets, in bf16. Only input tokens are counted. The first two steps are warm-up.
 
-trainer: ours is the whole command, which corrupts its text step by step; the text and the vocabulary are made up, since
-what a step costs does not depend on them. The Trainer is fed rows that are ready, with labels and no attention mask.
-mask: our step alone, on one batch, without an attention mask, with one that hides nothing (which transformers looks
-through and drops where it can), and with one that hides a single token, as where a row is padded.
+trainer: lmft runs its whole command, which corrupts the text step by step. Text and vocabulary are random words, since
+a step's cost does not depend on them. The Trainer gets ready-made rows with labels and no attention mask.
+mask: one step of lmft on one batch, without an attention mask, with a mask of ones (which transformers may drop), and
+with a mask that hides a single token, as for a padded row.
 """
 
 import argparse
@@ -32,7 +32,7 @@ VOCAB_SIZE, NUM_SENTINELS = 32_128, 100
 
 
 def made_up(folder: Path, num_blocks: int) -> None:
-    """A tokenizer as T5's, every piece of which is a word of four letters, and documents of such words."""
+    """Write a tokenizer like T5's, whose pieces are words of four letters, and documents of such words."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -83,7 +83,7 @@ def model_and_batch() -> tuple[Any, dict[str, Any]]:
 
 
 def figures(seconds: list[float]) -> dict[str, float]:
-    """Of the steps after the warm-up, and of this process's memory."""
+    """The figures of the steps after the warm-up, and this process's peak memory."""
     from lmft.reporting.results import peak_memory_gb
 
     step = statistics.median(seconds[NUM_WARM_UP:])
@@ -127,7 +127,7 @@ def hugging_face(steps: int) -> dict[str, float]:
 
 
 def alone(steps: int, num_hidden: int | None) -> dict[str, float]:
-    """Our step on one batch in this process. num_hidden: tokens that the attention mask hides; None: there is none."""
+    """A step of lmft on one batch in this process. num_hidden: tokens that the attention mask hides; None: no mask."""
     import torch
 
     from lmft.models.head import target_nats
@@ -156,7 +156,7 @@ def alone(steps: int, num_hidden: int | None) -> dict[str, float]:
 
 
 def in_a_process(side: str, steps: int) -> dict[str, float]:
-    """One of the sides above, so that its peak of memory is its own."""
+    """Run one of the sides above in a new process, so that it has its own peak memory."""
     return last_json([sys.executable, __file__, side, "--steps", str(steps)])
 
 

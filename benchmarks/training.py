@@ -1,4 +1,4 @@
-"""One run of `python -m lmft.train`, timed by what it wrote itself."""
+"""One run of `python -m lmft.train`, timed by the metrics it writes, and one of the peer, `hf_trainer.py`."""
 
 import csv
 import json
@@ -7,13 +7,16 @@ import sys
 import tempfile
 from pathlib import Path
 
-NUM_WARM_UP = 2  # steps that no figure counts
+from turns import last_json
+
+NUM_WARM_UP = 2  # first steps of a run, which no figure counts
+_PEER = Path(__file__).with_name("hf_trainer.py")
 
 
 def lmft_train(folder: Path, options: list[str]) -> tuple[list[float], float]:
-    """Tokens per second of each step after the warm-up, and the peak of memory in GB.
+    """Return the tokens per second of each step after the warm-up, and the peak memory in GB.
 
-    Nothing is validated or saved; what is prepared is kept in the folder for the next run.
+    The run neither validates nor saves checkpoints. `folder` keeps its token store for the next run.
     """
     run = Path(tempfile.mkdtemp(dir=folder))
     command = [
@@ -28,3 +31,8 @@ def lmft_train(folder: Path, options: list[str]) -> tuple[list[float], float]:
         speeds = [float(row["tokens_per_second"]) for row in csv.DictReader(file)][NUM_WARM_UP:]
     peak = json.loads((run / "bench" / "metrics.json").read_text())["train"]["peak_memory_gb"]
     return speeds, peak
+
+
+def hf_trainer(job: str, *options: str) -> dict[str, float]:
+    """Return the figures of one run of the peer."""
+    return last_json([sys.executable, str(_PEER), job, *options])

@@ -1,4 +1,4 @@
-"""Two or more commands in turns (A B A B …), and the ratios of their medians: machines drift, pairs do not."""
+"""Run two or more sides in turns (A B A B …) and compare their medians, so that a machine's drift hits all sides."""
 
 import json
 import statistics
@@ -10,7 +10,7 @@ Side = Callable[[], dict[str, float]]
 
 
 def in_turns(sides: dict[str, Side], rounds: int) -> dict[str, list[dict[str, float]]]:
-    """Runs each side once a round; prints every result as it comes."""
+    """Run each side once per round, and print every result at once."""
     results: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
     for number in range(rounds):
         for name, side in sides.items():
@@ -20,7 +20,7 @@ def in_turns(sides: dict[str, Side], rounds: int) -> dict[str, list[dict[str, fl
 
 
 def compare(results: dict[str, list[dict[str, float]]], figure: str, ours: str) -> None:
-    """Prints each side's median with its spread, and ours over each other's median and by pairs."""
+    """Print the median and range of each side, and the ratio of `ours` to each other side, also by rounds."""
     values = {name: [row[figure] for row in rows] for name, rows in results.items()}
     for name, row in values.items():
         print(f"{figure:16} {name:24} median {statistics.median(row):,.4g}  ({min(row):,.4g} to {max(row):,.4g})")
@@ -31,7 +31,7 @@ def compare(results: dict[str, list[dict[str, float]]], figure: str, ours: str) 
 
 
 def last_json(command: list[str]) -> dict[str, float]:
-    """Runs a command and reads the JSON object on its last line."""
+    """Run a command and return the JSON object on its last line."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{' '.join(command)}\n{done.stderr[-2000:]}")

@@ -67,7 +67,7 @@ def test_what_looks_like_a_command_is_one(file):
 
 def test_there_are_many():
     count = {file.name: len(list(printed.commands_in(file))) for file in printed.DOCUMENTS}
-    assert count["README.md"] >= 55 and count["RELIABILITY.md"] >= 3
+    assert count["README.md"] >= 18 and count["recipes.md"] >= 55 and count["RELIABILITY.md"] >= 3
     assert all(list(printed.commands_in(file)) for file in printed.YAMLS if file.stem != "lmft")
     assert {command.command for command in commands().values()} == {"train", "evaluate", "predict", "prepare"}
 
@@ -118,7 +118,7 @@ class Place:
         self.files, self.runs = folder / "files", folder / "runs"
         self.files.mkdir()
         stand_ins.write_files(self.files)
-        stand_ins.write_readme_files(self.files)
+        stand_ins.write_shown_files(self.files)
 
     def prepare(self, folder: Path, command: Printed) -> None:
         """All that a command names lies in `folder` under the names that are printed."""
@@ -209,6 +209,13 @@ def test_a_printed_command(command, place, tmp_path, monkeypatch, capsys):
         assert "python -m lmft.train" in said and "[distilbert_tiny]" in said
     else:
         CHECKS[command.command](command, tmp_path, said)
+
+
+def test_the_python_code_of_the_readme_runs(place, tmp_path, monkeypatch):
+    (code,) = re.findall(r"^```python\n(.*?)^```$", (printed.CHECKOUT / "README.md").read_text("utf-8"), re.S | re.M)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README.md", "exec"), {})
+    assert list(tmp_path.glob("runs/*/model/config.json")) and list(tmp_path.rglob("step=20.ckpt"))
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Classes and data sets of one's own, outside of the package, as README's section "Extend it" says."""
+"""Classes and data sets outside of the package, as docs/recipes.md describes them."""
 
 import json
 import sysconfig
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lmft.objectives.base import Objective, body_inputs, padded_targets
+from lmft.api import Objective, body_inputs, padded_targets
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class LastToken(Objective):
         return body_inputs(rows, tokens) | targets
 ''',
     "my_package/modules.py": '''
-from lmft.modules.masked import MaskedLanguageModel
+from lmft.api import MaskedLanguageModel
 
 
 class Doubled(MaskedLanguageModel):

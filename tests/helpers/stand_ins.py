@@ -22,6 +22,7 @@ from lmft.data.sources import python_docs
 from lmft.models.loading.vocabulary import train_vocabulary
 from tests.helpers.causal import conversations, write_rows
 from tests.helpers.models import TEXTS, WORDS, tiny_model
+from tests.helpers.runs import CHECKOUT
 
 COMMIT = "c" * 40
 TEXT_FILES = ("reviews.txt", "sentences.txt", "my.txt", "corpus/one.txt", "corpus/two.txt")
@@ -91,9 +92,9 @@ def write_files(folder: Path) -> None:
     write_rows(folder / "pairs.jsonl", pairs)
 
 
-def write_readme_files(folder: Path) -> None:
-    """The files that README shows: code blocks that begin with a comment of their path."""
-    text = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+def write_shown_files(folder: Path) -> None:
+    """Write the files that docs/recipes.md shows: code blocks whose first line is a comment with the path."""
+    text = (CHECKOUT / "docs" / "recipes.md").read_text("utf-8")
     for path, content in re.findall(r"^```(?:python|yaml)\n# (\S+/\S+)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(content)
