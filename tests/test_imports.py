@@ -3,9 +3,8 @@
 import ast
 from pathlib import Path
 
-import pytest
-
 import lmft
+import pytest
 
 PACKAGE = Path(lmft.__file__).parent
 HEAVY = {

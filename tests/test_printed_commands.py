@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-
+from lmft.cli import checks
 from lmft.config import overrides
 from lmft.config.implied import with_implied_choices
-from lmft.config.load import composed, plain
+from lmft.config.load import compose, composed, plain
 from lmft.system.files import read_json
+
 from tests.helpers import printed, stand_ins
 from tests.helpers.causal import train
 from tests.helpers.models import TINY, TINY_CAUSAL, TINY_PERMUTED, TINY_SEQ2SEQ
@@ -51,10 +52,11 @@ def commands() -> dict[str, Printed]:
 
 
 def parameters(several_processes: bool = False) -> Iterator[Any]:
-    """The commands as pytest takes them."""
+    """The commands as pytest takes them: those of README.md run in each test run, the others among the slow ones."""
     for typed, command in commands().items():
         if (command.given.get("trainer") == "ddp") == several_processes:
-            yield pytest.param(command, id=typed)
+            marks = [] if command.file.name == "README.md" else [pytest.mark.slow]
+            yield pytest.param(command, id=typed, marks=marks)
 
 
 # the collection
@@ -120,12 +122,16 @@ class Place:
         stand_ins.write_files(self.files)
         stand_ins.write_shown_files(self.files)
 
-    def prepare(self, folder: Path, command: Printed) -> None:
-        """All that a command names lies in `folder` under the names that are printed."""
+    def prepare_files(self, folder: Path, command: Printed) -> None:
+        """The files and models that a command names lie in `folder` under the names that are printed."""
         shutil.copytree(self.files, folder, dirs_exist_ok=True)
         chosen = command.given.get("model")
         for name in {"FOLDER", "FOLDER_OR_HUB_ID"}.intersection(command.given.values()):
             stand_ins.make_folder(folder / name, FAMILIES.get(chosen, chosen) if chosen else FAMILIES["causal"])
+
+    def prepare(self, folder: Path, command: Printed) -> None:
+        """All that a command names lies in `folder`, the run as well."""
+        self.prepare_files(folder, command)
         if run := command.given.get("run"):
             shutil.copytree(self.run_for(command), folder / run)
 
@@ -191,6 +197,21 @@ def reason_to_refuse(command: Printed) -> str | None:
         if any(word.startswith(words) for word in command.argv) and find_spec(package) is None:
             return rf"pip install .*{package}"
     return None
+
+
+def is_checked_alone(command: Printed) -> bool:
+    """Whether a command that runs among the slow tests is made of options alone, of one value each."""
+    has_flags = any(word.startswith("--") for word in command.argv)
+    return command.file.name != "README.md" and not has_flags and reason_to_refuse(command) is None
+
+
+@pytest.mark.parametrize("command", list(filter(is_checked_alone, commands().values())), ids=lambda each: each.typed)
+def test_a_printed_command_passes_all_checks_that_need_no_torch(command, place, tmp_path, monkeypatch):
+    place.prepare_files(tmp_path, command)
+    monkeypatch.chdir(tmp_path)
+    config = compose(command.argv, command.command)
+    if command.command in ("train", "prepare"):
+        checks.check(config)
 
 
 @pytest.mark.parametrize("command", list(parameters()))

@@ -6,7 +6,6 @@ import os
 import signal
 
 import torch
-
 from lmft.modules.base import LanguageModel
 
 

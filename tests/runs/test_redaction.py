@@ -1,5 +1,4 @@
 import pytest
-
 from lmft.runs.redaction import REDACTED, Redactor, is_secret_name
 
 SECRET = 'hf_Sen"tinel<&>that must\\not be written'

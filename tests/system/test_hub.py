@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
-
 from lmft.errors import UserError
 from lmft.system import hub
 

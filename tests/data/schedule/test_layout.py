@@ -1,7 +1,6 @@
 """A place in an epoch, in other micro-batches."""
 
 import pytest
-
 from lmft.data.schedule.layout import Layout, limited
 from lmft.errors import UserError
 

@@ -3,7 +3,6 @@ from collections import Counter
 from types import SimpleNamespace
 
 import pytest
-
 from lmft.data.sources import python_docs
 from lmft.data.sources.cleaning import documents
 from lmft.data.sources.source import open_source

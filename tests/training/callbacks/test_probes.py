@@ -1,9 +1,8 @@
 import json
 from types import SimpleNamespace
 
-from torch import nn
-
 from lmft.training.callbacks.probes import Probes
+from torch import nn
 
 
 class Module(nn.Module):
