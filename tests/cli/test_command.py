@@ -196,7 +196,7 @@ def test_a_stop_ends_the_process_as_its_signal_would(capsys, fit):
     with pytest.raises(SystemExit) as exit:
         train.main([])
     assert exit.value.code == 143
-    assert capsys.readouterr().err == "stopped by SIGTERM\n  go on: python -m lmft.train run.name=x\n"
+    assert capsys.readouterr().err == "stopped by SIGTERM\n  continue: python -m lmft.train run.name=x\n"
 
 
 def test_an_argument_that_a_target_does_not_take(capsys, monkeypatch):
