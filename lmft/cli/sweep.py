@@ -187,7 +187,7 @@ def _logged_only(folder: Path, redactor: Redactor) -> Iterator[_Outcome]:
 
     run = RunFolder(folder)
     outcome = _Outcome(run)
-    with muted(), buffering_logs(anew=True) as memory:
+    with muted(), buffering_logs(starts_empty=True) as memory:
         try:
             with capturing_logs(outcome), target_errors_are_user_errors():
                 yield outcome
