@@ -183,7 +183,7 @@ def loader_mistake(capsys, folder, monkeypatch, what):
 
 def test_fault_22_a_loader_process_that_dies(capsys, in_empty_folder, monkeypatch):
     said = loader_mistake(capsys, in_empty_folder, monkeypatch, lambda: os.kill(os.getpid(), signal.SIGKILL))
-    assert "loads batches died" in said and "data.num_workers=0" in said
+    assert "DataLoader worker died" in said and "data.num_workers=0" in said
 
 
 def test_fault_23_a_loader_process_that_hangs(capsys, in_empty_folder, monkeypatch):
