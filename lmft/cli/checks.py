@@ -1,4 +1,4 @@
-"""Check a config as far as that needs neither torch nor the text, so that mistakes are reported at once."""
+"""The checks of a config that need neither torch nor the text, so that mistakes are reported at once."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -169,7 +169,7 @@ def _make_folder(first: DictConfig, swept: set[str]) -> Path:
 
 
 class _Outcome(logging.Handler):
-    """Summarises a job's run in a line; counts its warnings as they are logged."""
+    """The result of a job's run in one line; counts the run's warnings while they are logged."""
 
     def __init__(self, run: RunFolder):
         super().__init__(logging.WARNING)

@@ -106,7 +106,7 @@ MODEL_RULES = (
     Rule(
         ("model.generation",),
         lambda config: _model(config, "family") != "masked",
-        "a model that writes its answers, and a masked one fills gaps",
+        "a model that generates text, and a masked one fills gaps",
         "leave it out",
     ),
 )
@@ -138,7 +138,7 @@ DATA_RULES = (
     Rule(
         ("data.too_long",),
         lambda config: config["data"].get("examples") != "blocks",
-        "documents that stay apart (data.examples=lines or packs); blocks cut the whole stream",
+        "documents that are kept apart (data.examples=lines or packs); blocks cut one long stream",
         "data.examples=lines",
     ),
     Rule(
@@ -152,7 +152,7 @@ DATA_RULES = (
         lambda config: (
             config["data"].get("examples") != "packs" or bool(config["data"].get("isolate_documents"))
         ),
-        "rows that are cut from the stream, and packs always keep their documents apart",
+        "rows cut from the stream, and packs always keep their documents apart",
         "data.examples=blocks",
     ),
     Rule(

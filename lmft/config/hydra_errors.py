@@ -71,7 +71,7 @@ def _by_type(error: BaseException) -> UserError | None:
             return _no_such_config(error)
         case OverrideParseException():
             fix = "write key=value, and a value with special characters in quotes: \"key='a (b)'\""
-            return UserError("an argument cannot be parsed", error.override, fix)
+            return UserError("an argument cannot be read", error.override, fix)
         case SearchPathException():
             return UserError(_first_line(error), fix="name a folder of YAML files")
         case MissingMandatoryValue():

@@ -43,7 +43,7 @@ def check_hydras(config: DictConfig) -> None:
 
 
 def check(config: Mapping[str, Any], command_line: Iterable[str]) -> None:
-    """Refuse each `_target_` outside the trusted packages, by its name alone, and options not for YAMLs.
+    """Refuse each `_target_` whose name is not in a trusted package, and options that a YAML must not set.
 
     Args:
         config: plain.

@@ -1,4 +1,4 @@
-"""Find the checkpoint that a run resumes from, and compare its settings with those of now."""
+"""Find the checkpoint that a run resumes from, and compare its settings with the present ones."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -31,7 +31,7 @@ def check_changes(recorded: Mapping[str, Any], config: Mapping[str, Any], record
 
     Args:
         recorded: the config of the earlier training, plain and redacted.
-        config: the config of now, plain and redacted.
+        config: the present config, plain and redacted.
         recorded_in: the checkpoint or config.yaml with the earlier config.
     """
     check_bound(recorded, config, recorded_in)

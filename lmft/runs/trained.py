@@ -60,7 +60,7 @@ def recorded_config(path: Path, config: Mapping[str, Any], overrides: Sequence[s
     else:
         recorded["model"] = _as_exported(recorded["model"], run)
     copied = [key for key in config if key not in recorded]
-    copied += [*_NEVER_RECORDED, *(override.lstrip("+~").partition("=")[0] for override in overrides)]
+    copied += [*_OF_COMMAND, *(override.lstrip("+~").partition("=")[0] for override in overrides)]
     for key in copied:
         _copy_value(key.split("."), config, recorded)
     recorded["checkpoint"] = None if chosen is None else str(run.checkpoint(chosen))
@@ -68,7 +68,7 @@ def recorded_config(path: Path, config: Mapping[str, Any], overrides: Sequence[s
 
 
 # Options of the present command that replace those of the run.
-_NEVER_RECORDED = (
+_OF_COMMAND = (
     *("run", "trainer", "callbacks", "logger", "trust"),
     *("model.trust_remote_code", "data.cache_dir"),
 )

@@ -64,7 +64,7 @@ _state = _State()
 
 @contextmanager
 def handling_signals() -> Iterator[None]:
-    """Raise `Stopped` in the block at the first SIGTERM, SIGINT or closed stdout or stderr, and only then.
+    """Raise `Stopped` at the block's first SIGTERM, SIGINT or closed stdout or stderr; ignore later signals.
 
     A SIGPIPE of another pipe is ignored, as in Python by default: the writer gets an error.
 
