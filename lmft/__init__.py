@@ -2,8 +2,8 @@
 
 import os
 
-# Read when torch and tokenizers are loaded. Threads that sleep while they wait cost nothing on an idle
-# machine; threads that spin make training many times slower where another process wants a core too.
+# Read by torch and tokenizers on import. Threads that sleep while they wait are as fast on an idle machine;
+# threads that spin make training many times slower if another process needs the cores too.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 

@@ -1,4 +1,4 @@
-"""`lmft <command> …`: each file of commands/ is a command."""
+"""Run `lmft <command> …`; each file of commands/ is a command."""
 
 import ast
 import runpy
@@ -12,18 +12,18 @@ _FOLDER = Path(__file__).with_name("commands")
 
 
 def commands() -> dict[str, str]:
-    """Return each command's name and the first line of its docstring. No command is imported."""
-    paths = sorted(_FOLDER.glob("[!_]*.py"))
-    return {
-        path.stem: (ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "").partition("\n")[0]
-        for path in paths
-    }
+    """Return each command's name and the first line of its docstring, without importing any command."""
+    summaries = {}
+    for path in sorted(_FOLDER.glob("[!_]*.py")):
+        docstring = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
+        summaries[path.stem] = docstring.partition("\n")[0]
+    return summaries
 
 
 @user_errors_end_the_process()
 def main() -> None:
     """Run the command `lmft`."""
-    command, rest = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("--help", [])
+    command, *rest = sys.argv[1:] or ["--help"]
     if command in ("--help", "-h"):
         print("lmft <command> [group=name …] [key=value …]\n")
         print("\n".join(f"  {name:<10} {what}" for name, what in commands().items()))

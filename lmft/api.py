@@ -1,12 +1,12 @@
-"""What Python code imports of lmft.
+"""The public Python API of lmft.
 
     from lmft import api
 
     result = api.train(["model=gpt2_tiny", "trainer.max_steps=20"])
     result.metrics["after"]["perplexity"]
 
-`compose` makes a config, `assemble` its parts, whose LightningModule and DataModule work with any
-`lightning.Trainer`. `train`, `evaluate`, `predict` and `prepare` do what the commands of these names do.
+`compose` makes a config; `assemble` makes its LightningModule and DataModule, which work with any
+`lightning.Trainer`. `train`, `evaluate`, `predict` and `prepare` do the same as the commands of these names.
 """
 
 from collections.abc import Mapping, Sequence
@@ -87,12 +87,12 @@ __all__ = [
 ]
 
 Config = Mapping[str, Any]
-"""What `compose` returns."""
+"""A config, as `compose` returns it."""
 
 
 @dataclass(frozen=True, repr=False)
 class Result:
-    """What a training leaves. Shown, it is the table of scores.
+    """The result of a training; its repr is the table of scores.
 
     >>> result = train(["model=gpt2_tiny", "trainer.max_steps=2", "run.name=result"])
     >>> result.model_folder.name
@@ -100,7 +100,7 @@ class Result:
     """
 
     metrics: dict[str, Any]
-    """Content of metrics.json: scores before and after, speed, what became of the text."""
+    """The content of metrics.json: scores before and after, speed, the ledger of tokens."""
     folder: Path
     """The run's folder."""
 
@@ -111,7 +111,7 @@ class Result:
 
     @property
     def report(self) -> Path:
-        """The run on one HTML page."""
+        """The HTML report."""
         return RunFolder(self.folder).report
 
     def __repr__(self) -> str:
@@ -172,7 +172,7 @@ def evaluate(config: Config | Sequence[str]) -> dict[str, Any]:
 def predict(
     config: Sequence[str], prompts: str | Sequence[Any], completion: str | None = None
 ) -> list[dict[str, Any]]:
-    """Ask a model, as `python -m lmft.predict` does.
+    """Return a model's answers to prompts, as `python -m lmft.predict` does.
 
     >>> done = train(["model=gpt2_tiny", "trainer.max_steps=2", "run.name=asked"])
     >>> answers = predict([f"run={done.folder}"], "Return True if")
@@ -183,20 +183,21 @@ def predict(
         config: the `key=value` arguments of the command: `run=FOLDER`, or `model=causal
             model.name_or_path=FOLDER`.
         prompts: a text or several; a chat is {"chat": TEXT | MESSAGES}.
-        completion: where given, each of its tokens is compared with what a causal model predicts there.
+        completion: if given, each of its tokens is compared with a causal model's prediction there.
 
     Returns: for each prompt, {"prompt", "fills"} of a masked model and {"prompt", "texts"} of one that
     writes; with a completion {"prompt", "completion", "tokens"}.
 
     Raises: UserError.
     """
-    asked = [prompts] if isinstance(prompts, str) else list(prompts)
-    return answer(_config_to_predict(compose(config, "predict"), config), asked, completion)
+    if isinstance(prompts, str):
+        prompts = [prompts]
+    checked = _config_to_predict(compose(config, "predict"), config)
+    return answer(checked, list(prompts), completion)
 
 
 def prepare(config: Config | Sequence[str]) -> dict[str, Any]:
-    """Tokenise ahead of training, as `python -m lmft.prepare` does. Returns the ledger: what became of each
-    token.
+    """Tokenise ahead of training, as `python -m lmft.prepare` does. Return the ledger of tokens.
 
     >>> ledger = prepare(["model=gpt2_tiny"])
     >>> ledger["train"]["tokens"] == ledger["train"]["tokens_in_examples"] + ledger["train"]["tokens_dropped"]

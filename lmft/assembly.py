@@ -1,6 +1,4 @@
-"""From a config to tokenizer, text, objective, LightningModule and DataModule; each checked as early as
-possible.
-"""
+"""Make the tokenizer, text, objective, LightningModule and DataModule of a config, checked early."""
 
 import logging
 import math
@@ -45,13 +43,13 @@ from lmft.runs.redaction import Redactor
 from lmft.training.optimizer import MakeOptimizer, ScheduleConfig, check_arguments
 
 log = logging.getLogger(__name__)
-# A full stop or the like, and closing quotes after it.
+# A full stop, or another end of a sentence, with closing quotes after it.
 _SENTENCE_END = re.compile(r"""[.!?。！？]["'”’»)\]]*$""")
 
 
 @dataclass(frozen=True)
 class Parts:
-    """All that a config describes, checked and tokenised, but the weights.
+    """Everything that a config describes, checked and tokenised, except the weights.
 
     >>> parts = assemble(compose(["model=gpt2_tiny"]))
     >>> module = parts.module()
@@ -66,18 +64,18 @@ class Parts:
     hf_config: PreTrainedConfig
     tokenizer: PreTrainedTokenizerFast
     new_tokens: list[str]
-    """Special tokens that the tokenizer got in addition to its own."""
+    """Special tokens that were added to the tokenizer."""
     objective: Objective
     vocabulary: Vocabulary
-    """What the objective knows of tokenizer and model."""
+    """The properties of tokenizer and model that the objective uses."""
     corpus: Corpus
 
     def module(self) -> LanguageModel:
         """Load or build the model, and return it in its family's LightningModule.
 
-        The random weights of a new model, or of a new head, follow from the config's seed.
+        The random weights of a new model, or of a new head, are determined by the config's seed.
 
-        Raises: UserError if the weights cannot be loaded, or the model sees what it is to predict.
+        Raises: UserError if the weights cannot be loaded, or the model can see the tokens it has to predict.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config["seed"])
@@ -96,9 +94,9 @@ class Parts:
         )
 
     def rows(self, split: Split) -> Iterator[tuple[Place, dict[str, Any]]]:
-        """Yield the place (file and row) and the columns of each row of a split's text, as they are read.
+        """Yield the place (file and row) and the columns of each row of a split's text, while reading it.
 
-        A share of the training text that is held out for validation is among the rows of `train`.
+        If validation text is held out of the training text, its rows are among those of `train`.
 
         Raises: UserError if the split has no text of its own.
         """
@@ -108,7 +106,7 @@ class Parts:
         return source.rows()
 
     def layout(self, num_devices: int = 1) -> Layout:
-        """Return how an epoch is divided among devices and micro-batches."""
+        """Return the division of an epoch among devices and micro-batches."""
         trainer = self.config["trainer"]
         return Layout(
             num_examples=len(self.corpus.examples["train"]),
@@ -122,9 +120,12 @@ class Parts:
         """Return the optimizer steps of the whole training."""
         trainer = self.config["trainer"]
         steps_per_epoch = math.ceil(self.layout(num_devices).num_used / trainer["accumulate_grad_batches"])
-        max_epochs = math.inf if trainer["max_epochs"] in (None, -1) else trainer["max_epochs"]
-        max_steps = math.inf if trainer["max_steps"] == -1 else trainer["max_steps"]
-        return int(min(steps_per_epoch * max_epochs, max_steps))
+        limits = []
+        if trainer["max_epochs"] not in (None, -1):
+            limits.append(steps_per_epoch * trainer["max_epochs"])
+        if trainer["max_steps"] != -1:
+            limits.append(trainer["max_steps"])
+        return int(min(limits))
 
 
 def assemble(
@@ -140,11 +141,10 @@ def assemble(
 
     Args:
         config: as `compose` returns it.
-        splits: those that are needed.
-        kept_tokenizer: folder of the vocabulary that an earlier start of this run has trained, if there is
-            one.
+        splits: the splits whose text is needed.
+        kept_tokenizer: folder for the vocabulary that an earlier start of this run has trained.
 
-    Raises: UserError for whatever is wrong, before a weight is read.
+    Raises: UserError for any mistake, before the weights are read.
     """
     data = build(DataConfig, config["data"], "data")
     model = build(ModelConfig, config["model"], "model")
@@ -153,9 +153,9 @@ def assemble(
     objective = make_objective(config, model, data, module_class.family.objectives_of or model.family)
     if model.module is not None:
         module_class = subclass_of(module_class, model.module, "model.module")
-    hf_config = load_config(model, {name: each.family for name, each in families.items()})
+    hf_config = load_config(model, {name: other.family for name, other in families.items()})
     _check_length(data, hf_config)
-    data = _with_examples_that_can_be_isolated(data, module_class, hf_config)
+    data = _with_lines_for_packs(data, module_class, hf_config)
     tokenizer = load_tokenizer(
         model, TrainingTexts(data), lambda: training_text_key(data), data.cache, kept_tokenizer
     )
@@ -181,39 +181,40 @@ def _check_length(data: DataConfig, hf_config: PreTrainedConfig) -> None:
     longest = max_positions(hf_config)
     if longest is None:
         return
-    for name in ("max_source_tokens", "max_target_tokens") if data.format == "pairs" else ("block_size",):
-        if getattr(data, name) > longest:
-            raise UserError(
-                f"data.{name}={getattr(data, name)} is longer than the {longest} positions of {hf_config.model_type}",
-                fix=f"data.{name}={longest}",
-            )
+    names = ("max_source_tokens", "max_target_tokens") if data.format == "pairs" else ("block_size",)
+    for name in names:
+        length = getattr(data, name)
+        if length > longest:
+            what = f"data.{name}={length} is longer than the {longest} positions of {hf_config.model_type}"
+            raise UserError(what, fix=f"data.{name}={longest}")
 
 
-def _with_examples_that_can_be_isolated(
+def _with_lines_for_packs(
     data: DataConfig, module_class: type[LanguageModel], hf_config: PreTrainedConfig
 ) -> DataConfig:
     """Return the data's config, with lines instead of packs if the model cannot keep documents apart."""
     model_class = module_class.family.model_class(hf_config)
-    why = cannot_mask_reason(model_class, hf_config) if model_class else None
-    if data.examples != "packs" or not why:
+    if data.examples != "packs" or model_class is None:
         return data
-    log.warning("%s cannot pack documents (%s): lines, padded by length, instead", hf_config.model_type, why)
+    reason = cannot_mask_reason(model_class, hf_config)
+    if not reason:
+        return data
+    message = "%s cannot pack documents (%s): lines, padded by length, instead"
+    log.warning(message, hf_config.model_type, reason)
     return replace(data, examples="lines", isolate_documents=False)
 
 
 def _add_tokens(tokenizer: PreTrainedTokenizerFast, data: DataConfig, objective: Objective) -> list[str]:
-    """Give the tokenizer the chat template, and the tokens that template and objective need. Returns the new
-    ones.
-    """
+    """Set the tokenizer's chat template; add the tokens that template and objective need, and return them."""
     known = {str(token) for token in tokenizer.added_tokens_decoder.values()}
-    wanted = objective.new_tokens(known)
+    needed = objective.new_tokens(known)
     template = chat_template(data, tokenizer) if data.format == "chat" else None
     if template:
-        wanted += template.special_tokens
+        needed += template.special_tokens
         tokenizer.chat_template = template.source
         if template.eos_token:
             tokenizer.eos_token = template.eos_token
-    new = [token for token in dict.fromkeys(wanted) if token not in known]
+    new = [token for token in dict.fromkeys(needed) if token not in known]
     tokenizer.add_special_tokens({"extra_special_tokens": new}, replace_extra_special_tokens=False)
     return new
 
@@ -225,8 +226,8 @@ def _checked_vocabulary(
     objective: Objective,
     data: DataConfig,
 ) -> Vocabulary:
-    """Return what the objective has to know of the tokenizer. Raises: UserError if it cannot work with it."""
-    if model.from_scratch:  # the model is built later; here its decoder's first token is needed
+    """Return the objective's Vocabulary. Raises: UserError if the objective cannot use the tokenizer."""
+    if model.from_scratch:  # sets the decoder's first token, which is needed before the model is built
         fit_to_tokenizer(hf_config, tokenizer)
     vocabulary = vocabulary_of(tokenizer, getattr(hf_config, "decoder_start_token_id", None))
     try:
@@ -237,9 +238,7 @@ def _checked_vocabulary(
 
 
 def vocabulary_of(tokenizer: PreTrainedTokenizerFast, decoder_start_id: int | None = None) -> Vocabulary:
-    """Return what objectives need to know of a tokenizer, and of the first token of a seq2seq model's
-    decoder.
-    """
+    """Return the Vocabulary of a tokenizer, for a seq2seq model with the first token of its decoder."""
     special = set(tokenizer.all_special_ids)
     ordinary = [i for i in range(len(tokenizer)) if i not in special]
     pieces = tokenizer.convert_ids_to_tokens(ordinary)
@@ -259,16 +258,15 @@ def vocabulary_of(tokenizer: PreTrainedTokenizerFast, decoder_start_id: int | No
 
 def _check_probes(probes: list[Any], model: ModelConfig, tokenizer: PreTrainedTokenizerFast) -> None:
     where = "data.probes and model.probes"
+    fix = "give a text instead"
     chats = [probe for probe in probes if isinstance(probe, dict)]
-    if wrong := [probe for probe in chats if probe.keys() != {"chat"}]:
-        raise UserError(f"a probe is a text or {{chat: …}}, not {wrong[0]}", where)
+    for chat in chats:
+        if chat.keys() != {"chat"}:
+            raise UserError(f"a probe is a text or {{chat: …}}, not {chat}", where)
     if chats and model.family != "causal":
-        raise UserError(
-            f"{model.name} is {model.family}, so no probe can be a chat", where, "give a text instead"
-        )
+        raise UserError(f"{model.name} is {model.family}, so no probe can be a chat", where, fix)
     if chats and not tokenizer.chat_template:
-        what = "the tokenizer has no chat template, so no probe can be a chat"
-        raise UserError(what, where, "give a text instead")
+        raise UserError("the tokenizer has no chat template, so no probe can be a chat", where, fix)
     if model.family == "masked":
         for probe in probes:
             masked_text(probe, tokenizer)
@@ -280,15 +278,14 @@ def _build_module(parts: Parts) -> LanguageModel:
     model = load_model(parts.model, family, parts.hf_config, parts.tokenizer, len(parts.new_tokens))
     if parts.data.isolate_documents:
         enable_document_masking(model, parts.tokenizer, family.is_causal)
-    others = [name for name, each in all_families().items() if each.family.model_class(parts.hf_config)]
+    families = all_families()
+    others = [name for name, other in families.items() if other.family.model_class(parts.hf_config)]
     check_sight(module_class, model, parts.tokenizer, parts.data.isolate_documents, others)
     if parts.model.freeze:
         freeze(model, parts.model.freeze)
         if parts.new_tokens and not model.get_input_embeddings().weight.requires_grad:
-            new = ", ".join(parts.new_tokens)
-            raise UserError(
-                f"the embeddings are frozen, but these tokens are new: {new}", where="model.freeze"
-            )
+            what = f"the embeddings are frozen, but these tokens are new: {', '.join(parts.new_tokens)}"
+            raise UserError(what, where="model.freeze")
     adapted = None
     if parts.model.lora.r:
         ids = parts.tokenizer.get_vocab()
@@ -309,7 +306,7 @@ def _build_module(parts: Parts) -> LanguageModel:
 
 
 def make_optimizer(config: dict[str, Any]) -> MakeOptimizer:
-    """Return what makes the config's optimizer of groups of weights. Raises: UserError."""
+    """Return the function that makes the config's optimizer from groups of weights. Raises: UserError."""
     make = trusted_instance(config["optimizer"], config["trust"]["targets"], "optimizer")
     check_arguments(make)
     return make
@@ -324,7 +321,7 @@ def _tokens_per_byte(parts: Parts) -> float | None:
 
 
 def load_module(config: dict[str, Any]) -> LanguageModel:
-    """Return a model that answers prompts: a folder's, or a run's with the weights of a checkpoint.
+    """Return a model for prediction: that of a folder, or a run's with the weights of a checkpoint.
 
     Raises: UserError.
     """
@@ -332,17 +329,17 @@ def load_module(config: dict[str, Any]) -> LanguageModel:
         module = assemble(config, splits=()).module()
         load_chosen_weights(config, module)
         return module.eval()
-    wanted = build(ModelConfig, config["model"], "model")
+    options = build(ModelConfig, config["model"], "model")
     families = all_families()
-    module_class = family_named(wanted.family, families)
-    hf_config = load_config(wanted, {name: each.family for name, each in families.items()})
-    if wanted.module is not None:
-        module_class = subclass_of(module_class, wanted.module, "model.module")
-    tokenizer = load_tokenizer(wanted, texts=(), text_key=lambda: "none", cache=Path())
-    model = load_model(wanted, module_class.family, hf_config, tokenizer)
-    others = [name for name, each in families.items() if each.family.model_class(hf_config)]
+    module_class = family_named(options.family, families)
+    hf_config = load_config(options, {name: other.family for name, other in families.items()})
+    if options.module is not None:
+        module_class = subclass_of(module_class, options.module, "model.module")
+    tokenizer = load_tokenizer(options, texts=(), text_key=lambda: "none", cache=Path())
+    model = load_model(options, module_class.family, hf_config, tokenizer)
+    others = [name for name, other in families.items() if other.family.model_class(hf_config)]
     check_sight(module_class, model, tokenizer, other_families=others)
-    return module_class(model, tokenizer, seed=config["seed"], generation=wanted.generation).eval()
+    return module_class(model, tokenizer, seed=config["seed"], generation=options.generation).eval()
 
 
 def load_chosen_weights(config: dict[str, Any], module: LanguageModel) -> None:
@@ -354,14 +351,13 @@ def load_chosen_weights(config: dict[str, Any], module: LanguageModel) -> None:
 def module_of_checkpoint(
     settings: dict[str, Any], checkpoint: Path, module_class: type[LanguageModel]
 ) -> LanguageModel:
-    """Build the LightningModule that a checkpoint's config describes; `load_from_checkpoint` then loads its
-    weights.
+    """Build the LightningModule of a checkpoint's config; `load_from_checkpoint` then loads its weights.
 
     Args:
         settings: the config in the checkpoint.
         checkpoint: its file; if it is in a run's folder, the vocabulary that the run has kept is used.
-        module_class: the class that is asked for: LanguageModel, that of a family, or a subclass of it. A
-            class of the user's own that the config names is not imported.
+        module_class: the requested class: LanguageModel, that of a family, or a subclass of it. A class of
+            the user's own that the config names is not imported.
     """
     settings = {**settings, "model": {**settings["model"], "module": None}}
     kept = RunFolder(checkpoint.resolve().parent.parent).tokenizer

@@ -1,4 +1,4 @@
-"""What a user can get wrong, said in one to three lines; and the one place that prints it."""
+"""UserError: a mistake that the user can fix, printed in one to three lines without a traceback."""
 
 import difflib
 import errno
@@ -30,69 +30,73 @@ class UserError(Exception):
 
     def __init__(self, what: str, where: str | None = None, fix: str | None = None):
         super().__init__(what)
-        self.what, self.where, self.fix = what, where, fix
+        self.what = what
+        self.where = where
+        self.fix = fix
 
     def __str__(self) -> str:
-        lines = [self.what, self.where and f"  where: {self.where}", self.fix and f"  fix:   {self.fix}"]
-        return "\n".join(line for line in lines if line)
+        text = self.what
+        if self.where:
+            text += f"\n  where: {self.where}"
+        if self.fix:
+            text += f"\n  fix:   {self.fix}"
+        return text
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """` (did you mean 'x'?)` for the nearest known word, or the empty string."""
+    """Return ` (did you mean 'x'?)` for the nearest known word, or the empty string."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" (did you mean '{near[0]}'?)" if near else ""
 
 
 @contextmanager
 def user_errors_end_the_process() -> Iterator[None]:
-    """Turns a `UserError` raised inside, or what is `explained` as one, into its lines on stderr and exit
-    code 2.
+    """Print a `UserError` of the block, or an error that `as_user_error` knows, and exit with code 2.
 
-    Where nobody reads what is printed (`| head`), it ends the process without a word, with exit code 141 as
-    SIGPIPE.
+    If stdout or stderr is closed (`| head`), exit silently with code 141, as for SIGPIPE.
     """
     try:
         try:
             yield
         finally:
             if sys.stdout is not None:
-                sys.stdout.flush()  # here, as nothing answers an error that comes while the interpreter ends
+                sys.stdout.flush()  # later, at interpreter exit, an error could not be handled
     except Exception as error:
         if isinstance(error, BrokenPipeError) and drop_closed_output():
             sys.exit(128 + signal.SIGPIPE)
-        said = as_user_error(error)
-        if said is None or os.environ.get("LMFT_DEBUG") == "1":
+        user_error = as_user_error(error)
+        if user_error is None or os.environ.get("LMFT_DEBUG") == "1":
             raise
-        print(f"error: {said}", file=sys.stderr)
+        print(f"error: {user_error}", file=sys.stderr)
         sys.exit(EXIT_CODE)
 
 
 def drop_closed_output() -> bool:
-    """Whether nobody reads stdout or stderr any more; what is written there from then on goes nowhere."""
+    """Redirect stdout and stderr to /dev/null if their reader is gone; return whether one was redirected."""
     poll = select.poll()
     for descriptor in (1, 2):
         poll.register(descriptor, 0)
     closed = [descriptor for descriptor, event in poll.poll(0) if event & (select.POLLERR | select.POLLHUP)]
     if closed:
-        logging.raiseExceptions = False  # it would print a traceback for the line that could not be written
-        nowhere = os.open(os.devnull, os.O_WRONLY)
+        logging.raiseExceptions = False  # otherwise logging prints a traceback for each line it cannot write
+        null = os.open(os.devnull, os.O_WRONLY)
         for descriptor in closed:
-            os.dup2(nowhere, descriptor)
-        os.close(nowhere)
+            os.dup2(null, descriptor)
+        os.close(null)
     return bool(closed)
 
 
 def as_user_error(error: BaseException) -> UserError | None:
-    """An error that the user can mend, as a `UserError`; None if it is none.
+    """Return an error that the user can fix as a `UserError`; None for any other.
 
-    These are the errors that may come from anywhere: a disk that is full or gone, too little memory, a loader
-    process that died. Others are translated where they arise.
+    These errors may come from anywhere: a full or missing disk, too little memory, a dead DataLoader worker.
+    Others are turned into a `UserError` where they arise.
     """
     match error:
         case UserError():
             return error
-        case ConnectionError() | EOFError() if _is_a_lost_batch(error):
-            return UserError(_DEAD_LOADER, "a batch that it had ready is lost with it", _LOAD_OTHERWISE)
+        case ConnectionError() | EOFError() if _is_lost_batch(error):
+            return UserError(_DEAD_WORKER, "its prefetched batch is lost", _WORKER_FIX)
         case OSError():
             return _disk_error(error)
         case MemoryError():
@@ -105,7 +109,7 @@ def as_user_error(error: BaseException) -> UserError | None:
 
 _NO_SPACE = "free some space, or write elsewhere: run.dir=FOLDER, data.cache_dir=FOLDER"
 _NOT_WRITABLE = "allow it, or choose another folder: run.dir=FOLDER, data.cache_dir=FOLDER"
-_UNREACHABLE = "look after the disk or the mount, then run the command again"
+_UNREACHABLE = "check the disk or the mount, then run the command again"
 _DISK_ERRORS = {
     errno.ENOSPC: _NO_SPACE,
     errno.EDQUOT: _NO_SPACE,
@@ -122,26 +126,27 @@ def _disk_error(error: OSError) -> UserError | None:
         return None
     reason = error.strerror or os.strerror(error.errno)
     path = error.filename if error.filename2 is None else error.filename2
-    where = None if path is None else os.fsdecode(path) if isinstance(path, str | bytes) else str(path)
+    if isinstance(path, bytes):
+        path = os.fsdecode(path)
+    where = None if path is None else str(path)
     return UserError(reason[:1].lower() + reason[1:], where, _DISK_ERRORS[error.errno])
 
 
-_DEAD_LOADER = "a process that loads batches died, for want of memory or killed"
-_LOAD_OTHERWISE = (
-    "give it more memory, or data.num_workers=0; a run that is named goes on from its last checkpoint"
-)
+_DEAD_WORKER = "a DataLoader worker died (out of memory, or killed)"
+_WORKER_FIX = "give it more memory, or data.num_workers=0; a named run resumes from its last checkpoint"
 
 
 def _loader_error(message: str) -> UserError | None:
-    """What torch's DataLoader says of its processes."""
-    if found := re.match(r"DataLoader timed out after ([\d.]+) seconds", message):
-        fix = f"data.worker_timeout={2 * float(found[1]):g} waits longer, data.num_workers=0 loads without processes"
-        return UserError(f"no batch came from the loader's processes within {found[1]} seconds", fix=fix)
+    """Return the UserError for a message of torch's DataLoader about its workers; None for any other."""
+    if timeout := re.match(r"DataLoader timed out after ([\d.]+) seconds", message):
+        what = f"no batch came from the DataLoader workers within {timeout[1]} seconds"
+        longer = f"data.worker_timeout={2 * float(timeout[1]):g} waits longer"
+        return UserError(what, fix=f"{longer}, data.num_workers=0 loads without workers")
     if re.match(r"DataLoader worker \(pid.*\) (exited unexpectedly|is killed by signal)", message):
-        return UserError(_DEAD_LOADER, message.strip(), _LOAD_OTHERWISE)
+        return UserError(_DEAD_WORKER, message.strip(), _WORKER_FIX)
     return None
 
 
-def _is_a_lost_batch(error: BaseException) -> bool:
-    """Whether torch's DataLoader was fetching what one of its processes had ready, which dies with that one."""
+def _is_lost_batch(error: BaseException) -> bool:
+    """Return whether the DataLoader was fetching a batch from a worker, which is lost if the worker died."""
     return any(frame.f_code.co_name == "_try_get_data" for frame, _ in traceback.walk_tb(error.__traceback__))

@@ -1,1 +1,1 @@
-"""The command line: parse, run once or as a sweep, report mistakes."""
+"""The command line: parse it, run the task once or as a sweep, report mistakes."""

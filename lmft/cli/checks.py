@@ -1,6 +1,7 @@
-"""Every check of a config that needs neither torch nor text, so that a mistake is answered at once."""
+"""The checks of a config that need neither torch nor the text, so that mistakes are reported at once."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -21,35 +22,43 @@ from lmft.system.repositories import check_folder
 
 
 def check(config: Mapping[str, Any], trains: bool = True) -> None:
-    """Check what a training, an evaluation or a preparation is asked for. Raises: UserError.
+    """Check the config of a training, an evaluation or a preparation.
 
-    config: plain, as `lmft.config.compose` gives it; trains: whether the training text is needed, which an
-    evaluation needs only where validation is a share of it.
+    Args:
+        config: plain, as `lmft.config.compose` returns it.
+        trains: whether the training text is needed even if the validation text is separate.
+
+    Raises: UserError.
     """
     data = build(DataConfig, config["data"], "data")
     model = check_model(config)
     trainer_options.check(config)
     make_objective(config, model, data)
-    _check_files(data, ("train", "validation") if trains or not data.validation else ("validation",))
+    # Validation text may be a share of the training text.
+    reads_training_text = trains or not data.validation
+    _check_files(data, ("train", "validation") if reads_training_text else ("validation",))
 
 
 def _check_files(data: DataConfig, splits: Sequence[Split]) -> None:
-    """Find the files, and check that what is said of them is read."""
-    found = []
-    for option in splits:
-        if patterns := getattr(data, option):
-            found += files.matching(patterns, f"data.{option}", data.document_separator)
-    formats = {file.format for file in found}
-    if found and data.document_separator is not None and "txt" not in formats:
-        what = f"data.document_separator is read of text files, and these are {', '.join(sorted(formats))}"
+    """Check that the files exist, and that the options for reading them apply to their formats."""
+    formats = set()
+    for split in splits:
+        if patterns := getattr(data, split):
+            matches = files.matching(patterns, f"data.{split}", data.document_separator)
+            formats |= {file.format for file in matches}
+    if not formats:
+        return
+    listed = ", ".join(sorted(formats))
+    if data.document_separator is not None and "txt" not in formats:
+        what = f"data.document_separator applies to text files, and these are {listed}"
         raise UserError(what, f"data.document_separator={data.document_separator!r}", "leave it out")
-    if found and data.encoding != "utf-8" and formats <= set(files.BINARY):
-        what = f"data.encoding is read of text formats, and these are {', '.join(sorted(formats))}"
+    if data.encoding != "utf-8" and formats <= set(files.BINARY):
+        what = f"data.encoding applies to text formats, and these are {listed}"
         raise UserError(what, f"data.encoding={data.encoding}", "leave it out")
 
 
 def check_model(config: Mapping[str, Any]) -> ModelConfig:
-    """The model's options, checked; a folder that is named is there. Raises: UserError."""
+    """Return the model's options, checked; folders that they name exist. Raises: UserError."""
     model = build(ModelConfig, config["model"], "model")
     _check_family(model.family)
     if not model.from_scratch:
@@ -64,7 +73,7 @@ def make_objective(
 ) -> Objective:
     """Make the config's objective for the model's family.
 
-    family: the family whose objectives train the model, if it is another than the model's own.
+    family: the family whose objectives train the model, if that is not the model's own.
 
     Raises: UserError if objective and family, or the data, do not fit.
     """
@@ -77,25 +86,26 @@ def make_objective(
     if fitting is None:
         usual = _objectives_of(model.family)
         if not usual and family is None:
-            # Its LightningModule names the family whose objectives train it: lmft.assembly asks.
+            # Its LightningModule names the family whose objectives train it; lmft.assembly checks that.
             return objective
         what = f"{model.name} is a {model.family} model, which {type(objective).__name__} does not train"
-        others = f" (or {', '.join(usual[1:])})" if usual[1:] else ""
-        raise UserError(what, "objective", f"objective={usual[0]}{others}")
+        fix = f"objective={usual[0]}"
+        if usual[1:]:
+            fix += f" (or {', '.join(usual[1:])})"
+        raise UserError(what, "objective", fix)
     if fitting.needs_pairs and data.format != "pairs":
         raise UserError("objective=pairs needs sources and targets", fix="data=pairs data.train=FILE.jsonl")
     if data.format == "pairs" and not fitting.needs_pairs:
-        raise UserError(
-            "the objective hides parts of texts, and data.format=pairs has none", fix="objective=pairs"
-        )
+        what = "the objective needs plain texts, not the pairs of data.format=pairs"
+        raise UserError(what, fix="objective=pairs")
     if model.family == "seq2seq" and data.train_on != "all":
-        fix = "data=pairs objective=pairs, or data.train_on=all"
-        raise UserError(f"data.train_on={data.train_on} is not read by objectives of seq2seq models", fix=fix)
+        what = f"data.train_on={data.train_on} is not read by objectives of seq2seq models"
+        raise UserError(what, fix="data=pairs objective=pairs, or data.train_on=all")
     return fitting
 
 
 def _objectives_of(family: str) -> list[str]:
-    """Names of the shipped YAMLs whose objectives train such models, the family's usual one first."""
+    """Return the names of the shipped YAMLs whose objectives train a family, the family's usual one first."""
     paths = sorted(config_dir().glob("objective/*.yaml"))
     targets = {path.stem: OmegaConf.select(OmegaConf.load(path), "_target_") for path in paths}
     names = [name for name, target in targets.items() if target and family in get_class(target).families]
@@ -104,23 +114,26 @@ def _objectives_of(family: str) -> list[str]:
 
 
 def _usual_objective(family: str) -> str | None:
-    """Return the objective that the YAML of a family chooses, or else that of a training."""
+    """Return the objective that a family's YAML chooses, else the default of lmft.train."""
     for path in (config_dir() / "model" / f"{family}.yaml", config_dir() / "train.yaml"):
         for choice in yaml.safe_load(path.read_text("utf-8")).get("defaults", []):
-            for group, name in choice.items() if isinstance(choice, Mapping) else ():
+            if not isinstance(choice, Mapping):
+                continue
+            for group, name in choice.items():
                 if "objective" in str(group):
                     return str(name)
     return None
 
 
+def _family_in(path: Path) -> str | None:
+    return yaml.safe_load(path.read_text("utf-8")).get("family")
+
+
 def _check_family(family: str) -> None:
-    """Raises UserError unless there is a family of that name, whose YAML is conf/model/<family>.yaml."""
+    """Raise UserError unless conf/model/<family>.yaml is the YAML of a family."""
     paths = sorted(config_dir().glob("model/*.yaml"))
-    named = [path for path in paths if path.stem == family]
-    if named and yaml.safe_load(named[0].read_text("utf-8")).get("family") == family:
+    if any(path.stem == family and _family_in(path) == family for path in paths):
         return
-    families = [
-        path.stem for path in paths if yaml.safe_load(path.read_text("utf-8")).get("family") == path.stem
-    ]
+    families = [path.stem for path in paths if _family_in(path) == path.stem]
     what = f"model.family={family} is unknown{did_you_mean(str(family), families)}"
     raise UserError(what, fix=f"one of: {', '.join(families)}")

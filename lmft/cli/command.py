@@ -1,4 +1,4 @@
-"""The shell that every command shares: Hydra composes the config, mistakes are said in one to three lines."""
+"""Run a command: Hydra composes its config, mistakes are reported in one to three lines."""
 
 import functools
 import math
@@ -30,7 +30,7 @@ from lmft.runs.log import buffering_logs
 from lmft.runs.redaction import Redactor
 from lmft.system.signals import Stopped, handling_signals
 
-# What conf/hydra/lmft.yaml calls.
+# Functions that conf/hydra/lmft.yaml calls.
 OmegaConf.register_new_resolver("lmft.choices", help.choices, replace=True)
 OmegaConf.register_new_resolver("lmft.usage", help.usage, replace=True)
 OmegaConf.register_new_resolver("lmft.job_name", job_name, replace=True)
@@ -43,37 +43,38 @@ Task = Callable[[Job], float | None]
 def run_command(
     command: str, task: Task, argv: Sequence[str] | None = None, makes_runs: bool = False
 ) -> None:
-    """Composes the config and does `task`: once, or in a sweep once for each combination of values.
+    """Compose the config and run `task`: once, or in a sweep once for each combination of values.
+
+    Exits with 2 after a mistake of the user, which is reported on stderr; any other error is raised. A sweep
+    continues after a job's error, and exits with 2 if all errors were mistakes of the user, else with 1.
+    SIGTERM, Ctrl-C and closed output end the command, with exit code 143, 130 or 141.
 
     Args:
-        command: the command's name, which is its YAML's too.
-        task: is given the job; returns what a sweeper is to minimise.
-        argv: the arguments after the command's name; the process's own if None.
-        makes_runs: whether each job leaves a run's folder.
-
-    Exits with 2 after a user's mistake, which is said on stderr; any other error is raised. A sweep goes on
-    after a job's error, and exits with 2 if all errors were user's mistakes, else with 1. SIGTERM, Ctrl-C,
-    and output that nobody reads any more, end all of it, with exit code 143, 130 or 141.
+        command: the command's name, which is also that of its YAML.
+        task: runs a job; returns the value that a sweeper minimises.
+        argv: the arguments after the command's name; None: those of the process.
+        makes_runs: whether each job leaves a run folder.
     """
-    argv = [overrides.quote_for_hydra(argument) for argument in (sys.argv[1:] if argv is None else argv)]
+    if argv is None:
+        argv = sys.argv[1:]
+    argv = [overrides.quote_for_hydra(argument) for argument in argv]
     if not {"", str(Path.cwd())} & set(sys.path):
-        # Where classes of one's own lie; `python -m` has put it there already.
+        # For the user's own classes; `python -m` adds this folder itself.
         sys.path.append(str(Path.cwd()))
     with handling_signals(), _stops_end_the_process(), buffering_logs():
         _check_flag_names(argv, command)
         flags = get_args_parser().parse_intermixed_args(argv)
         rest = [argument for argument in argv if argument not in flags.overrides]
-        shows = any(getattr(flags, name) for name in _SHOWING)
         _check_flags(flags)
-        if flags.config_name is None:  # whose YAML makes the choices
+        if flags.config_name is None:  # a YAML named by --config-name makes its own choices
             flags.overrides = _with_implied_choices(flags.overrides, ask_hub=False)
-        if shows:
+        if any(getattr(flags, name) for name in _SHOWING):
             _show(command, task, [*flags.overrides, *rest], flags)
             return
         is_sweep = _check(command, flags)
         if flags.config_name is None:
             flags.overrides = _with_implied_choices(flags.overrides, ask_hub=True)
-        argv = [*flags.overrides, *rest]  # Hydra mixes none
+        argv = [*flags.overrides, *rest]  # Hydra does not take flags among overrides
         if is_sweep:
             _run_sweep(command, task, argv, flags, makes_runs)
         else:
@@ -90,23 +91,23 @@ def _stops_end_the_process() -> Iterator[None]:
         sys.exit(stopped.exit_code)
 
 
-# Flags that have something printed, and no more.
+# Flags that only print something.
 _SHOWING = ("help", "hydra_help", "shell_completion", "cfg", "info")
 
 
 def _check_flag_names(argv: Sequence[str], command: str) -> None:
-    """Raises UserError for options written as flags: `--lr 3`."""
+    """Raise UserError for options written as flags: `--lr 3`."""
     known = list(get_args_parser()._option_string_actions)
-    for place, argument in enumerate(argv):
+    for argument, following in zip(argv, [*argv[1:], "-"], strict=False):
         flag, _, value = argument.partition("=")
         if not re.match(r"--?[A-Za-z]", flag) or any(name.startswith(flag) for name in known):
             continue
-        if not flag.startswith("--") and flag[:2] in known:  # its value is written behind it: -cjob
+        if not flag.startswith("--") and flag[:2] in known:  # its value follows without a space: -cjob
             continue
-        following = argv[place + 1] if place + 1 < len(argv) and not argv[place + 1].startswith("-") else "…"
+        if not value:
+            value = "…" if following.startswith("-") else following
         name = overrides.full_name(flag.lstrip("-"), load.known_options(command))
-        fix = f"options are written key=value: {name}={value or following}"
-        raise UserError(f"there is no flag {flag}", fix=fix)
+        raise UserError(f"there is no flag {flag}", fix=f"options are written key=value: {name}={value}")
 
 
 def _check_flags(flags: Namespace) -> None:
@@ -118,23 +119,21 @@ def _check_flags(flags: Namespace) -> None:
 
 
 def _show(command: str, task: Task, argv: list[str], flags: Namespace) -> None:
-    """Prints what is asked for. A mistake is looked for only when Hydra minds: composing twice takes its
-    time.
-    """
+    """Print what a flag of `_SHOWING` asks for. Mistakes are checked only after an error, to save time."""
     try:
-        if flags.help:  # Hydra would list every group of every search path first, needed or not
+        if flags.help:  # faster than Hydra's own, which lists all groups of all search paths
             composed = load.composed(flags.overrides, flags.config_name or command, flags.config_dir)
             print(composed.hydra.help.template)
         else:
             _hydra_main(command, functools.wraps(task)(lambda _: None), argv)
-    except (UserError, ValueError):  # Hydra's for `model=null`
+    except (UserError, ValueError):  # Hydra raises ValueError for `model=null`
         if not (flags.hydra_help or flags.shell_completion):
             _check(command, flags)
         raise
 
 
 def _check(command: str, flags: Namespace) -> bool:
-    """Finds mistakes in the command line. Returns whether it asks for a sweep. Raises: UserError."""
+    """Check the command line, and return whether it asks for a sweep. Raises: UserError."""
     defaults = load.check(flags.overrides, flags.config_name or command, flags.config_dir)
     is_sweep = flags.multirun or defaults.hydra.mode == RunMode.MULTIRUN
     if not is_sweep:
@@ -145,13 +144,13 @@ def _check(command: str, flags: Namespace) -> bool:
 def _run_once(command: str, task: Task, argv: list[str]) -> None:
     errors: list[Exception] = []
 
-    @functools.wraps(task)  # Hydra reads the command's name off the task
+    @functools.wraps(task)  # Hydra takes the command's name from the task
     def job(composed: DictConfig) -> None:
         try:
             with target_errors_are_user_errors(), buffering_logs():
                 task(_job(composed, argv, argv))
         except Exception as error:
-            # Raised below: Hydra would add words of its own, with every override in them.
+            # Raised below: Hydra would add a message of its own, with every override in it.
             errors.append(error)
 
     _hydra_main(command, job, argv)
@@ -169,8 +168,9 @@ def _run_sweep(command: str, task: Task, argv: list[str], flags: Namespace, make
     def job(composed: DictConfig) -> float | None:
         folder = Path(HydraConfig.get().runtime.output_dir)
         number = HydraConfig.get().job.num + 1
-        with sweep.attempt(folder, number, Redactor({"config": OmegaConf.to_container(composed)})):
-            composed = _of_one_folder(composed, command, flags.config_dir)
+        redactor = Redactor({"config": OmegaConf.to_container(composed)})
+        with sweep.attempt(folder, number, redactor):
+            composed = _with_choices_of_job(composed, command, flags.config_dir)
             return task(_job_of_sweep(composed, config_dir, folder if makes_runs else None, argv))
         return math.nan
 
@@ -186,25 +186,25 @@ def _with_implied_choices(overrides: list[str], ask_hub: bool) -> list[str]:
     return with_implied_choices(overrides, ask_hub)
 
 
-def _of_one_folder(composed: DictConfig, command: str, extra_folder: str | None) -> DictConfig:
-    """The config of a sweep's job, whose one folder of several tells the model's family."""
+def _with_choices_of_job(composed: DictConfig, command: str, extra_folder: str | None) -> DictConfig:
+    """Return the config of a sweep's job, composed again with the choices that its own values imply."""
     given = _typed_overrides()
     overrides = _with_implied_choices(given, ask_hub=True)
     if overrides == given:
         return composed
-    holder = GlobalHydra.instance()
-    outer = holder.hydra
-    holder.clear()
+    global_hydra = GlobalHydra.instance()
+    hydra_of_sweep = global_hydra.hydra
+    global_hydra.clear()
     try:
         composed = load.composed(overrides, command, extra_folder)
     finally:
-        holder.hydra = outer  # of the sweep that goes through the jobs
+        global_hydra.hydra = hydra_of_sweep
     HydraConfig.instance().set_config(composed)
     return composed
 
 
 def _typed_overrides() -> list[str]:
-    """The job's overrides as they were typed, interpolations in them unresolved."""
+    """Return the job's overrides as they were typed, with unresolved interpolations."""
     typed = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
     assert isinstance(typed, list)
     return [str(override) for override in typed]
@@ -213,7 +213,7 @@ def _typed_overrides() -> list[str]:
 def _job(composed: DictConfig, argv: list[str], command_line: list[str]) -> Job:
     overrides = _typed_overrides()
     plain = load.plain(composed, command_line)
-    if not isinstance(plain.get("run"), str):  # else the options stand beside those of the run
+    if not isinstance(plain.get("run"), str):  # otherwise most options are those of the run
         contradictions.check(plain, overrides)
     return Job(plain, choices_of(HydraConfig.get()), overrides, argv)
 
@@ -226,14 +226,14 @@ def _job_of_sweep(
         name = Path(os.path.relpath(run_folder, job.config["run"]["dir"])).as_posix()
         job.config["run"]["name"] = name
         job.arguments.append(overrides.assignment("run.name", name))
-    # A trainer that starts processes starts them with these: for this job, not the sweep.
+    # A trainer that starts processes passes them these arguments: of this job, not of the sweep.
     sys.argv[1:] = job.arguments
     return job
 
 
 @config_errors_are_user_errors()
 def _hydra_main(command: str, task: Callable[[DictConfig], Any], argv: list[str]) -> None:
-    """Hands over to Hydra, which reads `sys.argv`; what it raises comes out."""
+    """Run `task` under Hydra, which reads `sys.argv`, and raise its errors."""
     before = sys.argv
     sys.argv = [before[0], *argv]
     try:

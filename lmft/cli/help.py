@@ -1,4 +1,4 @@
-"""What `--help` shows: the comment that a command's YAML begins with, and the YAMLs there are to choose from."""
+"""The text of `--help`: the comment at the beginning of a command's YAML, and the YAMLs of its groups."""
 
 from itertools import takewhile
 from pathlib import Path
@@ -9,13 +9,13 @@ from lmft.config.load import config_dir
 
 
 def usage(config_name: str) -> str:
-    """The comment at the beginning of a command's YAML."""
+    """Return the comment at the beginning of a command's YAML."""
     lines = (config_dir() / f"{config_name}.yaml").read_text("utf-8").splitlines()
     return "\n".join(line.removeprefix("# ") for line in takewhile(lambda line: line.startswith("#"), lines))
 
 
 def choices(chosen: DictConfig, sources: ListConfig) -> str:
-    """A line for each of a command's groups: its YAMLs, the chosen one in brackets.
+    """Return a line for each of a command's groups: its YAMLs, the chosen one in brackets.
 
     Args:
         chosen: group -> name of its YAML.
@@ -26,9 +26,8 @@ def choices(chosen: DictConfig, sources: ListConfig) -> str:
     lines = []
     for group in groups:
         names = sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
-        lines.append(
-            f"  {group:<10} {' '.join(f'[{name}]' if name == chosen[group] else name for name in names)}"
-        )
+        shown = [f"[{name}]" if name == chosen[group] else name for name in names]
+        lines.append(f"  {group:<10} {' '.join(shown)}")
     return "\n".join(lines)
 
 

@@ -1,6 +1,6 @@
 """Measure a run's trained model, or any other, on validation text.
 
-Only what is light is imported at the top, so that `--help` and refusals need no torch.
+Only light modules are imported at the top, so that `--help` and checks do not need torch.
 """
 
 import logging
@@ -16,7 +16,7 @@ from lmft.runs.trained import config_to_use
 from lmft.system.files import write_json
 
 log = logging.getLogger("lmft")
-_NOT_READ = ("optimizer", "scheduler", "nonfinite", "resume", "validate_before")  # options of a training
+_UNUSED = ("optimizer", "scheduler", "nonfinite", "resume", "validate_before")  # options of a training
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def evaluate(job: Job) -> None:
-    """Measure, print, and write the scores to the file `output` if there is one."""
+    """Measure the model, print the scores, and write them to the file `output` if it is given."""
     config = checked_config(job.config, job.overrides)
     output = config["output"] and Path(config["output"])
     if output and not output.parent.is_dir():
@@ -47,7 +47,7 @@ def checked_config(config: dict[str, Any], overrides: Sequence[str]) -> dict[str
     contradictions.check(config, overrides)
     checks.check(config, trains=False)
     for override in overrides:
-        if override.lstrip("+~").partition("=")[0].partition(".")[0] in _NOT_READ:
+        if override.lstrip("+~").partition("=")[0].partition(".")[0] in _UNUSED:
             log.warning("an evaluation does not read %s", override)
     return config
 

@@ -1,6 +1,6 @@
 """Ask a run's trained model, or any other: fill gaps, continue a text, answer a chat.
 
-Only what is light is imported at the top, so that `--help` and refusals need no torch.
+Only light modules are imported at the top, so that `--help` and checks do not need torch.
 """
 
 import json
@@ -67,16 +67,17 @@ def _messages(chat: str) -> str | list[dict[str, Any]]:
         messages = json.loads(chat)
     except ValueError as error:
         raise UserError(f"the chat is no valid JSON: {error}", "chat", 'chat="what the user says"') from error
-    if not all(isinstance(each, dict) and {"role", "content"} <= each.keys() for each in messages):
-        raise UserError("each message of a chat has a role and a content", "chat")
+    for message in messages:
+        if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
+            raise UserError("each message of a chat has a role and a content", "chat")
     return messages
 
 
 def answer(config: dict[str, Any], prompts: list[Any], completion: str | None = None) -> list[dict[str, Any]]:
     """Return the model's answers to the prompts, in their order.
 
-    completion: where given, each of its tokens is compared with what a causal model predicts there; ""
-    compares the prompt's own tokens.
+    completion: if given, each of its tokens is compared with a causal model's prediction there; "" compares
+    the prompt's own tokens.
 
     Raises: UserError.
     """
@@ -93,13 +94,13 @@ def answer(config: dict[str, Any], prompts: list[Any], completion: str | None = 
         forced = [module.teacher_forced(prompt, completion) for prompt in prompts]
         answers.print_teacher_forced(forced)
         return forced
-    if any(isinstance(prompt, dict) for prompt in prompts) and not isinstance(module, CausalLanguageModel):
-        raise UserError(
-            "chat=… needs a causal model", fix='prompt="…", or model=causal, or the run of a causal model'
-        )
-    given = module.answer(prompts)
-    answers.print_probes({"answer": given})
-    return given
+    has_chat = any(isinstance(prompt, dict) for prompt in prompts)
+    if has_chat and not isinstance(module, CausalLanguageModel):
+        fix = 'prompt="…", or model=causal, or the run of a causal model'
+        raise UserError("chat=… needs a causal model", fix=fix)
+    answered = module.answer(prompts)
+    answers.print_probes({"answer": answered})
+    return answered
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Tokenise a data set ahead of training, so that the next command finds the tokens in the cache.
 
-Only what is light is imported at the top, so that `--help` and refusals need no torch.
+Only light modules are imported at the top, so that `--help` and checks do not need torch.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def prepare(job: Job) -> None:
-    """Tokenise what training with the same config needs, and print the ledger."""
+    """Tokenise the text that training with the same config needs, and print the ledger."""
     from lmft.cli import checks
 
     checks.check(job.config)
@@ -24,9 +24,7 @@ def prepare(job: Job) -> None:
 
 
 def tokenise(config: dict[str, Any]) -> dict[str, Any]:
-    """Tokenise the texts of a config, and train its vocabulary if it has one. Returns the ledger. Raises:
-    UserError.
-    """
+    """Tokenise a config's texts, training its vocabulary if needed; return the ledger. Raises: UserError."""
     from lmft.assembly import assemble
     from lmft.reporting import tables
     from lmft.training.trainer import silence_libraries

@@ -1,13 +1,13 @@
 """Train a model and leave a run folder.
 
-Only what is light is imported at the top, so that `--help` and refusals need no torch. What trains is
-imported where it is needed.
+Only light modules are imported at the top, so that `--help` and checks do not need torch.
 """
 
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmft.cli.command import run_command
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from lmft.assembly import Parts
     from lmft.data.datamodule import DataModule
     from lmft.modules.base import LanguageModel
+    from lmft.training.callbacks.checkpoint import Checkpoints
+    from lmft.training.callbacks.metrics import Metrics
+    from lmft.training.callbacks.probes import Probes
 
 log = logging.getLogger("lmft")
 
@@ -34,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def train(job: Job) -> float | None:
-    """Train by the job's config. Returns the validation loss of the exported weights, in nats per target."""
+    """Train by the job's config; return the validation loss of the exported weights, in nats per target."""
     from lmft.cli import checks
 
     checks.check(job.config)
@@ -45,20 +48,21 @@ def train(job: Job) -> float | None:
 
 
 def fit(config: dict[str, Any], run: Run) -> dict[str, Any]:
-    """Trains what the config says; returns what metrics.json holds. Raises UserError.
+    """Train by a config; return the content of metrics.json. Raises: UserError.
 
-    The run's folder is made when everything has been checked that can be.
+    The run's folder is made after all checks that are possible before training.
     """
     from lmft.assembly import assemble, make_optimizer
     from lmft.config import trainer_options
     from lmft.config.schema import build
     from lmft.data.ledger import check_enough_examples
+    from lmft.reporting import tables
     from lmft.training.extensions import lightnings_refusals_are_user_errors, monitors
     from lmft.training.optimizer import ScheduleConfig, check_schedule
     from lmft.training.trainer import silence_libraries, try_out
     from lmft.training.validations import check_validations
 
-    with buffering_logs():  # anew, because the libraries imported just now have loggers of their own
+    with buffering_logs():  # again, since the libraries just imported have their own loggers
         silence_libraries()
         trainer_options.check(config)
         check_schedule(build(ScheduleConfig, config["scheduler"], "scheduler"))
@@ -77,38 +81,35 @@ def fit(config: dict[str, Any], run: Run) -> dict[str, Any]:
         if run.status() == "complete" and _is_done(config, run, num_steps):
             return read_json(run.paths.metrics)
         with run, lightnings_refusals_are_user_errors():
+            tables.print_config(run.redacted(config))
+            tables.print_ledger(parts.corpus.ledger)
             return _train(config, parts, run)
 
 
 def _is_done(config: dict[str, Any], run: Run, num_steps: int) -> bool:
-    """Whether a complete run has nothing left to do. Raises UserError if another training is asked for."""
+    """Return whether a complete run has nothing left to do. Raises: UserError if its settings changed."""
     num_done = read_json(run.paths.metrics)["steps"]
     recorded = recorded_settings(run.paths)
     check_changes(recorded, run.redacted(config), run.paths.config)
-    # A callback may have stopped it early.
+    # With unchanged limits, a run of fewer steps was stopped by a callback.
     if num_done < num_steps and not ends_alike(recorded, run.redacted(config)):
         if newest_checkpoint(run.paths) is None:
-            what = f"{run.name} is complete after {num_done} steps, and no checkpoint of it was kept to continue from"
+            what = f"{run.name} is complete after {num_done} steps, and no checkpoint of it was kept"
             raise UserError(what, str(run.folder), "another run.name trains from the beginning")
         return False
     if recorded["model"].get("export", "last") != config["model"]["export"]:
         return newest_checkpoint(run.paths) is None
-    log.info(
-        "%s is already complete, after %d steps; raise trainer.max_epochs to continue", run.name, num_done
-    )
+    message = "%s is already complete, after %d steps; raise trainer.max_epochs to continue"
+    log.info(message, run.name, num_done)
     return True
 
 
 def _train(config: dict[str, Any], parts: "Parts", run: Run) -> dict[str, Any]:
-    """Train, export and report. Returns what metrics.json holds."""
+    """Train, export and report. Return the content of metrics.json."""
     import torch
     from lightning.pytorch.callbacks import LambdaCallback
 
-    from lmft.models.loading.tokenizer import keep_vocabulary
-    from lmft.reporting import answers, tables
-    from lmft.reporting.results import results
-    from lmft.system import loop_state
-    from lmft.training.callbacks.checkpoint import Checkpoints, Exported
+    from lmft.training.callbacks.checkpoint import Checkpoints
     from lmft.training.callbacks.measured import may_replace_weights, weights_changed_after_validation
     from lmft.training.callbacks.metrics import LatestMetrics, Metrics, MetricsFile
     from lmft.training.callbacks.probes import Probes
@@ -118,61 +119,78 @@ def _train(config: dict[str, Any], parts: "Parts", run: Run) -> dict[str, Any]:
     from lmft.training.extensions import add_loggers
     from lmft.training.trainer import build_trainer
 
-    tables.print_config(run.redacted(config))
-    tables.print_ledger(parts.corpus.ledger)
-
     if not torch.cuda.is_available():
         keep_freed_memory_in_process()
     live = LatestMetrics()
     csv = MetricsFile(run.paths.metrics_csv)
     metrics = Metrics(live, csv)
     probes = Probes([*parts.model.probes, *parts.data.probes], run.paths.samples)
-    appended_files = [run.paths.metrics_csv, run.paths.samples]
     checkpoints = Checkpoints(
         run.paths.checkpoints,
         **config["checkpoint"],
-        appended_files=appended_files,
+        appended_files=_appended_files(run),
         keeps_best_weights=parts.model.export == "best",
     )
-    has_validation = "validation" in parts.corpus.examples
-    is_resumed = (
-        run.checkpoint is not None and run.checkpoint.resolve().parent == run.paths.checkpoints.resolve()
-    )
-
-    def begin() -> None:
-        if not run.begin():
-            return
-        for path in () if is_resumed else appended_files:  # of an attempt that left no checkpoint
-            path.unlink(missing_ok=True)
-        if parts.model.tokenizer.train:
-            keep_vocabulary(parts.tokenizer, run.paths.tokenizer)
-
-    # What a checkpoint refuses, it has refused by then.
-    begins = LambdaCallback(on_train_start=lambda *_: begin())
-    callbacks = [begins, metrics, probes, Progress(live), checkpoints, StopOnSignal(checkpoints)]
+    # When training starts, the checkpoint has been loaded and nothing can be refused any more.
+    begin = LambdaCallback(on_train_start=lambda *_: _begin(parts, run))
+    callbacks = [begin, metrics, probes, Progress(live), checkpoints, StopOnSignal(checkpoints)]
     trainer = build_trainer(config, run.folder, callbacks, [csv])
     module = parts.module()
     data = parts.datamodule()
     add_loggers(trainer, config, run.folder, run.name)
 
+    has_validation = "validation" in parts.corpus.examples
     if run.checkpoint is not None:
         log.info("resuming from %s", run.checkpoint)
     elif config["validate_before"] and has_validation:
-        begin()
+        _begin(parts, run)
         trainer.validate(module, data, verbose=False)
     with _training_errors_are_user_errors(trainer, data, parts, run):
         trainer.fit(module, data, ckpt_path=run.checkpoint, weights_only=True)
     checkpoints.has_other_weights = may_replace_weights(trainer)
-    is_measured = metrics.last_validated_step == trainer.global_step and not weights_changed_after_validation(
-        trainer
-    )
-    if has_validation and not is_measured:
+    is_validated = metrics.last_validated_step == trainer.global_step
+    if has_validation and (not is_validated or weights_changed_after_validation(trainer)):
         trainer.validate(module, data, verbose=False)
     if not trainer.is_global_zero:
         return {}
+    return _finish(trainer, module, parts, run, metrics=metrics, probes=probes, checkpoints=checkpoints)
+
+
+def _appended_files(run: Run) -> list[Path]:
+    return [run.paths.metrics_csv, run.paths.samples]
+
+
+def _begin(parts: "Parts", run: Run) -> None:
+    """Write the run's first files, and delete those of an earlier start that left no checkpoint."""
+    from lmft.models.loading.tokenizer import keep_vocabulary
+
+    if not run.begin():
+        return
+    checkpoint = run.checkpoint
+    if checkpoint is None or checkpoint.resolve().parent != run.paths.checkpoints.resolve():
+        for path in _appended_files(run):
+            path.unlink(missing_ok=True)
+    if parts.model.tokenizer.train:
+        keep_vocabulary(parts.tokenizer, run.paths.tokenizer)
+
+
+def _finish(
+    trainer: "Trainer",
+    module: "LanguageModel",
+    parts: "Parts",
+    run: Run,
+    metrics: "Metrics",
+    probes: "Probes",
+    checkpoints: "Checkpoints",
+) -> dict[str, Any]:
+    """Export the model, write the report and metrics.json, and print the scores. Return the metrics."""
+    from lmft.reporting import answers, tables
+    from lmft.reporting.results import results
+    from lmft.system import loop_state
+    from lmft.training.callbacks.checkpoint import Exported
 
     exported = Exported(trainer.global_step, "last")
-    if parts.model.export == "best" and has_validation:
+    if parts.model.export == "best" and "validation" in parts.corpus.examples:
         exported = checkpoints.load_best(module, trainer.global_step)
     result = results(
         trainer,
@@ -184,32 +202,30 @@ def _train(config: dict[str, Any], parts: "Parts", run: Run) -> dict[str, Any]:
         ledger=parts.corpus.ledger,
     )
     probes.ask(module, exported.step, "after")
-    _hand_over(module, parts, run, run.redacted(config), result, probes.latest)
+    _export_and_report(module, parts, run, result, probes.latest)
     checkpoints.remove_best_weights()
-    run.write_metrics(result)  # last: a run that calls itself complete is never continued
+    run.write_metrics(result)  # last, since a run whose status is complete is not resumed
     answers.print_probes({"before": probes.first, "after": probes.latest})
     tables.print_scores(result)
     log.info("the model is in %s, the report in %s", run.paths.model, run.paths.report)
     return result
 
 
-def _hand_over(
+def _export_and_report(
     module: "LanguageModel",
     parts: "Parts",
     run: Run,
-    settings: dict[str, Any],
     result: dict[str, Any],
     latest_answers: list[dict[str, Any]],
 ) -> None:
-    """Write model/ with its card, and the report. settings: the config, redacted; result: what metrics.json
-    gets.
-    """
+    """Write model/ with its card, and the report. result: the content of metrics.json."""
     from lmft.models.export import export
     from lmft.reporting.model_card import write_model_card
     from lmft.reporting.report import write_report
     from lmft.training.callbacks.metrics import read_rows
     from lmft.training.callbacks.probes import read_lines
 
+    settings = run.redacted(parts.config)
     export(
         module.exported,
         parts.tokenizer,
@@ -225,7 +241,7 @@ def _hand_over(
 def _training_errors_are_user_errors(
     trainer: "Trainer", data: "DataModule", parts: "Parts", run: Run
 ) -> Iterator[None]:
-    """Turns what training can run into into errors that say what to change."""
+    """Turn non-finite steps and lack of memory in the block into a UserError."""
     from lmft.system import loop_state
     from lmft.training.nonfinite import NonFiniteStepError, non_finite_error
     from lmft.training.step import is_out_of_memory
@@ -234,14 +250,16 @@ def _training_errors_are_user_errors(
         yield
     except NonFiniteStepError as error:
         position = loop_state.micro_batch_position(trainer)
-        step = range(position - position % trainer.accumulate_grad_batches, position + 1)
-        examples = data.describe_examples(trainer.current_epoch, step, parts.tokenizer.decode)
+        first = position - position % trainer.accumulate_grad_batches
+        positions = range(first, position + 1)
+        examples = data.describe_examples(trainer.current_epoch, positions, parts.tokenizer.decode)
         raise non_finite_error(error, run.redacted(examples), run.folder) from error
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
         fix = (
-            "a smaller data.batch_size with as much more trainer.accumulate_grad_batches, or a smaller model"
+            "a smaller data.batch_size and a larger trainer.accumulate_grad_batches to match, "
+            "or a smaller model"
         )
         raise UserError("out of memory", f"step {trainer.global_step + 1}", fix) from error
 

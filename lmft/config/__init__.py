@@ -1,4 +1,4 @@
-"""From YAML files and `key=value` arguments to one config."""
+"""Compose one config from YAML files and `key=value` arguments, and check it."""
 
 from lmft.config.load import compose
 

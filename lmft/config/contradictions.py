@@ -1,6 +1,6 @@
-"""Options of the command line that nothing would read beside the others, or that exclude each other: refused.
+"""Refuse options of the command line that have no effect with the others, or contradict them.
 
-Only what is typed counts. A YAML may well hold values for cases that do not occur in this run.
+Only options on the command line are checked: a YAML may hold values for cases that do not occur in this run.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -16,16 +16,16 @@ Config = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Rule:
-    """Options that count only under a condition.
-
-    keys: options, each with all below it; holds: the condition on the composed config; needs: what the
-    condition is, as the message says it; fix: what to type.
-    """
+    """Options that have an effect only under a condition."""
 
     keys: tuple[str, ...]
+    """Options, or groups of options."""
     holds: Callable[[Config], bool]
+    """The condition on the composed config."""
     needs: str
+    """The condition in words: `KEY needs …`."""
     fix: str
+    """What to type instead."""
 
 
 def _model(config: Config, key: str) -> Any:
@@ -37,7 +37,7 @@ def _tokenizer(config: Config, key: str) -> Any:
 
 
 def _is_own_split(config: Config, split: str) -> bool:
-    """Whether a split's text is not that of `data.path`."""
+    """Return whether a split's text comes from elsewhere than `data.path`."""
     data = config["data"]
     if split == "validation":
         return bool(data.get("validation")) or data.get("validation_fraction") is not None
@@ -57,7 +57,8 @@ MODEL_RULES = (
         ("model.name_or_path",),
         lambda config: not _model(config, "from_scratch"),
         "a model that is loaded, and this one starts from random weights (model.from_scratch)",
-        "leave model=… and model.from_scratch out to load it; model.tokenizer.name_or_path=FOLDER takes its vocabulary",
+        "leave model=… and model.from_scratch out to load it; "
+        "model.tokenizer.name_or_path=FOLDER takes its vocabulary",
     ),
     Rule(
         ("model.revision",),
@@ -80,17 +81,23 @@ MODEL_RULES = (
         "add model.tokenizer.train=false",
     ),
     Rule(
-        tuple(
-            f"model.tokenizer.{name}" for name in ("vocab_size", "algorithm", "special_tokens", "lowercase")
+        (
+            "model.tokenizer.vocab_size",
+            "model.tokenizer.algorithm",
+            "model.tokenizer.special_tokens",
+            "model.tokenizer.lowercase",
         ),
         lambda config: bool(_tokenizer(config, "train")),
         "a vocabulary that is trained, and this one is loaded",
         "add model.tokenizer.train=true model.from_scratch=true, or leave it out",
     ),
     Rule(
-        tuple(
-            f"model.lora.{name}"
-            for name in ("alpha", "dropout", "target_modules", "modules_to_save", "merge")
+        (
+            "model.lora.alpha",
+            "model.lora.dropout",
+            "model.lora.target_modules",
+            "model.lora.modules_to_save",
+            "model.lora.merge",
         ),
         lambda config: bool((_model(config, "lora") or {}).get("r")),
         "adapters, and there are none (model.lora.r=0)",
@@ -99,7 +106,7 @@ MODEL_RULES = (
     Rule(
         ("model.generation",),
         lambda config: _model(config, "family") != "masked",
-        "a model that writes its answers, and a masked one fills gaps",
+        "a model that generates text, and a masked one fills gaps",
         "leave it out",
     ),
 )
@@ -131,7 +138,7 @@ DATA_RULES = (
     Rule(
         ("data.too_long",),
         lambda config: config["data"].get("examples") != "blocks",
-        "documents that stay apart (data.examples=lines or packs); blocks cut the whole stream",
+        "documents that are kept apart (data.examples=lines or packs); blocks cut one long stream",
         "data.examples=lines",
     ),
     Rule(
@@ -145,19 +152,19 @@ DATA_RULES = (
         lambda config: (
             config["data"].get("examples") != "packs" or bool(config["data"].get("isolate_documents"))
         ),
-        "rows that are cut from the stream, and packs always keep their documents apart",
+        "rows cut from the stream, and packs always keep their documents apart",
         "data.examples=blocks",
     ),
     Rule(
         ("data.path", "data.name", "data.revision", "data.splits"),
         _reads_path,
-        "a data set to take a split from, and both splits come from elsewhere (data.train and data.validation)",
+        "a split that comes from data.path, and both come from elsewhere (data.train and data.validation)",
         "leave one of them out",
     ),
     Rule(
         ("data.validation_fraction",),
         lambda config: not config["data"].get("validation"),
-        "validation text of the training documents, and data.validation names another",
+        "validation text held out of the training text, and data.validation names another",
         "leave one of them out",
     ),
     Rule(
@@ -184,23 +191,25 @@ DATA_RULES = (
 
 
 def check(config: Config, command_line: Iterable[str]) -> None:
-    """Refuse options that count for nothing beside the others.
+    """Refuse options that have no effect with the others.
 
     Args:
         config: composed, plain.
         command_line: the `key=value` arguments that led to it.
 
-    Raises: UserError, for the first of them.
+    Raises: UserError, for the first such option.
     """
-    rules = [*(MODEL_RULES if "model" in config else ()), *(DATA_RULES if "data" in config else ())]
-    # The last one counts.
+    rules: list[Rule] = []
+    if "model" in config:
+        rules += MODEL_RULES
+    if "data" in config:
+        rules += DATA_RULES
+    # Of several values for one option the last counts.
     typed = {override.key_or_group: override for override in map(overrides.parse, command_line)}
-    for override in typed.values():
+    for option, override in typed.items():
         if override.is_delete() or override.is_sweep_override() or override.value() is None:
             continue
         for rule in rules:
-            if any(f"{override.key_or_group}.".startswith(f"{key}.") for key in rule.keys) and not rule.holds(
-                config
-            ):
-                what = f"{override.key_or_group} needs {rule.needs}"
-                raise UserError(what, override.input_line, rule.fix)
+            concerns_option = any(f"{option}.".startswith(f"{key}.") for key in rule.keys)
+            if concerns_option and not rule.holds(config):
+                raise UserError(f"{option} needs {rule.needs}", override.input_line, rule.fix)

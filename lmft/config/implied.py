@@ -1,7 +1,6 @@
-"""Choices of groups that follow from other options: the model's family from its folder, `data=files` from a
-file.
+"""Add choices of groups that other options imply: `model` from the model's folder, `data` from a file.
 
-So that `python -m lmft.train model.name_or_path=FOLDER data.train=my.txt` trains that model on that text,
+`python -m lmft.train model.name_or_path=FOLDER data.train=my.txt` then trains that model on that text,
 whatever the defaults of the groups `model` and `data` are.
 """
 
@@ -16,7 +15,7 @@ from lmft.system.repositories import stored_config
 
 _TEXT_OPTIONS = ("data.train", "data.path")
 _READERS = {"chat": "chat", "pairs": "pairs"}  # format -> the YAML of conf/data/ with its usual values
-_ENDINGS = {  # of the class that a model was saved from
+_ENDINGS = {  # ending of the name of the class that a model was saved from -> family
     "ForMaskedLM": "masked",
     "ForCausalLM": "causal",
     "LMHeadModel": "causal",
@@ -26,14 +25,14 @@ _ENDINGS = {  # of the class that a model was saved from
 def with_implied_choices(overrides: Sequence[str], ask_hub: bool = True) -> list[str]:
     """Return the overrides with the choices of `model` and `data` that they imply.
 
-    A choice that the user makes stands: `model=…`, `data=…`, or an `experiment` that may choose for itself. A
-    sweep over folders is left as it is; each of its jobs has one folder.
+    A choice that the user makes takes precedence: `model=…`, `data=…`, or an `experiment`, which may choose
+    both. A sweep over folders implies nothing; each of its jobs does, for its one folder.
 
     Args:
         overrides: `key=value` arguments.
         ask_hub: whether the config of a model that is not in the cache may be downloaded.
 
-    Raises: UserError if the folder holds no language model, or the hub does not answer.
+    Raises: UserError if the folder holds no language model, or the hub does not respond.
     """
     given = {override.key_or_group: override for override in map(parse, overrides)}
     if "experiment" in given or _text(given, "run"):
@@ -42,23 +41,27 @@ def with_implied_choices(overrides: Sequence[str], ask_hub: bool = True) -> list
     name = _text(given, "model.name_or_path")
     if name and "model" not in given:
         family = family_of(name, _text(given, "model.revision"), ask_hub)
-        implied += [f"model={family}"] if family else []
+        if family:
+            implied.append(f"model={family}")
     if "data" not in given and any(option in given for option in _TEXT_OPTIONS):
-        implied.append(f"data={_READERS.get(_text(given, 'data.format') or '', 'files')}")
+        format_name = _text(given, "data.format") or ""
+        implied.append(f"data={_READERS.get(format_name, 'files')}")
     return [*overrides, *implied]
 
 
 def family_of(name_or_path: str, revision: str | None = None, ask_hub: bool = True) -> str | None:
     """Return the family of a folder's or a repository's model: masked, causal, seq2seq or permuted.
 
-    None where the repository's config is not at hand and may not be asked for. Raises: UserError.
+    None if the repository's config is not cached and the hub may not be asked. Raises: UserError.
     """
     config = stored_config(name_or_path, revision, ask_hub)
-    return None if config is None else _family(config, name_or_path)
+    if config is None:
+        return None
+    return _family(config, name_or_path)
 
 
 def _text(given: Mapping[str, Override], key: str) -> str | None:
-    """The one value of an override; None where there is none, or a sweep over several."""
+    """Return the value of an override; None if it is not given, or is a sweep over several."""
     override = given.get(key)
     if override is None or override.is_delete() or override.is_sweep_override() or override.value() is None:
         return None
@@ -66,8 +69,10 @@ def _text(given: Mapping[str, Override], key: str) -> str | None:
 
 
 def _family(config: Mapping[str, Any], name_or_path: str) -> str:
-    """From the class that the model was saved from; where that has no head for language, from what
-    transformers has.
+    """Return the family by the class that the model was saved from.
+
+    If that class has no language modelling head, the family is the first in which transformers has a class
+    for the model type.
     """
     if config.get("model_type") == "xlnet":
         return "permuted"

@@ -1,4 +1,4 @@
-"""The command line's `key=value` arguments: written so that Hydra reads what was meant, and checked."""
+"""The command line's `key=value` arguments: quoted for Hydra's grammar, and checked."""
 
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -11,13 +11,13 @@ from hydra.errors import OverrideParseException
 
 from lmft.errors import UserError, did_you_mean
 
-# Values taken as they were typed: [MASK] is no list there.
+# Options whose values are taken literally: in them [MASK] is not a list.
 FREE_TEXT = {"text", "prompt", "chat", "completion"}
-# These take keys that the config does not have: model.config.n_layers=4.
+# Groups that take keys that the config does not list: model.config.n_layers=4.
 OPEN = ("model.config.", "model.generation.", "model.shape.", "scheduler.options.")
-# These hold the arguments of a class, which may take more than the YAML lists.
+# Groups with the arguments of a class, which may take more than the YAML lists.
 _OF_CLASSES = ("trainer", "optimizer", "callbacks", "logger", "objective", "hydra")
-# What other tools call it: last part of the name -> ours.
+# Names of options in other tools (the last part) -> lmft's names.
 _OTHER_NAMES = {
     "gpus": "trainer.devices",
     "num_gpus": "trainer.devices",
@@ -44,27 +44,27 @@ _OTHER_NAMES = {
     "resume_from_checkpoint": "resume",
 }
 _UNTYPED = "trainer."  # lightning.Trainer checks its own arguments, many of which take several types
-# Hydra takes no null for a group.
+# Hydra does not take null for a group.
 _NONE_CHOSEN = {
     "logger=null": "logger=none",
     "callbacks=null": "callbacks=none",
     "experiment=null": "~experiment",
     "debug=null": "~debug",
 }
-# How a list, dict, quote, interpolation or function begins.
+# The beginning of a list, dict, quote, interpolation or function.
 _STRUCTURED_VALUE = re.compile(r"""[\[{'"]|\$\{|\w+\(""")
 
 
 def parse(argument: str) -> Override:
-    """One `key=value` by Hydra's grammar. Raises: hydra.errors.OverrideParseException."""
+    """Parse one `key=value` by Hydra's grammar. Raises: hydra.errors.OverrideParseException."""
     return OverridesParser.create().parse_overrides([argument])[0]
 
 
 def quote_for_hydra(argument: str) -> str:
-    """`argument` so that Hydra reads it as it was meant.
+    """Return `argument` in a form that Hydra's grammar reads as it was meant.
 
-    Free text, and what the grammar cannot read as a value (`run=runs/sweep/seed=1`), is quoted; `~/` at the
-    beginning of a value is the user's home; new keys of the open nodes get the `++` that Hydra asks for.
+    Free text, and values that the grammar cannot parse (`run=runs/sweep/seed=1`), are quoted; `~/` at the
+    beginning of a value becomes the user's home; keys of `OPEN` groups get the `++` that Hydra requires.
     Idempotent.
     """
     argument = _NONE_CHOSEN.get(argument, argument)
@@ -75,64 +75,70 @@ def quote_for_hydra(argument: str) -> str:
         value = str(Path(value).expanduser())
     if f"{key}.".startswith(OPEN) and value != "null":
         key = f"++{key}"
-    if (key in FREE_TEXT and not _is_quoted(value)) or _is_plain_text(f"{key}={value}", value):
+    is_unquoted_text = key in FREE_TEXT and not _is_quoted(value)
+    if is_unquoted_text or _needs_quotes(f"{key}={value}", value):
         value = quoted(value)
     return f"{key}={value}"
 
 
 def quoted(text: str) -> str:
-    """A value of Hydra's grammar that is read as `text`, whatever is in it."""
-    literal = re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", text)  # no interpolation
+    """Return `text` as a quoted value of Hydra's grammar."""
+    literal = re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + r"\${", text)  # escape interpolations
     return QuotedString(literal, Quote.single).with_quotes()
 
 
 def assignment(key: str, text: str) -> str:
-    """The argument that sets `key` to `text`, in quotes only where it would be read otherwise without."""
-    typed = f"{key}={text}"
-    override = parse(quote_for_hydra(typed))
-    return typed if not override.is_sweep_override() and override.value() == text else f"{key}={quoted(text)}"
+    """Return the argument that sets `key` to `text`, with quotes only if they are needed."""
+    unquoted = f"{key}={text}"
+    override = parse(quote_for_hydra(unquoted))
+    if not override.is_sweep_override() and override.value() == text:
+        return unquoted
+    return f"{key}={quoted(text)}"
 
 
 def check_overrides(given: Collection[Override], known: Mapping[str, Any]) -> None:
-    """Finds mistyped keys and values of a wrong type.
+    """Check for mistyped keys and values of a wrong type.
 
     Args:
         given: overrides of values, not of groups.
-        known: key with dots -> its default value, of every key of the config.
+        known: key with dots -> default value, for every key of the config.
 
     Raises: UserError.
     """
     for override in given:
         key = override.key_or_group
-        if key not in known and not ((override.is_add() or override.is_force_add()) and _may_be_new(key)):
+        has_plus = override.is_add() or override.is_force_add()
+        if key not in known and not (has_plus and _may_be_new(key)):
             raise unknown(key, known, override.input_line)
         if override.is_delete() and not _may_be_new(key):
             fix = f"give it another value: {key}=…"
-            raise UserError(f"'{key}' is read, and cannot be taken out", override.input_line, fix)
+            raise UserError(f"'{key}' is needed, and cannot be removed", override.input_line, fix)
         if not key.startswith(_UNTYPED) and not override.is_delete():
             for value in _values(override):
                 _check_type(override, value, known.get(key))
 
 
 def unknown(key: str, known: Collection[str], where: str | None) -> UserError:
-    """What to answer to an option that there is not."""
-    ours = _OTHER_NAMES.get(key.rpartition(".")[2])
-    if ours:
-        return UserError(f"unknown option '{key}'", where, f"here it is called {ours}")
-    return UserError(f"unknown option '{key}'{nearest(key, known)}", where, _how_to_find(key))
+    """Return the error for an unknown option."""
+    our_name = _OTHER_NAMES.get(key.rpartition(".")[2])
+    if our_name:
+        return UserError(f"unknown option '{key}'", where, f"here it is called {our_name}")
+    fix = "`--cfg job` shows every option"
+    if "." in key and key.partition(".")[0] in _OF_CLASSES:
+        fix += f"; an argument of the class that it does not list needs a plus sign: +{key}=…"
+    return UserError(f"unknown option '{key}'{nearest(key, known)}", where, fix)
 
 
 def full_name(name: str, known: Collection[str]) -> str:
-    """The option that is meant by `lr`, `learning_rate` or `batch-size`; the name itself where none is found."""
+    """Return the option meant by `lr`, `learning_rate` or `batch-size`; the name itself if none is known."""
     name = name.replace("-", "_")
     if name in _OTHER_NAMES:
         return _OTHER_NAMES[name]
-    same_end = (key for key in known if key.rpartition(".")[2] == name and not key.startswith("hydra."))
-    return next(same_end, name)
+    return next(iter(_ending_alike(name, known)), name)
 
 
 def refuse_several_values(overrides: Collection[str]) -> None:
-    """For a single run. Raises: UserError where an override names several values."""
+    """Raise UserError if an override has several values, which a single run cannot use."""
     for override in map(parse, overrides):
         if override.is_sweep_override():
             key, _, values = (override.input_line or "").partition("=")
@@ -141,21 +147,27 @@ def refuse_several_values(overrides: Collection[str]) -> None:
 
 
 def nearest(key: str, known: Collection[str]) -> str:
-    """` (did you mean 'optimizer.lr'?)` for `lr` and for `optimizer.lrr`, or the empty string."""
-    last = key.rpartition(".")[2]
-    same_end = [name for name in known if name.rpartition(".")[2] == last and not name.startswith("hydra.")]
-    return f" (did you mean '{same_end[0]}'?)" if same_end else did_you_mean(key, known)
+    """Return ` (did you mean 'optimizer.lr'?)` for `lr` and for `optimizer.lrr`, or the empty string."""
+    alike = _ending_alike(key.rpartition(".")[2], known)
+    if alike:
+        return f" (did you mean '{alike[0]}'?)"
+    return did_you_mean(key, known)
+
+
+def _ending_alike(last: str, known: Collection[str]) -> list[str]:
+    """Return the options whose last part is `last`, without Hydra's own."""
+    return [key for key in known if key.rpartition(".")[2] == last and not key.startswith("hydra.")]
 
 
 def _may_be_new(key: str) -> bool:
-    """Whether something reads an option that the YAML files do not list."""
+    """Return whether an option that the YAMLs do not list may be added or removed."""
     group, dot, name = key.partition(".")
     if group == "trainer":
         return bool(name) and name not in _NEEDED_OF_TRAINER
     return f"{key}.".startswith(OPEN) or (bool(dot) and group in _OF_CLASSES)
 
 
-# What this project reads of the trainer's options itself.
+# Options of the trainer that lmft reads itself.
 _NEEDED_OF_TRAINER = (
     *("accelerator", "devices", "precision", "max_epochs", "max_steps", "accumulate_grad_batches"),
     *("limit_train_batches", "limit_val_batches", "log_every_n_steps"),
@@ -163,7 +175,7 @@ _NEEDED_OF_TRAINER = (
 
 
 def _is_quoted(value: str) -> bool:
-    """Whether the user has quoted a text, or a list of texts, for Hydra already."""
+    """Return whether a value is a text, or a list of texts, that the user has quoted for Hydra."""
     if not re.match(r"""\[?\s*['"]""", value):
         return False
     try:
@@ -173,33 +185,23 @@ def _is_quoted(value: str) -> bool:
     return isinstance(element, str | list)
 
 
-def _is_plain_text(argument: str, value: str) -> bool:
+def _needs_quotes(argument: str, value: str) -> bool:
     if not value or _STRUCTURED_VALUE.match(value):
         return False
     try:
         parse(argument)
     except OverrideParseException:
-        return _reads_when_quoted(argument)
+        return _has_valid_key(argument)
     return False
 
 
-def _reads_when_quoted(argument: str) -> bool:
-    """Whether the value, not the key, is what the grammar cannot read."""
+def _has_valid_key(argument: str) -> bool:
+    """Return whether the grammar can parse the key of an argument."""
     try:
         parse(argument.partition("=")[0] + "=x")
     except OverrideParseException:
         return False
     return True
-
-
-def _how_to_find(key: str) -> str:
-    fix = "`--cfg job` shows every option"
-    has_class = "." in key and key.partition(".")[0] in _OF_CLASSES
-    return (
-        f"{fix}; an argument of the class that it does not list needs a plus sign: +{key}=…"
-        if has_class
-        else fix
-    )
 
 
 def _values(override: Override) -> Iterator[Any]:
@@ -212,27 +214,26 @@ def _values(override: Override) -> Iterator[Any]:
 def _check_type(override: Override, value: Any, default: Any) -> None:
     if value is None or default is None or (isinstance(value, str) and "${" in value):
         return
-    wanted = _mismatch(value, default)
-    if wanted:
+    is_right, type_name = _compare_types(value, default)
+    if not is_right:
         key = override.key_or_group
-        fix = (
-            f"run.name={value} names a run; lmft.evaluate and lmft.predict take run=FOLDER"
-            if key == "run"
-            else None
-        )
-        raise UserError(f"'{key}' is {wanted}, not {value!r}", override.input_line, fix)
+        fix = None
+        if key == "run":
+            fix = f"run.name={value} names a run; lmft.evaluate and lmft.predict take run=FOLDER"
+        raise UserError(f"'{key}' is {type_name}, not {value!r}", override.input_line, fix)
 
 
-def _mismatch(value: Any, default: Any) -> str | None:
-    """What a value of the default's kind is called, if `value` is of another kind."""
+def _compare_types(value: Any, default: Any) -> tuple[bool, str]:
+    """Return whether `value` has the type of `default`, and that type's name for messages."""
+    is_bool = isinstance(value, bool)
     if isinstance(default, bool):
-        return None if isinstance(value, bool) else "true or false"
+        return is_bool, "true or false"
     if isinstance(default, int):
-        return None if isinstance(value, int) and not isinstance(value, bool) else "a whole number"
+        return isinstance(value, int) and not is_bool, "a whole number"
     if isinstance(default, float):
-        return None if isinstance(value, int | float) and not isinstance(value, bool) else "a number"
+        return isinstance(value, int | float) and not is_bool, "a number"
     if isinstance(default, list) and default:
-        return None if isinstance(value, list) else f"a list such as {default}"
+        return isinstance(value, list), f"a list such as {default}"
     if isinstance(default, dict):
-        return None if isinstance(value, dict) else f"a group of options ({', '.join(default)})"
-    return None
+        return isinstance(value, dict), f"a group of options ({', '.join(default)})"
+    return True, "anything"

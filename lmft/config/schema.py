@@ -18,7 +18,7 @@ def build(schema: type[T], values: Mapping[str, Any], key: str) -> T:
     Args:
         schema: a dataclass; its annotations are the types that are accepted.
         values: option -> value, plain. An option that is left out keeps its default.
-        key: where the values stand in the config (`data`), for messages.
+        key: the group's key in the config (`data`), for messages.
 
     Raises: UserError.
     """
@@ -28,16 +28,16 @@ def build(schema: type[T], values: Mapping[str, Any], key: str) -> T:
         if name not in names:
             raise UserError(f"unknown option '{key}.{name}'{did_you_mean(name, names)}", fix=SHOW_ALL)
         if not _is_a(value, hints[name]):
-            raise UserError(
-                f"'{key}.{name}' is {_name_of(hints[name])}, not {_shown(value)}", f"{key}.{name}"
-            )
+            shown = "null" if value is None else repr(value)
+            what = f"'{key}.{name}' is {_name_of(hints[name])}, not {shown}"
+            raise UserError(what, f"{key}.{name}")
     return schema(**values)
 
 
 def _is_a(value: Any, hint: Any) -> bool:
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
-        return any(_is_a(value, each) for each in typing.get_args(hint))
+        return any(_is_a(value, member) for member in typing.get_args(hint))
     if dataclasses.is_dataclass(hint):
         return isinstance(value, Mapping | typing.cast(type, hint))
     if hint is Any:
@@ -47,14 +47,14 @@ def _is_a(value: Any, hint: Any) -> bool:
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     if origin is list and isinstance(value, list):
-        return all(_is_a(each, typing.get_args(hint)[0]) for each in value)
+        return all(_is_a(item, typing.get_args(hint)[0]) for item in value)
     return isinstance(value, origin or hint)
 
 
 def _name_of(hint: Any) -> str:
-    """The type as a user would call it."""
+    """Return the name of a type for users."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return " or ".join(_name_of(each) for each in typing.get_args(hint))
+        return " or ".join(_name_of(member) for member in typing.get_args(hint))
     names = {
         type(None): "null",
         bool: "true or false",
@@ -64,7 +64,3 @@ def _name_of(hint: Any) -> str:
         list: "a list",
     }
     return names.get(typing.get_origin(hint) or hint, "a group of options")
-
-
-def _shown(value: Any) -> str:
-    return "null" if value is None else repr(value)

@@ -1,4 +1,4 @@
-"""What can be said of a training's options from their values alone: neither torch nor Lightning is loaded."""
+"""Check the options of a training by their values alone. Imports neither torch nor Lightning."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -11,22 +11,22 @@ PRECISIONS = (
     *("16-mixed", "bf16-mixed", "32-true", "64-true", "16-true", "bf16-true"),
     *("transformer-engine", "transformer-engine-float16"),
 )
-"""Lightning's names."""
+"""Lightning's names of precisions."""
 SCHEDULES = (
-    *(
-        "linear",
-        "cosine",
-        "cosine_with_restarts",
-        "polynomial",
-        "constant",
-        "constant_with_warmup",
-        "inverse_sqrt",
-    ),
-    *("cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay"),
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+    "constant",
+    "constant_with_warmup",
+    "inverse_sqrt",
+    "cosine_with_min_lr",
+    "cosine_warmup_with_min_lr",
+    "warmup_stable_decay",
 )
-"""Schedules of transformers.get_scheduler that follow the steps."""
+"""Schedules of transformers.get_scheduler that depend on the step alone."""
 SCHEDULES_BY_METRIC = ("reduce_lr_on_plateau", "greedy")
-"""Its others, which wait for a metric."""
+"""Schedules of transformers.get_scheduler that need a metric."""
 NONFINITE = ("stop", "skip")
 
 LIGHTNINGS_LOGGERS = {
@@ -37,7 +37,7 @@ LIGHTNINGS_LOGGERS = {
     "NeptuneLogger": ("neptune",),
     "LitLogger": ("litlogger",),
 }
-"""Class -> the packages of which it needs one."""
+"""Class -> packages, one of which it needs."""
 
 _OLD_PRECISIONS = {
     **dict.fromkeys(("16", "fp16", "float16", "half"), "16-mixed"),
@@ -45,29 +45,31 @@ _OLD_PRECISIONS = {
     **dict.fromkeys(("32", "fp32", "float32", "full"), "32-true"),
     **dict.fromkeys(("64", "fp64", "float64", "double"), "64-true"),
 }
-_NOT_SET_HERE = {  # arguments of Lightning's Trainer that lmft gives itself, or that it never reads
-    "logger": "logger.NAME._target_=CLASS adds a logger, logger=none takes all away but metrics.csv",
+_NOT_SET_HERE = {  # arguments of Lightning's Trainer that lmft sets itself or does not use -> the fix
+    "logger": "logger.NAME._target_=CLASS adds a logger, logger=none leaves only metrics.csv",
     "callbacks": "callbacks.NAME._target_=CLASS adds a callback",
-    "plugins": "trainer.precision and trainer.strategy; SLURM requeues nothing without `#SBATCH --signal=SIGUSR1@90`",
+    "plugins": (
+        "trainer.precision and trainer.strategy; SLURM requeues nothing without `#SBATCH --signal=SIGUSR1@90`"
+    ),
     "default_root_dir": "run.dir=FOLDER run.name=NAME",
     "num_sanity_val_steps": "validate_before=true validates before the first step",
     "enable_model_summary": "callbacks.summary._target_=lightning.pytorch.callbacks.ModelSummary",
-    "enable_progress_bar": "progress is a bar on a terminal and a line now and then in a file: … > FILE",
+    "enable_progress_bar": "with … > FILE progress is a line now and then instead of a bar",
     "enable_checkpointing": "checkpoint.keep_last=0 keeps no checkpoint",
     "use_distributed_sampler": "leave it out: each device takes its share of the batches",
     "overfit_batches": "debug=overfit",
     "fast_dev_run": "debug=fast",
-    "barebones": "validate_before=false checkpoint.keep_last=0 leaves out what takes time",
+    "barebones": "validate_before=false checkpoint.keep_last=0 saves time",
     "limit_test_batches": "trainer.limit_val_batches: lmft.evaluate measures on validation text",
     "limit_predict_batches": "leave it out: lmft.predict takes prompts",
-    "reload_dataloaders_every_n_epochs": "leave it out: each epoch has an order and masks of its own",
+    "reload_dataloaders_every_n_epochs": "leave it out: each epoch has its own order and masks",
     "model_registry": "leave it out: the model is in the run's folder",
 }
 
 
 class _Rule(NamedTuple):
     holds: Callable[[Any], bool]
-    wanted: str  # what a value must be, in words
+    requirement: str  # what a value must be, in words
     fix: str | None = None
 
 
@@ -84,14 +86,14 @@ def _is_share(value: Any) -> bool:
 
 
 def _is_duration(value: Any) -> bool:
-    return isinstance(value, Mapping) or (
-        isinstance(value, str) and re.fullmatch(r"\d+(:\d+){3}", value) is not None
-    )
+    if isinstance(value, str):
+        return re.fullmatch(r"\d+(:\d+){3}", value) is not None
+    return isinstance(value, Mapping)
 
 
 def _are_devices(value: Any) -> bool:
     if isinstance(value, list):
-        return bool(value) and all(_is_count(each, 0) for each in value)
+        return bool(value) and all(_is_count(index, 0) for index in value)
     if isinstance(value, str):
         return value != "0" and re.fullmatch(r"auto|-1|\d+(, *\d+)*", value) is not None
     return _is_count(value) or value == -1
@@ -117,7 +119,7 @@ _TRAINER = {
     "min_steps": _COUNT_OR_NULL,
     "devices": _Rule(
         _are_devices,
-        "a number of devices, 1 or more; auto or -1 takes all there are, [0,2] those of these numbers",
+        "a number of devices, 1 or more; auto or -1: all devices; [0,2]: devices 0 and 2",
     ),
     "num_nodes": _COUNT,
     "accumulate_grad_batches": _COUNT,
@@ -172,43 +174,41 @@ _SCHEDULER = {
 
 
 def check(config: Mapping[str, Any]) -> None:
-    """Raises UserError unless trainer, checkpoint, nonfinite, scheduler, callbacks and logger of a config
-    make sense.
+    """Raise UserError for invalid options of trainer, checkpoint, nonfinite, scheduler, callbacks and logger.
 
-    config: plain and resolved. What takes Lightning to know, `training.plugged.try_out` finds.
+    config: plain and resolved. `lmft.training.trainer.try_out` finds the mistakes that only Lightning knows.
     """
     _check_trainer(config["trainer"])
-    if isinstance(config["checkpoint"], Mapping):  # of an evaluation it is the name of one
+    if isinstance(config["checkpoint"], Mapping):  # in an evaluation it names a checkpoint
         _check_names(config["checkpoint"], "checkpoint", _CHECKPOINT)
         _check_values(config["checkpoint"], "checkpoint", _CHECKPOINT)
     if config["nonfinite"] not in NONFINITE:
         hint = did_you_mean(str(config["nonfinite"]), NONFINITE)
-        what = f"nonfinite={_said(config['nonfinite'])} is unknown{hint}"
+        what = f"nonfinite={_as_typed(config['nonfinite'])} is unknown{hint}"
         raise UserError(what, fix=f"one of: {', '.join(NONFINITE)}")
     _check_scheduler(config["scheduler"])
     for group in ("callbacks", "logger"):
         for name, node in config[group].items():
-            _check_plugged(node, f"{group}.{name}")
+            _check_extension(node, f"{group}.{name}")
 
 
 def _check_trainer(options: Mapping[str, Any]) -> None:
-    if found := [name for name in _NOT_SET_HERE if name in options]:
-        fixes = [
-            _NOT_SET_HERE[name] if len(found) == 1 else f"{name}: {_NOT_SET_HERE[name]}" for name in found
-        ]
-        raise UserError(
-            f"{', '.join(f'trainer.{name}' for name in found)} cannot be set", fix="; ".join(fixes)
-        )
+    fixes = {name: fix for name, fix in _NOT_SET_HERE.items() if name in options}
+    if fixes:
+        what = f"{', '.join(f'trainer.{name}' for name in fixes)} cannot be set"
+        if len(fixes) > 1:
+            fixes = {name: f"{name}: {fix}" for name, fix in fixes.items()}
+        raise UserError(what, fix="; ".join(fixes.values()))
     _check_precision(options.get("precision", "auto"))
     _check_values(options, "trainer", _TRAINER)
-    every, interval = options.get("check_val_every_n_epoch", 1), options.get("val_check_interval", 1.0)
-    if every is None and isinstance(interval, float):
-        what = f"trainer.val_check_interval={interval} is a share of an epoch, but is to count across epochs"
-        raise UserError(
-            what, "trainer.check_val_every_n_epoch=null", "a number of micro-batches, or the default of 1"
-        )
+    interval = options.get("val_check_interval", 1.0)
+    if options.get("check_val_every_n_epoch", 1) is None and isinstance(interval, float):
+        what = f"trainer.val_check_interval={interval} is a share of an epoch, but must count across epochs"
+        fix = "a number of micro-batches, or the default of 1"
+        raise UserError(what, "trainer.check_val_every_n_epoch=null", fix)
     for unit in ("epochs", "steps"):
-        least, most = options.get(f"min_{unit}"), options.get(f"max_{unit}")
+        least = options.get(f"min_{unit}")
+        most = options.get(f"max_{unit}")
         if least is not None and most not in (None, -1) and least > most:
             raise UserError(f"trainer.min_{unit}={least} is more than trainer.max_{unit}={most}")
     if options.get("max_epochs", -1) in (None, -1) and options.get("max_steps", -1) == -1:
@@ -216,18 +216,15 @@ def _check_trainer(options: Mapping[str, Any]) -> None:
 
 
 def _check_precision(precision: Any) -> None:
-    written = _said(precision)
-    if written in ("auto", *PRECISIONS):
+    typed = _as_typed(precision)
+    if typed in ("auto", *PRECISIONS):
         return
-    if written in _OLD_PRECISIONS:
-        right = _OLD_PRECISIONS[written]
-        raise UserError(
-            f"trainer.precision={written} is written {right} here", fix=f"trainer.precision={right}"
-        )
-    hint = did_you_mean(written, PRECISIONS)
-    raise UserError(
-        f"trainer.precision={written} is unknown{hint}", fix=f"one of: auto, {', '.join(PRECISIONS)}"
-    )
+    if typed in _OLD_PRECISIONS:
+        right = _OLD_PRECISIONS[typed]
+        what = f"trainer.precision={typed} is written {right} here"
+        raise UserError(what, fix=f"trainer.precision={right}")
+    what = f"trainer.precision={typed} is unknown{did_you_mean(typed, PRECISIONS)}"
+    raise UserError(what, fix=f"one of: auto, {', '.join(PRECISIONS)}")
 
 
 def _check_scheduler(options: Mapping[str, Any]) -> None:
@@ -235,29 +232,26 @@ def _check_scheduler(options: Mapping[str, Any]) -> None:
     _check_values(options, "scheduler", _SCHEDULER)
     name = options["name"]
     if name in SCHEDULES_BY_METRIC:
-        fix = f"one of: {', '.join(SCHEDULES)}"
-        raise UserError(f"scheduler.name={name} waits for a metric; schedules here follow the steps", fix=fix)
+        what = f"scheduler.name={name} needs a metric; schedules here depend on the step alone"
+        raise UserError(what, fix=f"one of: {', '.join(SCHEDULES)}")
     if name not in SCHEDULES:
         hint = did_you_mean(name, SCHEDULES)
         raise UserError(f"scheduler.name={name} is unknown{hint}", fix=f"one of: {', '.join(SCHEDULES)}")
     if name == "constant" and options.get("warmup"):
-        fix = "scheduler.name=constant_with_warmup, or scheduler.warmup=0"
-        raise UserError(
-            f"scheduler.name=constant has no warm-up, but scheduler.warmup={options['warmup']}", fix=fix
-        )
+        what = f"scheduler.name=constant has no warm-up, but scheduler.warmup={options['warmup']}"
+        raise UserError(what, fix="scheduler.name=constant_with_warmup, or scheduler.warmup=0")
     if name.startswith("constant") and options.get("options"):
         where = f"scheduler.options: {', '.join(options['options'])}"
         raise UserError(f"scheduler.name={name} takes no options", where)
 
 
-def _check_plugged(node: Any, where: str) -> None:
-    """node: of one callback or logger; null leaves it out."""
+def _check_extension(node: Any, where: str) -> None:
+    """Check the node of a callback or logger, which is null if it is left out."""
     if node is None:
         return
     if not isinstance(node, Mapping) or "_target_" not in node:
-        raise UserError(
-            f"{where} names no class", fix=f"+{where}._target_=lightning.pytorch.…, or {where}=null"
-        )
+        fix = f"+{where}._target_=lightning.pytorch.…, or {where}=null"
+        raise UserError(f"{where} names no class", fix=fix)
     packages = LIGHTNINGS_LOGGERS.get(str(node["_target_"]).rpartition(".")[2], ())
     if packages and not any(map(is_installed, packages)):
         package = packages[0]
@@ -266,11 +260,9 @@ def _check_plugged(node: Any, where: str) -> None:
 
 
 def is_installed(package: str) -> bool:
-    """Whether a package can be imported. A folder of its name without __init__.py is none, such as wandb's of
-    runs.
-    """
-    found = find_spec(package)
-    return found is not None and found.origin is not None
+    """Return whether a package can be imported; a folder without __init__.py (wandb makes one) cannot."""
+    spec = find_spec(package)
+    return spec is not None and spec.origin is not None
 
 
 def _check_names(options: Mapping[str, Any], group: str, known: Mapping[str, Any]) -> None:
@@ -283,11 +275,14 @@ def _check_names(options: Mapping[str, Any], group: str, known: Mapping[str, Any
 def _check_values(options: Mapping[str, Any], group: str, rules: Mapping[str, _Rule]) -> None:
     for name, rule in rules.items():
         if name in options and not rule.holds(options[name]):
-            raise UserError(f"{group}.{name}={_said(options[name])}: {rule.wanted}", fix=rule.fix)
+            what = f"{group}.{name}={_as_typed(options[name])}: {rule.requirement}"
+            raise UserError(what, fix=rule.fix)
 
 
-def _said(value: Any) -> str:
-    """A value as it is written on the command line."""
+def _as_typed(value: Any) -> str:
+    """Return a value as it is written on the command line."""
     if value is None:
         return "null"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value)

@@ -1,10 +1,9 @@
-"""Which classes a config may name, and by whose word: a YAML file may be anybody's, the command line is the
-user's.
+"""Check which classes a config names, since a YAML may come from anyone; only the command line is trusted.
 
-A `_target_` is called with the arguments beside it, so `_target_: builtins.open` in somebody's YAML would be
-enough to overwrite a file. Allowed are this project's objectives, PyTorch's optimizers, Lightning's trainer
-and what is plugged into it, and what the command line adds by `trust.targets=[…]`: exact names, or
-`package.*`.
+Hydra calls a `_target_` with the arguments in its node, so `_target_: builtins.open` in a downloaded YAML
+would suffice to overwrite a file. Allowed are lmft's objectives, PyTorch's optimizers, Lightning's trainer
+with its callbacks, loggers and plugins, and the names that the command line adds by `trust.targets=[…]`:
+exact names, or `package.*`.
 """
 
 import re
@@ -20,17 +19,17 @@ T = TypeVar("T")
 _PACKAGES = ("lmft.objectives.*", "torch.optim.*", "lightning.*")
 _HYDRAS_NODES = ("launcher", "sweeper", "callbacks", "job_logging", "hydra_logging")
 _HYDRAS_CLASSES = re.compile(
-    r"hydra\._internal\.core_plugins\.\w+\.\w+|hydra_plugins\.\w+\.\w+\.[A-Z]\w*|hydra\.experimental\.callbacks\.[A-Z]\w*"
+    r"hydra\._internal\.core_plugins\.\w+\.\w+|hydra_plugins\.\w+\.\w+\.[A-Z]\w*"
+    r"|hydra\.experimental\.callbacks\.[A-Z]\w*"
     r"|optuna\.(samplers|pruners)\.[A-Z]\w*|(logging|colorlog)\.[A-Z]\w*"
 )
 
 
 def check_hydras(config: DictConfig) -> None:
-    """Refuses what Hydra's own node could run: launcher, sweeper, callbacks and logging, which Hydra makes by
-    itself.
+    """Refuse classes other than Hydra's own in its launcher, sweeper, callbacks and logging.
 
     Args:
-        config: as composed of YAML files, with no single value from the command line yet.
+        config: as composed of YAML files, without any value from the command line.
 
     Raises: UserError.
     """
@@ -39,14 +38,12 @@ def check_hydras(config: DictConfig) -> None:
         _check_resolved(node, f"hydra.{name}")
         for key, target in _called(node, f"hydra.{name}", ("_target_", "()", "class")):
             if not _HYDRAS_CLASSES.fullmatch(target):
-                raise UserError(
-                    f"{target} is not trusted", key, "only Hydra's own plugins and loggers can stand there"
-                )
+                fix = "only Hydra's own plugins and loggers are allowed there"
+                raise UserError(f"{target} is not trusted", key, fix)
 
 
 def check(config: Mapping[str, Any], command_line: Iterable[str]) -> None:
-    """Refuses each `_target_` that begins with no trusted package, loading none; and what only the user may
-    say.
+    """Refuse each `_target_` whose name is not in a trusted package, and options that a YAML must not set.
 
     Args:
         config: plain.
@@ -54,26 +51,28 @@ def check(config: Mapping[str, Any], command_line: Iterable[str]) -> None:
 
     Raises: UserError.
     """
-    said = {argument.lstrip("+").partition("=")[0] for argument in command_line}
+    typed_keys = {argument.lstrip("+").partition("=")[0] for argument in command_line}
     trusted = config.get("trust", {}).get("targets")
     remote_code = config.get("model", {}).get("trust_remote_code")
     module = config.get("model", {}).get("module")
-    named = {"trust.targets": trusted, "model.trust_remote_code": remote_code, "model.module": module}
-    for key, value in named.items():
-        if value and key not in said and not (key == "model.module" and value in (trusted or ())):
-            fix = f"add {key}=… to the command line, if you know what that runs"
-            raise UserError(f"{key} counts only on the command line", "a YAML file says it", fix)
+    options = {"trust.targets": trusted, "model.trust_remote_code": remote_code, "model.module": module}
+    for key, value in options.items():
+        if not value or key in typed_keys:
+            continue
+        if key == "model.module" and value in (trusted or ()):
+            continue
+        fix = f"add {key}=… to the command line, if you know what that runs"
+        raise UserError(f"{key} counts only on the command line", "it is set in a YAML", fix)
     if isinstance(trusted, str):
         raise UserError("trust.targets is a list", f"trust.targets={trusted}", f"trust.targets=[{trusted}]")
     _check_names(config, "", trusted or ())
 
 
 def trusted_instance(node: Mapping[str, Any], trusted: Sequence[str], where: str, **further: Any) -> Any:
-    """Makes what a node's `_target_` names, after each `_target_` in it has been checked.
+    """Make an instance of a node's `_target_`, after each `_target_` in the node has been checked.
 
-    A name says little about where it leads (`torch.optim.sgd.torch.load` is `torch.load`), so what counts is
-    what it
-    resolves to: a class that is of a trusted package and of a kind that is plugged in here.
+    A name alone is not enough (`torch.optim.sgd.torch.load` is `torch.load`): it must resolve to a class of a
+    trusted package and of a kind that lmft uses.
 
     Args:
         node: plain, with `_target_`, perhaps with others inside its arguments.
@@ -81,7 +80,8 @@ def trusted_instance(node: Mapping[str, Any], trusted: Sequence[str], where: str
         where: the node's key in the config.
         further: arguments that are objects already.
 
-    Raises: UserError for what is not trusted or not there; else what `hydra.utils.instantiate` raises.
+    Raises: UserError for a class that is not trusted or does not exist; else what `hydra.utils.instantiate`
+    raises.
     """
     from hydra.utils import instantiate
 
@@ -90,7 +90,7 @@ def trusted_instance(node: Mapping[str, Any], trusted: Sequence[str], where: str
 
 
 def trusted_class(node: Mapping[str, Any], trusted: Sequence[str], where: str) -> Any:
-    """What a node's `_target_` names, after the same checks; nothing is made. Raises: UserError."""
+    """Return the class of a node's `_target_`, checked as by `trusted_instance`. Raises: UserError."""
     _check_all(node, trusted, where)
     return _located(str(node["_target_"]), where)
 
@@ -98,21 +98,21 @@ def trusted_class(node: Mapping[str, Any], trusted: Sequence[str], where: str) -
 def _check_all(node: Any, trusted: Sequence[str], where: str) -> None:
     _check_resolved(node, where)
     for key, target in _check_names(node, where, trusted):
-        found = _located(target, key)
-        if target not in trusted and not _is_what_it_seems(found, trusted):
+        located = _located(target, key)
+        if target not in trusted and not _is_trusted(located, trusted):
             raise _refusal(target, key)
 
 
 def subclass_of(parent: type[T], name: str, where: str) -> type[T]:
-    """The class of a full name (`my_package.MyModule`), which the command line has named or trusted.
+    """Return the class of a full name (`my_package.MyModule`), which the command line has named or trusted.
 
-    Raises: UserError if there is none, or if it is not derived from `parent`.
+    Raises: UserError if it does not exist, or is not derived from `parent`.
     """
-    found = _located(name, where)
-    if not isinstance(found, type) or not issubclass(found, parent):
+    located = _located(name, where)
+    if not isinstance(located, type) or not issubclass(located, parent):
         what = f"{name} is not a subclass of {parent.__name__}"
         raise UserError(what, f"{where}={name}", f"class Mine({parent.__module__}.{parent.__name__}): …")
-    return found
+    return located
 
 
 def _check_names(node: Any, where: str, trusted: Sequence[str]) -> list[tuple[str, str]]:
@@ -124,7 +124,7 @@ def _check_names(node: Any, where: str, trusted: Sequence[str]) -> list[tuple[st
 
 
 def _check_resolved(node: Any, where: str) -> None:
-    """Hydra would resolve what is left of interpolations to nodes of which nothing has been checked."""
+    """Raise UserError for an interpolation that is left: Hydra would resolve it to an unchecked node."""
     if isinstance(node, str) and "${" in node:
         raise UserError(f"an interpolation that gives an interpolation: {node}", where, "write its value")
     for key, item in _items(node, where):
@@ -132,7 +132,7 @@ def _check_resolved(node: Any, where: str) -> None:
 
 
 def _located(target: str, where: str) -> Any:
-    from hydra._internal.utils import _locate  # as instantiate does, but without a line of its own in the log
+    from hydra._internal.utils import _locate  # as in instantiate; hydra.utils.get_class would log errors
 
     try:
         return _locate(target)
@@ -140,19 +140,17 @@ def _located(target: str, where: str) -> Any:
         raise UserError(f"_target_: there is no {target}", where) from error
 
 
-def _is_what_it_seems(found: Any, trusted: Sequence[str]) -> bool:
-    """Whether it is a class of one of our kinds and packages, or was written in a package that the user
-    trusts.
-    """
-    home = f"{getattr(found, '__module__', None)}.{getattr(found, '__qualname__', None)}"
+def _is_trusted(located: Any, trusted: Sequence[str]) -> bool:
+    """Return whether an object is from a package that the user trusts, or is a class that lmft uses."""
+    home = f"{getattr(located, '__module__', None)}.{getattr(located, '__qualname__', None)}"
     if any(_matches(home, name) for name in trusted):
         return True
-    if not isinstance(found, type) or not any(_matches(home, name) for name in _PACKAGES):
+    if not isinstance(located, type) or not any(_matches(home, name) for name in _PACKAGES):
         return False
 
     from lmft.objectives.base import Objective
 
-    return issubclass(found, Objective) or issubclass(found, _kinds())
+    return issubclass(located, Objective) or issubclass(located, _kinds())
 
 
 def _kinds() -> tuple[type, ...]:
@@ -174,7 +172,7 @@ def _matches(target: str, name: str) -> bool:
 
 
 def _called(node: Any, where: str, words: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """(key, name) of all that is called by name in a node: by one of these words."""
+    """Yield (key, name) for each name in a node under one of these words (`_target_`)."""
     if isinstance(node, Mapping):
         yield from ((where, str(node[word])) for word in words if word in node)
     for key, item in _items(node, where):
@@ -182,23 +180,19 @@ def _called(node: Any, where: str, words: Sequence[str]) -> Iterator[tuple[str, 
 
 
 def _items(node: Any, where: str) -> Iterator[tuple[str, Any]]:
-    items = (
-        node.items()
-        if isinstance(node, Mapping)
-        else enumerate(node)
-        if isinstance(node, list | tuple)
-        else ()
-    )
-    yield from ((f"{where}.{key}".lstrip("."), item) for key, item in items)
+    if isinstance(node, list | tuple):
+        node = dict(enumerate(node))
+    if isinstance(node, Mapping):
+        yield from ((f"{where}.{key}".lstrip("."), item) for key, item in node.items())
 
 
 def _resolved(node: Any) -> Any:
-    """Plain, with None for what is not known yet, such as a run's folder."""
-    if not OmegaConf.is_config(node):
-        return node
-    keys = list(node) if isinstance(node, DictConfig) else range(len(node))
-    values = {key: _resolved(_value(node, key)) for key in keys}
-    return values if isinstance(node, DictConfig) else list(values.values())
+    """Return a node as plain data, with None for values that are not known yet, such as a run's folder."""
+    if isinstance(node, DictConfig):
+        return {key: _resolved(_value(node, key)) for key in node}
+    if OmegaConf.is_config(node):
+        return [_resolved(_value(node, i)) for i in range(len(node))]
+    return node
 
 
 def _value(node: Any, key: Any) -> Any:
@@ -209,7 +203,5 @@ def _value(node: Any, key: Any) -> Any:
 
 
 def _refusal(target: str, where: str) -> UserError:
-    fix = (
-        f"trust.targets=[{target}] on the command line (a YAML file cannot say so), if you know what it does"
-    )
+    fix = f"trust.targets=[{target}] on the command line (not in a YAML), if you know what it does"
     return UserError(f"_target_: {target} is not trusted", where, fix)

@@ -178,10 +178,10 @@ def print_scores(metrics: Mapping[str, Any], console: Console | None = None) -> 
 
 def scores_text(metrics: Mapping[str, Any], width: int = 100) -> str:
     """Return what `print_scores` shows, as text of at most `width` columns."""
-    console = Console(file=io.StringIO(), width=width)
-    with console.capture() as shown:
-        console.print(*_score_page(metrics, width), sep="\n")
-    return shown.get().rstrip()
+    shown = io.StringIO()
+    console = Console(file=shown, width=width, color_system=None, force_jupyter=False)
+    console.print(*_score_page(metrics, width), sep="\n")
+    return shown.getvalue().rstrip()
 
 
 def _score_page(metrics: Mapping[str, Any], width: int) -> list[RenderableType]:

@@ -1,4 +1,4 @@
-"""How a checkpoint gets to the disk, whole or not at all, and how it is read, with nothing in it being run."""
+"""Write checkpoints atomically, and read them without running any code in them."""
 
 import errno
 import io
@@ -24,29 +24,32 @@ _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place, forces it to the disk and moves it there; with its checksum.
+    """Writes a checkpoint to a temporary file, syncs it to the disk and renames it; records its checksum.
 
-    folder: of the run. While it is there folders for checkpoints are made, with their parents; never the
-    run's again.
+    folder: the run's folder. While it exists, folders for checkpoints are made with their parents; once it
+    is deleted, it is not made again.
     """
 
     def __init__(self, folder: Path | None = None):
         self.folder = folder
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Writes `path` and `path`.xxh3; a process that dies meanwhile leaves what was there as it was.
+        """Write `path` and `path`.xxh3; a crash meanwhile leaves an earlier checkpoint unchanged.
 
-        On a full disk the run's older checkpoints make room for it. Raises: UserError if it cannot be
-        written.
+        If the disk is full, the run's older checkpoints are deleted to make room.
+
+        Raises: UserError if it cannot be written.
         """
         target = Path(path)
         try:
-            run_is_there = self.folder is not None and self.folder.exists()
-            target.parent.mkdir(parents=run_is_there, exist_ok=True)
+            run_exists = self.folder is not None and self.folder.exists()
+            target.parent.mkdir(parents=run_exists, exist_ok=True)
             try:
                 _write(checkpoint, target)
             except OSError as error:
-                removed = checkpoints.make_room(target.parent) if error.errno in _DISK_IS_FULL else []
+                if error.errno not in _DISK_IS_FULL:
+                    raise
+                removed = checkpoints.make_room(target.parent)
                 if not removed:
                     raise
                 names = ", ".join(path.name for path in removed)
@@ -58,35 +61,34 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True
     ) -> dict[str, Any]:
-        """Reads a checkpoint. Only tensors and plain values are read, whatever is asked for. Raises:
-        UserError.
-        """
+        """Read a checkpoint: tensors and plain values only, whatever `weights_only` is. Raises: UserError."""
         return read(Path(path), map_location)
 
     def remove_checkpoint(self, path: Any) -> None:
-        """Removes a checkpoint and its checksum."""
+        """Delete a checkpoint and its checksum."""
         super().remove_checkpoint(path)
         checkpoints.checksum_file(Path(path)).unlink(missing_ok=True)
 
 
 def read(path: Path, map_location: Any = "cpu", mmap: bool = False) -> dict[str, Any]:
-    """What a checkpoint holds; nothing in it is run. mmap: tensors are read when they are used. Raises:
-    UserError.
+    """Return the content of a checkpoint, without running any code in it.
+
+    mmap: read each tensor only when it is used.
+
+    Raises: UserError.
     """
     try:
         return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
-    except pickle.UnpicklingError as error:  # whose text tells how to switch the protection off
-        fix = "only tensors and plain values are read: another could run code of its own"
+    except pickle.UnpicklingError as error:  # its own text would tell how to switch the protection off
+        fix = "only tensors and plain values are read: other objects could run code"
         raise UserError(f"{path} holds more than a checkpoint may, or is none", fix=fix) from error
-    except Exception as error:  # broken bytes lead anywhere
+    except Exception as error:  # corrupt bytes raise errors of any kind
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise UserError(f"{path} cannot be read as a checkpoint", reason, "resume=PATH of another") from error
 
 
 def settings_of(path: Path) -> dict[str, Any]:
-    """The config, redacted, of the run that a checkpoint is of. Raises: UserError if it is not one of a
-    run's.
-    """
+    """Return the redacted config in a run's checkpoint. Raises: UserError if it is not a run's checkpoint."""
     checkpoint = read(path, mmap=True)
     if not {"loops", "hyper_parameters"} <= checkpoint.keys():
         fix = "to begin with the weights of a model: model.name_or_path=FOLDER"
@@ -95,7 +97,7 @@ def settings_of(path: Path) -> dict[str, Any]:
 
 
 def load_weights(module: LightningModule, path: Path) -> int:
-    """Give the module a checkpoint's trained weights; returns their optimizer step. Raises: UserError."""
+    """Load a checkpoint's trained weights into a module; return their optimizer step. Raises: UserError."""
     checkpoint = read(path)
     try:
         module.load_state_dict(checkpoint["state_dict"], strict=module.strict_loading)
@@ -106,9 +108,9 @@ def load_weights(module: LightningModule, path: Path) -> int:
 
 
 class _Sink(io.BufferedWriter):
-    """What torch writes a checkpoint to: takes its checksum meanwhile, and knows why writing failed.
+    """A file that computes its checksum while it is written, and keeps the first error of writing.
 
-    torch's own error says only that the file is not as long as it should be.
+    torch.save's own error reports only that the file is too short.
     """
 
     def __init__(self, path: Path):
@@ -144,16 +146,20 @@ def _write(checkpoint: dict[str, Any], target: Path) -> None:
 
 
 def _write_error(error: OSError, target: Path) -> UserError:
-    folder, what = target.parent, f"{target.name} could not be written: {error.strerror or error}"
+    folder = target.parent
+    what = f"{target.name} could not be written: {error.strerror or error}"
     kept = checkpoints.newest_valid(folder)[0]
-    goes_on = f"the same command goes on from {kept.name}" if kept else "the same command begins anew"
+    resume = "the same command starts over"
+    if kept:
+        resume = f"the same command resumes from {kept.name}"
     if not folder.exists():
-        return UserError(what, f"the folder {folder} is gone", goes_on)
+        return UserError(what, f"the folder {folder} is gone", resume)
     if error.errno in _DISK_IS_FULL:
-        free = f"{shutil.disk_usage(folder).free / 1e6:,.0f} MB are free"
-        needed = f", {kept.name} takes {kept.stat().st_size / 1e6:,.0f} MB" if kept else ""
         what = f"the disk is full: {target.name} could not be written"
-        return UserError(what, f"{folder}: {free}{needed}", f"free some space; {goes_on}")
+        where = f"{folder}: {shutil.disk_usage(folder).free / 1e6:,.0f} MB are free"
+        if kept:
+            where += f", {kept.name} takes {kept.stat().st_size / 1e6:,.0f} MB"
+        return UserError(what, where, f"free some space; {resume}")
     if error.errno in _NOT_ALLOWED:
-        return UserError(what, str(folder), f"make the folder writable; {goes_on}")
-    return UserError(what, str(folder), goes_on)
+        return UserError(what, str(folder), f"make the folder writable; {resume}")
+    return UserError(what, str(folder), resume)

@@ -1,10 +1,9 @@
-"""A run's checkpoint files: what they are called, which are whole, which one comes next, and which may go.
+"""A run's checkpoint files: their names, their checksums, the newest valid one, and which may be deleted.
 
-checkpoints/  step=N.ckpt, and last.ckpt and best.ckpt, further names of two of them; beside each its NAME.ckpt.xxh3
+checkpoints/  step=N.ckpt; last.ckpt and best.ckpt are hard links to two of them; each has a NAME.ckpt.xxh3
 
-A checkpoint is valid if its checksum file holds the checksum of its content. While a file is replaced its
-checksum file holds both, the old one and the new one, so that whatever is in its place when the process dies
-is valid.
+A checkpoint is valid if its checksum file holds the checksum of its content. While a file is replaced, its
+checksum file holds both the old and the new checksum, so that a crash at any point leaves a valid pair.
 """
 
 import os
@@ -18,14 +17,15 @@ import xxhash
 
 from lmft.system import files
 
-LAST, BEST = "last.ckpt", "best.ckpt"
+LAST = "last.ckpt"
+BEST = "best.ckpt"
 
 _STEP = re.compile(r"step=(\d+)\.ckpt")
 _GB = 10**9  # bytes
 
 
 def checksum(path: Path) -> str:
-    """xxh3 of a file's content."""
+    """Return the xxh3 of a file's content."""
     digest = xxhash.xxh3_64()
     with path.open("rb") as file:
         while chunk := file.read(1 << 24):
@@ -34,16 +34,17 @@ def checksum(path: Path) -> str:
 
 
 def checksum_file(path: Path) -> Path:
-    """Where a checkpoint's checksum stands."""
+    """Return the path of a checkpoint's checksum file."""
     return path.with_name(path.name + ".xxh3")
 
 
 def why_invalid(path: Path, checksums: dict[tuple[int, int], str] | None = None) -> str | None:
-    """What is wrong with a checkpoint; None if it is valid.
+    """Return what is wrong with a checkpoint; None if it is valid.
 
-    checksums: by device and inode, what was found earlier; a file of several names is read once.
+    checksums: checksums computed so far, by device and inode; a file with several names is read once.
     """
-    checksums = {} if checksums is None else checksums
+    if checksums is None:
+        checksums = {}
     try:
         expected = _recorded(path)
         if not expected:
@@ -54,58 +55,62 @@ def why_invalid(path: Path, checksums: dict[tuple[int, int], str] | None = None)
             checksums[inode] = checksum(path)
     except OSError as error:
         return f"it cannot be read: {error.strerror}"
-    found = checksums[inode]
-    return None if found in expected else f"its checksum is {found}, not {expected[-1]}"
+    actual = checksums[inode]
+    if actual in expected:
+        return None
+    return f"its checksum is {actual}, not {expected[-1]}"
 
 
 def is_valid(path: Path) -> bool:
-    """Whether a checkpoint's content is what its checksum file says."""
+    """Return whether a checkpoint's content has the recorded checksum."""
     return why_invalid(path) is None
 
 
 def checkpoints_by_step(folder: Path) -> list[Path]:
-    """The files step=N.ckpt of a run, fewest steps first."""
-    found = [(_STEP.fullmatch(path.name), path) for path in folder.glob("step=*.ckpt")]
-    return [
-        path for _, path in sorted((int(match[1]), path) for match, path in found if match and path.is_file())
-    ]
+    """Return the files step=N.ckpt of a run, fewest steps first."""
+    matches = [(_STEP.fullmatch(path.name), path) for path in folder.glob("step=*.ckpt")]
+    by_step = sorted((int(match[1]), path) for match, path in matches if match and path.is_file())
+    return [path for _, path in by_step]
 
 
 def checkpoints_by_age(folder: Path) -> list[Path]:
-    """The same, oldest first.
+    """Return the files step=N.ckpt of a run, oldest first.
 
-    Those of more steps than last.ckpt count as older than all others: the run went back to an earlier step
-    and gave them up.
+    Those of more steps than last.ckpt count as older than all others: the run was resumed from an earlier
+    step and abandoned them.
     """
-    steps = checkpoints_by_step(folder)
+    by_step = checkpoints_by_step(folder)
     last = _recorded(folder / LAST)[-1:]
-    place = next(
-        (place for place, path in enumerate(steps) if last and _recorded(path)[-1:] == last), len(steps)
-    )
-    return [*steps[place + 1 :], *steps[: place + 1]]
+    for i, path in enumerate(by_step):
+        if last and _recorded(path)[-1:] == last:
+            return [*by_step[i + 1 :], *by_step[: i + 1]]
+    return by_step
 
 
 def newest_valid(folder: Path) -> tuple[Path | None, list[str]]:
-    """Where a run goes on: last.ckpt, or where that is not valid the newest step=N.ckpt that is.
+    """Return the checkpoint to resume from (last.ckpt, else the newest valid step=N.ckpt), and error lines.
 
-    best.ckpt is none of them, since it may lie within a step. Returns also what is wrong with each that was
-    passed over, a line each. Reads the files it looks at, once each.
+    There is a line for each invalid checkpoint that was skipped. best.ckpt does not count, since it may have
+    been saved in the middle of an optimizer step. Each file is read at most once.
     """
     checksums: dict[tuple[int, int], str] = {}
-    wrong: list[str] = []
-    last = folder / LAST
-    for path in [*([last] if last.exists() else []), *reversed(checkpoints_by_age(folder))]:
-        found = why_invalid(path, checksums)
-        if found is None:
-            return path, wrong
-        wrong.append(f"{path.name} is broken ({found})")
-    return None, wrong
+    errors: list[str] = []
+    candidates = list(reversed(checkpoints_by_age(folder)))
+    if (folder / LAST).exists():
+        candidates.insert(0, folder / LAST)
+    for path in candidates:
+        reason = why_invalid(path, checksums)
+        if reason is None:
+            return path, errors
+        errors.append(f"{path.name} is broken ({reason})")
+    return None, errors
 
 
 @contextmanager
 def recording_checksum(target: Path, digest: str) -> Iterator[None]:
-    """For the block that moves a file with this checksum to its place: before it, amid it and after it all is
-    valid.
+    """Keep old and new checksum on record while the block replaces `target` by a file with the new one.
+
+    A crash at any point then leaves a valid pair.
     """
     before = _recorded(target)
     files.write_text(checksum_file(target), "\n".join([*before, digest]))
@@ -115,7 +120,7 @@ def recording_checksum(target: Path, digest: str) -> Iterator[None]:
 
 
 def link_as(path: Path, name: str) -> None:
-    """Gives a checkpoint a further name in its folder: a hard link, or a copy where the file system has none."""
+    """Give a checkpoint a further name in its folder: a hard link, or a copy if those are not supported."""
     target = path.with_name(name)
     temporary = files.temporary_path(target)
     try:
@@ -129,51 +134,49 @@ def link_as(path: Path, name: str) -> None:
             temporary.replace(target)
             files.sync_folder(target.parent)
     finally:
-        temporary.unlink(missing_ok=True)  # a move between two names of one file leaves both
+        temporary.unlink(missing_ok=True)  # renaming onto a link to the same file leaves both names
 
 
 def prune(folder: Path, keep_last: int, max_disk_gb: float | None = None) -> list[Path]:
-    """Removes old files step=N.ckpt, and no others. The newest always stays, and so does what best.ckpt
-    holds.
+    """Delete old files step=N.ckpt, and no others. The newest and the one that best.ckpt links to are kept.
 
     Args:
-        folder: checkpoints/ of a run. If it is a link to outside the run's folder nothing is removed.
-        keep_last: how many of the newest stay; -1: all.
+        folder: checkpoints/ of a run. If it is a link to outside the run's folder, nothing is deleted.
+        keep_last: how many of the newest are kept; -1: all.
         max_disk_gb: gigabytes (10**9 bytes) that the folder's checkpoints may take together.
 
-    Returns what was removed.
+    Returns: the paths deleted.
     """
     by_age = _removable(folder)
-    surplus = by_age[: max(len(by_age) - max(keep_last, 1), 0)] if keep_last >= 0 else []
-    for path in surplus:
+    num_surplus = 0
+    if keep_last >= 0:
+        num_surplus = max(len(by_age) - max(keep_last, 1), 0)
+    removed = by_age[:num_surplus]
+    for path in removed:
         _remove(path)
-    removed = list(surplus)
-    for path in by_age[len(surplus) : -1]:
+    for path in by_age[num_surplus:-1]:
         if max_disk_gb is None or disk_usage(folder) <= max_disk_gb * _GB:
             break
-        if not _is_same(path, folder / BEST):  # that would free nothing
+        if not _is_same(path, folder / BEST):  # deleting a link to the same file frees nothing
             _remove(path)
             removed.append(path)
     return removed
 
 
 def make_room(folder: Path) -> list[Path]:
-    """Removes every step=N.ckpt but the newest valid one and the best; none if no valid one is left. Returns
-    them.
-    """
+    """Delete all step=N.ckpt but the newest valid one and the best; none if none is valid. Return them."""
     kept, _ = newest_valid(folder)
     if kept is None:
         return []
-    old = [
-        path for path in _removable(folder) if not _is_same(path, kept) and not _is_same(path, folder / BEST)
-    ]
+    best = folder / BEST
+    old = [path for path in _removable(folder) if not _is_same(path, kept) and not _is_same(path, best)]
     for path in old:
         _remove(path)
     return old
 
 
 def remove_leftovers(folder: Path) -> list[Path]:
-    """Removes what a process that died left half-written in a run's checkpoints/. Returns it."""
+    """Delete what a crashed process left incomplete in a run's checkpoints/; return the paths."""
     if not _is_own(folder):
         return []
     orphans = [path for path in folder.glob("*.ckpt.xxh3") if not path.with_suffix("").exists()]
@@ -183,13 +186,13 @@ def remove_leftovers(folder: Path) -> list[Path]:
 
 
 def disk_usage(folder: Path) -> int:
-    """Bytes that a folder's checkpoints take; a file of several names counts once."""
+    """Return the bytes that a folder's checkpoints take; a file with several names counts once."""
     statuses = [path.lstat() for path in folder.glob("*.ckpt")]
     return sum({(status.st_dev, status.st_ino): status.st_size for status in statuses}.values())
 
 
 def _recorded(path: Path) -> list[str]:
-    """What a checkpoint's checksum file says: one checksum, or two while the checkpoint is replaced."""
+    """Return the checksums in a checkpoint's checksum file: one, or two while the checkpoint is replaced."""
     try:
         return checksum_file(path).read_text("ascii", "replace").split()
     except FileNotFoundError:
@@ -201,7 +204,9 @@ def _is_own(folder: Path) -> bool:
 
 
 def _removable(folder: Path) -> list[Path]:
-    return checkpoints_by_age(folder) if _is_own(folder) else []
+    if not _is_own(folder):
+        return []
+    return checkpoints_by_age(folder)
 
 
 def _is_same(path: Path, other: Path) -> bool:

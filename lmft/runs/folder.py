@@ -1,4 +1,4 @@
-"""A run's folder: what lies where, how it is named, what can be read from it.
+"""A run's folder: its files, its name, and its status.
 
 runs/<name>/  config.yaml  command.txt  train.log  metrics.csv  metrics.json  samples.jsonl  report.html
               checkpoints/ (last.ckpt, best.ckpt, step=N.ckpt)  model/ (Hugging Face folder)
@@ -22,7 +22,7 @@ _NAME = re.compile(r"[^\W_][\w.,=+@-]*(/[^\W_][\w.,=+@-]*)?")  # one folder, or 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where a run keeps what."""
+    """The paths of a run's files."""
 
     path: Path
 
@@ -33,12 +33,12 @@ class RunFolder:
 
     @property
     def command(self) -> Path:
-        """Which process had the run last, and the command that continues it."""
+        """The latest process of the run, and the command that continues it."""
         return self.path / "command.txt"
 
     @property
     def log(self) -> Path:
-        """What was logged, with times."""
+        """The log, with times."""
         return self.path / "train.log"
 
     @property
@@ -68,7 +68,7 @@ class RunFolder:
 
     @property
     def tokenizer(self) -> Path:
-        """Folder of the vocabulary, where one was trained for the run."""
+        """Folder of the vocabulary, if one was trained for the run."""
         return self.path / "tokenizer"
 
     @property
@@ -78,64 +78,64 @@ class RunFolder:
 
     @property
     def startup_files(self) -> list[Path]:
-        """What is there before anything has been trained."""
+        """The files that exist before the first optimizer step."""
         return [self.config, self.command, self.log, self.metrics_csv, self.samples, self.tokenizer]
 
     def is_run(self) -> bool:
-        """Whether a run has been here."""
+        """Return whether a run has used the folder."""
         return self.config.is_file()
 
     def status(self) -> str | None:
-        """`complete`, `stopped` or `failed`; None before the run has ended for the first time."""
+        """Return `complete`, `stopped` or `failed`; None before the run has ended for the first time."""
         return read_json(self.metrics).get("status")
 
     def checkpoint(self, which: Any) -> Path:
-        """The file of `best`, `last`, or an optimizer step. Raises: UserError, which lists those there are."""
-        name = f"{which}.ckpt" if which in ("best", "last") else f"step={which}.ckpt"
+        """Return the file of `best`, `last` or an optimizer step. Raises: UserError, listing what exists."""
+        named = ("best", "last")
+        name = f"{which}.ckpt" if which in named else f"step={which}.ckpt"
         path = self.checkpoints / name
         if not path.is_file():
-            steps = [each.name[5:-5] for each in checkpoints.checkpoints_by_step(self.checkpoints)]
-            names = [each for each in ("best", "last") if (self.checkpoints / f"{each}.ckpt").is_file()]
-            known = f"checkpoint= one of: {', '.join([*names, *steps])}" if names or steps else None
-            raise UserError(f"the run has no checkpoint '{which}'", str(self.checkpoints), known)
-        if found := checkpoints.why_invalid(path):
-            raise UserError(f"{path} is broken ({found})", f"checkpoint={which}", "name another one")
+            names = [name for name in named if (self.checkpoints / f"{name}.ckpt").is_file()]
+            names += [path.name[5:-5] for path in checkpoints.checkpoints_by_step(self.checkpoints)]
+            fix = f"checkpoint= one of: {', '.join(names)}" if names else None
+            raise UserError(f"the run has no checkpoint '{which}'", str(self.checkpoints), fix)
+        if reason := checkpoints.why_invalid(path):
+            raise UserError(f"{path} is broken ({reason})", f"checkpoint={which}", "name another one")
         return path
 
 
 def checked_name(name: str) -> str:
-    """`name`, if it names a folder inside the folder of runs, or a job's folder inside a sweep's. Raises:
-    UserError.
-    """
+    """Return `name` if it names a folder in `run.dir`, or a job's folder in a sweep's. Raises: UserError."""
     if not _NAME.fullmatch(name):
-        fix = "begin with a letter or digit; go on with these and . , = + @ - _; one / parts a sweep from its job"
+        fix = (
+            "begin with a letter or digit, continue with letters, digits and . , = + @ - _; "
+            "one / separates a sweep from its job"
+        )
         raise UserError(f"{name!r} cannot be a run's name", "run.name", fix)
     return name
 
 
 def default_name(choices: Mapping[str, str | None]) -> str:
-    """<model>-<data>-<time>, after the YAMLs chosen."""
-    parts = [choices.get("model"), choices.get("data"), time.strftime("%Y%m%d-%H%M%S")]
-    return re.sub(r"[^\w.-]+", "-", "-".join(part for part in parts if part))
+    """Return <model>-<data>-<time>, after the chosen YAMLs."""
+    words = [choices.get("model"), choices.get("data"), time.strftime("%Y%m%d-%H%M%S")]
+    return re.sub(r"[^\w.-]+", "-", "-".join(word for word in words if word))
 
 
 def make_folder(folder: Path, may_exist: bool = True) -> None:
-    """Makes `folder` and its parents. Raises: UserError, and FileExistsError if it may not exist and does."""
+    """Make `folder` and its parents. Raises: UserError; FileExistsError if it exists and may not."""
     try:
         folder.mkdir(parents=True, exist_ok=may_exist)
     except OSError as error:
         if isinstance(error, FileExistsError) and not may_exist:
             raise
-        raise UserError(
-            f"cannot make the folder {folder}: {error.strerror}", "run.dir and run.name"
-        ) from error
+        what = f"cannot make the folder {folder}: {error.strerror}"
+        raise UserError(what, "run.dir and run.name") from error
 
 
 def new_folder(folder: Path) -> Path:
-    """Makes `folder`, or `folder-2`, `folder-3`…: the first that is not there. No two processes get the same
-    one.
-    """
-    number, candidate = 1, folder
+    """Make `folder`, or `folder-2`, `folder-3`…, whichever does not exist; atomic between processes."""
+    number = 1
+    candidate = folder
     while True:
         try:
             make_folder(candidate, may_exist=False)
@@ -147,12 +147,12 @@ def new_folder(folder: Path) -> Path:
 
 
 def missing_folders(folder: Path) -> list[Path]:
-    """Of `folder` and its parents those that are not there, the innermost first."""
+    """Return those of `folder` and its parents that do not exist, the innermost first."""
     return [path for path in (folder, *folder.parents) if not path.exists()]
 
 
 def remove_empty(folders: Sequence[Path]) -> None:
-    """Removes `folders`, the innermost first, up to one that holds something."""
+    """Delete `folders`, the innermost first, until one is not empty."""
     for folder in folders:
         if folder.exists():
             if any(folder.iterdir()):
@@ -161,13 +161,13 @@ def remove_empty(folders: Sequence[Path]) -> None:
 
 
 def runs_in(folder: Path) -> list[str]:
-    """Names of the runs in a folder of runs, jobs of sweeps among them."""
+    """Return the names of the runs in a folder of runs, including the jobs of sweeps."""
     configs = sorted([*folder.glob("*/config.yaml"), *folder.glob("*/*/config.yaml")])
     return [config.parent.relative_to(folder).as_posix() for config in configs]
 
 
 def existing_run(path: Path) -> RunFolder:
-    """The run in folder `path`. Raises: UserError, which lists the runs there are."""
+    """Return the run in folder `path`. Raises: UserError, listing the runs there are."""
     run = RunFolder(path)
     if run.is_run():
         return run

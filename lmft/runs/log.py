@@ -1,4 +1,4 @@
-"""A run's train.log: what is logged and warned of from the command's start on, and what the terminal shows."""
+"""A run's train.log: all log records and warnings since the command's start, and the terminal's output."""
 
 import logging
 import sys
@@ -10,11 +10,11 @@ from typing import Any
 
 from lmft.runs.redaction import Redactor
 
-_remembered: "LogBuffer | None" = None
+_buffer: "LogBuffer | None" = None
 
 
 class LogBuffer(logging.Handler):
-    """Keeps what is logged before a run has its log."""
+    """Keeps log records until a run's log is opened."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -22,12 +22,12 @@ class LogBuffer(logging.Handler):
         self.was_handed_over = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keeps a record, unless they have been handed over."""
+        """Keep a record, unless the buffer has been handed over."""
         if not self.was_handed_over:
             self.records.append(record)
 
     def hand_over(self, to: logging.Handler) -> None:
-        """Gives all records to another handler, once."""
+        """Give all records to another handler, once."""
         for record in self.records:
             to.handle(record)
         self.records.clear()
@@ -35,43 +35,40 @@ class LogBuffer(logging.Handler):
 
 
 @contextmanager
-def buffering_logs(anew: bool = False) -> Iterator[LogBuffer]:
-    """Inside, what is logged and warned of is kept until the log of a run opens, which gets it first.
+def buffering_logs(starts_empty: bool = False) -> Iterator[LogBuffer]:
+    """Keep the block's log records and warnings until a run's log opens, which gets them first.
 
-    Inside of another one that has not been handed over it is the same memory, unless it is to begin `anew`:
-    then nothing from before belongs to the run. What a memory holds when this is left is forgotten.
+    Nested in another such block whose buffer has not been handed over, this uses the same buffer, unless it
+    `starts_empty`: then no earlier record belongs to the run. The buffer is cleared at the end of the block.
     """
-    global _remembered
-    before = _remembered
-    if before is None or before.was_handed_over or anew:
+    global _buffer
+    before = _buffer
+    if before is None or before.was_handed_over or starts_empty:
         if before is not None:
             before.hand_over(logging.NullHandler())
-        memory = LogBuffer()
-        hearing = capturing_logs(memory)
+        buffer = LogBuffer()
+        capturing = capturing_logs(buffer)
     else:
-        memory = before
-        hearing = _capturing_records(
-            memory
-        )  # Hydra may have taken all handlers away, new libraries may have been loaded
-    _remembered = memory
+        buffer = before
+        # Again, since Hydra may have removed all handlers, and new libraries may have been loaded.
+        capturing = _capturing_records(buffer)
+    _buffer = buffer
     try:
-        with hearing:
-            yield memory
+        with capturing:
+            yield buffer
     finally:
-        memory.records.clear()
-        _remembered = before
+        buffer.records.clear()
+        _buffer = before
 
 
 @contextmanager
 def logging_to(path: Path, redactor: Redactor) -> Iterator[logging.Handler]:
-    """Inside, what is logged, shown and warned of is appended to a file, without secrets; what was remembered
-    first.
-    """
+    """Append the buffered records, then the block's records and warnings, to a file; secrets are redacted."""
     handler = _LogFile(path, encoding="utf-8")
     handler.setFormatter(_RedactingFormatter(redactor))
     try:
-        if _remembered is not None:
-            _remembered.hand_over(handler)
+        if _buffer is not None:
+            _buffer.hand_over(handler)
         with capturing_logs(handler):
             yield handler
     finally:
@@ -80,8 +77,8 @@ def logging_to(path: Path, redactor: Redactor) -> Iterator[logging.Handler]:
 
 @contextmanager
 def capturing_logs(handler: logging.Handler) -> Iterator[None]:
-    """Inside, a handler gets what is logged, of lmft itself from level INFO on, and what Python warns of."""
-    shown = warnings.showwarning
+    """Give a handler the block's log records (lmft's own from level INFO) and Python's warnings."""
+    show = warnings.showwarning
 
     def show_and_log(
         message: Any,
@@ -91,7 +88,7 @@ def capturing_logs(handler: logging.Handler) -> Iterator[None]:
         file: Any = None,
         line: str | None = None,
     ) -> None:
-        shown(message, category, filename, lineno, file, line)
+        show(message, category, filename, lineno, file, line)
         if file is None:
             text = warnings.formatwarning(message, category, filename, lineno, line).rstrip()
             record = {"name": "py.warnings", "levelno": logging.WARNING, "levelname": "WARNING", "msg": text}
@@ -102,50 +99,51 @@ def capturing_logs(handler: logging.Handler) -> Iterator[None]:
         with _capturing_records(handler):
             yield
     finally:
-        warnings.showwarning = shown
+        warnings.showwarning = show
 
 
 @contextmanager
 def _capturing_records(handler: logging.Handler) -> Iterator[None]:
-    """Adds a handler wherever records end: at the root, and at loggers that hand nothing on."""
-    root, own = logging.getLogger(), logging.getLogger("lmft")
+    """Add a handler to the root logger and to each logger that does not propagate."""
+    root = logging.getLogger()
+    lmft_logger = logging.getLogger("lmft")
     known = list(logging.Logger.manager.loggerDict.values())
-    ends = [root, *(each for each in known if isinstance(each, logging.Logger) and not each.propagate)]
-    added = [(logger, handler) for logger in ends if handler not in logger.handlers]
-    if logging.lastResort and not root.handlers:  # which shows warnings only where there is no other handler
+    non_propagating = [
+        logger for logger in known if isinstance(logger, logging.Logger) and not logger.propagate
+    ]
+    added = [(logger, handler) for logger in (root, *non_propagating) if handler not in logger.handlers]
+    if logging.lastResort and not root.handlers:  # it shows warnings only if there is no other handler
         added.append((root, logging.lastResort))
-    level = own.level
-    if not own.isEnabledFor(logging.INFO):
-        own.setLevel(logging.INFO)
-    for logger, each in added:
-        logger.addHandler(each)
+    level = lmft_logger.level
+    if not lmft_logger.isEnabledFor(logging.INFO):
+        lmft_logger.setLevel(logging.INFO)
+    for logger, added_handler in added:
+        logger.addHandler(added_handler)
     try:
         yield
     finally:
-        for logger, each in added:
-            logger.removeHandler(each)
-        own.setLevel(level)
+        for logger, added_handler in added:
+            logger.removeHandler(added_handler)
+        lmft_logger.setLevel(level)
 
 
 class _LogFile(logging.FileHandler):
-    """A log whose disk may be full: said once, in one line, where logging would print a traceback at each
-    message.
-    """
+    """A log that reports a full disk once, in one line; logging would print a traceback for each record."""
 
-    _was_said = False
+    _has_reported = False
 
     def handleError(self, record: logging.LogRecord) -> None:
         error = sys.exc_info()[1]
         if not isinstance(error, OSError):
             super().handleError(record)
-        elif not self._was_said:
-            self._was_said = True
+        elif not self._has_reported:
+            self._has_reported = True
             print(f"{self.baseFilename} could not be written: {error.strerror}", file=sys.stderr)
 
     def close(self) -> None:
         try:
             super().close()
-        except OSError:  # what could not be written before
+        except OSError:  # buffered text that could not be written
             self.handleError(logging.makeLogRecord({}))
 
 

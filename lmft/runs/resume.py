@@ -1,4 +1,4 @@
-"""Which checkpoint a run continues from, and whether its settings may have changed since."""
+"""Find the checkpoint that a run resumes from, and compare its settings with the present ones."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -12,11 +12,11 @@ from lmft.runs import checkpoints
 from lmft.runs.folder import RunFolder, existing_run
 
 log = logging.getLogger(__name__)
-# Of a trainer.
+# Options of the trainer that end a training.
 _ENDINGS = ("max_epochs", "max_steps", "min_epochs", "min_steps", "max_time", "limit_train_batches")
 
-# Values that change neither what is trained, nor on what; each with all that is below it. The number of
-# examples a step must stay the same, too, which the data module sees to.
+# Options, or groups of options, that may change on resume: they change neither the model nor its training
+# text. The number of examples per step must stay the same too, which the DataModule checks.
 FREE = (
     *("run", "resume", "trust", "validate_before", "checkpoint", "nonfinite", "callbacks", "logger"),
     *("data.cache_dir", "data.num_workers", "data.worker_timeout", "data.batch_size", "data.probes"),
@@ -27,10 +27,12 @@ FREE = (
 
 
 def check_changes(recorded: Mapping[str, Any], config: Mapping[str, Any], recorded_in: Path) -> None:
-    """Log what has changed since a run was trained; raise UserError where that makes it another training.
+    """Log which settings have changed since a run was trained. Raise UserError if that is another training.
 
-    recorded, config: of then and of now, both plain and redacted; recorded_in: the checkpoint or config.yaml
-    of then.
+    Args:
+        recorded: the config of the earlier training, plain and redacted.
+        config: the present config, plain and redacted.
+        recorded_in: the checkpoint or config.yaml with the earlier config.
     """
     check_bound(recorded, config, recorded_in)
     for key, before, now in _changes(recorded, config, ""):
@@ -39,18 +41,18 @@ def check_changes(recorded: Mapping[str, Any], config: Mapping[str, Any], record
 
 
 def check_bound(recorded: Mapping[str, Any], config: Mapping[str, Any], recorded_in: Path) -> None:
-    """Raise UserError where a value has changed that makes it another training. Arguments as of
-    `check_changes`.
-    """
-    bound = [
+    """Raise UserError if a setting has changed that must not; arguments as of `check_changes`."""
+    changes = [
         f"{key}: {before} → {now}" for key, before, now in _changes(recorded, config, "") if not _is_free(key)
     ]
-    if bound:
+    if changes:
+        if len(changes) > 6:
+            changes[6:] = ["…"]
         raise UserError(
-            f"the run was trained with other settings: {'; '.join(bound[:6])}"
-            + ("; …" if len(bound) > 6 else ""),
+            f"the run was trained with other settings: {'; '.join(changes)}",
             str(recorded_in),
-            "take these values back; or a new run from its weights: run.name=NEW model.name_or_path=RUN/model",
+            "restore these values; or start a new run from its weights: "
+            "run.name=NEW model.name_or_path=RUN/model",
         )
 
 
@@ -59,7 +61,7 @@ def _is_free(key: str) -> bool:
 
 
 def _changes(before: Any, now: Any, key: str) -> Iterator[tuple[str, Any, Any]]:
-    """(key with dots, value before, value now) of each value that differs."""
+    """Yield (key with dots, value before, value now) for each value that differs."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for name in [*before, *(name for name in now if name not in before)]:
             yield from _changes(before.get(name), now.get(name), f"{key}.{name}" if key else str(name))
@@ -73,9 +75,9 @@ def recorded_settings(run: RunFolder) -> dict[str, Any]:
 
 
 def ends_alike(recorded: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
-    """Return whether what ends a training has not changed: numbers of steps and epochs, and callbacks.
+    """Return whether all that can end a training is unchanged: numbers of steps and epochs, and callbacks.
 
-    recorded, config: of then and of now, both plain and redacted.
+    recorded, config: earlier and present config, both plain and redacted.
     """
     before = {**recorded["trainer"], **recorded["callbacks"]}
     now = {**config["trainer"], **config["callbacks"]}
@@ -86,13 +88,14 @@ def ends_alike(recorded: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
 def checkpoint_to_resume(run: RunFolder, name: str, resume: str) -> Path | None:
     """Return the checkpoint to continue from; None to start from the beginning.
 
-    Only a valid checkpoint is taken; the log says which were not.
+    Only a valid checkpoint is taken; invalid ones are logged.
 
     Args:
         run: the run's folder.
         name: the run's name, for messages.
-        resume: `auto`: the newest of this run, if any; `must`: likewise, and there has to be one; `never`:
-            none, and there must not be one; else a .ckpt file, or a run's folder, whose newest is taken.
+        resume: `auto`: the newest of this run, if any; `must`: the newest of this run, an error without one;
+            `never`: none, an error if the run has one; else a .ckpt file, or a run's folder, whose newest is
+            taken.
 
     Raises: UserError.
     """
@@ -111,19 +114,16 @@ def checkpoint_to_resume(run: RunFolder, name: str, resume: str) -> Path | None:
 
 
 def newest_checkpoint(run: RunFolder) -> Path | None:
-    """Return the newest valid checkpoint of a run; None if it has saved none. Reads the file for its
-    checksum.
+    """Return the newest valid checkpoint of a run; None if it has saved none. Reads the whole file.
 
-    The log says which invalid ones were skipped. Raises: UserError if all are invalid.
+    Invalid ones that were skipped are logged. Raises: UserError if all are invalid.
     """
-    newest, wrong = checkpoints.newest_valid(run.checkpoints)
-    if newest is None and wrong:
-        fix = (
-            "resume=PATH of another checkpoint and another run.name, or another run.name alone to begin anew"
-        )
-        raise UserError(f"no checkpoint is whole: {'; '.join(wrong)}", str(run.checkpoints), fix)
-    if newest is not None and wrong:
-        log.warning("%s; resuming from %s", "; ".join(wrong), newest.name)
+    newest, errors = checkpoints.newest_valid(run.checkpoints)
+    if newest is None and errors:
+        fix = "resume=PATH of another checkpoint and another run.name; another run.name alone starts over"
+        raise UserError(f"no checkpoint is valid: {'; '.join(errors)}", str(run.checkpoints), fix)
+    if newest is not None and errors:
+        log.warning("%s; resuming from %s", "; ".join(errors), newest.name)
     elif newest is not None and newest.name != checkpoints.LAST:
         log.warning("%s is missing; resuming from %s", checkpoints.LAST, newest.name)
     return newest
@@ -134,10 +134,9 @@ def _checkpoint_at(path: Path) -> Path:
     if path.is_file():
         if not checkpoints.checksum_file(path).exists():
             log.warning("%s has no checksum file, so it cannot be checked", path)
-        elif why := checkpoints.why_invalid(path):
-            raise UserError(
-                f"{path} is broken ({why})", "resume", "name another .ckpt file or a run's folder"
-            )
+        elif reason := checkpoints.why_invalid(path):
+            fix = "name another .ckpt file or a run's folder"
+            raise UserError(f"{path} is broken ({reason})", "resume", fix)
         return path
     if path.suffix == ".ckpt":
         raise UserError(f"no such checkpoint: {path}", "resume", "name a .ckpt file or a run's folder")

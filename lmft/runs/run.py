@@ -37,15 +37,14 @@ from lmft.system.signals import Stopped
 log = logging.getLogger(__name__)
 
 _LOCK = ".lock"
-_OWNER = ".owner"  # which process holds the lock, for those that it keeps out
-# Environment variables, in the order in which Lightning looks.
+_OWNER = ".owner"  # names the process that holds the lock, for the error message of other processes
+# Environment variables of the rank, in the order in which Lightning reads them.
 _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
-_NAME_VARIABLE = "LMFT_RUN_NAME"  # by which the processes that a run starts learn its name
+_NAME_VARIABLE = "LMFT_RUN_NAME"  # passes the run's name to the processes that the run starts
 
 
 class Run:
-    """One run. Nothing is touched on disk before it is entered; then its folder is this process's until it is
-    left.
+    """One run, a context manager: its folder is locked for this process between entering and leaving.
 
         run = Run(config, {"model": "distilbert", "data": "imdb"}, sys.argv[1:])
         with run:
@@ -54,26 +53,26 @@ class Run:
             metrics = train(checkpoint=run.checkpoint)
             run.write_metrics(metrics)
 
-    Entering makes the folder, locks it, and has train.log collect what is logged. Nothing else is written
-    before `begin`, which is called when nothing can be refused any more: it writes config.yaml and
-    command.txt. Leaving by a `UserError` or a signal before it takes everything back, so that a refused
-    command leaves each file of an earlier run as it was. Leaving by a `UserError` later removes a folder that
-    was new, unless something was trained in it; after another error metrics.json says `failed`, after an
-    interrupt or a signal `stopped` and the command that continues, unless this run had written it. Of several
-    processes that train together only the first writes.
+    Entering makes the folder, locks it, and opens train.log. Nothing else is written before `begin`, which is
+    called after the last check and writes config.yaml and command.txt.
+
+    Leaving by a `UserError` or a signal before `begin` undoes everything: each file of an earlier run is as
+    it was. Leaving by a `UserError` after `begin` deletes the folder if it is new and nothing was trained.
+    After another error metrics.json has the status `failed`; after an interrupt or a signal the status
+    `stopped` and the command that continues; unless `write_metrics` has been called. Only rank 0 writes.
 
     Args:
         config: plain config with `run.dir`, `run.name`, `resume`.
-        choices: group -> name of its YAML; a run without a name is called <model>-<data>-<time> after them.
-        arguments: command-line arguments that ask for this run; None: it was started from Python.
+        choices: group -> name of its YAML; the default name is <model>-<data>-<time>.
+        arguments: command-line arguments of this run; None if it was started from Python.
 
-    Raises: UserError, here if the name would leave `run.dir`; when entered if the folder is in use by another
-    process, or what is in it does not fit `resume`; when left by an error if the folder is gone.
+    Raises: UserError: on construction if the name would leave `run.dir`; on entering if the folder is in use
+    by another process, or its content does not fit `resume`; on leaving by an error if the folder is gone.
     """
 
     paths: RunFolder
     checkpoint: Path | None = None
-    """Where to continue from; known once the run is entered."""
+    """The checkpoint to resume from; set on entering."""
 
     def __init__(
         self,
@@ -81,57 +80,58 @@ class Run:
         choices: Mapping[str, str | None] | None = None,
         arguments: Sequence[str] | None = None,
     ):
-        self._config, self._arguments = config, arguments
+        self._config = config
+        self._arguments = arguments
         self._dir = Path(config["run"]["dir"])
-        self._writes = next((int(os.environ[name]) for name in _RANKS if name in os.environ), 0) == 0
+        self._writes = _rank() == 0
         inherited = None if self._writes else os.environ.get(_NAME_VARIABLE)
         self._given_name = inherited or config["run"]["name"]
         self._redactor = Redactor(config)
-        self._is_new = self._is_unwanted = self._metrics_written = self._has_begun = False
-        self._log_length: int | None = None  # of train.log before this run; None: there was none
+        self._is_new = False
+        self._is_unwanted = False
+        self._metrics_written = False
+        self._has_begun = False
+        self._log_length: int | None = None  # bytes of train.log before this run; None: it did not exist
         self._keeps_log = False
-        self._made: list[Path] = []  # folders that were not there before
+        self._made: list[Path] = []  # folders that did not exist before
         self._opened = ExitStack()
-        name = default_name(choices or {}) if self._given_name is None else str(self._given_name)
-        self.paths = RunFolder(self._dir / checked_name(name))
+        name = self._given_name
+        if name is None:
+            name = default_name(choices or {})
+        self.paths = RunFolder(self._dir / checked_name(str(name)))
 
     @property
     def folder(self) -> Path:
-        """The run's folder; without a name given, certain only once the run is entered."""
+        """The run's folder; a default name is final only on entering."""
         return self.paths.path
 
     @property
     def name(self) -> str:
-        """The `run.name` that continues this run; without one given, certain only once the run is entered."""
+        """The `run.name` that continues this run; a default name is final only on entering."""
         return self.folder.relative_to(self._dir).as_posix()
 
     @property
     def command(self) -> str:
-        """The command that goes on with this run; secrets are redacted in it."""
+        """The command that continues this run; secrets are redacted in it."""
         if self._arguments is None:
-            place = {"dir": str(self._dir), "name": self.name}
-            code = f"import yaml; from lmft import api; config = yaml.safe_load(open({str(self.paths.config)!r})); "
-            return shlex.join(
-                ["python", "-c", f"{code}api.train(config | {{'run': {place}, 'resume': 'auto'}})"]
+            settings = {"run": {"dir": str(self._dir), "name": self.name}, "resume": "auto"}
+            code = (
+                "import yaml; from lmft import api; "
+                f"config = yaml.safe_load(open({str(self.paths.config)!r})); "
+                f"api.train(config | {settings})"
             )
-        # What continues a run takes its newest checkpoint, whatever it began with.
-        kept = [
-            argument
-            for argument in self._arguments
-            if argument.partition("=")[0] not in ("run.name", "resume")
-        ]
-        words = [
-            "python",
-            "-m",
-            "lmft.train",
-            *map(self._redactor.argument, kept),
-            assignment("run.name", self.name),
-        ]
-        return shlex.join(words)
+            return shlex.join(["python", "-c", code])
+        # The continued run takes its own newest checkpoint, even if it was started from another one.
+        replaced = ("run.name", "resume")
+        kept = [argument for argument in self._arguments if argument.partition("=")[0] not in replaced]
+        arguments = [*map(self._redactor.argument, kept), assignment("run.name", self.name)]
+        return shlex.join(["python", "-m", "lmft.train", *arguments])
 
     def status(self) -> str | None:
-        """How an earlier run of this name ended: `complete`, `stopped`, `failed`; None if there was none."""
-        return None if self._given_name is None else self.paths.status()
+        """Return the status of an earlier run of this name; None if there was none."""
+        if self._given_name is None:
+            return None
+        return self.paths.status()
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -139,24 +139,24 @@ class Run:
         return self._config
 
     def redacted(self, value: Any) -> Any:
-        """Plain data without the secrets of the config and of the environment."""
+        """Return plain data without the secrets of the config and of the environment."""
         return self._redactor.value(value)
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
-        """Writes metrics.json. What JSON has no number for (infinity, NaN) becomes null."""
+        """Write metrics.json. Infinity and NaN become null."""
         if self._writes:
             write_json(self.paths.metrics, self._redactor.value(metrics))
             self._metrics_written = True
 
     def begin(self) -> bool:
-        """Write config.yaml and command.txt, and delete temporary files of crashed processes; once, in one
-        process.
+        """Write config.yaml and command.txt, and delete temporary files of crashed processes.
 
-        Returns: whether this call did it.
+        Only the first call on rank 0 does so. Returns: whether this was that call.
         """
         if self._has_begun or not self._writes:
             return False
-        self._has_begun = self._keeps_log = True
+        self._has_begun = True
+        self._keeps_log = True
         self._is_unwanted = False
         files.remove_leftovers(self.folder)
         checkpoints.remove_leftovers(self.paths.checkpoints)
@@ -166,7 +166,7 @@ class Run:
         return True
 
     def check_settings(self) -> None:
-        """Compare the config with that of the run to be continued, before anything heavy. Raises: UserError."""
+        """Compare the config with that of the run to continue, before anything slow. Raises: UserError."""
         continued = self._continued()
         if continued is not None and continued.is_run():
             recorded = recorded_settings(continued)
@@ -174,15 +174,15 @@ class Run:
                 check_bound(recorded, self._redactor.value(self._config), continued.config)
 
     def _continued(self) -> RunFolder | None:
-        """Return the run whose checkpoint this one begins with; None if there is none, or it is not known
-        yet.
-        """
+        """Return the run whose checkpoint this one resumes from; None if there is none, or it is unknown."""
         resume = str(self._config["resume"])
         if resume in ("auto", "must", "never"):
             has_trained = self.status() == "complete" or any(self.paths.checkpoints.glob("*.ckpt"))
             return self.paths if self._given_name is not None and has_trained else None
         path = Path(resume)
-        return RunFolder(path.parent.parent if path.suffix == ".ckpt" else path)
+        if path.suffix == ".ckpt":
+            path = path.parent.parent
+        return RunFolder(path)
 
     def __enter__(self) -> Self:
         with ExitStack() as opening:
@@ -190,21 +190,21 @@ class Run:
                 self._make_folder()
                 opening.callback(self._remove_if_unwanted)
                 opening.enter_context(_lock(self.paths))
-                self._is_new = self._is_unwanted = not _visible(self.folder)
-                self._log_length = self.paths.log.stat().st_size if self.paths.log.exists() else None
+                self._is_new = not _visible(self.folder)
+                self._is_unwanted = self._is_new
+                path = self.paths.log
+                self._log_length = path.stat().st_size if path.exists() else None
                 opening.callback(self._restore_log)
                 self._log_file = opening.enter_context(logging_to(self.paths.log, self._redactor))
             elif self._given_name is None:
-                raise UserError(
-                    "processes that train together need a name for their run", fix="add run.name=NAME"
-                )
+                what = "processes that train together need a name for their run"
+                raise UserError(what, fix="add run.name=NAME")
             self.checkpoint = checkpoint_to_resume(self.paths, self.name, str(self._config["resume"]))
             if self.checkpoint is not None:
                 from lmft.runs.checkpoint_io import settings_of
 
-                check_changes(
-                    settings_of(self.checkpoint), self._redactor.value(self._config), self.checkpoint
-                )
+                recorded = settings_of(self.checkpoint)
+                check_changes(recorded, self._redactor.value(self._config), self.checkpoint)
             if self._writes:
                 os.environ[_NAME_VARIABLE] = self.name
                 opening.callback(os.environ.pop, _NAME_VARIABLE, None)
@@ -219,28 +219,28 @@ class Run:
         with self._opened:
             if error is None or not self._writes:
                 return
+            is_fault = isinstance(error, Exception) and not isinstance(error, UserError)
             if not self.folder.exists():
-                if isinstance(error, UserError) or not isinstance(error, Exception):
-                    return
-                raise UserError(
-                    "the run's folder is gone", str(self.folder), "the same command begins anew"
-                ) from error
-            if not self._has_begun and (isinstance(error, UserError) or not isinstance(error, Exception)):
-                return  # refused: everything is taken back
+                if is_fault:
+                    fix = "the same command starts over"
+                    raise UserError("the run's folder is gone", str(self.folder), fix) from error
+                return
+            if not self._has_begun and not is_fault:
+                return  # leaving `_opened` undoes everything
             self._keeps_log = True
-            passing = {path.name for path in self.paths.startup_files}
-            if isinstance(error, UserError) and passing.issuperset(_visible(self.folder)):
+            startup_names = {path.name for path in self.paths.startup_files}
+            if isinstance(error, UserError) and startup_names.issuperset(_visible(self.folder)):
                 self._is_unwanted = self._is_new
                 return
             self._log_end(error)
             if not self._has_begun and not self._is_new:
-                return  # a fault of ours, before anything of the earlier run was touched
+                return  # a bug of lmft, before any file of the earlier run was changed
             self._is_unwanted = False
             if not self._metrics_written:
                 self._write_end("failed" if isinstance(error, Exception) else "stopped")
 
     def _log_end(self, error: BaseException) -> None:
-        """Into the log's file alone: the shell says what the user is to read."""
+        """Write the error to train.log only; the command line reports it to the user."""
         record: dict[str, Any] = {
             "name": __name__,
             "levelno": logging.INFO,
@@ -253,29 +253,30 @@ class Run:
         self._log_file.handle(logging.makeLogRecord(record))
 
     def _write_end(self, status: str) -> None:
-        goes_on = {"command": self.command} if status == "stopped" else {}
         try:
-            self.write_metrics({**read_json(self.paths.metrics), "status": status, **goes_on})
-        except OSError as failure:  # a full disk may be why the run ends: then that is the error to see
+            metrics = {**read_json(self.paths.metrics), "status": status}
+            if status == "stopped":
+                metrics["command"] = self.command
+            self.write_metrics(metrics)
+        except OSError as failure:  # the run's own error matters more, and may be the full disk
             log.warning("%s could not be written: %s", self.paths.metrics, failure.strerror)
 
     def _make_folder(self) -> None:
-        visible = _visible(self.folder) if self._given_name is not None else []
+        if self._given_name is None:
+            self._made = missing_folders(self.folder.parent)
+            self.paths = RunFolder(new_folder(self.folder))
+            self._made.insert(0, self.folder)
+            return
+        visible = _visible(self.folder)
         is_run = self.paths.is_run() or self.paths.metrics.exists() or (self.folder / _LOCK).exists()
         if visible and not is_run:
-            raise UserError(
-                f"{self.folder} is not a run's folder", f"it holds {visible[0]}", "choose another run.name"
-            )
+            what = f"{self.folder} is not a run's folder"
+            raise UserError(what, f"it holds {visible[0]}", "choose another run.name")
         self._made = missing_folders(self.folder)
-        if self._given_name is not None:
-            make_folder(self.folder)
-            return
-        self._made = missing_folders(self.folder.parent)
-        self.paths = RunFolder(new_folder(self.folder))
-        self._made.insert(0, self.folder)
+        make_folder(self.folder)
 
     def _restore_log(self) -> None:
-        """Takes back what was logged, unless the run has begun."""
+        """Undo what was logged, unless the run has begun."""
         if self._keeps_log or not self.paths.log.exists():
             return
         if self._log_length is None:
@@ -284,7 +285,7 @@ class Run:
             os.truncate(self.paths.log, self._log_length)
 
     def _remove_if_unwanted(self) -> None:
-        """Removes what entering wrote and made; nothing else."""
+        """Delete the files and folders that entering made, and nothing else."""
         if not self._is_unwanted:
             return
         shutil.rmtree(self.paths.tokenizer, ignore_errors=True)
@@ -293,8 +294,18 @@ class Run:
         remove_empty(self._made)
 
 
+def _rank() -> int:
+    for name in _RANKS:
+        if name in os.environ:
+            return int(os.environ[name])
+    return 0
+
+
 def _visible(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")) if folder.is_dir() else []
+    """Return the names of a folder's files that are not hidden; none if it does not exist."""
+    if not folder.is_dir():
+        return []
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def _this_process() -> str:
@@ -303,16 +314,14 @@ def _this_process() -> str:
 
 @contextmanager
 def _lock(folder: RunFolder) -> Iterator[None]:
-    """Keeps other processes out. The system drops the lock of a process that dies, so that no lock is ever
-    stale.
-    """
+    """Lock a run's folder for this process. The system releases the lock of a process that dies."""
     lock = FileLock(folder.path / _LOCK)
     owner = folder.path / _OWNER
     try:
         lock.acquire(timeout=0)
     except Timeout:
         where = owner.read_text("utf-8") if owner.exists() else None
-        fix = "wait for it, end it, or choose another run.name"
+        fix = "wait for it, stop it, or choose another run.name"
         raise UserError(f"the run in {folder.path} is in use", where, fix) from None
     try:
         files.write_text(owner, _this_process())

@@ -1,4 +1,4 @@
-"""The config of a finished run, for evaluating and asking it."""
+"""The config of a finished run, for evaluating it and predicting with it."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -14,8 +14,7 @@ log = logging.getLogger(__name__)
 
 
 def config_to_use(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """The config to use a trained model with: `recorded_config` of the folder `run`, if given; else `config`
-    itself.
+    """Return the config for using a trained model: that of the run if `run` is given, else `config` itself.
 
     Raises: UserError if neither a run nor a model is named, or both.
     """
@@ -23,16 +22,15 @@ def config_to_use(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
         _check_names_no_model(overrides)
         return recorded_config(Path(str(config["run"])), config, overrides)
     if _chosen_checkpoint(config) is not None:
-        raise UserError(
-            "checkpoint= chooses among those of a run", f"checkpoint={config['checkpoint']}", "add run=…"
-        )
+        what = "checkpoint= names a checkpoint of a run, and there is no run="
+        raise UserError(what, f"checkpoint={config['checkpoint']}", "add run=…")
     if config["model"]["name_or_path"] is None:
-        raise UserError("which model?", fix="add run=runs/NAME, or model.name_or_path=FOLDER_OR_HUB_ID")
+        raise UserError("no model is named", fix="add run=runs/NAME, or model.name_or_path=FOLDER_OR_HUB_ID")
     return dict(config)
 
 
 def _check_names_no_model(overrides: Sequence[str]) -> None:
-    """Raises UserError where overrides name another model than the run's."""
+    """Raise UserError if overrides name another model than the run's."""
     for override in overrides:
         key = override.lstrip("+~").partition("=")[0]
         if key in ("model", "model.name_or_path", "model.from_scratch", "model.architecture"):
@@ -40,17 +38,17 @@ def _check_names_no_model(overrides: Sequence[str]) -> None:
 
 
 def recorded_config(path: Path, config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """The config to use the finished run in folder `path` with.
+    """Return the config to use the finished run in folder `path` with.
 
-    It is the run's own, but the model is the trained one: its folder model/ or, where `config` names a
-    `checkpoint`, the model that was trained, whose weights are to be taken from that file. Device, cache,
-    callbacks and loggers are those of `config`, and so is every key that `overrides` names: `data=wikitext2`
-    takes the whole group, `data.batch_size=8` one value.
+    It is the run's own, but its group `model` loads the run's folder model/ or, if `config` names a
+    `checkpoint`, builds the model as for training, so that the checkpoint's weights can be loaded. Device,
+    cache, callbacks and loggers are those of `config`, as is every key in `overrides`: `data=wikitext2`
+    copies the whole group, `data.batch_size=8` one value.
 
     Args:
         path: the run's folder.
-        config: what the command line of now led to.
-        overrides: the `key=value` arguments of that command line.
+        config: the config of the present command.
+        overrides: the `key=value` arguments of that command.
 
     Raises: UserError if there is no run or no trained model.
     """
@@ -61,29 +59,29 @@ def recorded_config(path: Path, config: Mapping[str, Any], overrides: Sequence[s
         recorded["model"] = _as_trained(recorded["model"], run)
     else:
         recorded["model"] = _as_exported(recorded["model"], run)
-    of_now = [key for key in config if key not in recorded] + [
-        "run",
-        "trainer",
-        "callbacks",
-        "logger",
-        "trust",
-        "model.trust_remote_code",
-        "data.cache_dir",
-    ]
-    for key in [*of_now, *(override.lstrip("+~").partition("=")[0] for override in overrides)]:
+    copied = [key for key in config if key not in recorded]
+    copied += [*_OF_COMMAND, *(override.lstrip("+~").partition("=")[0] for override in overrides)]
+    for key in copied:
         _copy_value(key.split("."), config, recorded)
     recorded["checkpoint"] = None if chosen is None else str(run.checkpoint(chosen))
     return recorded
 
 
+# Options of the present command that replace those of the run.
+_OF_COMMAND = (
+    *("run", "trainer", "callbacks", "logger", "trust"),
+    *("model.trust_remote_code", "data.cache_dir"),
+)
+
+
 def _chosen_checkpoint(config: Mapping[str, Any]) -> str | int | None:
-    """What an evaluation or a prediction asks for; the group `checkpoint` of a training asks for none."""
+    """Return the checkpoint that an evaluation or a prediction names; None if it names none."""
     chosen = config.get("checkpoint")
-    return chosen if isinstance(chosen, str | int) else None
+    return chosen if isinstance(chosen, str | int) else None  # a mapping is the group of a training
 
 
 def _as_trained(recorded: dict[str, Any], run: RunFolder) -> dict[str, Any]:
-    """The group `model` that builds the run's model as it was for training."""
+    """Return the group `model` that builds the run's model as it was for training."""
     if not run.tokenizer.is_dir():
         return recorded
     tokenizer = {**recorded["tokenizer"], "name_or_path": str(run.tokenizer), "train": False}
@@ -91,28 +89,28 @@ def _as_trained(recorded: dict[str, Any], run: RunFolder) -> dict[str, Any]:
 
 
 def _as_exported(recorded: dict[str, Any], run: RunFolder) -> dict[str, Any]:
-    """The group `model` that loads what the run has exported."""
+    """Return the group `model` that loads the model that the run has exported."""
     if not run.model.is_dir():
+        what = f"the run has no model yet (status: {run.status() or 'unfinished'})"
         fix = f"finish it with the command in {run.command}, or add checkpoint=last"
-        raise UserError(
-            f"the run has no model yet (status: {run.status() or 'unfinished'})", str(run.path), fix
-        )
-    trained = {"name_or_path": str(run.model), "from_scratch": False, "freeze": []}
-    trained["lora"] = {**recorded.get("lora", {}), "r": 0}
-    # Adapters alone: their base is loaded as it was for training.
+        raise UserError(what, str(run.path), fix)
+    changes = {"name_or_path": str(run.model), "from_scratch": False, "freeze": []}
+    changes["lora"] = {**recorded.get("lora", {}), "r": 0}
+    # If only adapters were exported, their base model is loaded as it was for training.
     if not (run.model / "adapter_config.json").exists():
-        trained["config"] = {}
-        if not recorded.get("trust_remote_code"):  # whose code keeps to its revision
-            trained["revision"] = None
+        changes["config"] = {}
+        if not recorded.get("trust_remote_code"):  # remote code is still loaded from its revision
+            changes["revision"] = None
     tokenizer = {**recorded["tokenizer"], "name_or_path": str(run.model), "train": False}
-    return {**recorded, **trained, "tokenizer": tokenizer}
+    return {**recorded, **changes, "tokenizer": tokenizer}
 
 
 def _copy_value(key: Sequence[str], source: Mapping[str, Any], target: dict[str, Any]) -> None:
-    """Makes the value at `key` in `target` what it is in `source`; it is left alone if `source` has none."""
-    for part in key[:-1]:
-        if part not in source:
+    """Copy the value at `key` from `source` to `target`; do nothing if `source` has none."""
+    for name in key[:-1]:
+        if name not in source:
             return
-        source, target = source[part], target.setdefault(part, {})
+        source = source[name]
+        target = target.setdefault(name, {})
     if key[-1] in source:
         target[key[-1]] = source[key[-1]]

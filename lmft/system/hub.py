@@ -1,4 +1,4 @@
-"""Is a repository of the hub at hand? Asked once, briefly, before anything is loaded or downloaded."""
+"""Check that a Hub repository is cached or reachable, by one short request, before anything is downloaded."""
 
 import json
 import threading
@@ -9,8 +9,8 @@ from typing import Literal
 
 from lmft.errors import UserError
 
-REQUEST_SECONDS = 6.0  # for one connection or answer
-WAIT_SECONDS = 9.0  # for everything: a name that does not resolve can hang longer than any request's timeout
+REQUEST_SECONDS = 6.0  # timeout of one connection or response
+WAIT_SECONDS = 9.0  # total; resolving a host name may take longer than the timeout of a request
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -26,34 +26,33 @@ OPTIONS = {"model": "model.name_or_path", "tokenizer": "model.tokenizer.name_or_
 
 
 def require(repo_id: str, kind: Kind, revision: str | None = None) -> str | None:
-    """The folder of the repository's copy in the Hugging Face cache, or None where the hub is there to
-    download from.
+    """Return the folder of a repository's copy in the Hugging Face cache; None if it must be downloaded.
 
-    Load from the folder where there is one: loading by the id asks the hub about every optional file, and
-    tries each for half a minute where the hub is out of reach. The folder's name is the commit.
+    Load from that folder if there is one: loading by id asks the hub about every optional file, and retries
+    each for half a minute if the hub is unreachable. The folder's name is the commit.
 
-    A cached model (its weights whole) or tokenizer is used without asking the hub. Of a data set's copy
-    nobody can tell whether it is whole, so the hub is asked first and the copy serves where no answer comes.
+    A cached model with all its weights, or a cached tokenizer, is used without asking the hub. A cached data
+    set may be incomplete, so the hub is asked first and the copy is used only if the hub does not respond.
 
-    Raises UserError where there is neither copy nor hub, no such repository or revision, or no access to it;
-    within 10 seconds.
+    Raises: UserError, within 10 seconds, if the repository is neither cached nor reachable, or if it, its
+    revision or access to it is missing.
     """
     copy = _cached_copy(repo_id, kind, revision)
-    if copy and _is_whole(copy, kind):
+    if copy and _is_complete(copy, kind):
         return str(copy)
     try:
         _within(WAIT_SECONDS, lambda: _ask(repo_id, kind, revision))
     except Exception as error:
         if copy and kind == "dataset":
             return str(copy)
-        raise _answer_error(error, repo_id, kind, revision) from error
+        raise _user_error(error, repo_id, kind, revision) from error
     return None
 
 
 def config_file(repo_id: str, revision: str | None, may_ask: bool) -> Path | None:
-    """The config.json of a model's repository: cached or, if the hub may be asked, downloaded; else None.
+    """Return the config.json of a model's repository: cached, else downloaded if `may_ask`; else None.
 
-    Raises UserError as `require` does.
+    Raises: UserError, as `require`.
     """
     copy = _cached_copy(repo_id, "model", revision)
     if copy and (copy / "config.json").is_file():
@@ -68,26 +67,27 @@ def config_file(repo_id: str, revision: str | None, may_ask: bool) -> Path | Non
 
 
 def _cached_copy(repo_id: str, kind: Kind, revision: str | None) -> Path | None:
-    """The snapshot of that revision in the Hugging Face cache, whole or not."""
+    """Return the revision's snapshot in the Hugging Face cache, complete or not; None if it is not cached."""
     from huggingface_hub import constants
 
     prefix = "datasets" if kind == "dataset" else "models"
     repository = Path(constants.HF_HUB_CACHE, f"{prefix}--{repo_id.replace('/', '--')}")
     reference = repository / "refs" / (revision or "main")
     commit = reference.read_text().strip() if reference.is_file() else revision
-    copy = repository / "snapshots" / commit if commit else None
-    return copy if copy and copy.is_dir() else None
+    if not commit:
+        return None
+    copy = repository / "snapshots" / commit
+    return copy if copy.is_dir() else None
 
 
-def _is_whole(folder: Path, kind: Kind) -> bool:
-    """Whether the folder has the weights, all shards of them, or a tokenizer. Of a data set that cannot be
-    known.
-    """
+def _is_complete(folder: Path, kind: Kind) -> bool:
+    """Return whether a folder has a tokenizer, or all shards of the weights; False for a data set."""
     names = {path.name for path in folder.iterdir()}
     if kind == "tokenizer":
         return any(fnmatch(name, pattern) for name in names for pattern in TOKENIZER_FILES)
-    sharded = any(_shards(index) <= names for index in folder.glob("*.index.json"))
-    return kind == "model" and (sharded or bool(names & {"model.safetensors", "pytorch_model.bin"}))
+    has_all_shards = any(_shards(index) <= names for index in folder.glob("*.index.json"))
+    has_one_file = bool(names & {"model.safetensors", "pytorch_model.bin"})
+    return kind == "model" and (has_all_shards or has_one_file)
 
 
 def _shards(index: Path) -> set[str]:
@@ -95,17 +95,18 @@ def _shards(index: Path) -> set[str]:
 
 
 def _ask(repo_id: str, kind: Kind, revision: str | None) -> None:
-    """One small request; a second where access is by permission, which the first does not tell."""
+    """Ask the hub for the repository; if it is gated, also whether this user has access."""
     from huggingface_hub import HfApi
 
     api = HfApi()
-    ask = api.dataset_info if kind == "dataset" else api.model_info
-    if ask(repo_id, revision=revision, timeout=REQUEST_SECONDS).gated:
-        api.auth_check(repo_id, repo_type="dataset" if kind == "dataset" else "model")
+    is_dataset = kind == "dataset"
+    request_info = api.dataset_info if is_dataset else api.model_info
+    if request_info(repo_id, revision=revision, timeout=REQUEST_SECONDS).gated:
+        api.auth_check(repo_id, repo_type="dataset" if is_dataset else "model")
 
 
 def _within(seconds: float, ask: Callable[[], None]) -> None:
-    """Calls `ask` and raises what it raises; TimeoutError after `seconds`, leaving it to itself."""
+    """Call `ask` in a daemon thread and raise what it raises; TimeoutError after `seconds`."""
     outcome: list[Exception | None] = []
 
     def call() -> None:
@@ -124,35 +125,38 @@ def _within(seconds: float, ask: Callable[[], None]) -> None:
         raise outcome[0]
 
 
-def _answer_error(error: Exception, repo_id: str, kind: Kind, revision: str | None) -> UserError:
+def _user_error(error: Exception, repo_id: str, kind: Kind, revision: str | None) -> UserError:
     from huggingface_hub import constants, errors
 
-    option, noun = OPTIONS[kind], "data set" if kind == "dataset" else kind
-    where = f"{option}={repo_id}" + (f", revision {revision}" if revision else "")
+    option = OPTIONS[kind]
+    is_dataset = kind == "dataset"
+    noun = "data set" if is_dataset else kind
+    where = f"{option}={repo_id}"
+    if revision:
+        where += f", revision {revision}"
     if isinstance(error, errors.HFValidationError):
-        return UserError(
-            f"'{repo_id}' is neither a file or folder here nor a hub id", where, f"{option}=FOLDER"
-        )
+        what = f"'{repo_id}' is neither a file or folder here nor a hub id"
+        return UserError(what, where, f"{option}=FOLDER")
     if isinstance(error, errors.GatedRepoError):
         what = f"the {noun} '{repo_id}' is gated, and access to it has not been granted"
         return UserError(what, where, "ask for access on its page, then `hf auth login` or set HF_TOKEN")
     if isinstance(error, errors.RepositoryNotFoundError):
         what = f"no {noun} '{repo_id}' on the hub (or a private one), and no such folder here"
-        return UserError(
-            what, where, f"check its spelling; {option}=FOLDER for a local one; `hf auth login` if private"
-        )
+        fix = f"check its spelling; {option}=FOLDER for a local one; `hf auth login` if private"
+        return UserError(what, where, fix)
     if isinstance(error, errors.RevisionNotFoundError):
-        return UserError(
-            f"the {noun} '{repo_id}' has no such revision", where, "name a branch, tag or commit of it"
-        )
-    reason = "HF_HUB_OFFLINE is set" if isinstance(error, errors.OfflineModeIsEnabled) else _first_line(error)
-    cache = constants.HF_HUB_CACHE
+        what = f"the {noun} '{repo_id}' has no such revision"
+        return UserError(what, where, "name a branch, tag or commit of it")
+    reason = _first_line(error)
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        reason = "HF_HUB_OFFLINE is set"
     what = (
-        f"'{repo_id}' is no local folder and not cached in {cache}, and the hub is not reachable ({reason})"
+        f"'{repo_id}' is no local folder and not cached in {constants.HF_HUB_CACHE}, "
+        f"and the hub is not reachable ({reason})"
     )
-    flag = " --repo-type dataset" if kind == "dataset" else ""
-    ahead = f"`hf download {repo_id}{flag}` where there is a network, then HF_HUB_OFFLINE=1"
-    return UserError(what, where, f"{option}=FOLDER; or {ahead}")
+    flag = " --repo-type dataset" if is_dataset else ""
+    download = f"`hf download {repo_id}{flag}` where there is a network, then HF_HUB_OFFLINE=1"
+    return UserError(what, where, f"{option}=FOLDER; or {download}")
 
 
 def _first_line(error: Exception) -> str:

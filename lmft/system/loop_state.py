@@ -47,7 +47,7 @@ def is_last_batch_of_epoch(trainer: Trainer) -> bool:
 
 
 def validation_is_next(trainer: Trainer) -> bool:
-    """Return, at the end of a training batch, whether a validation comes before the next one."""
+    """Return whether a validation comes before the next training batch. Call it at the end of a batch."""
     loop = trainer.fit_loop.epoch_loop
     fetcher = trainer.fit_loop._data_fetcher
     assert fetcher is not None
@@ -58,25 +58,23 @@ def validation_is_next(trainer: Trainer) -> bool:
 
 
 def is_logging_step(trainer: Trainer) -> bool:
-    """Return, at the end of a step, whether Lightning hands its metrics to the loggers."""
+    """Return whether Lightning logs the metrics of this step. Call it at the end of a step."""
     return trainer._logger_connector.should_update_logs or bool(trainer.fast_dev_run)  # pyright: ignore
 
 
 def count_epoch_from_its_start(trainer: Trainer) -> None:
     """Make Lightning count the epoch that begins after resuming from a checkpoint of an epoch's last step.
 
-    It would take a checkpoint inside that epoch for one between two epochs.
+    Otherwise Lightning would treat a checkpoint inside that epoch as one between two epochs.
     """
     loop = trainer.fit_loop
-    if (
-        loop.restarted_mid_epoch
-        and loop.epoch_progress.current.completed == loop.epoch_progress.current.ready
-    ):
+    progress = loop.epoch_progress.current
+    if loop.restarted_mid_epoch and progress.completed == progress.ready:
         loop.reset_restart_stage()
 
 
 def begin_with_validation(trainer: Trainer) -> None:
-    """Make a resumed training begin with the validation that its checkpoint was saved before."""
+    """Make a resumed training begin with the validation that was next when its checkpoint was saved."""
     val_loop = trainer.fit_loop.epoch_loop.val_loop
     val_loop.batch_progress.reset()
     val_loop._restart_stage = RestartStage.RESTARTED_MID_EVALUATION

@@ -1,4 +1,4 @@
-"""Where a model or a tokenizer lies, and reading it from there. Nothing heavy is imported with this module."""
+"""Find the folder or hub repository of a model or tokenizer, and read its config. Imports nothing heavy."""
 
 import json
 from pathlib import Path
@@ -9,14 +9,16 @@ from lmft.system import hub
 
 
 def located(name_or_path: str, kind: Literal["model", "tokenizer"], revision: str | None) -> str:
-    """The folder to load from, or the id of a repository that the hub is ready to give. Raises UserError."""
+    """Return the folder to load from, or the id of a repository that can be downloaded. Raises: UserError."""
     check_folder(name_or_path, hub.OPTIONS[kind])
     folder = Path(name_or_path).expanduser()
-    return str(folder) if folder.is_dir() else hub.require(name_or_path, kind, revision) or name_or_path
+    if folder.is_dir():
+        return str(folder)
+    return hub.require(name_or_path, kind, revision) or name_or_path
 
 
 def check_folder(name_or_path: str, option: str) -> None:
-    """Raises UserError for what is neither a folder that may hold a model nor a hub id."""
+    """Raise UserError unless `name_or_path` is a folder that may hold a model, or a hub id."""
     folder = Path(name_or_path).expanduser()
     if folder.is_dir():
         _check_is_no_run(folder, option)
@@ -27,11 +29,12 @@ def check_folder(name_or_path: str, option: str) -> None:
 def stored_config(
     name_or_path: str, revision: str | None = None, ask_hub: bool = True
 ) -> dict[str, Any] | None:
-    """The config.json of a model, that of the base model where a folder holds adapters alone.
+    """Return the config.json of a model; of its base model if a folder holds only adapters.
 
-    None where the model is a repository that is not cached, and the hub may not be asked. Raises UserError.
+    None if the model is a repository that is not cached, and the hub may not be asked. Raises: UserError.
     """
-    folder, option = Path(name_or_path).expanduser(), hub.OPTIONS["model"]
+    folder = Path(name_or_path).expanduser()
+    option = hub.OPTIONS["model"]
     check_folder(name_or_path, option)
     if not folder.is_dir():
         path = hub.config_file(name_or_path, revision, ask_hub)
@@ -46,22 +49,20 @@ def stored_config(
 
 def _check_is_hub_id(name: str, option: str) -> None:
     path = Path(name)
-    if name.startswith((".", "/", "~")) or name.count("/") > 1 or path.exists():
-        beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-        what = (
-            f"{name} is a file"
-            if path.exists()
-            else f"there is no folder {name}{did_you_mean(path.name, beside)}"
-        )
-        raise UserError(what, option, f"{option}=FOLDER_OR_HUB_ID")
+    fix = f"{option}=FOLDER_OR_HUB_ID"
+    if path.exists():
+        raise UserError(f"{name} is a file", option, fix)
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise UserError(f"there is no folder {name}{did_you_mean(path.name, siblings)}", option, fix)
 
 
 def _check_is_no_run(folder: Path, option: str) -> None:
-    """A run's folder is not a model's: that lies in it, once the run is complete."""
+    """Raise UserError for a run's folder, whose model is in its subfolder `model` once it is complete."""
     if (folder / "config.json").exists() or not (folder / "config.yaml").is_file():
         return
     if (folder / "model").is_dir():
-        raise UserError(f"{folder} is a run; its model lies in it", option, f"{option}={folder / 'model'}")
+        raise UserError(f"{folder} is a run; its model is inside", option, f"{option}={folder / 'model'}")
     fix = f"continue it with the command in {folder / 'command.txt'}, then {option}={folder / 'model'}"
     raise UserError(f"{folder} is a run without a finished model", option, fix)
 

@@ -183,7 +183,7 @@ def loader_mistake(capsys, folder, monkeypatch, what):
 
 def test_fault_22_a_loader_process_that_dies(capsys, in_empty_folder, monkeypatch):
     said = loader_mistake(capsys, in_empty_folder, monkeypatch, lambda: os.kill(os.getpid(), signal.SIGKILL))
-    assert "loads batches died" in said and "data.num_workers=0" in said
+    assert "DataLoader worker died" in said and "data.num_workers=0" in said
 
 
 def test_fault_23_a_loader_process_that_hangs(capsys, in_empty_folder, monkeypatch):
@@ -196,7 +196,7 @@ def test_a_stop_ends_the_process_as_its_signal_would(capsys, fit):
     with pytest.raises(SystemExit) as exit:
         train.main([])
     assert exit.value.code == 143
-    assert capsys.readouterr().err == "stopped by SIGTERM\n  go on: python -m lmft.train run.name=x\n"
+    assert capsys.readouterr().err == "stopped by SIGTERM\n  continue: python -m lmft.train run.name=x\n"
 
 
 def test_an_argument_that_a_target_does_not_take(capsys, monkeypatch):

@@ -566,7 +566,7 @@ MISTAKES = {
     "an adapter for nothing": ([], ("model.lora.r=4", "model.lora.target_modules=[qproj]"), ("'q_proj'",)),
     "a text's option": ([], ("data.format=text",), ("data.chat_template needs conversations",)),
     "another family's objective": ([], ("objective=mlm",), ("is a causal model", "objective=causal (or fim)")),
-    "another family's model": ([], ("model=masked", "objective=causal"), ("writes its answers",)),
+    "another family's model": ([], ("model=masked", "objective=causal"), ("generates text",)),
 }
 
 

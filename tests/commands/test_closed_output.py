@@ -73,7 +73,7 @@ def test_a_training_ends_as_an_interrupted_one(tmp_path):
     first, goes_on = said.splitlines()
     assert code == 141 and metrics["status"] == "stopped"
     assert first.startswith("stopped by SIGPIPE, saved in ") and Path(first.rpartition(" ")[2]).is_file()
-    assert goes_on == f"  go on: {metrics['command']}"
+    assert goes_on == f"  continue: {metrics['command']}"
     log = run.log.read_text()
     assert first in log and goes_on in log and "Traceback" not in log
     lines = [line for line in log.splitlines() if " INFO lmft: step " in line]

@@ -134,7 +134,7 @@ def test_a_template_that_refuses_a_chat(chat_run, capsys):
 
 
 def test_no_model(capsys):
-    assert "which model?" in mistake(capsys, "prompt=a")
+    assert "no model is named" in mistake(capsys, "prompt=a")
 
 
 def test_a_masked_model_is_not_forced(folder, tokenizer, capsys):

@@ -56,7 +56,7 @@ def said_of(*overrides):
         ("+checkpoint.keep_lats=1", "did you mean 'checkpoint.keep_last'?"),
         ("nonfinite=skp", "nonfinite=skp is unknown (did you mean 'skip'?)"),
         ("scheduler.name=consine", "(did you mean 'cosine'?)"),
-        ("scheduler.name=greedy", "waits for a metric"),
+        ("scheduler.name=greedy", "needs a metric"),
         ("scheduler.warmup=-1", "scheduler.warmup=-1"),
         ("+scheduler.warmups=1", "did you mean 'scheduler.warmup'?"),
         ("+logger.x.save_dir=a", "logger.x names no class"),

@@ -58,7 +58,7 @@ def test_fault_04_on_a_disk_that_stays_full_the_run_ends_in_three_lines_and_goes
         fill_disk(killed.checkpoints, patched, free_bytes=1000)
         said = terminal.fails("run.name=killed", *OPTIONS)
     assert "the disk is full: step=7.ckpt could not be written" in said
-    assert "free some space; the same command goes on from last.ckpt" in said
+    assert "free some space; the same command resumes from last.ckpt" in said
     assert read(killed.checkpoints / "last.ckpt")["global_step"] == 6
     assert_goes_on(terminal, undisturbed)
 
@@ -81,7 +81,7 @@ def test_fault_05_if_none_is_whole_nothing_is_begun_anew(terminal, killed):
     for name in ("last", "step=3", "step=4", "step=5"):
         flip(killed.checkpoints / f"{name}.ckpt")
     said = terminal.refuses_to_train("run.name=killed", *OPTIONS)
-    assert "no checkpoint is whole" in said and "step=3.ckpt is broken" in said and "resume=PATH" in said
+    assert "no checkpoint is valid" in said and "step=3.ckpt is broken" in said and "resume=PATH" in said
 
 
 def test_fault_13_what_does_not_fit_the_checkpoint_is_refused(terminal, killed):

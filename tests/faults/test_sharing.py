@@ -105,7 +105,7 @@ def test_a_runs_folder_that_vanishes_is_said(terminal, monkeypatch):
 
     monkeypatch.setattr(LanguageModel, "training_step", vanishes)
     said = terminal.fails("run.name=gone", *OPTIONS)
-    assert "is gone" in said and "begins anew" in said
+    assert "is gone" in said and "starts over" in said
     assert not (terminal.folder / "runs").exists()
 
 

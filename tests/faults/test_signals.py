@@ -26,7 +26,7 @@ def stopped(terminal, code, *options):
     assert found == code and "Traceback" not in err
     record = read_json(terminal.folder / "runs/stopped/metrics.json")
     said, goes_on = err.splitlines()[-2:]
-    assert record["status"] == "stopped" and goes_on == f"  go on: {record['command']}"
+    assert record["status"] == "stopped" and goes_on == f"  continue: {record['command']}"
     assert said.startswith(f"stopped by {signal.Signals(code - 128).name}, saved in ")
     return shlex.split(record["command"])
 

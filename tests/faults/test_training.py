@@ -118,7 +118,7 @@ def test_fault_22_a_loader_process_that_dies_ends_the_run_in_three_lines(termina
         time.sleep(0.5)  # what it had ready is fetched
         os.kill(os.getpid(), signal.SIGKILL)
 
-    assert_it_is_said_and_goes_on("a process that loads batches died", terminal, undisturbed, monkeypatch, dies)
+    assert_it_is_said_and_goes_on("a DataLoader worker died", terminal, undisturbed, monkeypatch, dies)
 
 
 def test_fault_22_a_batch_that_it_had_ready_is_lost_with_it(terminal, monkeypatch):
@@ -127,9 +127,9 @@ def test_fault_22_a_batch_that_it_had_ready_is_lost_with_it(terminal, monkeypatc
 
     monkeypatch.setattr("multiprocessing.resource_sharer._resource_sharer.get_connection", refuse)
     said = terminal.fails("run.name=disturbed", *OPTIONS, "data.num_workers=1", "validate_before=false")
-    assert "a process that loads batches died" in said and "data.num_workers=0" in said
+    assert "a DataLoader worker died" in said and "data.num_workers=0" in said
 
 
 def test_fault_23_so_does_one_that_hangs(terminal, undisturbed, monkeypatch):
-    said = "no batch came from the loader's processes within 2 seconds"
+    said = "no batch came from the DataLoader workers within 2 seconds"
     assert_it_is_said_and_goes_on(said, terminal, undisturbed, monkeypatch, lambda: time.sleep(5))

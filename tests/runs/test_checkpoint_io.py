@@ -129,7 +129,7 @@ def test_a_disk_that_stays_full(folder, monkeypatch, caplog):
     what, where, fix = str(error.value).splitlines()
     assert what == "the disk is full: step=4.ckpt could not be written"
     assert str(folder) in where and "last.ckpt takes 0 MB" in where
-    assert fix == "  fix:   free some space; the same command goes on from last.ckpt"
+    assert fix == "  fix:   free some space; the same command resumes from last.ckpt"
     assert not caplog.records
 
 
@@ -139,7 +139,7 @@ def test_a_disk_that_is_full_from_the_start(tmp_path, monkeypatch):
     fill_disk(folder, monkeypatch, 3000)
     with pytest.raises(UserError, match="disk is full") as error:
         save(folder, 1)
-    assert "begins anew" in str(error.value) and list(folder.iterdir()) == []
+    assert "starts over" in str(error.value) and list(folder.iterdir()) == []
 
 
 def test_a_file_that_may_not_grow(folder):
@@ -151,7 +151,7 @@ def test_a_file_that_may_not_grow(folder):
             save(folder, 4)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert "goes on from last.ckpt" in str(error.value)
+    assert "resumes from last.ckpt" in str(error.value)
     assert_whole(folder, *ALL)
 
 

@@ -98,10 +98,10 @@ def test_one_memory_inside_of_another_is_the_same(path):
 def test_jobs_do_not_remember_each_other(path):
     with buffering_logs():
         log.info("sweep")
-        with buffering_logs(anew=True) as first:
+        with buffering_logs(starts_empty=True) as first:
             log.info("first job, refused")
         assert not first.was_handed_over and first.records == []
-        with buffering_logs(anew=True) as second, buffering_logs():
+        with buffering_logs(starts_empty=True) as second, buffering_logs():
             log.info("second job")
             with opened(path):
                 pass

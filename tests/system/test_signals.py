@@ -98,12 +98,12 @@ def test_loader_processes_outlive_one_sigterm_so_that_their_parent_can_end_its_s
     assert ended_by(signals.let_parent_handle_signals, [signal.SIGTERM] * 2) == -signal.SIGTERM
 
 
-def test_what_is_said():
+def test_the_message_names_the_checkpoint_and_the_command_that_continues():
     assert str(Stopped(signal.SIGINT)) == "stopped by SIGINT"
     said = str(Stopped(signal.SIGTERM, Path("runs/x/checkpoints/step=7.ckpt"), "python -m lmft.train run.name=x"))
     assert said.splitlines() == [
         "stopped by SIGTERM, saved in runs/x/checkpoints/step=7.ckpt",
-        "  go on: python -m lmft.train run.name=x",
+        "  continue: python -m lmft.train run.name=x",
     ]
 
 
@@ -130,7 +130,7 @@ def test_fault_10_sigterm_amid_a_training(tmp_path):
     first, second = said.splitlines()
     assert code == 143 and metrics["status"] == "stopped"
     assert first.startswith("stopped by SIGTERM, saved in ") and Path(first.rpartition(" ")[2]).exists()
-    assert second == f"  go on: {metrics['command']}" and second.endswith("run.name=x")
+    assert second == f"  continue: {metrics['command']}" and second.endswith("run.name=x")
 
 
 def test_fault_10_ctrl_c_while_the_text_is_tokenised(tmp_path):
