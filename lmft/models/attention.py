@@ -103,7 +103,7 @@ def _alibi_ignoring_documents(build_from_padding_mask: Any) -> Any:
     """Return Bloom's `build_alibi_tensor` for masks [B, 1, T, T] too.
 
     Bloom derives positions from a padding mask [B, T]. Only differences of positions matter, so positions in
-    the whole row do for documents too.
+    the row serve for its documents too.
     """
 
     def build_alibi_tensor(attention_mask: Tensor, num_heads: int, dtype: torch.dtype) -> Tensor:

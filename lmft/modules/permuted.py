@@ -1,4 +1,4 @@
-"""Permuted language models (XLNet): they predict tokens in any order, each from those before it there."""
+"""Permuted language models (XLNet): they predict tokens in a random order, each from earlier ones."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar

@@ -141,12 +141,12 @@ def _check(module: Tried, batch: dict[str, Tensor], others: Tensor, sights: Sequ
                 f"prediction {prediction + 1}"
             )
             raise UserError(f"{model_type} {sight.fault}", where, sight.fix)
-    wanted = [(sight, pairs) for sight, pairs in zip(sights, seen, strict=True) if sight.is_wanted]
-    if not any(pairs for _, pairs in wanted):  # as in new models whose layers add nothing yet
+    required = [(sight, pairs) for sight, pairs in zip(sights, seen, strict=True) if sight.is_wanted]
+    if not any(pairs for _, pairs in required):  # as in new models whose layers add nothing yet
         reason = "its predictions depend on one token alone"
         log.warning("the attention of %s could not be checked: %s", model_type, reason)
         return
-    for sight, pairs in wanted:
+    for sight, pairs in required:
         if sight.pairs.any() and not pairs:
             where = "checked: replacing these tokens changes none of the model's predictions"
             raise UserError(f"{model_type} {sight.fault}", where, sight.fix)

@@ -22,8 +22,7 @@ def counting_progress(
 ) -> Iterator[Callable[[int], None]]:
     """Show the progress of work that has no Trainer, and log one line at its end unless it fails.
 
-    >>> with counting_progress("tokenising", 25_000, "documents") as advance:
-    ...     advance(512)
+    It yields a function that is called with the number of units done since its last call.
 
     Args:
         description: the work.

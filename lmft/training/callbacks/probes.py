@@ -8,7 +8,7 @@ from lightning import Callback, LightningModule, Trainer
 
 
 class Probes(Callback):
-    """Has prompts answered before training and at each validation; writes the answers to samples.jsonl."""
+    """Asks the model fixed prompts before training and at each validation; writes samples.jsonl."""
 
     def __init__(self, prompts: list[Any], path: Path):
         self.prompts = prompts
