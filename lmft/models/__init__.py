@@ -1,1 +1,1 @@
-"""Hugging Face models behind one LightningModule: body, targets only, loss."""
+"""Hugging Face models: load, adapt, freeze, export; logits and loss at the targets only."""

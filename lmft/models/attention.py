@@ -1,4 +1,4 @@
-"""Which attention a model uses, and how it is kept inside one document of a row."""
+"""Document masking: keep attention inside each document of a packed row."""
 
 import inspect
 import sys
@@ -12,20 +12,25 @@ from lmft.errors import UserError
 from lmft.models.trial import ordinary_tokens, to_be_tried
 
 _WITH_MASKS = ("eager", "sdpa")  # implementations of attention that take a mask of any shape
-_KINDS = {"full_attention", "sliding_attention"}  # of layers, as configs name them in `layer_types`
+_LAYER_TYPES = {"full_attention", "sliding_attention"}  # values of `layer_types` in configs
 
 
 def cannot_mask_reason(model_class: type[PreTrainedModel], config: PreTrainedConfig) -> str | None:
-    """Why such a model cannot keep its documents apart, if that can be told before it is built; else None."""
+    """Return the reason why an architecture cannot mask attention between documents; None if none is known.
+
+    Args:
+        model_class: the class of the model, which is not built yet.
+        config: its Hugging Face config.
+    """
     module = sys.modules[model_class.__module__]
     if config.is_encoder_decoder:
-        return "its decoder attends to another text than it says"
+        return "its decoder attends to another text than the one it writes"
     if model_class._is_stateful:
         return "its layers carry a state from token to token"
     if getattr(config, "alibi", False):
         return "its positions are counted over the whole row"
-    if kinds := set(getattr(config, "layer_types", None) or ()) - _KINDS:
-        return f"it has layers of {', '.join(sorted(kinds))}"
+    if unknown := set(getattr(config, "layer_types", None) or ()) - _LAYER_TYPES:
+        return f"it has layers of {', '.join(sorted(unknown))}"
     takes_masks = hasattr(module, "create_causal_mask") or hasattr(module, "create_bidirectional_mask")
     if not takes_masks and config.model_type != "deberta-v2":
         return "it takes no mask of a row's shape"
@@ -35,47 +40,51 @@ def cannot_mask_reason(model_class: type[PreTrainedModel], config: PreTrainedCon
 def enable_document_masking(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, causal: bool = False
 ) -> None:
-    """Makes the model ready for `isolated`, and tries it: two documents in a row must give what each gives
-    alone.
+    """Prepare the model for `document_mask_inputs`, and check that two documents in a row do not interact.
 
-    Raises UserError where they do not.
+    Args:
+        model: the model; some architectures get a hook.
+        tokenizer: its tokenizer, whose tokens the check uses.
+        causal: whether a token sees only the tokens before it.
+
+    Raises: UserError if hidden states of two documents in a row differ from those of each document alone.
     """
     fix = "data.isolate_documents=false, or data.examples=lines"
-    if why := cannot_mask_reason(type(model), model.config):
-        raise UserError(f"{model.config.model_type} cannot keep attention inside a document: {why}", fix=fix)
+    model_type = model.config.model_type
+    if reason := cannot_mask_reason(type(model), model.config):
+        raise UserError(f"{model_type} cannot keep attention inside a document: {reason}", fix=fix)
     if model.config._attn_implementation not in _WITH_MASKS:
-        which = f"model.attn_implementation={model.config._attn_implementation}"
+        option = f"model.attn_implementation={model.config._attn_implementation}"
         raise UserError(
-            f"{which} cannot keep attention inside a document", fix="model.attn_implementation=sdpa"
+            f"{option} cannot keep attention inside a document", fix="model.attn_implementation=sdpa"
         )
-    if model.config.model_type == "deberta-v2":
-        # DeBERTa's encoder takes a [B, T, T] mask, but its embeddings want one of [B, T].
+    if model_type == "deberta-v2":
+        # DeBERTa's encoder takes a [B, T, T] mask, its embeddings one of [B, T].
         embeddings: Any = model.base_model.embeddings
         embeddings.register_forward_pre_hook(_one_mask_a_token, with_kwargs=True)
-    if model.config.model_type == "bloom":
-        model.base_model.build_alibi_tensor = _alibi_of(model.base_model.build_alibi_tensor)  # pyright: ignore
+    if model_type == "bloom":
+        body: Any = model.base_model
+        body.build_alibi_tensor = _alibi_ignoring_documents(body.build_alibi_tensor)
     try:
         with to_be_tried(model) as tried:
             difference = _difference(tried, tokenizer, causal)
-    except Exception as error:  # of any kind: the code is the model's, and may want other masks
+    except Exception as error:  # of any kind: the model's code may expect masks of another shape
         reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"{model.config.model_type} cannot keep attention inside a document", reason, fix
-        ) from error
+        raise UserError(f"{model_type} cannot keep attention inside a document", reason, fix) from error
     if not difference < 1e-3:
-        what = f"{model.config.model_type} does not keep attention inside a document (logits differ by {difference:.2g})"
+        what = f"{model_type} does not keep attention inside a document (logits differ by {difference:.2g})"
         raise UserError(what, fix=fix)
 
 
 def _difference(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, causal: bool) -> float:
-    """Largest difference between hidden states of two documents in one row and alone, as a share of the
-    largest one.
+    """Return the largest difference between hidden states of two documents in one row and of each alone.
+
+    It is relative to the largest hidden state.
     """
-    tokens = ordinary_tokens(tokenizer, model.config, 12)[0][None]
-    documents = (torch.arange(tokens.shape[1]) >= tokens.shape[1] * 7 // 12).long()[None]
-    together = model.base_model(
-        input_ids=tokens, **document_mask_inputs(model, documents, causal)
-    ).last_hidden_state
+    tokens = ordinary_tokens(tokenizer, model.config, 12)[0][None]  # [1, T]
+    documents = (torch.arange(tokens.shape[1]) >= tokens.shape[1] * 7 // 12).long()[None]  # [1, T]
+    inputs = document_mask_inputs(model, documents, causal)
+    together = model.base_model(input_ids=tokens, **inputs).last_hidden_state
     parts = [tokens[documents == number][None] for number in (0, 1)]
     alone = torch.cat([model.base_model(input_ids=part).last_hidden_state for part in parts], dim=1)
     return float((together - alone).abs().max() / alone.abs().max())
@@ -90,15 +99,19 @@ def _one_mask_a_token(
     return args, kwargs
 
 
-def _alibi_of(of_padding: Any) -> Any:
-    """Bloom reads positions off a [B, T] mask. Only their differences matter, so any row's do inside a
-    document too.
+def _alibi_ignoring_documents(build_from_padding_mask: Any) -> Any:
+    """Return Bloom's `build_alibi_tensor` for masks [B, 1, T, T] too.
+
+    Bloom derives positions from a padding mask [B, T]. Only differences of positions matter, so positions in
+    the row serve for its documents too.
     """
 
     def build_alibi_tensor(attention_mask: Tensor, num_heads: int, dtype: torch.dtype) -> Tensor:
-        is_isolating = attention_mask.dim() == 4
-        whole = attention_mask.new_ones(attention_mask.shape[0], attention_mask.shape[-1], dtype=torch.long)
-        return of_padding(whole if is_isolating else attention_mask, num_heads, dtype)
+        if attention_mask.dim() == 4:
+            num_rows = attention_mask.shape[0]
+            length = attention_mask.shape[-1]
+            attention_mask = attention_mask.new_ones(num_rows, length, dtype=torch.long)
+        return build_from_padding_mask(attention_mask, num_heads, dtype)
 
     return build_alibi_tensor
 
@@ -106,10 +119,12 @@ def _alibi_of(of_padding: Any) -> Any:
 def document_mask_inputs(
     model: PreTrainedModel, document_ids: Tensor, causal: bool = False
 ) -> dict[str, Any]:
-    """Body inputs under which a token sees its own document only, with positions counted from the document's
-    start.
+    """Return inputs of the body that restrict attention to a token's document; positions restart in each.
 
-    document_ids: [B, T] number of each token's document, −1 for padding; causal: nor what comes after it.
+    Args:
+        model: a model that `enable_document_masking` has prepared.
+        document_ids: [B, T] number of each token's document, −1 for padding.
+        causal: whether a token sees only the tokens before it.
     """
     same = document_ids[:, :, None] == document_ids[:, None, :]  # [B, T, T]
     positions = _positions(document_ids)
@@ -121,27 +136,36 @@ def document_mask_inputs(
     inputs: dict[str, Any] = {"attention_mask": _masks(model, same, positions, causal)}
     if "position_ids" in inspect.signature(model.base_model.forward).parameters:
         embeddings: Any = getattr(model.base_model, "embeddings", None)
-        if hasattr(embeddings, "create_position_ids_from_input_ids"):  # RoBERTa counts behind its padding id
+        if hasattr(embeddings, "create_position_ids_from_input_ids"):  # RoBERTa's start after the padding id
             positions = positions + embeddings.padding_idx + 1
         inputs["position_ids"] = positions
     return inputs
 
 
 def _masks(model: PreTrainedModel, same: Tensor, positions: Tensor, causal: bool) -> Any:
-    """One mask, or one for each kind of layer if there are several."""
+    """Return one mask [B, 1, T, T], or {layer type: mask} if the model has several types of layers.
+
+    Args:
+        model: the model.
+        same: [B, T, T] bool, which tokens each token may see.
+        positions: [B, T] positions inside the document.
+        causal: whether a token sees only the tokens before it.
+    """
     config = model.config
     window = getattr(config, "sliding_window", None)
-    kinds = set(getattr(config, "layer_types", None) or ["sliding_attention" if window else "full_attention"])
-    masks = {"full_attention": same}
-    if "sliding_attention" in kinds and window:
+    default_type = "sliding_attention" if window else "full_attention"
+    layer_types = set(getattr(config, "layer_types", None) or [default_type])
+    allowed = {"full_attention": same}
+    if "sliding_attention" in layer_types and window:
         distance = (positions[:, :, None] - positions[:, None, :]).abs()
-        masks["sliding_attention"] = same & (distance < window if causal else distance <= window)
-    masks = {kind: _mask(model, mask) for kind, mask in masks.items() if kind in kinds}
+        is_near = distance < window if causal else distance <= window
+        allowed["sliding_attention"] = same & is_near
+    masks = {kind: _mask(model, mask) for kind, mask in allowed.items() if kind in layer_types}
     return masks if len(masks) > 1 else next(iter(masks.values()))
 
 
 def _mask(model: PreTrainedModel, allowed: Tensor) -> Tensor:
-    """[B, T, T] bool → [B, 1, T, T] as the model reads it: what is allowed, or what is added to the scores."""
+    """Return the mask [B, 1, T, T] of `allowed` [B, T, T] bool: bool for sdpa, else added to the scores."""
     allowed = allowed.unsqueeze(1)
     if model.config._attn_implementation == "sdpa":
         return allowed
@@ -151,7 +175,7 @@ def _mask(model: PreTrainedModel, allowed: Tensor) -> Tensor:
 
 
 def _positions(document_ids: Tensor) -> Tensor:
-    """Place of each token in its document's stretch of the row. [B, T] → [B, T]"""
+    """Return each token's position in its document [B, T], from `document_ids` [B, T]."""
     columns = torch.arange(document_ids.shape[1], device=document_ids.device).expand_as(document_ids)
     begins = torch.ones_like(document_ids, dtype=torch.bool)
     begins[:, 1:] = document_ids[:, 1:] != document_ids[:, :-1]

@@ -1,4 +1,4 @@
-"""What a model's YAML says, checked as far as that takes no model. Nothing heavy is imported here."""
+"""The options of `model`, checked as far as possible without building one; imports no torch."""
 
 import re
 from dataclasses import dataclass, field
@@ -13,15 +13,15 @@ EXPORTS = ("best", "last")
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """`model.lora`. Raises UserError for values that cannot be, and where there is no `peft`."""
+    """The options of `model.lora`. Raises: UserError for impossible values, and if peft is not installed."""
 
     r: int = 0  # rank of the adapters; 0: none
     alpha: int | None = None  # their outputs are scaled by alpha / r; None: 2 * r
     dropout: float = 0.0  # of the adapters' inputs
-    # Ends of names, or one pattern of whole names; None: all linear.
+    # Ends of modules' names, or one regular expression for full names; None: all linear layers.
     target_modules: list[str] | str | None = None
     merge: bool = True  # whether the exported model has the adapters added into its weights
-    # Ends of names: modules that are trained in full.
+    # Ends of names of modules that are trained in full.
     modules_to_save: list[str] = field(default_factory=list)
 
     def __post_init__(self):
@@ -46,7 +46,7 @@ class LoraConfig:
 
 @dataclass(frozen=True)
 class TokenizerConfig:
-    """`model.tokenizer`; conf/model/masked.yaml says what each value means."""
+    """The options of `model.tokenizer`, documented in conf/model/masked.yaml."""
 
     name_or_path: str | None = None
     train: bool = False
@@ -58,7 +58,7 @@ class TokenizerConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A model's YAML; conf/model/masked.yaml says what each value means."""
+    """The options of `model`, documented in conf/model/masked.yaml."""
 
     family: str = "masked"
     name_or_path: str | None = None
@@ -114,18 +114,20 @@ class ModelConfig:
 
     @property
     def name(self) -> str:
-        """For messages: what is loaded, or what is built."""
+        """The architecture that is built, or the folder or hub id that is loaded, for messages."""
         return str(self.architecture if self.from_scratch else self.name_or_path)
 
     @property
     def hub_options(self) -> dict[str, Any]:
-        """What every `from_pretrained` call is given. Code that lies in another repository is pinned no less."""
-        code = {"code_revision": self.revision} if self.trust_remote_code else {}
-        return {"revision": self.revision, "trust_remote_code": self.trust_remote_code, **code}
+        """Arguments of each `from_pretrained` call; `revision` pins code in another repository too."""
+        options: dict[str, Any] = {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
+        if self.trust_remote_code:
+            options["code_revision"] = self.revision
+        return options
 
 
 def require_peft(where: str) -> None:
-    """Raises UserError unless peft is installed."""
+    """Raise UserError unless peft is installed."""
     if find_spec("peft") is None:
         raise UserError(
             "adapters need peft, which is not installed", where=where, fix='pip install "peft>=0.21,<0.22"'

@@ -1,4 +1,4 @@
-"""The Hugging Face folder that a run ends with."""
+"""Write the Hugging Face folder of a trained model."""
 
 import os
 import re
@@ -20,14 +20,21 @@ def export(
     card: Callable[[Path], None],
     folder: Path,
 ) -> None:
-    """Writes weights, config, tokenizer and the model card (by `card`); the folder is whole or not there.
+    """Write weights, config, tokenizer and model card; the folder is complete or does not exist.
+
+    Args:
+        model: the model, or the model with adapters.
+        tokenizer: its tokenizer.
+        card: writes README.md into the folder that it is given.
+        folder: the folder to write; an older one is replaced.
 
     Raises: UserError if the weights cannot be written.
     """
-    new, old = (folder.with_name(f"{folder.name}.{ending}") for ending in ("writing", "replaced"))
-    for left in (new, old):  # by a process that died
-        if left.exists():
-            shutil.rmtree(left)
+    new = folder.with_name(f"{folder.name}.writing")
+    old = folder.with_name(f"{folder.name}.replaced")
+    for leftover in (new, old):  # of a process that died
+        if leftover.exists():
+            shutil.rmtree(leftover)
     try:
         model.save_pretrained(new)
     except SafetensorError as error:
@@ -35,7 +42,8 @@ def export(
     tokenizer.save_pretrained(new)
     card(new)
     _sync(new)
-    if folder.exists():  # no system call that Python has swaps two folders: here is a moment without one
+    if folder.exists():
+        # Python has no system call that swaps two folders, so for a moment there is none.
         folder.rename(old)
     new.rename(folder)
     files.sync_folder(folder.parent)
@@ -44,7 +52,7 @@ def export(
 
 
 def _sync(folder: Path) -> None:
-    """Forces all that is in a folder to the disk."""
+    """Force all files of a folder to the disk."""
     for path in folder.rglob("*"):
         if path.is_dir():
             files.sync_folder(path)
@@ -55,9 +63,9 @@ def _sync(folder: Path) -> None:
 
 
 def _write_error(error: SafetensorError, folder: Path) -> UserError:
-    """safetensors tells the system's error only in its text: `… (os error 28)`."""
-    found = re.search(r"os error (\d+)", str(error))
-    reason = os.strerror(int(found[1])) if found else str(error)
+    """Return the UserError; safetensors names the system's error only in its text: `… (os error 28)`."""
+    number = re.search(r"os error (\d+)", str(error))
+    reason = os.strerror(int(number[1])) if number else str(error)
     return UserError(
-        f"the model could not be written: {reason}", str(folder), "mend that; the same command goes on"
+        f"the model could not be written: {reason}", str(folder), "fix that; the same command continues"
     )

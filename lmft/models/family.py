@@ -1,4 +1,4 @@
-"""Family: what lmft has to know of a kind of model, besides its LightningModule."""
+"""Family: the properties of a kind of model that lmft needs in addition to its LightningModule."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,24 +18,22 @@ class Family:
     """
 
     name: str
-    """As in `model.family=masked`."""
+    """The name in `model.family=masked`."""
     auto_class: Any
     """The class of transformers that loads such models: AutoModelForMaskedLM."""
     fits: Callable[[PreTrainedConfig], bool]
-    """Whether models of a config belong to it, if `auto_class` knows their class."""
+    """Whether models with this config belong to the family, if `auto_class` has a class for them."""
     card: FamilyCard
-    """What a model card says of such models."""
+    """The family's words in model cards."""
     is_causal: bool = False
     """Whether a token sees only the tokens before it."""
     is_fast_with_eager_attention: bool = False
-    """Whether on CPUs eager attention beats scaled_dot_product_attention, as it does where a bias needs the
-    scores.
-    """
+    """Whether eager attention is faster than scaled_dot_product_attention on CPUs."""
     objectives_of: str | None = None
     """The family whose objectives train this one; None: its own."""
 
     def model_class(self, hf_config: PreTrainedConfig) -> type[PreTrainedModel] | None:
-        """Return the class of a model of such a config; None if it does not belong to the family."""
+        """Return the class of models with this config; None if they do not belong to the family."""
         if not self.fits(hf_config):
             return None
         return self.auto_class._model_mapping.get(type(hf_config), None)

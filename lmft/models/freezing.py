@@ -1,4 +1,4 @@
-"""Weights that stay as they are: a model's parts, by name."""
+"""Freeze parts of a model, given by name."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -13,17 +13,23 @@ _LAYERS = re.compile(r"(?:(encoder|decoder)\.)?layers(?:\.(\d+)(?:-(\d+))?)?")
 
 
 def freeze(model: PreTrainedModel, parts: Sequence[str]) -> int:
-    """Takes these parts out of training; returns how many weights they hold. Raises UserError.
+    """Freeze these parts of the model; return how many elements their weights have.
 
-    embeddings: what the body has around its layers, but for the norms beside them: embeddings of tokens,
-    positions and token types with their norms and projections, ALBERT's and OPT's among them, DeBERTa's
-    relative positions too. layers, layers.2, layers.0-3: blocks of the body, counted from 0, the last one
-    included. An encoder-decoder has encoder.layers and decoder.layers; `layers` alone means both. Blocks are
-    counted as they are stored: ALBERT's layers share one, layers.0.
-    head: what turns hidden states into logits, as far as it has weights of its own. Anything else is how
-    names of weights begin: transformer.h.0, model.norm.
+    A tied weight has one value: a head that is tied to the embeddings is frozen with them.
 
-    A tied weight has one value: with the embeddings, a head that is tied to them is frozen too.
+    Args:
+        model: the model.
+        parts: each one of:
+            `embeddings`: all of the body outside its layers, except final norms: embeddings of tokens,
+                positions and token types, with their norms and projections (ALBERT, OPT), and DeBERTa's
+                relative positions.
+            `layers`, `layers.2`, `layers.0-3`: blocks of the body, counted from 0, the last one included. An
+                encoder-decoder has `encoder.layers` and `decoder.layers`; `layers` means both. Blocks are
+                counted as they are stored: ALBERT's layers share one, `layers.0`.
+            `head`: what turns hidden states into logits, except weights that are tied to the embeddings.
+            the beginning of parameters' names: `transformer.h.0`, `model.norm`.
+
+    Raises: UserError if a part is unknown, or nothing is left to train.
     """
     frozen = {weight for part in parts for weight in _weights_of(model, part)}
     if not any(weight.requires_grad and weight not in frozen for weight in model.parameters()):
@@ -36,21 +42,23 @@ def freeze(model: PreTrainedModel, parts: Sequence[str]) -> int:
 
 
 def keep_trained(state_dict: dict[str, Tensor], model: nn.Module, prefix: str) -> dict[str, Tensor]:
-    """The state without the model's frozen weights, under none of the names that a tied one has; buffers
-    stay.
+    """Return the state dict without the model's frozen weights. Buffers stay.
 
-    prefix: what the names in `state_dict` begin with, where the model is a part of something larger
-    (`model.`).
+    Args:
+        state_dict: state of the model, or of a module that contains it.
+        model: the model.
+        prefix: prefix of the model's names in `state_dict`: `model.`.
     """
+    # With duplicates, so that a tied weight is dropped under each of its names.
     named = model.named_parameters(remove_duplicate=False)
     frozen = {prefix + name for name, weight in named if not weight.requires_grad}
     return {name: value for name, value in state_dict.items() if name not in frozen}
 
 
 def layer_stacks(model: PreTrainedModel) -> dict[str, nn.ModuleList]:
-    """The body's layers: {"layers": …}, or {"encoder.layers": …, "decoder.layers": …} of an encoder-decoder.
+    """Return the body's layers: {"layers": …}; {"encoder.layers": …, "decoder.layers": …} if it has both.
 
-    A side's stack is the largest of its lists of modules that lie in no other list.
+    A stack is the largest ModuleList that is inside no other ModuleList.
     """
     if not model.config.is_encoder_decoder:
         return {"layers": _largest_list(model.base_model)}
@@ -62,54 +70,59 @@ def _weights_of(model: PreTrainedModel, part: str) -> set[nn.Parameter]:
     if part == "embeddings":
         return _embeddings(model)
     if part == "head":
-        return _head(model) or _refuse(
-            f"the head of {model.config.model_type} is tied to its embeddings", "embeddings"
-        )
-    stacks, match = layer_stacks(model), _LAYERS.fullmatch(part)
-    chosen = [name for name in stacks if match and (match[1] is None or name.startswith(match[1]))]
-    if match and chosen:
-        return {weight for name in chosen for weight in _layers(model, name, stacks[name], match)}
+        head = _head(model)
+        if not head:
+            _refuse(f"the head of {model.config.model_type} is tied to its embeddings", "embeddings")
+        return head
+    if match := _LAYERS.fullmatch(part):
+        stacks = layer_stacks(model)
+        side = match[1] or ""
+        chosen = [name for name in stacks if name.startswith(side)]
+        if chosen:
+            return {weight for name in chosen for weight in _layers(model, name, stacks[name], match)}
     named = model.named_parameters(remove_duplicate=False)
-    return {weight for name, weight in named if f"{name}.".startswith(f"{part}.")} or _refuse_unknown(
-        model, part
-    )
+    weights = {weight for name, weight in named if f"{name}.".startswith(f"{part}.")}
+    if not weights:
+        _refuse_unknown(model, part)
+    return weights
 
 
 def _layers(
     model: PreTrainedModel, name: str, stack: nn.ModuleList, match: re.Match[str]
 ) -> set[nn.Parameter]:
-    first, last = int(match[2] or 0), int(match[3] or match[2] or len(stack) - 1)
+    """Return the weights of the layers that `match` of _LAYERS selects in a stack. Raises: UserError."""
+    first = int(match[2] or 0)
+    last = int(match[3] or match[2] or len(stack) - 1)
     if not first <= last < len(stack):
-        wanted = f"{name}.{first}-{last}" if match[3] else f"{name}.{first}"
-        shared = (
-            " (all layers share it)"
-            if name == "layers" and len(stack) < model.config.num_hidden_layers
-            else ""
-        )
-        there = f"{name}.0-{len(stack) - 1}" if len(stack) > 1 else f"{name}.0"
-        _refuse(f"model.freeze: {model.config.model_type} has {there}{shared}, not {wanted}", there)
+        asked = f"{name}.{first}-{last}" if match[3] else f"{name}.{first}"
+        available = f"{name}.0-{len(stack) - 1}" if len(stack) > 1 else f"{name}.0"
+        are_shared = name == "layers" and len(stack) < model.config.num_hidden_layers
+        note = " (all layers share it)" if are_shared else ""
+        _refuse(f"model.freeze: {model.config.model_type} has {available}{note}, not {asked}", available)
     return {weight for layer in stack[first : last + 1] for weight in layer.parameters()}
 
 
 def _embeddings(model: PreTrainedModel) -> set[nn.Parameter]:
     stacks = list(layer_stacks(model).values())
-    within = {weight for stack in stacks for weight in stack.parameters()}
-    return (
-        set(model.base_model.parameters()) - _head(model) - within - _norms_beside(model.base_model, stacks)
-    )
+    in_layers = {weight for stack in stacks for weight in stack.parameters()}
+    final_norms = _final_norms(model.base_model, stacks)
+    return set(model.base_model.parameters()) - _head(model) - in_layers - final_norms
 
 
 def _head(model: PreTrainedModel) -> set[nn.Parameter]:
-    """T5's body is the whole model, so its output projection has to be named apart."""
-    body, output = model.base_model, model.get_output_embeddings()
-    outside = set(model.parameters()) - set(body.parameters())
-    return (outside | set(output.parameters() if output else ())) - set(
-        model.get_input_embeddings().parameters()
-    )
+    """Return the weights outside the body and those of the output projection, except tied ones.
+
+    T5's body is the whole model, so its output projection is inside it.
+    """
+    head = set(model.parameters()) - set(model.base_model.parameters())
+    output = model.get_output_embeddings()
+    if output:
+        head |= set(output.parameters())
+    return head - set(model.get_input_embeddings().parameters())
 
 
-def _norms_beside(body: nn.Module, stacks: list[nn.ModuleList]) -> set[nn.Parameter]:
-    """Weights of norms that are neighbours of a stack and not named after the embeddings: the final norms."""
+def _final_norms(body: nn.Module, stacks: list[nn.ModuleList]) -> set[nn.Parameter]:
+    """Return the weights of norms in the same module as a stack, except those of the embeddings."""
     parents = [module for module in body.modules() if any(child in stacks for child in module.children())]
     return {
         weight
@@ -141,11 +154,15 @@ def _refuse(what: str, instead: str) -> NoReturn:
 
 def _refuse_unknown(model: PreTrainedModel, part: str) -> NoReturn:
     stacks = layer_stacks(model)
-    names = ["embeddings", *(["head"] if _head(model) else []), *dict.fromkeys(["layers", *stacks])]
+    names = ["embeddings"]
+    if _head(model):
+        names.append("head")
+    names += dict.fromkeys(["layers", *stacks])
     prefixes = {
         name[: dot.start()] for name, _ in model.named_parameters() for dot in re.finditer(r"\.", name)
     }
+    hint = did_you_mean(part, [*names, *prefixes])
     raise UserError(
-        f"model.freeze: {model.config.model_type} has no part '{part}'{did_you_mean(part, [*names, *prefixes])}",
-        fix=f"{', '.join(names)}, some layers ({next(iter(stacks))}.0-1), or how weights' names begin",
+        f"model.freeze: {model.config.model_type} has no part '{part}'{hint}",
+        fix=f"{', '.join(names)}, some layers ({next(iter(stacks))}.0-1), or the beginning of weights' names",
     )

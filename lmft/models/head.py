@@ -1,4 +1,4 @@
-"""Logits only where there is a target, and never more of them at a time than memory likes."""
+"""Logits at the targets only, and the loss over them in parts of bounded memory."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,12 +16,16 @@ _MOST_LOGITS = {"cpu": 1 << 24, "cuda": 1 << 27}  # at a time: 64 MB and 512 MB 
 
 
 def target_logits(model: nn.Module, body: nn.Module, inputs: dict[str, Any], target_index: Tensor) -> Tensor:
-    """The model's own logits at some positions only. [K, V]
+    """Return the model's logits at some positions only. [K, V]
 
-    The rows of interest are picked as the body hands over its hidden states, so everything behind it
-    (transform, vocabulary projection, biases, soft caps) is the model's own code on K rows instead of B * T.
+    A hook selects K rows of the body's output, so that all that follows (transform, vocabulary projection,
+    biases, soft caps) is the model's own code on K rows instead of B * T.
 
-    body: the part of the model whose output is [B, T, D]; target_index: [K] flat positions row * T + column.
+    Args:
+        model: the model with its head.
+        body: the part of the model that returns hidden states [B, T, D].
+        inputs: arguments of the model.
+        target_index: [K] flat positions row * T + column.
     """
 
     def keep_targets(_module: nn.Module, _args: Any, output: Any) -> Any:
@@ -38,91 +42,96 @@ def target_logits(model: nn.Module, body: nn.Module, inputs: dict[str, Any], tar
 def target_nats(
     model: PreTrainedModel, body: nn.Module, inputs: dict[str, Any], target_index: Tensor, targets: Tensor
 ) -> Tensor:
-    """The sum of −log p(target) over the targets [K]; −100 counts nothing.
+    """Return the sum of −log p(target) over the targets [K]; targets of −100 are left out.
 
-    Where there are too many logits to be held at once, they are computed part by part, and their gradient
-    with them.
+    If there are too many logits to be held at once, they and their gradients are computed part by part.
     """
-    most = rows_at_a_time(model, targets.device)
-    if len(targets) <= most:
+    max_rows = rows_at_a_time(model, targets.device)
+    if len(targets) <= max_rows:
         return nats(target_logits(model, body, inputs, target_index), targets)
-    hidden, head = _apart(model, body, inputs, target_index)
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    hidden, head = _split_at_head(model, body, inputs, target_index)
     if not torch.is_grad_enabled():
-        parts = zip(hidden.split(most), targets.split(most), strict=True)
-        return torch.stack([nats(head(rows), some) for rows, some in parts]).sum()
-    return _NatsByParts.apply(head, most, targets, hidden, *weights)
+        parts = zip(hidden.split(max_rows), targets.split(max_rows), strict=True)
+        return torch.stack([nats(head(rows), part_targets) for rows, part_targets in parts]).sum()
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    return _NatsByParts.apply(head, max_rows, targets, hidden, *weights)
 
 
 def target_scores(
     model: PreTrainedModel, body: nn.Module, inputs: dict[str, Any], target_index: Tensor, targets: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """(sum of nats, number of targets that are the likeliest token), without gradients."""
-    hidden, head = _apart(model, body, inputs, target_index)
-    most = rows_at_a_time(model, targets.device)
-    sums, hits = [], []
-    for rows, some in zip(hidden.split(most), targets.split(most), strict=True):
+    """Return the sum of nats and the number of right predictions over the targets [K], without gradients."""
+    hidden, head = _split_at_head(model, body, inputs, target_index)
+    max_rows = rows_at_a_time(model, targets.device)
+    sums = []
+    hits = []
+    for rows, part_targets in zip(hidden.split(max_rows), targets.split(max_rows), strict=True):
         logits = head(rows)
-        sums.append(nats(logits, some))
-        hits.append((logits.argmax(-1) == some).sum())
+        sums.append(nats(logits, part_targets))
+        hits.append((logits.argmax(-1) == part_targets).sum())
     return torch.stack(sums).sum(), torch.stack(hits).sum()
 
 
 def rows_at_a_time(model: PreTrainedModel, device: torch.device) -> int:
-    """How many rows of logits are held at once."""
+    """Return how many rows of logits are held at once."""
     vocab_size = model.config.get_text_config().vocab_size
     return max(1, _MOST_LOGITS.get(device.type, _MOST_LOGITS["cuda"]) // vocab_size)
 
 
 def nats(logits: Tensor, targets: Tensor) -> Tensor:
-    """The sum of −log p(target) in float32; targets of −100 count nothing. logits [K, V], targets [K] →
-    scalar
+    """Return the sum of −log p(target) in float32; targets of −100 are left out.
+
+    Args:
+        logits: [K, V].
+        targets: [K] token ids.
     """
     return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum", ignore_index=-100)
 
 
 def _rows(hidden: Tensor, target_index: Tensor) -> Tensor:
-    """[B, T, D] → [K, D]"""
+    """Select rows of hidden states: [B, T, D] → [K, D]."""
     return hidden.flatten(0, 1).index_select(0, target_index)
 
 
-def _apart(
+def _split_at_head(
     model: PreTrainedModel, body: nn.Module, inputs: dict[str, Any], target_index: Tensor
 ) -> tuple[Tensor, Head]:
-    """The body's hidden states at the targets [K, D], and the model's own code behind it as a function of
-    some rows.
-    """
-    found: list[Any] = []
+    """Return the body's hidden states at the targets [K, D], and the model's head as a function of rows.
 
-    def keep_one(_module: nn.Module, _args: Any, output: Any) -> Any:
-        found[:] = [output, _rows(output.last_hidden_state, target_index)]
+    The head is the model itself with a body that returns the given rows.
+    """
+    kept: dict[str, Any] = {}
+
+    def keep_output(_module: nn.Module, _args: Any, output: Any) -> Any:
+        hidden = _rows(output.last_hidden_state, target_index)
+        kept["output"] = output
+        kept["hidden"] = hidden
+        # The head runs on one row, as it has to run on something; its result is not used.
         output = copy(output)
-        # For the head to have something; its answer is not read.
-        output.last_hidden_state = found[1][:1].unsqueeze(0)
+        output.last_hidden_state = hidden[:1].unsqueeze(0)
         return output
 
-    handle = body.register_forward_hook(keep_one)
+    handle = body.register_forward_hook(keep_output)
     try:
         result = model(**inputs)
     finally:
         handle.remove()
-    output, hidden = found
-    # Then the encoder need not read again.
+    # With its output given, the encoder does not run again.
     if (encoded := result.get("encoder_last_hidden_state")) is not None:
         inputs = {**inputs, "encoder_outputs": (encoded.detach(),)}
 
     def head(rows: Tensor) -> Tensor:
-        known = copy(output)
-        known.last_hidden_state = rows.unsqueeze(0)
-        with _forward_replaced(body, lambda *args, **kwargs: known):
+        output = copy(kept["output"])
+        output.last_hidden_state = rows.unsqueeze(0)
+        with _forward_replaced(body, lambda *args, **kwargs: output):
             return model(**inputs).logits.squeeze(0)
 
-    return hidden, head
+    return kept["hidden"], head
 
 
 @contextmanager
 def _forward_replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    before = module.__dict__.get("forward")  # a compiled one
+    before = module.__dict__.get("forward")  # set if the module is compiled
     module.forward = forward
     try:
         yield
@@ -134,38 +143,57 @@ def _forward_replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterato
 
 
 class _NatsByParts(torch.autograd.Function):
-    """Sum of nats of many rows, of which a part has its logits and its gradient at a time.
+    """Sum of nats of many rows; logits and gradients exist for one part of the rows at a time.
 
-    The loss is a sum, so the gradient of a part needs nothing but the part: it is taken at once, before the
-    logits are let go, and scaled by what comes from above later (as Liger Kernel's fused cross-entropy does).
+    The loss is a sum, so the gradient of a part depends on that part only. Forward computes it while the
+    part's logits exist, and backward scales it (as Liger Kernel's fused cross-entropy does).
     """
 
     @staticmethod
-    def forward(ctx: Any, head: Head, most: int, targets: Tensor, hidden: Tensor, *weights: Tensor) -> Tensor:
-        """hidden [K, D] and the weights that may be trained; those that the head does not use get no
-        gradient.
+    def forward(
+        ctx: Any, head: Head, max_rows: int, targets: Tensor, hidden: Tensor, *weights: Tensor
+    ) -> Tensor:
+        """Return the sum of nats, and keep the gradients for backward.
+
+        Args:
+            ctx: torch's context.
+            head: hidden states [n, D] to logits [n, V].
+            max_rows: most rows of a part.
+            targets: [K] token ids.
+            hidden: [K, D] hidden states.
+            weights: all trained weights; those that the head does not use get no gradient.
         """
         total = torch.zeros((), device=hidden.device)
-        of_hidden, of_weights = torch.empty_like(hidden), [None] * len(weights)
+        ctx.hidden_gradient = torch.empty_like(hidden)
+        weight_gradients: list[Tensor | None] = [None] * len(weights)
         start = 0
-        for rows, some in zip(hidden.split(most), targets.split(most), strict=True):
+        for rows, part_targets in zip(hidden.split(max_rows), targets.split(max_rows), strict=True):
             with torch.enable_grad():
                 rows = rows.detach().requires_grad_()
-                loss = nats(head(rows), some)
-            of_rows, *found = torch.autograd.grad(loss, [rows, *weights], allow_unused=True)
-            of_hidden[start : start + len(rows)] = of_rows
-            of_weights = [_sum(before, more) for before, more in zip(of_weights, found, strict=True)]
+                loss = nats(head(rows), part_targets)
+            gradients = torch.autograd.grad(loss, [rows, *weights], allow_unused=True)
+            ctx.hidden_gradient[start : start + len(rows)] = gradients[0]
+            for index, gradient in enumerate(gradients[1:]):
+                weight_gradients[index] = _sum(weight_gradients[index], gradient)
             total += loss.detach()
             start += len(rows)
-        ctx.of_hidden, ctx.of_weights = of_hidden, of_weights
+        ctx.weight_gradients = weight_gradients
         return total
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """What forward found, scaled."""
-        of_weights = (None if each is None else each.mul_(gradient) for each in ctx.of_weights)
-        return None, None, None, ctx.of_hidden.mul_(gradient), *of_weights
+        """Return the gradients that forward computed, scaled by the gradient of the sum."""
+        ctx.hidden_gradient.mul_(gradient)
+        for weight_gradient in ctx.weight_gradients:
+            if weight_gradient is not None:
+                weight_gradient.mul_(gradient)
+        return None, None, None, ctx.hidden_gradient, *ctx.weight_gradients
 
 
-def _sum(before: Tensor | None, more: Tensor | None) -> Tensor | None:
-    return more if before is None else before if more is None else before.add_(more)
+def _sum(total: Tensor | None, gradient: Tensor | None) -> Tensor | None:
+    """Add a gradient to the total in place; either may be None."""
+    if total is None:
+        return gradient
+    if gradient is not None:
+        total.add_(gradient)
+    return total

@@ -1,4 +1,4 @@
-"""Try a model on a short row of tokens and leave no trace in it."""
+"""Run a model on a short row of tokens without changing it."""
 
 import copy
 from collections.abc import Iterator
@@ -17,25 +17,27 @@ _RUNS_EVERYWHERE = ("eager", "sdpa")
 def ordinary_tokens(
     tokenizer: PreTrainedTokenizerFast, config: PreTrainedConfig, count: int
 ) -> tuple[Tensor, Tensor]:
-    """Picks the tokens of a row, and for each of them another one. [T] both
+    """Return the tokens of a row [T], and another token for each of them [T].
 
-    T is `count`, or as many as the model has positions. No token is special, because models read more out of
-    those: RoBERTa counts its positions by the padding. All are different if the vocabulary has as many.
+    T is `count`, or the model's number of positions if that is less. No token is special, because some change
+    more than themselves: RoBERTa derives positions from the padding. All are different if the vocabulary is
+    large enough.
     """
     special = set(tokenizer.all_special_ids)
-    size = min(len(tokenizer), config.get_text_config().vocab_size)
-    ids = torch.tensor([token for token in range(size) if token not in special])
+    vocab_size = min(len(tokenizer), config.get_text_config().vocab_size)
+    ids = torch.tensor([token for token in range(vocab_size) if token not in special])
     step = max(1, len(ids) // count)
-    places = torch.arange(min(count, max_positions(config) or count)) * step
-    return ids[places % len(ids)], ids[(places + max(1, step // 2)) % len(ids)]
+    length = min(count, max_positions(config) or count)
+    places = torch.arange(length) * step
+    other_places = places + max(1, step // 2)
+    return ids[places % len(ids)], ids[other_places % len(ids)]
 
 
 @contextmanager
 def to_be_tried(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
-    """Gives the model for evaluation, with the same weights in modules of its own, so that trying it leaves
-    no trace.
+    """Yield a copy of the model in evaluation mode, without gradients; it shares the weights.
 
-    BigBird, for one, gives up its sparse attention for good where it is given a short row.
+    Calling the model itself can change it: BigBird turns its sparse attention off for good after a short row.
     """
     copied = copy.deepcopy(model, {id(weight): weight for weight in model.parameters()})
     if copied.config._attn_implementation not in _RUNS_EVERYWHERE:

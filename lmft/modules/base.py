@@ -44,9 +44,9 @@ class LanguageModel(LightningModule):
     """
 
     family: ClassVar[Family]
-    """What lmft has to know of models of this family."""
+    """The properties of models of this family."""
     body_options: ClassVar[dict[str, Any]] = {}
-    """Arguments that the model is given with each batch's inputs."""
+    """Arguments of the model in addition to each batch's inputs."""
 
     def __init__(
         self,
@@ -70,9 +70,10 @@ class LanguageModel(LightningModule):
             optimizer: makes the optimizer of parameter groups; needed for training.
             schedule: the learning rate's schedule; needed for training.
             seed: seed of dropout and of sampled answers.
-            nonfinite: what happens to a step whose loss or gradient is not finite, see `OptimizerStep`.
-            tokens_per_byte: of the validation text, if the loss is a likelihood of it; for bits per byte.
-            generation: options of `generate` of transformers for answers.
+            nonfinite: what happens to a step whose loss or gradient is not finite; see `OptimizerStep`.
+            tokens_per_byte: tokens per byte of the validation text, for bits per byte; None if the loss is no
+                likelihood of the text.
+            generation: arguments of transformers' `generate` for answers.
             adapted: the model's adapters, if it has any.
             compile: whether torch.compile compiles the model's stacks.
             settings: the config that led to the module, without secrets; written into checkpoints.
@@ -90,7 +91,7 @@ class LanguageModel(LightningModule):
         self.training_loss = TrainingLoss()
         self.step = OptimizerStep(self, self.nats, seed, nonfinite, has_fast_dropout=not compile)
         self.latest_scores: dict[str, Any] = {}  # of the last validation
-        self._counted = 0  # number of the micro-batch up to which the training loss is counted
+        self._num_counted = 0  # micro-batches whose loss is in `training_loss`
         if settings is not None:
             self.save_hyperparameters(dict(settings))
         if compile:
@@ -99,9 +100,8 @@ class LanguageModel(LightningModule):
 
     @property
     def exported(self) -> PreTrainedModel | Adapted:
-        """What `save_pretrained` is called on. (An attribute would be a second copy of the weights in
-        checkpoints.)
-        """
+        """The object whose `save_pretrained` writes the model."""
+        # A property, because an attribute would put a second copy of the weights into checkpoints.
         return self.adapted or self.model
 
     @property
@@ -115,27 +115,33 @@ class LanguageModel(LightningModule):
         return [self.body]
 
     def trial(self, tokens: Tensor) -> tuple[dict[str, Tensor], list[Sight]]:
-        """Return the inputs of one row of these tokens [T], and what its predictions must and must not see."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what its predictions see")
+        """Return inputs of one row of these tokens [T], and which of them its predictions must (not) see."""
+        raise NotImplementedError(f"{type(self).__name__} does not define what its predictions see")
 
     def answer(self, prompts: Sequence[Any]) -> list[dict[str, Any]]:
-        """Answer each prompt; what an answer is depends on the family."""
+        """Answer each prompt; the form of an answer depends on the family."""
         raise NotImplementedError(f"{type(self).__name__} answers no prompts")
 
     def as_batch(self, batch: Any) -> Batch:
-        """Return the batch of a DataLoader: lmft's own, or a dict of `input_ids` and `labels`. Raises:
-        UserError.
+        """Return a DataLoader's batch as a Batch.
+
+        Args:
+            batch: a Batch, or a dict of `input_ids` [B, T] and `labels`.
+
+        Raises: UserError if it is neither.
         """
         if isinstance(batch, Batch):
             return batch
-        if isinstance(batch, Mapping) and {"input_ids", "labels"} <= batch.keys():
-            return self.inputs_with_labels(batch)
-        got = f"a batch of {', '.join(batch)}" if isinstance(batch, Mapping) else f"a {type(batch).__name__}"
-        raise UserError(f"{got} cannot be trained on", "your DataLoader", "a dict of input_ids and labels")
+        if not isinstance(batch, Mapping):
+            what = f"a {type(batch).__name__} cannot be trained on"
+            raise UserError(what, "your DataLoader", "a dict of input_ids and labels")
+        if not {"input_ids", "labels"} <= batch.keys():
+            what = f"a batch of {', '.join(batch)} cannot be trained on"
+            raise UserError(what, "your DataLoader", "a dict of input_ids and labels")
+        return self.inputs_with_labels(batch)
 
     def inputs_with_labels(self, batch: Mapping[str, Any]) -> Batch:
-        """Return the Batch of a dict of `input_ids` [B, T] and `labels`, as data collators of transformers
-        make it.
+        """Return the Batch of a dict of `input_ids` [B, T] and `labels`, as transformers' collators make it.
 
         Raises: UserError if the family has no such batches.
         """
@@ -144,7 +150,7 @@ class LanguageModel(LightningModule):
         )
 
     def inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what the model is called with."""
+        """Return the arguments of the model for a batch's inputs."""
         inputs = {**inputs, **self.body_options}
         if "document_ids" in inputs:
             inputs |= document_mask_inputs(self.model, inputs.pop("document_ids"), self.family.is_causal)
@@ -161,14 +167,14 @@ class LanguageModel(LightningModule):
         return target_logits(self.model, self.body, self.inputs(batch.inputs), batch.target_index)
 
     def log_training_loss(self) -> float | None:
-        """Log `train/loss` if the optimizer step is whole and it is a step that is logged. Returns it if so.
+        """Log and return `train/loss` if the optimizer step is complete and a logging step; else return None.
 
-        Called at the end of each training batch, and by callbacks that need the number before that.
+        Called at the end of each training batch, and by callbacks that need the loss before that.
         """
-        number = loop_state.micro_batch_number(self.trainer)
-        if loop_state.is_accumulating(self.trainer) or number == self._counted:
+        num_micro_batches = loop_state.micro_batch_number(self.trainer)
+        if loop_state.is_accumulating(self.trainer) or num_micro_batches == self._num_counted:
             return None
-        self._counted = number
+        self._num_counted = num_micro_batches
         self.training_loss.add(self.step.nats, self.step.num_targets)
         if not loop_state.is_logging_step(self.trainer):
             return None
@@ -183,13 +189,11 @@ class LanguageModel(LightningModule):
         self.step.begin_micro_batch(batch_idx)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Return the batch's share of the step's loss; the step divides by the number of targets when it is
-        whole.
-        """
+        """Return the micro-batch's share of the step's loss, not yet divided by the number of targets."""
         return self.step.forward(self.as_batch(batch))
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """Add the batch's gradients."""
+        """Add the micro-batch's gradients."""
         self.step.backward(loss)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
@@ -209,7 +213,7 @@ class LanguageModel(LightningModule):
         """Do nothing: `optimizer_step` has freed the gradients already."""
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Free the gradients at once: Lightning would keep them until the next step's forward pass is over."""
+        """Free the gradients at once; Lightning would keep them until after the next forward pass."""
         super().optimizer_step(*args, **kwargs)
         self.optimizers(use_pl_optimizer=False).zero_grad()  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -218,14 +222,14 @@ class LanguageModel(LightningModule):
         self.log_training_loss()
 
     def configure_optimizers(self) -> Any:
-        """Return the optimizer, without weight decay on biases and norms, and the schedule that follows the
-        steps.
+        """Return the optimizer, without weight decay on biases and norms, and the schedule per step.
+
+        Raises: UserError if the module has no optimizer, or the training no end.
         """
         if self.make_optimizer is None or self.schedule is None:
             raise UserError("this module has no optimizer: it was made to evaluate or to answer")
         optimizer = self.make_optimizer(parameter_groups(self.model))
-        # Fused kernels would unscale fp16 gradients themselves, too late for clipping; so the scaler is to do
-        # it.
+        # Fused optimizers would unscale fp16 gradients in their step, after clipping; now the scaler does it.
         optimizer._step_supports_amp_scaling = False  # pyright: ignore[reportAttributeAccessIssue]
         num_steps = self.trainer.estimated_stepping_batches
         if num_steps == float("inf"):
@@ -244,12 +248,11 @@ class LanguageModel(LightningModule):
         """Log `val/loss` (nats per target), `val/perplexity` and `val/accuracy`."""
         self.latest_scores = self.scores.compute()
         self.scores.reset()
-        self.log_dict(
-            {name: float(self.latest_scores[name.removeprefix("val/")]) for name in MONITORED}, batch_size=1
-        )
+        logged = {name: float(self.latest_scores[name.removeprefix("val/")]) for name in MONITORED}
+        self.log_dict(logged, batch_size=1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Drop frozen weights, which are loaded again from where they came from."""
+        """Drop frozen weights; resuming loads them from the base model."""
         checkpoint["state_dict"] = keep_trained(checkpoint["state_dict"], self.model, "model.")
         checkpoint["steps"] = self.step.state_dict()
 
@@ -261,7 +264,7 @@ class LanguageModel(LightningModule):
         self.step.load_state_dict(checkpoint["steps"])
 
     build: ClassVar[Callable[..., "LanguageModel"] | None] = None
-    """Builds a module from the config in a checkpoint; `lmft.assembly`, which knows how, sets it."""
+    """Builds a module from the config in a checkpoint; set by `lmft.assembly`."""
 
     @classmethod
     def load_from_checkpoint(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -273,8 +276,8 @@ class LanguageModel(LightningModule):
             checkpoint_path: a .ckpt file of `lmft.train`, or of any Trainer that trained a module of
                 `api.assemble`.
             map_location: device to load onto; None: the CPU.
-            arguments: those of the constructor. Without `model` and `tokenizer` the module is built as the
-                config in the checkpoint says.
+            arguments: arguments of the constructor. Without `model` and `tokenizer` the module is built from
+                the config in the checkpoint.
 
         Raises: UserError if the file is no checkpoint, or does not fit.
         """

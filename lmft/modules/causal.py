@@ -1,4 +1,4 @@
-"""Causal language models: each token from those before it; they continue text, and answer in chats."""
+"""Causal language models: they predict each token from those before it, continue text, and answer chats."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -19,8 +19,7 @@ from lmft.reporting.model_card import FamilyCard
 
 
 class CausalLanguageModel(GeneratingModel):
-    """Any model of AutoModelForCausalLM that attends to the left only. It continues a text, or answers in a
-    chat.
+    """Any model of AutoModelForCausalLM with causal attention. It continues text, or answers in a chat.
 
     >>> parts = assemble(compose(["model=gpt2_tiny"]))
     >>> sorted(parts.module().answer(["Return True if"])[0]["texts"])
@@ -46,127 +45,148 @@ class CausalLanguageModel(GeneratingModel):
 
     @property
     def body(self) -> nn.Module:
-        """The decoder: OPT's is inside its base model, and called past it."""
+        """The decoder; OPT calls it without calling its base model."""
         decoder = self.model.get_decoder()
-        # ModernBERT's decoder calls its output projection `decoder`, by which transformers takes it for one.
+        # In ModernBERT's decoder model, `get_decoder` returns the output projection.
         return decoder if isinstance(decoder, PreTrainedModel) else self.model.base_model
 
     def trial(self, tokens: Tensor) -> tuple[dict[str, Tensor], list[Sight]]:
-        """Has predictions see what stands before them, and nothing of what stands behind them."""
-        both = torch.ones(len(tokens), len(tokens), dtype=torch.bool)
+        """Require that predictions see tokens [T] before them, and none after them."""
+        every_pair = torch.ones(len(tokens), len(tokens), dtype=torch.bool)
+        later = every_pair.triu(1)
+        earlier = every_pair.tril(-1)
         return {"input_ids": tokens[None]}, [
-            Sight("input_ids", both.triu(1), False, "sees the tokens that it is to predict"),
-            Sight(
-                "input_ids", both.tril(-1), True, "does not see the tokens before the one that it predicts"
-            ),
+            Sight("input_ids", later, False, "sees the tokens that it is to predict"),
+            Sight("input_ids", earlier, True, "does not see the tokens before the one that it predicts"),
         ]
 
     def inputs_with_labels(self, batch: Mapping[str, Any]) -> Batch:
-        """Return the Batch of `input_ids` [B, T] and `labels` [B, T], each predicted from the position before
-        it.
-        """
+        """Return the Batch of `input_ids` and `labels` [B, T]; the position before a label predicts it."""
         inputs = {name: value for name, value in batch.items() if name != "labels"}
         labels = batch["labels"]
         positions = torch.arange(labels.numel()).view_as(labels)
         return batch_of_labels(inputs, labels[:, 1:].flatten(), predicted_from=positions[:, :-1].flatten())
 
     def prompt_ids(self, prompt: Any) -> list[int]:
-        """A text, of which what stands before a `[MASK]` counts, or {"chat": TEXT | MESSAGES} in its chat
-        template.
+        """Return the tokens of a prompt: a text up to its first `[MASK]`, or {"chat": TEXT | MESSAGES}.
+
+        Raises: UserError if the prompt is empty and the tokenizer has no token to begin a text with.
         """
         if isinstance(prompt, dict):
             ids = self._render(messages_of(prompt["chat"]), answer_follows=True)
         else:
             ids = self.text_ids(self.shown(prompt))
+        if ids:
+            return ids
         start: Any = self.tokenizer.bos_token_id
-        start = self.tokenizer.eos_token_id if start is None else start
-        if not ids and start is None:
+        if start is None:
+            start = self.tokenizer.eos_token_id
+        if start is None:
             raise UserError(
                 "an empty prompt: the tokenizer has no token that begins a text", fix='prompt="…"'
             )
-        return ids or [start]
+        return [start]
 
     def shown(self, prompt: Any) -> str:
-        """A chat by its last message, a text up to its first `[MASK]`."""
+        """Return the last message of a chat, or a text up to its first `[MASK]`."""
         if isinstance(prompt, dict):
             return str(messages_of(prompt["chat"])[-1]["content"])
         return up_to_mask(str(prompt))
 
     def max_new_tokens_left(self, num_tokens: int) -> int:
-        """Positions that prompts leave."""
-        room = self._room_behind(num_tokens)
-        if room < 1:
-            raise UserError(
-                f"a prompt of {num_tokens} tokens fills the model's {num_tokens + room} positions"
-            )
-        return room
+        """Return how many positions are left after a prompt of `num_tokens`. Raises: UserError if none."""
+        num_left = self._num_positions_left(num_tokens)
+        if num_left < 1:
+            num_positions = num_tokens + num_left
+            raise UserError(f"a prompt of {num_tokens} tokens fills the model's {num_positions} positions")
+        return num_left
 
     @torch.no_grad()
     def teacher_forced(self, prompt: Any, completion: str) -> dict[str, Any]:
-        """What the model would have said at each token of the completion, had all before it been said as
-        given.
+        """Return the model's predictions of the given completion, token by token (teacher forcing).
 
-        Without a completion, each token of the prompt but the first is looked at. {"prompt", "completion",
-        "tokens": [{"token", "predicted", "probability", "rank"}]}; probability and rank (from 1) are those of
-        the true token.
+        Args:
+            prompt: as for `answer`.
+            completion: the text whose tokens are predicted; if empty, the tokens of the prompt are, but the
+                first.
+
+        Returns: {"prompt", "completion", "tokens": [{"token", "predicted", "probability", "rank"}]};
+            probability and rank (from 1) are those of the true token.
+
+        Raises: UserError if the text is longer than the model's positions.
         """
-        ids = self.prompt_ids(prompt)
-        whole = self._whole_ids(prompt, completion) if completion else ids
-        room = self._room_behind(len(whole))
-        if room < 0:
+        prompt_ids = self.prompt_ids(prompt)
+        ids = prompt_ids
+        start = 1
+        if completion:
+            ids = self._ids_with_completion(prompt, completion)
+            start = max(1, _num_common(prompt_ids, ids))
+        num_left = self._num_positions_left(len(ids))
+        if num_left < 0:
+            num_positions = len(ids) + num_left
             raise UserError(
-                f"a text of {len(whole)} tokens is longer than the model's {len(whole) + room} positions"
+                f"a text of {len(ids)} tokens is longer than the model's {num_positions} positions"
             )
-        known = max(
-            1, next((i for i, (a, b) in enumerate(zip(ids, whole, strict=False)) if a != b), len(ids))
-        )
-        known = known if completion else 1
-        # [n, V].
-        logits = self.model(input_ids=torch.tensor([whole], device=self.device)).logits[0, known - 1 : -1]
-        probabilities = logits.float().softmax(-1)
-        true = torch.tensor(whole[known:], device=self.device)
-        of_true = probabilities.gather(1, true[:, None])  # [n, 1]
-        ranks = (probabilities > of_true).sum(-1) + 1
-        likeliest = probabilities.argmax(-1).tolist()
+        logits = self.model(input_ids=torch.tensor([ids], device=self.device)).logits[0, start - 1 : -1]
+        probabilities = logits.float().softmax(-1)  # [n, V]
+        true_ids = torch.tensor(ids[start:], device=self.device)  # [n]
+        true_probabilities = probabilities.gather(1, true_ids[:, None])  # [n, 1]
+        ranks = (probabilities > true_probabilities).sum(-1) + 1  # [n]
+        columns = (true_ids, probabilities.argmax(-1), true_probabilities[:, 0], ranks)
         tokens = [
             {
-                "token": str(self.tokenizer.decode([token])),
-                "predicted": str(self.tokenizer.decode([predicted])),
+                "token": str(self.tokenizer.decode([true_id])),
+                "predicted": str(self.tokenizer.decode([predicted_id])),
                 "probability": probability,
                 "rank": rank,
             }
-            for token, predicted, probability, rank in zip(
-                true.tolist(), likeliest, of_true[:, 0].tolist(), ranks.tolist(), strict=True
+            for true_id, predicted_id, probability, rank in zip(
+                *(column.tolist() for column in columns), strict=True
             )
         ]
         return {"prompt": self.shown(prompt), "completion": completion, "tokens": tokens}
 
-    def _room_behind(self, num_tokens: int) -> int:
-        """Positions that are left behind so many tokens."""
+    def _num_positions_left(self, num_tokens: int) -> int:
+        """Return how many positions are left after `num_tokens`; negative if there are too many tokens."""
         return (max_positions(self.model.config) or 10**9) - num_tokens
 
-    def _whole_ids(self, prompt: Any, completion: str) -> list[int]:
+    def _ids_with_completion(self, prompt: Any, completion: str) -> list[int]:
         if isinstance(prompt, dict):
             turns = [*messages_of(prompt["chat"]), {"role": "assistant", "content": completion}]
             return self._render(turns, answer_follows=False)
+        ids = self.text_ids(self.shown(prompt) + completion)
         end: Any = self.tokenizer.eos_token_id
-        return self.text_ids(self.shown(prompt) + completion) + ([] if end is None else [end])
+        if end is not None:
+            ids = [*ids, end]
+        return ids
 
     def _render(self, messages: list[dict[str, Any]], answer_follows: bool) -> list[int]:
         if not self.tokenizer.chat_template:
             raise UserError("the tokenizer has no chat template", fix='prompt="…" instead of chat="…"')
         try:
-            text = self.tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=answer_follows
+            text = str(
+                self.tokenizer.apply_chat_template(
+                    messages, tokenize=False, add_generation_prompt=answer_follows
+                )
             )
         except (jinja2.TemplateError, TypeError) as error:
-            raise UserError(
-                f"the chat template refuses the chat: {' '.join(str(error).split())}", "chat"
-            ) from error
-        # White space behind the last end of turn is the template's: nobody is to say it.
-        return self.text_ids(str(text) if answer_follows else str(text).rstrip(), add_special_tokens=False)
+            reason = " ".join(str(error).split())
+            raise UserError(f"the chat template refuses the chat: {reason}", "chat") from error
+        if not answer_follows:
+            text = text.rstrip()  # white space after the last end of turn is not predicted
+        return self.text_ids(text, add_special_tokens=False)
 
 
 def messages_of(chat: Any) -> list[dict[str, Any]]:
-    """A chat's messages; a text alone is what the user says."""
-    return [{"role": "user", "content": chat}] if isinstance(chat, str) else list(chat)
+    """Return a chat's messages; a text alone is a message of the user."""
+    if isinstance(chat, str):
+        return [{"role": "user", "content": chat}]
+    return list(chat)
+
+
+def _num_common(first: list[int], second: list[int]) -> int:
+    """Return how many ids `first` has before it differs from `second`."""
+    for index, (one, other) in enumerate(zip(first, second, strict=False)):
+        if one != other:
+            return index
+    return len(first)

@@ -1,5 +1,6 @@
-"""Find the LightningModule of each family: a family NAME is the file lmft/modules/NAME.py and
-conf/model/NAME.yaml.
+"""Find the LightningModule of each family.
+
+A family NAME has a LightningModule in lmft/modules/NAME.py and options in conf/model/NAME.yaml.
 """
 
 import importlib
@@ -11,23 +12,18 @@ from lmft.modules.base import LanguageModel
 
 
 def all_families() -> dict[str, type[LanguageModel]]:
-    """Return each family's name and LightningModule.
+    """Return {family name: LightningModule}, bidirectional families first.
 
-    Those that attend to both sides come first: BERT, for one, also has a class that can be trained as a
-    causal model.
+    They come first because BERT, for example, also has a class for causal language modelling.
     """
-    found = {}
+    modules = {}
     for file in pkgutil.iter_modules(lmft.modules.__path__):
-        module = importlib.import_module(f"lmft.modules.{file.name}")
-        for value in vars(module).values():
-            is_module = (
-                isinstance(value, type)
-                and issubclass(value, LanguageModel)
-                and value.__module__ == module.__name__
-            )
-            if is_module and "family" in vars(value):
-                found[value.family.name] = value
-    return dict(sorted(found.items(), key=lambda item: item[1].family.is_causal))
+        python_module = importlib.import_module(f"lmft.modules.{file.name}")
+        for value in vars(python_module).values():
+            is_module = isinstance(value, type) and issubclass(value, LanguageModel)
+            if is_module and value.__module__ == python_module.__name__ and "family" in vars(value):
+                modules[value.family.name] = value
+    return dict(sorted(modules.items(), key=lambda item: item[1].family.is_causal))
 
 
 def family_named(name: str, families: dict[str, type[LanguageModel]]) -> type[LanguageModel]:

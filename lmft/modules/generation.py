@@ -1,4 +1,4 @@
-"""Answers that a model writes itself: once greedily, once by sampling under the run's seed."""
+"""Models that answer prompts with generated text, once greedily and once by sampling."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -12,76 +12,77 @@ from lmft.modules.base import LanguageModel
 
 
 class GeneratingModel(LanguageModel):
-    """A language model that answers a prompt with tokens of its own, by `generate` of transformers."""
+    """A language model that answers prompts with transformers' `generate`."""
 
     @abstractmethod
     def prompt_ids(self, prompt: Any) -> list[int]:
-        """What the model is given of a prompt. Raises UserError for a prompt that it cannot answer."""
+        """Return the tokens of a prompt. Raises: UserError if the model cannot answer such a prompt."""
 
     def max_new_tokens_left(self, num_tokens: int) -> int:
-        """How many tokens the model can write behind prompts of up to so many tokens. Raises UserError if
-        none.
-        """
+        """Return how many tokens can follow a prompt of `num_tokens`. Raises: UserError if none can."""
         return 10**9
 
     def answer_of(self, prompt: Any, ids: list[int]) -> str:
-        """The text of an answer's tokens."""
+        """Return the text of an answer to the prompt, from the generated tokens."""
         return str(self.tokenizer.decode(ids, skip_special_tokens=True))
 
     def answer(self, prompts: Sequence[Any]) -> list[dict[str, Any]]:
-        """Answers each prompt, once greedily and once by sampling under the run's seed.
+        """Answer each prompt, once greedily and once by sampling under the run's seed.
 
-        What a prompt may be, and what an answer says, depends on the family.
-        [{"prompt": …, "texts": {"greedy": …, "sampled": …}}]
+        The form of a prompt depends on the family.
+
+        Returns: [{"prompt": …, "texts": {"greedy": …, "sampled": …}}]
         """
         if not prompts:
             return []
         encoded = [self.prompt_ids(prompt) for prompt in prompts]
         options = dict(self.generation)
-        num_new = min(options.pop("max_new_tokens", 40), self.max_new_tokens_left(max(map(len, encoded))))
-        limit = {"max_new_tokens": num_new, "num_beams": 1}  # some models' own default is to search
-        greedy = self.generate(encoded, {**limit, "do_sample": False})
+        num_left = self.max_new_tokens_left(max(map(len, encoded)))
+        num_new = min(options.pop("max_new_tokens", 40), num_left)
+        limits = {"max_new_tokens": num_new, "num_beams": 1}  # the default of some models is beam search
+        greedy = self.generate(encoded, {**limits, "do_sample": False})
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(self.seed)
-            sampled = self.generate(encoded, {**limit, "do_sample": True, **options})
-        return [
-            {
-                "prompt": self.shown(prompt),
-                "texts": {"greedy": self.answer_of(prompt, first), "sampled": self.answer_of(prompt, second)},
+            sampled = self.generate(encoded, {**limits, "do_sample": True, **options})
+        answers = []
+        for prompt, greedy_ids, sampled_ids in zip(prompts, greedy, sampled, strict=True):
+            texts = {
+                "greedy": self.answer_of(prompt, greedy_ids),
+                "sampled": self.answer_of(prompt, sampled_ids),
             }
-            for prompt, first, second in zip(prompts, greedy, sampled, strict=True)
-        ]
+            answers.append({"prompt": self.shown(prompt), "texts": texts})
+        return answers
 
     def shown(self, prompt: Any) -> str:
-        """A prompt for people."""
+        """Return the text that tables show for a prompt."""
         return str(prompt)
 
     def text_ids(self, text: str, **options: Any) -> list[int]:
-        """A text's tokens; options: those of the tokenizer."""
+        """Return a text's tokens; `options` are arguments of the tokenizer."""
         encoded: Any = self.tokenizer(text, **options)
         return encoded["input_ids"]
 
     @torch.no_grad()
     def generate(self, prompts: list[list[int]], options: dict[str, Any]) -> list[list[int]]:
-        """The new tokens behind each prompt, all prompts in one batch; beyond an answer's end, the padding
-        token.
+        """Return the new tokens of each prompt, generated in one batch; padding follows an answer's end.
 
-        What is written goes on where a row ends, so padding comes first; but an encoder's positions count
-        from there.
+        A decoder continues the end of a row, so prompts are padded on the left. Encoders count positions from
+        the start of a row, so prompts of encoder-decoders are padded on the right.
         """
         ends = _as_list(self.model.generation_config.eos_token_id) + _as_list(self.tokenizer.eos_token_id)
         pad: Any = self.tokenizer.pad_token_id
-        pad = pad if pad is not None else (ends or [0])[0]
+        if pad is None:
+            pad = ends[0] if ends else 0
         longest = max(map(len, prompts))
         is_encoded = self.model.config.is_encoder_decoder
-        ids, mask = (torch.empty((len(prompts), longest), dtype=torch.long) for _ in range(2))
+        ids = torch.full((len(prompts), longest), pad)
+        mask = torch.zeros((len(prompts), longest), dtype=torch.long)
         for row, prompt in enumerate(prompts):
-            padding = longest - len(prompt)
-            around = (0, padding) if is_encoded else (padding, 0)
-            ids[row] = torch.nn.functional.pad(torch.tensor(prompt), around, value=pad)
-            mask[row] = torch.nn.functional.pad(torch.ones(len(prompt), dtype=torch.long), around)
+            start = 0 if is_encoded else longest - len(prompt)
+            ids[row, start : start + len(prompt)] = torch.tensor(prompt)
+            mask[row, start : start + len(prompt)] = 1
         try:
-            made: Tensor = self.model.generate(  # pyright: ignore[reportCallIssue, reportAssignmentType]
+            rows: Tensor = self.model.generate(  # pyright: ignore[reportCallIssue, reportAssignmentType]
                 input_ids=ids.to(self.device),
                 attention_mask=mask.to(self.device),
                 pad_token_id=pad,
@@ -91,13 +92,18 @@ class GeneratingModel(LanguageModel):
         except ValueError as error:
             reason = " ".join(str(error).split())
             raise UserError(f"`generate` refuses its options: {reason}", "model.generation") from error
-        return made[:, 1 if is_encoded else longest :].tolist()  # behind the decoder's start, or the prompt
+        num_given = 1 if is_encoded else longest  # the decoder's start token, or the prompt
+        return rows[:, num_given:].tolist()
 
 
 def up_to_mask(text: str) -> str:
-    """What stands before the first `[MASK]`."""
+    """Return the text before the first `[MASK]`; all of it if there is none."""
     return text.partition("[MASK]")[0].rstrip() if "[MASK]" in text else text
 
 
 def _as_list(ids: Any) -> list[int]:
-    return [] if ids is None else list(ids) if isinstance(ids, list | tuple) else [ids]
+    if ids is None:
+        return []
+    if isinstance(ids, list | tuple):
+        return list(ids)
+    return [ids]

@@ -1,4 +1,4 @@
-"""Masked language models: bidirectional, they fill in hidden tokens."""
+"""Masked language models: bidirectional models that fill in hidden tokens."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -37,8 +37,9 @@ class MaskedLanguageModel(LanguageModel):
             does="fills in tokens that are hidden from it",
             task="fill-mask",
             mean_over="the masked tokens; the masks are the same at every measurement",
-            comparison="A masked model reads the words on both sides of a gap, so its perplexity cannot be compared "
-            "with that of a causal model, nor with one of another vocabulary or another share of masked tokens",
+            comparison="A masked model reads the words on both sides of a gap, so its perplexity cannot be "
+            "compared with that of a causal model, nor with one of another vocabulary or another share of "
+            "masked tokens",
             peft_class="AutoPeftModel",
             verb="fill",
             call='fill({prompt}.replace("[MASK]", fill.tokenizer.mask_token))',
@@ -47,25 +48,26 @@ class MaskedLanguageModel(LanguageModel):
     )
 
     def trial(self, tokens: Tensor) -> tuple[dict[str, Tensor], list[Sight]]:
-        """Has predictions see what stands before them, and what stands behind them."""
-        both = torch.ones(len(tokens), len(tokens), dtype=torch.bool)
+        """Require that predictions see tokens [T] before them and after them."""
+        every_pair = torch.ones(len(tokens), len(tokens), dtype=torch.bool)
+        earlier = every_pair.tril(-1)
+        later = every_pair.triu(1)
         fault = "is to fill gaps, but sees nothing"
         return {"input_ids": tokens[None]}, [
-            Sight("input_ids", both.tril(-1), True, f"{fault} of what stands before them"),
-            Sight("input_ids", both.triu(1), True, f"{fault} of what stands after them"),
+            Sight("input_ids", earlier, True, f"{fault} of what stands before them"),
+            Sight("input_ids", later, True, f"{fault} of what stands after them"),
         ]
 
     def inputs_with_labels(self, batch: Mapping[str, Any]) -> Batch:
-        """Return the Batch of `input_ids` [B, T] and `labels` [B, T], which are those of the same positions."""
+        """Return the Batch of `input_ids` and `labels` [B, T]; each position predicts its own label."""
         inputs = {name: value for name, value in batch.items() if name != "labels"}
         labels = batch["labels"].flatten()
         return batch_of_labels(inputs, labels, predicted_from=torch.arange(len(labels)))
 
     def answer(self, prompts: Sequence[str]) -> list[dict[str, Any]]:
-        """The five likeliest tokens with their probabilities at each mask; `[MASK]` stands for the model's
-        mask token.
+        """Return the five likeliest tokens at each `[MASK]` of each prompt, with their probabilities.
 
-        {"prompt": …, "fills": [[{"token", "probability"} × 5] for each mask]} for each prompt.
+        Returns: [{"prompt": …, "fills": [[{"token", "probability"} × 5] for each mask]}]
         """
         return [self._fill(prompt) for prompt in prompts]
 
@@ -73,8 +75,8 @@ class MaskedLanguageModel(LanguageModel):
     def _fill(self, prompt: str) -> dict[str, Any]:
         text = masked_text(prompt, self.tokenizer)
         inputs = self.tokenizer(text, return_tensors="pt").to(self.device)
-        # [masks, V].
-        logits = self.model(**inputs).logits[0][inputs["input_ids"][0] == self.tokenizer.mask_token_id]
+        is_mask = inputs["input_ids"][0] == self.tokenizer.mask_token_id  # [T]
+        logits = self.model(**inputs).logits[0][is_mask]  # [masks, V]
         top = logits.float().softmax(-1).topk(_NUM_FILLS)
         fills = [
             [
@@ -87,7 +89,7 @@ class MaskedLanguageModel(LanguageModel):
 
 
 def masked_text(prompt: str, tokenizer: PreTrainedTokenizerFast) -> str:
-    """The prompt with the tokenizer's mask token for `[MASK]`. Raises UserError for a prompt without either."""
+    """Return the prompt with the tokenizer's mask token for `[MASK]`. Raises: UserError if it has neither."""
     mask = str(tokenizer.mask_token)
     text = str(prompt).replace("[MASK]", mask)
     if mask not in text:

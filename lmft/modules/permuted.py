@@ -1,6 +1,4 @@
-"""Permuted language models: they predict tokens in any order, each from those before it in that order
-(XLNet).
-"""
+"""Permuted language models (XLNet): they predict tokens in a random order, each from earlier ones."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -19,10 +17,9 @@ from lmft.reporting.model_card import FamilyCard
 
 
 class PermutedLanguageModel(GeneratingModel):
-    """XLNet. A batch's `target_mapping` [B, P, T] makes its body hand over the hidden states of the targets,
-    [B, P, D].
+    """XLNet. It continues the text before the first `[MASK]` of a prompt.
 
-    It continues text: of a prompt, what stands before a `[MASK]` counts.
+    With `target_mapping` [B, P, T] in a batch its body returns hidden states of the targets alone, [B, P, D].
 
     >>> parts = assemble(compose(["model=xlnet_tiny"]))
     >>> sorted(parts.module().answer(["Return True if"])[0]["texts"])
@@ -38,18 +35,18 @@ class PermutedLanguageModel(GeneratingModel):
             does="predicts tokens in any order",
             task="text-generation",
             mean_over="the predicted tokens; these, and their order, are the same at every measurement",
-            comparison="Perplexities can be compared under the same tokenizer and the same share of predicted tokens "
-            "only",
+            comparison="Perplexities can be compared under the same tokenizer and the same share of "
+            "predicted tokens only",
             peft_class="AutoPeftModelForCausalLM",
         ),
     )
-    body_options: ClassVar[dict[str, Any]] = {"use_mems": False}  # no row goes on with the one before it
+    body_options: ClassVar[dict[str, Any]] = {"use_mems": False}  # no row continues the one before it
 
     def trial(self, tokens: Tensor) -> tuple[dict[str, Tensor], list[Sight]]:
-        """Has predictions see what is no target, and targets before them in an order; not themselves, nor the
-        others.
+        """Require that predictions see tokens [T] that are no target, and targets before them in an order.
 
-        The masks are those that `Permutation` would make of that order.
+        They must not see themselves, nor later targets. The masks are those that the objective `Permutation`
+        makes of the order.
         """
         order = torch.tensor([2, -1, 0, 3, -1, 1])[: len(tokens)]  # of the targets; −1: no target
         is_target = order >= 0
@@ -76,21 +73,22 @@ class PermutedLanguageModel(GeneratingModel):
         return batch_of_labels(inputs, labels, predicted_from=torch.arange(len(labels)))
 
     def prompt_ids(self, prompt: Any) -> list[int]:
-        """The text without the tokenizer's separators, which would end it."""
+        """Return the tokens of the text without the tokenizer's separators, which would end it."""
         if isinstance(prompt, dict):
             raise UserError(
                 f"{self.model.config.model_type} answers no chats", fix='prompt="…" instead of chat="…"'
             )
-        end: Any = self.tokenizer.cls_token_id  # of the text before
+        end: Any = self.tokenizer.cls_token_id  # ends a text, so an empty prompt begins after it
         return self.text_ids(self.shown(prompt), add_special_tokens=False) or [end]
 
     def shown(self, prompt: Any) -> str:
-        """The text up to its first `[MASK]`."""
+        """Return the text up to its first `[MASK]`."""
         return up_to_mask(str(prompt))
 
     def generate(self, prompts: list[list[int]], options: dict[str, Any]) -> list[list[int]]:
-        """The new tokens behind each prompt, one prompt at a time: transformers' XLNet does not mask padding
-        here.
+        """Return the new tokens of each prompt, one prompt at a time.
+
+        In `generate`, transformers' XLNet does not mask padding.
         """
         options = {**options, **self.body_options}
         return [super(PermutedLanguageModel, self).generate([prompt], options)[0] for prompt in prompts]

@@ -23,8 +23,8 @@ from lmft.reporting.model_card import FamilyCard
 class Seq2SeqLanguageModel(GeneratingModel):
     """Any model of AutoModelForSeq2SeqLM.
 
-    It rewrites a prompt. In one, `[MASK]` stands for the model's own mask token or, where there are
-    sentinels, for the next of them; the answer is then the prompt with what the model says in their place.
+    It answers a prompt with text. `[MASK]` stands for the next sentinel, and the answer is the prompt with
+    the sentinels filled in; in models without sentinels it stands for the mask token.
 
     >>> parts = assemble(compose(["model=t5_tiny"]))
     >>> sorted(parts.module().answer(["Return [MASK] if"])[0]["texts"])
@@ -50,7 +50,7 @@ class Seq2SeqLanguageModel(GeneratingModel):
 
     @property
     def body(self) -> nn.Module:
-        """The decoder; it is given the encoder's hidden states by the model."""
+        """The decoder, which the model calls with the encoder's hidden states."""
         return self.model.get_decoder()
 
     @property
@@ -59,16 +59,16 @@ class Seq2SeqLanguageModel(GeneratingModel):
         return [self.model.get_encoder(), self.body]
 
     def trial(self, tokens: Tensor) -> tuple[dict[str, Tensor], list[Sight]]:
-        """Has predictions see what the encoder reads and what the decoder has said so far, but nothing behind
-        that.
-        """
-        every = torch.ones(len(tokens), len(tokens), dtype=torch.bool)
+        """Require that predictions see the encoder's tokens [T] and the decoder's earlier ones only."""
+        every_pair = torch.ones(len(tokens), len(tokens), dtype=torch.bool)
+        later = every_pair.triu(1)
+        earlier = every_pair.tril(-1)
         batch = {"input_ids": tokens.flip(0)[None], "decoder_input_ids": tokens[None]}
-        written = "decoder_input_ids"
+        decoder = "decoder_input_ids"
         return batch, [
-            Sight(written, every.triu(1), False, "has a decoder that sees the tokens that it is to predict"),
-            Sight(written, every.tril(-1), True, "has a decoder that does not see the tokens before"),
-            Sight("input_ids", every, True, "has a decoder that sees nothing of what the encoder reads"),
+            Sight(decoder, later, False, "has a decoder that sees the tokens that it is to predict"),
+            Sight(decoder, earlier, True, "has a decoder that does not see the tokens before"),
+            Sight("input_ids", every_pair, True, "has a decoder that sees nothing of what the encoder reads"),
         ]
 
     def inputs_with_labels(self, batch: Mapping[str, Any]) -> Batch:
@@ -81,11 +81,11 @@ class Seq2SeqLanguageModel(GeneratingModel):
         return batch_of_labels(inputs, labels.flatten(), predicted_from=torch.arange(labels.numel()))
 
     def prompt_ids(self, prompt: Any) -> list[int]:
-        """The text as the encoder is given it, with the tokenizer's separators."""
-        return self.text_ids(self._asked(prompt))
+        """Return the encoder's tokens of a prompt, with the tokenizer's separators."""
+        return self.text_ids(self._encoder_text(prompt))
 
     def max_new_tokens_left(self, num_tokens: int) -> int:
-        """As many as the decoder has positions."""
+        """Return how many tokens the decoder can write. Raises: UserError if the prompt is too long."""
         longest = max_positions(self.model.config)
         if longest is None:
             return super().max_new_tokens_left(num_tokens)
@@ -94,18 +94,18 @@ class Seq2SeqLanguageModel(GeneratingModel):
         return longest - 1
 
     def answer_of(self, prompt: Any, ids: list[int]) -> str:
-        """All that the decoder says; but if that has sentinels of the prompt, the prompt with these filled
-        in.
+        """Return the generated text; if it has sentinels of the prompt, the prompt with these filled in.
 
-        A sentinel stands for the text behind it in the answer. One that the answer leaves out stays.
+        A sentinel's fill is the generated text that follows it. A sentinel without a fill stays.
         """
-        asked, fills = self._asked(prompt), self._fills(ids)
-        known = "|".join(re.escape(name) for name in fills if name in asked)
-        return (
-            re.sub(known, lambda found: fills[found[0]], asked) if known else super().answer_of(prompt, ids)
-        )
+        text = self._encoder_text(prompt)
+        fills = self._fills(ids)
+        filled = [re.escape(name) for name in fills if name in text]
+        if not filled:
+            return super().answer_of(prompt, ids)
+        return re.sub("|".join(filled), lambda match: fills[match[0]], text)
 
-    def _asked(self, prompt: Any) -> str:
+    def _encoder_text(self, prompt: Any) -> str:
         if isinstance(prompt, dict):
             raise UserError(
                 f"{self.model.config.model_type} answers no chats", fix='prompt="…" instead of chat="…"'
@@ -116,16 +116,18 @@ class Seq2SeqLanguageModel(GeneratingModel):
         return str(prompt).replace("[MASK]", str(self.tokenizer.mask_token or "[MASK]"))
 
     def _fills(self, ids: list[int]) -> dict[str, str]:
-        """{sentinel: the text behind it}; of a sentinel that comes twice, the first."""
+        """Return {sentinel: the text that follows it}; if a sentinel occurs twice, the first text."""
         sentinels = self._sentinels
-        places = [place for place, id in enumerate(ids) if id in sentinels]
+        starts = [index for index, token_id in enumerate(ids) if token_id in sentinels]
         fills: dict[str, str] = {}
-        for start, stop in itertools.pairwise([*places, len(ids)]):
+        for start, stop in itertools.pairwise([*starts, len(ids)]):
             text = self.tokenizer.decode(ids[start + 1 : stop], skip_special_tokens=True)
             fills.setdefault(sentinels[ids[start]], str(text).strip())
         return fills
 
     @property
     def _sentinels(self) -> dict[int, str]:
-        added = self.tokenizer.added_tokens_decoder
-        return {id: str(token) for id, token in added.items() if re.fullmatch(r"<extra_id_\d+>", str(token))}
+        added = {token_id: str(token) for token_id, token in self.tokenizer.added_tokens_decoder.items()}
+        return {
+            token_id: token for token_id, token in added.items() if re.fullmatch(r"<extra_id_\d+>", token)
+        }

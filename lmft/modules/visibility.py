@@ -1,7 +1,6 @@
-"""Which tokens a model's predictions see: found by trying, on the model itself, before it is trained or
-asked.
+"""Check which tokens a model's predictions depend on, by running the model before it is trained or used.
 
-One token of a row is replaced at a time. A prediction that moves has seen it.
+One token of a row is replaced at a time. A prediction that changes has seen that token.
 """
 
 import logging
@@ -18,30 +17,35 @@ from lmft.models.family import Family
 from lmft.models.head import target_logits
 from lmft.models.trial import ordinary_tokens, to_be_tried
 
-log = logging.getLogger("lmft")
+log = logging.getLogger(__name__)
 
-_NUM_TOKENS = 6  # of the row that is tried
-# A prediction has moved if one of its logits has, by this share of the largest logit. Rounding stays below
-# 2e-6 in all of transformers' architectures. What is seen moves new models 32 wide by 1.5e-4 or more, and
-# trained ones by a tenth.
-_MOVED = 2e-5
-# Values of configs that say to which sides a model attends, as they are where it attends to the left alone.
-_LEFT_ALONE = {"is_decoder": True, "is_causal": True, "causal": True, "use_bidirectional_attention": False}
+_NUM_TOKENS = 6  # length of the row
+# A prediction has changed if one of its logits has, by this share of the largest logit. Rounding stays below
+# 2e-6 in all of transformers' architectures. Tokens that are seen change predictions of new models of width
+# 32 by 1.5e-4 or more, and those of trained models by a tenth.
+_CHANGED = 2e-5
+# Options of configs that control the direction of attention, with their causal values.
+_CAUSAL_OPTIONS = {
+    "is_decoder": True,
+    "is_causal": True,
+    "causal": True,
+    "use_bidirectional_attention": False,
+}
 
 
 @dataclass(frozen=True)
 class Sight:
-    """Says that a family's predictions see one of some tokens, or none of them."""
+    """A requirement: predictions of a family depend on at least one of some tokens, or on none of them."""
 
-    name: str  # the batch's input whose tokens they are
-    pairs: Tensor  # [P, T] bool: which predictions, and which tokens of each
-    is_wanted: bool  # True: at least one of the pairs has to be seen; False: none may be
-    fault: str  # what a model does that does not keep to this, in words that follow its name
-    fix: str | None = None  # None: what makes such a model attend as its family does, or another family
+    name: str  # the batch's input that has the tokens
+    pairs: Tensor  # [P, T] bool: the tokens meant, for each prediction
+    is_wanted: bool  # True: at least one of the pairs must be seen; False: none may be
+    fault: str  # what a model does wrong otherwise, in words that follow its name
+    fix: str | None = None  # None: the options that give the family's attention, or another family
 
 
 class Tried(Protocol):
-    """A LightningModule whose predictions can be tried."""
+    """A LightningModule whose predictions can be checked."""
 
     family: ClassVar[Family]
     model: Any
@@ -52,11 +56,11 @@ class Tried(Protocol):
         ...
 
     def trial(self, tokens: Tensor) -> tuple[dict[str, Tensor], list[Sight]]:
-        """Return a batch of one row, and what its predictions must and must not see."""
+        """Return a batch of one row, and which of its tokens [T] its predictions must (not) see."""
         ...
 
     def inputs(self, inputs: Mapping[str, Any], /) -> dict[str, Any]:
-        """Return what the model is called with."""
+        """Return the arguments of the model for a batch's inputs."""
         ...
 
 
@@ -67,18 +71,18 @@ def check_sight(
     isolate_documents: bool = False,
     other_families: Sequence[str] = (),
 ) -> None:
-    """Check by trying that the model's predictions see what they have to see, and nothing that they must not.
+    """Check that the model's predictions see the tokens that they must see, and none that they must not.
 
-    The model stays as it is, and so does torch's generator. What cannot be tried is logged.
+    The model and torch's generator stay as they are. If the check cannot run, a warning is logged.
 
     Args:
         make_module: makes the LightningModule of the model's family.
         model: the model, with its weights.
         tokenizer: its tokenizer.
-        isolate_documents: whether the documents of a row are to be kept apart.
+        isolate_documents: whether documents in a row must not see each other.
         other_families: names of all families that such a model could be of.
 
-    Raises: UserError.
+    Raises: UserError if the model fails the check.
     """
     try:
         tokens, others = ordinary_tokens(tokenizer, model.config, _NUM_TOKENS)
@@ -90,30 +94,29 @@ def check_sight(
             _check(module, batch, others, sights)
             if isolate_documents:
                 documents = torch.arange(len(tokens)) * 2 // len(tokens)  # two in the row
-                _check(module, batch | {"document_ids": documents[None]}, others, _inside(documents, sights))
+                isolated = batch | {"document_ids": documents[None]}
+                _check(module, isolated, others, _within_documents(documents, sights))
     except UserError:
         raise
-    except (
-        Exception
-    ) as error:  # of any kind: the code is the model's, and may be made for other rows or devices
-        log.warning(
-            "what %s sees could not be tried: %s", model.config.model_type, " ".join(str(error).split())[:200]
-        )
+    # Errors of any kind: the code is the model's, and may need other rows or devices.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        log.warning("the attention of %s could not be checked: %s", model.config.model_type, reason)
 
 
 def _fix(module: Tried, families: Sequence[str]) -> str:
-    """Return what makes a model attend as its family does: values of its config, or else another family."""
+    """Return the options that give a model its family's attention, or else another family."""
     config = module.model.config
-    wanted = {name: value is module.family.is_causal for name, value in _LEFT_ALONE.items()}
-    wrong = [name for name, value in wanted.items() if getattr(config, name, None) is (not value)]
+    right = {name: value is module.family.is_causal for name, value in _CAUSAL_OPTIONS.items()}
+    wrong = [name for name, value in right.items() if getattr(config, name, None) is (not value)]
     if wrong:
-        return " ".join(f"model.config.{name}={str(wanted[name]).lower()}" for name in wrong)
+        return " ".join(f"model.config.{name}={str(right[name]).lower()}" for name in wrong)
     others = [name for name in families if name != module.family.name]
     return f"model={others[0]}, or another model" if others else "another model"
 
 
-def _inside(documents: Tensor, sights: Sequence[Sight]) -> list[Sight]:
-    """What holds where a row's documents [T] are kept apart."""
+def _within_documents(documents: Tensor, sights: Sequence[Sight]) -> list[Sight]:
+    """Return the requirements for a row whose documents [T] must not see each other."""
     is_same = documents[:, None] == documents
     fix = "data.isolate_documents=false, or data.examples=lines"
     apart = Sight("input_ids", ~is_same, False, "does not keep attention inside a document", fix)
@@ -121,39 +124,48 @@ def _inside(documents: Tensor, sights: Sequence[Sight]) -> list[Sight]:
 
 
 def _check(module: Tried, batch: dict[str, Tensor], others: Tensor, sights: Sequence[Sight]) -> None:
+    """Check the requirements on a batch of one row, whose tokens are replaced by `others` [T]."""
     model_type = module.model.config.model_type
     num_predictions = len(sights[0].pairs)
-    names = {sight.name for sight in sights}
-    has_moved = {name: _movement(module, batch, name, others, num_predictions) > _MOVED for name in names}
-    # [prediction, token] pairs.
-    seen = [(has_moved[sight.name] & sight.pairs).nonzero().tolist() for sight in sights]
+    changes = {
+        name: _changes(module, batch, name, others, num_predictions)
+        for name in {sight.name for sight in sights}
+    }
+    # For each requirement, those of its (prediction, token) pairs that are seen.
+    seen = [((changes[sight.name] > _CHANGED) & sight.pairs).nonzero().tolist() for sight in sights]
     for sight, pairs in zip(sights, seen, strict=True):
         if pairs and not sight.is_wanted:
             prediction, token = pairs[0]
-            where = f"tried: another token {token + 1} of {len(others)} moves the model's prediction {prediction + 1}"
+            where = (
+                f"checked: replacing token {token + 1} of {len(others)} changes the model's "
+                f"prediction {prediction + 1}"
+            )
             raise UserError(f"{model_type} {sight.fault}", where, sight.fix)
-    wanted = [(sight, pairs) for sight, pairs in zip(sights, seen, strict=True) if sight.is_wanted]
-    if not any(pairs for _, pairs in wanted):  # as in new models whose layers add nothing yet
-        log.warning(
-            "what %s sees could not be tried: its predictions follow from one token alone", model_type
-        )
+    required = [(sight, pairs) for sight, pairs in zip(sights, seen, strict=True) if sight.is_wanted]
+    if not any(pairs for _, pairs in required):  # as in new models whose layers add nothing yet
+        reason = "its predictions depend on one token alone"
+        log.warning("the attention of %s could not be checked: %s", model_type, reason)
         return
-    for sight, pairs in wanted:
+    for sight, pairs in required:
         if sight.pairs.any() and not pairs:
-            where = "tried: other tokens there move none of the model's predictions"
+            where = "checked: replacing these tokens changes none of the model's predictions"
             raise UserError(f"{model_type} {sight.fault}", where, sight.fix)
 
 
-def _movement(
+def _changes(
     module: Tried, batch: dict[str, Tensor], name: str, others: Tensor, num_predictions: int
 ) -> Tensor:
-    """Measures how far each prediction moves with each token of an input, as a share of the largest logit.
-    [P, T]
+    """Return how much each prediction changes with each token, as a share of the largest logit. [P, T]
 
-    batch: of one row; others: [T] what the input's tokens are replaced by, each in a row of its own.
+    Args:
+        module: the LightningModule.
+        batch: a batch of one row.
+        name: the input whose tokens are replaced, each in its own copy of the row.
+        others: [T] the tokens that replace them.
+        num_predictions: P, the number of predictions of the row.
     """
-    num_rows = len(others) + 1  # the last one stays as it is
-    rows = {each: value.repeat(num_rows, *[1] * (value.dim() - 1)) for each, value in batch.items()}
+    num_rows = len(others) + 1  # the last row stays as it is
+    rows = {key: value.repeat(num_rows, *[1] * (value.dim() - 1)) for key, value in batch.items()}
     rows[name][:-1].diagonal().copy_(others)
     index = torch.arange(num_rows * num_predictions)
     logits = target_logits(module.model, module.body, module.inputs(rows), index).float()

@@ -1,4 +1,4 @@
-"""The README.md of an exported Hugging Face folder: its model card."""
+"""Write the model card of an exported Hugging Face folder: its README.md."""
 
 import math
 import re
@@ -18,30 +18,30 @@ from lmft.reporting.templates import fill
 
 @dataclass(frozen=True)
 class FamilyCard:
-    """What model cards say of a family of models, in words that fit the sentences of model_card.md.jinja.
+    """A family's words for model cards, which fit the sentences of model_card.md.jinja.
 
     >>> CausalLanguageModel.family.card.task
     'text-generation'
     """
 
     name: str
-    """As in "A masked language model, trained further from …"."""
+    """The model's kind: "A masked language model, trained further from …"."""
     does: str
-    """As in "it fills in tokens that are hidden from it"."""
+    """What it does: "it fills in tokens that are hidden from it"."""
     task: str
     """The task of transformers' pipelines."""
     mean_over: str
-    """What the loss is the mean of."""
+    """The tokens over which the loss is the mean."""
     comparison: str
-    """With which models the perplexity may be compared."""
+    """A sentence on the models with which the perplexity may be compared."""
     peft_class: str
     """The class of peft that loads an adapter with its model."""
     verb: str = "generate"
-    """What the pipeline is called in the example."""
+    """The pipeline's name in the example."""
     call: str = "generate({prompt}, max_new_tokens=64)"
-    """How the example calls it."""
+    """The example's call of the pipeline."""
     loader: str | None = None
-    """The auto class of the example, if transformers has no pipeline for the task."""
+    """The auto class in the example, if transformers has no pipeline for the task."""
     prompt: str = "Once upon a time"
     """The example's prompt, if there are no probes."""
     is_causal: bool = False
@@ -50,14 +50,14 @@ class FamilyCard:
 
 _CHAT_CALL = 'generate([{{"role": "user", "content": {prompt}}}], max_new_tokens=64)'
 
-# What the loss of a chat is the mean of, by data.train_on.
-_ANSWERS = {
+# The tokens over which the loss of a chat is the mean, by data.train_on.
+_MEAN_OVER = {
     "assistant": "the tokens of the assistant's answers",
     "completion": "the tokens of the completions",
     "last_turn": "the tokens of each chat's last answer",
 }
 
-# The options of a group that get a line; of the objective, all do.
+# The options of each group that the card lists; of the objective it lists all.
 _SETTINGS = {
     "optimizer": ("_target_", "lr", "betas", "weight_decay"),
     "scheduler": ("name", "warmup"),
@@ -74,7 +74,7 @@ _SETTINGS = {
         "devices",
     ),
 }
-_USUAL = {"format": "text", "train_on": "all", "too_long": "windows"}  # values that are not mentioned
+_USUAL = {"format": "text", "train_on": "all", "too_long": "windows"}  # values that are not listed
 
 
 def write_model_card(
@@ -89,69 +89,85 @@ def write_model_card(
     Folders and files of this machine are named by the last part of their path only.
 
     Args:
-        folder: the exported model's.
-        config: the run's, without secrets.
+        folder: folder of the exported model.
+        config: the run's config, without secrets.
         metrics: content of metrics.json.
         probes: the trained model's answers.
-        family: what to say of the model's family.
+        family: the words for the model's family.
     """
-    model = config["model"]
-    data = config["data"]
     name = config["run"]["name"] or folder.resolve().parent.name
     ledger = metrics.get("data") or {}
-    is_adapter = _is_adapter(model)
-    is_chat = family.is_causal and data.get("format") == "chat"
-    prompt = repr(probes[0]["prompt"] if probes else family.prompt)
-    call = _CHAT_CALL if is_chat else family.call
-    mean_over = _ANSWERS.get(data.get("train_on"), family.mean_over) if family.is_causal else family.mean_over
     text = fill(
         "model_card.md.jinja",
         {"code": _code, "table": _table},
         metadata=_metadata(name, config, metrics, family.task).to_yaml(),
         name=name,
         family=family,
-        origin=_origin(model),
-        is_adapter=is_adapter,
-        is_chat=is_chat,
+        origin=_origin(config["model"]),
         scores=score_table(metrics),
-        mean_over=mean_over,
-        block_size=data["block_size"],
+        block_size=config["data"]["block_size"],
         has_bits_per_byte=(metrics.get("exported") or {}).get("bits_per_byte") is not None,
-        loader=family.peft_class if is_adapter else family.loader,
-        prompt=prompt,
-        call=call.format(prompt=prompt),
         probes=[(excerpt(answer["prompt"]), _answer(answer)) for answer in probes],
-        dataset=_dataset_name(data),
+        dataset=_dataset_name(config["data"]),
         ledger=ledger_table(ledger),
         equations=ledger_equations(ledger),
         training_line=training_line(metrics),
         settings=_settings(config),
         environment=metrics.get("environment") or {},
+        **_family_values(config["model"], config["data"], probes, family),
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def _family_values(
+    model: Mapping[str, Any], data: Mapping[str, Any], probes: Sequence[Answer], family: FamilyCard
+) -> dict[str, Any]:
+    """Return the template's values that depend on the family, and on chats and adapters."""
+    is_adapter = _is_adapter(model)
+    is_chat = family.is_causal and data.get("format") == "chat"
+    mean_over = family.mean_over
+    if family.is_causal:
+        mean_over = _MEAN_OVER.get(str(data.get("train_on")), mean_over)
+    prompt = repr(family.prompt)
+    if probes:
+        prompt = repr(probes[0]["prompt"])
+    call = _CHAT_CALL if is_chat else family.call
+    return {
+        "is_adapter": is_adapter,
+        "is_chat": is_chat,
+        "mean_over": mean_over,
+        "loader": family.peft_class if is_adapter else family.loader,
+        "prompt": prompt,
+        "call": call.format(prompt=prompt),
+    }
 
 
 def _metadata(name: str, config: Mapping[str, Any], metrics: Mapping[str, Any], task: str) -> ModelCardData:
     model = config["model"]
     data = config["data"]
     perplexity = (metrics.get("exported") or {}).get("perplexity")
-    is_known = perplexity is not None and math.isfinite(perplexity)
-    result = EvalResult(
-        task_type=task,
-        dataset_type=_dataset_id(data) or "text",
-        dataset_name=_dataset_name(data),
-        metric_type="perplexity",
-        metric_value=perplexity,
-    )
+    eval_results = None
+    if perplexity is not None and math.isfinite(perplexity):
+        result = EvalResult(
+            task_type=task,
+            dataset_type=_dataset_id(data) or "text",
+            dataset_name=_dataset_name(data),
+            metric_type="perplexity",
+            metric_value=perplexity,
+        )
+        eval_results = [result]
+    base_model = None
+    if not model["from_scratch"]:
+        base_model = _hub_id(model["name_or_path"])
     return ModelCardData(
         model_name=name,
-        base_model=None if model["from_scratch"] else _hub_id(model["name_or_path"]),
+        base_model=base_model,
         datasets=_dataset_id(data),
         library_name="peft" if _is_adapter(model) else "transformers",
         pipeline_tag=task,
         tags=["lmft", task],
         metrics=["perplexity"],
-        eval_results=[result] if is_known else None,
+        eval_results=eval_results,
     )
 
 
@@ -181,7 +197,7 @@ def _answer(answer: Answer) -> str:
 
 
 def _settings(config: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Return a line's name and values for each group; the values are empty if all are as usual."""
+    """Return (name, values) of each line of settings; the values are empty if all are usual."""
     model = config["model"]
     return [
         ("objective", _values(config["objective"], config["objective"])),
@@ -201,16 +217,15 @@ def _lora(lora: Mapping[str, Any]) -> str:
 
 
 def _values(group: Mapping[str, Any], keys: Iterable[str]) -> str:
-    """Return the values of those keys that are set and unusual, on one line; a class or a file by its last
-    name.
-    """
+    """Return on one line the values that are set and unusual; classes and files by their last name."""
     parts = []
     for key in keys:
         value = group.get(key)
         if key == "_target_":
             parts.append(str(value).rpartition(".")[2])
         elif value not in (None, [], _USUAL.get(key)):
-            value = Path(value).name if key == "chat_template" else value
+            if key == "chat_template":
+                value = Path(value).name
             parts.append(f"{key} {value}")
     return ", ".join(parts)
 
@@ -221,30 +236,34 @@ def _table(table: Table) -> str:
 
 
 def _code(text: str) -> str:
-    """Return Markdown code that holds any text: its fence is longer than the backticks inside."""
+    """Return a text as Markdown code, in a fence longer than its backticks."""
     longest = max(map(len, re.findall("`+", text)), default=0)
+    if not longest:
+        return f"`{text}`"
     fence = "`" * (longest + 1)
-    return f"{fence} {text} {fence}" if longest else f"`{text}`"
+    return f"{fence} {text} {fence}"
 
 
 def _dataset_id(data: Mapping[str, Any]) -> str | None:
-    return None if data.get("train") else _hub_id(data["path"])
+    if data.get("train"):  # files
+        return None
+    return _hub_id(data["path"])
 
 
 def _dataset_name(data: Mapping[str, Any]) -> str:
-    given = data.get("train") or data["path"]
-    names = [given] if isinstance(given, str) else given
+    names = data.get("train") or data["path"]
+    if isinstance(names, str):
+        names = [names]
     return ", ".join(map(_public, names))
 
 
 def _public(name_or_path: str) -> str:
+    """Return a hub id as it is, a path by its last part."""
     return _hub_id(name_or_path) or Path(name_or_path).name
 
 
 def _hub_id(name_or_path: str) -> str | None:
-    """Return `name_or_path` if it is the name of a repository on the hub, None if it is a folder or anything
-    else.
-    """
+    """Return `name_or_path` if it can be a hub id, None if it is a folder or anything else."""
     if Path(name_or_path).expanduser().exists():
         return None
     try:

@@ -1,4 +1,4 @@
-"""How far a run is: a bar on a terminal, and lines now and then, which the run's log gets in either case."""
+"""Progress of work: a bar on a terminal; lines in the log, which the run's train.log gets in either case."""
 
 import logging
 import time
@@ -12,52 +12,59 @@ from lmft.reporting.tables import duration
 from lmft.reporting.terminal import draws, is_muted, record
 
 REFRESH_SECONDS = 0.25
-log = logging.getLogger("lmft")
+COLUMNS = (bars.TextColumn("{task.description}"), bars.BarColumn(bar_width=30), bars.MofNCompleteColumn())
+log = logging.getLogger(__name__)
 
 
 @contextmanager
 def counting_progress(
     description: str, total: int | None, unit: str, console: Console | None = None
 ) -> Iterator[Callable[[int], None]]:
-    """Counts work that has no trainer: `with counting("tokenising", 25_000, "documents") as advance:
-    advance(512)`.
+    """Show the progress of work that has no Trainer, and log one line at its end unless it fails.
 
-    At the end one line goes to the logger `lmft`, unless the work failed; on a terminal it goes to the run's
-    log alone,
-    and a bar is drawn. `total` may be None: unknown.
+    It yields a function that is called with the number of units done since its last call.
+
+    Args:
+        description: the work.
+        total: how many units there are; None: unknown.
+        unit: what is counted.
+        console: where the bar is drawn; None: the terminal.
     """
     console = console or Console()
     started = time.monotonic()
-    num_done = 0
-    # No refreshing thread: it could hold the console's lock just when a process forks.
-    columns = (*_COLUMNS[:3], bars.TextColumn(unit), bars.TimeElapsedColumn(), bars.TimeRemainingColumn())
+    # No refresh thread: it could hold the console's lock just when a process forks.
     bar = bars.Progress(
-        *columns, console=console, auto_refresh=False, transient=is_muted(), disable=not draws(console)
+        *COLUMNS,
+        bars.TextColumn(unit),
+        bars.TimeElapsedColumn(),
+        bars.TimeRemainingColumn(),
+        console=console,
+        auto_refresh=False,
+        transient=is_muted(),
+        disable=not draws(console),
     )
     task = bar.add_task(description, total=total)
-    shown = started
+    num_done = 0
+    drawn = started
 
     def advance(num_more: int) -> None:
-        nonlocal num_done, shown
+        nonlocal num_done, drawn
         num_done += num_more
-        if time.monotonic() - shown >= REFRESH_SECONDS:
+        if time.monotonic() - drawn >= REFRESH_SECONDS:
             bar.update(task, completed=num_done, refresh=True)
-            shown = time.monotonic()
+            drawn = time.monotonic()
 
     with bar:
         yield advance
         bar.update(task, completed=num_done, refresh=True)
     seconds = max(time.monotonic() - started, 1e-9)
     line = f"{description}: {num_done:,} {unit} in {duration(seconds)} ({num_done / seconds:,.0f} {unit}/s)"
-    _say(line, is_drawn=not bar.disable)
+    log_line(line, is_drawn=not bar.disable)
 
 
-def _say(line: str, is_drawn: bool) -> None:
-    """Logs a line, or leaves it to the run's log where a bar has shown what it says."""
+def log_line(line: str, is_drawn: bool) -> None:
+    """Log a line; if a bar has drawn its content on the terminal, write it to the run's train.log alone."""
     if is_drawn:
-        record(line)
+        record(line, log.name)
     else:
         log.info("%s", line)
-
-
-_COLUMNS = (bars.TextColumn("{task.description}"), bars.BarColumn(bar_width=30), bars.MofNCompleteColumn())

@@ -1,4 +1,4 @@
-"""What metrics.json holds."""
+"""Compile the content of metrics.json."""
 
 import math
 import platform
@@ -25,33 +25,41 @@ def results(
     skipped: int,
     ledger: dict[str, Any],
 ) -> dict[str, Any]:
-    """What metrics.json holds: loss in nats per target, bits per byte where it has a meaning, seconds of
-    training.
+    """Return the content of metrics.json.
 
-    passes: the validations in order, each with its "step"; exported: {"step", "checkpoint": "best" | "last"},
-    which weights model/ holds; totals: tokens, targets, padding and seconds of training; skipped: optimizer
-    steps that were left out, as they were not finite.
+    Args:
+        trainer: the Trainer at the end of training.
+        num_epochs: epochs trained, with fractions.
+        passes: the validations in order, each with its "step".
+        exported: {"step", "checkpoint": "best" | "last"} of the weights in model/.
+        totals: tokens, targets, padding and seconds of training.
+        skipped: optimizer steps that were skipped because loss or gradient were not finite.
+        ledger: what happened to the text of each split.
     """
-    before = passes[0] if passes and passes[0]["step"] == 0 else None
-    trained = [each for each in passes if each["step"] > 0]
-    after = trained[-1] if trained else None
-    best = min(trained, key=_loss_or_infinity, default=None)
-    of_exported = [each for each in trained if each["step"] == exported["step"]]
-    # Callbacks may have changed the weights of the last step after its validation.
-    if exported["checkpoint"] == "best":
-        of_exported.sort(key=_loss_or_infinity, reverse=True)
-    scores = _scores(of_exported[-1]) if of_exported else None
+    trained = [scores for scores in passes if scores["step"] > 0]
+    before = None
+    if passes and passes[0]["step"] == 0:
+        before = _scores(passes[0])
+    after = None
+    best = None
+    if trained:
+        after = _scores(trained[-1])
+        best_pass = min(trained, key=_loss_or_infinity)
+        best = {"step": best_pass["step"], **_scores(best_pass)}
+    tokens_per_second = None
+    if totals["seconds"]:
+        tokens_per_second = totals["tokens"] / totals["seconds"]
     return {
         "status": "complete",
         "steps": trainer.global_step,
         "epochs": num_epochs,
-        "before": _scores(before),
-        "after": _scores(after),
-        "best": best and {"step": best["step"], **(_scores(best) or {})},
-        "exported": {**exported, **(scores or dict.fromkeys(SCORES))},
+        "before": before,
+        "after": after,
+        "best": best,
+        "exported": {**exported, **_exported_scores(trained, exported)},
         "train": {
             **totals,
-            "tokens_per_second": totals["tokens"] / totals["seconds"] if totals["seconds"] else None,
+            "tokens_per_second": tokens_per_second,
             "peak_memory_gb": peak_memory_gb(),
             "steps_skipped": skipped,
         },
@@ -60,34 +68,49 @@ def results(
     }
 
 
+def _exported_scores(trained: list[dict[str, Any]], exported: dict[str, Any]) -> dict[str, Any]:
+    """Return the scores of the exported weights; None for each if no validation measured them.
+
+    A step may have several validations, because callbacks may change weights after the first one. The best
+    weights are those of its lowest loss, the last weights those of its last validation.
+    """
+    passes = [scores for scores in trained if scores["step"] == exported["step"]]
+    if not passes:
+        return dict.fromkeys(SCORES)
+    if exported["checkpoint"] == "best":
+        passes.sort(key=_loss_or_infinity, reverse=True)
+    return _scores(passes[-1])
+
+
 def _loss_or_infinity(scores: dict[str, Any]) -> float:
     return math.inf if math.isnan(scores["loss"]) else scores["loss"]
 
 
-def _scores(validation: dict[str, Any] | None) -> dict[str, Any] | None:
-    return validation and {name: validation[name] for name in SCORES}
+def _scores(validation: dict[str, Any]) -> dict[str, Any]:
+    return {name: validation[name] for name in SCORES}
 
 
 def peak_memory_gb() -> float:
-    """Most memory held so far: of the GPU where there is one, else of this process."""
+    """Return the most memory held so far, in gigabytes: of the GPU if there is one, else of this process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e9
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kilobytes / 1e6 if sys.platform != "darwin" else kilobytes / 1e9  # macOS counts in bytes
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e9 if sys.platform == "darwin" else peak / 1e6  # bytes on macOS, else kilobytes
 
 
 def environment(trainer: Trainer) -> dict[str, str]:
-    """Versions and device."""
+    """Return the versions of the libraries, the device, and the precision."""
     device = trainer.strategy.root_device
+    device_name = f"{device.type} ({platform.machine()})"
+    if device.type == "cuda":
+        device_name = torch.cuda.get_device_name(device)
     return {
         "lmft": lmft.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "lightning": lightning.__version__,
         "transformers": transformers.__version__,
-        "device": torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"{device.type} ({platform.machine()})",
+        "device": device_name,
         "precision": str(trainer.precision),
         "world_size": str(trainer.world_size),
     }

@@ -1,7 +1,6 @@
-"""What a run shows: its config before it starts; its text and its scores.
+"""Print a run's config, text and scores as tables.
 
-`score_table` and `ledger_table` are the one place where these numbers become words; report.py and
-model_card.py use them too.
+`score_table`, `ledger_table` and `training_line` also format these numbers for report.html and model card.
 """
 
 import io
@@ -27,7 +26,7 @@ class Table(NamedTuple):
 
 _SCORES_TITLE = "scores on the validation text"
 
-# (label, key in the metrics, format of the value, how the change from before to after is said)
+# (label, key in the metrics, format of the value, function that formats the change from before to after)
 SCORES = (
     ("loss (nats)", "loss", "{:.4f}", lambda before, after: f"{after - before:+.4f}"),
     ("perplexity", "perplexity", "{:,.2f}", lambda before, after: f"{after / before - 1:+.1%}"),
@@ -53,19 +52,22 @@ LEDGER = (
 
 
 def duration(seconds: float) -> str:
-    """Seconds as `0:07`, `1:03` or `2:01:03`."""
+    """Return seconds as `0:07`, `1:03` or `2:01:03`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+    if hours:
+        return f"{hours}:{minutes:02}:{rest:02}"
+    return f"{minutes}:{rest:02}"
 
 
 def score_table(metrics: Mapping[str, Any]) -> Table:
-    """Heads and rows of the table of scores: before, after, best, the unigram model's if known, and the
-    change.
+    """Return the table of scores: before, after, best, those of a unigram model if known, and the change.
 
-    `metrics` is metrics.json's content; each of before, after and best may be None. A score that none of them
-    has is left out. The change is from before to after, and empty where either is absent or not finite.
-    Without any of the three there are no rows.
+    Rows without any score are left out. The change is from before to after; empty if one of them is absent or
+    not finite.
+
+    Args:
+        metrics: content of metrics.json; before, after and best may be None. If all are, there are no rows.
     """
     scores = {stage: metrics.get(stage) or {} for stage in ("before", "after", "best")}
     if not any(scores.values()):
@@ -73,28 +75,25 @@ def score_table(metrics: Mapping[str, Any]) -> Table:
     if unigram := _unigram(metrics):
         scores["unigram"] = {"loss": math.log(unigram), "perplexity": unigram}
     rows = []
-    for label, key, form, change in SCORES:
-        values = [of_stage.get(key) for of_stage in scores.values()]
+    for label, key, form, format_change in SCORES:
+        values = [stage_scores.get(key) for stage_scores in scores.values()]
         if all(value is None for value in values):
             continue
         before, after = values[:2]
-        known = before is not None and after is not None and math.isfinite(before) and math.isfinite(after)
-        cells = (_score(value, form) for value in values)
-        rows.append((label, *cells, change(before, after) if known else ""))
+        change = ""
+        if before is not None and after is not None and math.isfinite(before) and math.isfinite(after):
+            change = format_change(before, after)
+        rows.append((label, *(_score(value, form) for value in values), change))
     return Table(("", *scores, "change"), rows)
 
 
 def _unigram(metrics: Mapping[str, Any]) -> float | None:
-    """Perplexity of guessing by the training tokens' frequencies: what can be had without reading the
-    context.
-    """
+    """Return the perplexity of a unigram model: each token is predicted by its frequency in the text."""
     return metrics.get("data", {}).get("validation", {}).get("unigram_perplexity")
 
 
 def ledger_table(ledger: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Heads and rows of the table of what happened to the text: a column a split, a row each thing that
-    happened.
-    """
+    """Return the table of what happened to the text: a column per split, a row per count."""
     rows = [
         (label, *(_count(split.get(key)) for split in ledger.values()))
         for label, key in LEDGER
@@ -104,51 +103,62 @@ def ledger_table(ledger: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def ledger_equations(ledger: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """One line a split: where each of its tokens went; a difference is named, not hidden."""
+    """Return a line per split that accounts for each of its tokens; it shows a difference if there is one."""
     lines = []
     for name, split in ledger.items():
         if not {"tokens", "tokens_in_examples", "tokens_dropped"} <= split.keys():
             continue
-        tokens, used, dropped = split["tokens"], split["tokens_in_examples"], split["tokens_dropped"]
+        tokens = split["tokens"]
         repeated = split.get("tokens_repeated") or 0
-        more = f" + {repeated:,} repeated" if repeated else ""
-        line = f"{name}: {tokens:,} tokens{more} = {used:,} in examples + {dropped:,} dropped"
+        used = split["tokens_in_examples"]
+        dropped = split["tokens_dropped"]
+        line = f"{name}: {tokens:,} tokens"
+        if repeated:
+            line += f" + {repeated:,} repeated"
+        line += f" = {used:,} in examples + {dropped:,} dropped"
         if split.get("held_out"):
-            line += (
-                f" ({split['held_out']:.3g} of the training documents, held out: data.validation_fraction)"
-            )
-        lost = tokens + repeated - used - dropped
-        lines.append(f"{line}; {lost:,} unaccounted for" if lost else line)
+            share = f"{split['held_out']:.3g}"
+            line += f" ({share} of the training documents, held out: data.validation_fraction)"
+        difference = tokens + repeated - used - dropped
+        if difference:
+            line += f"; {difference:,} unaccounted for"
+        lines.append(line)
     return lines
 
 
 def training_line(metrics: Mapping[str, Any]) -> str:
-    """One line on how the run went: status, steps, epochs, tokens, time, speed, memory; what is unknown is
-    left out.
-    """
+    """Return a line on how the run went: status, steps, epochs, tokens, speed, memory, time if known."""
     train = metrics.get("train") or {}
+    epochs = metrics.get("epochs")
+    if epochs is not None:
+        epochs = round(epochs, 2)
     parts = [
         ("{:,} optimizer steps", metrics.get("steps")),
-        ("{:,.6g} epochs", None if metrics.get("epochs") is None else round(metrics["epochs"], 2)),
+        ("{:,.6g} epochs", epochs),
         ("{:,} tokens", train.get("tokens")),
         ("{:,.0f} tokens/s", train.get("tokens_per_second")),
         ("peak memory {:.2f} GB", train.get("peak_memory_gb")),
     ]
     known = [form.format(value) for form, value in parts if value is not None]
     if exported := metrics.get("exported"):
-        best = ", the best by validation loss" if exported["checkpoint"] == "best" else ""
-        known.append(f"model/ holds step {exported['step']:,}{best}")
+        weights = f"model/ holds step {exported['step']:,}"
+        if exported["checkpoint"] == "best":
+            weights += ", the best by validation loss"
+        known.append(weights)
     if train.get("seconds") is not None:
         known.append(f"{duration(train['seconds'])} of training")
     status = metrics.get("status", "unknown")
-    return f"{status}: {', '.join(known)}" if known else status
+    if not known:
+        return status
+    return f"{status}: {', '.join(known)}"
 
 
 def print_config(config: Mapping[str, Any], console: Console | None = None) -> None:
-    """Prints the composed config as a tree: groups as branches, `key: value` as leaves; None and empty are
-    left out.
+    """Print the composed config as a tree of groups and `key: value`; None and empty values are left out.
 
-    Secrets are the caller's to redact.
+    Args:
+        config: the config, without secrets.
+        console: where to print; None: the terminal.
     """
     tree = Tree(Text("config", style="bold"), guide_style="dim")
     for key, value in config.items():
@@ -165,13 +175,13 @@ def print_config(config: Mapping[str, Any], console: Console | None = None) -> N
 
 
 def print_ledger(ledger: Mapping[str, Mapping[str, Any]], console: Console | None = None) -> None:
-    """Prints what happened to the text of each split, and the sum that accounts for every token."""
+    """Print what happened to the text of each split, and the sum that accounts for every token."""
     console = console or terminal()
     show(*table_page("text", *ledger_table(ledger), ledger_equations(ledger), console.width), console=console)
 
 
 def print_scores(metrics: Mapping[str, Any], console: Console | None = None) -> None:
-    """Print the table at a run's end, and how the training went; if nothing was validated, this alone."""
+    """Print the table of scores, if there are any, and how the training went."""
     console = console or terminal()
     show(*_score_page(metrics, console.width), console=console)
 
@@ -188,13 +198,15 @@ def _score_page(metrics: Mapping[str, Any], width: int) -> list[RenderableType]:
     heads, rows = score_table(metrics)
     notes = [training_line(metrics)]
     if rows and _unigram(metrics):
-        notes.insert(0, "unigram: guessing by the training tokens' frequencies, context unread")
+        notes.insert(
+            0, "unigram: each token predicted by its frequency in the training text, without context"
+        )
     title = _SCORES_TITLE if rows else "training"
     return table_page(title, heads, rows, notes, width)
 
 
 def print_validation(scores: Mapping[str, Any], console: Console | None = None) -> None:
-    """Prints the scores of one pass."""
+    """Print the scores of one validation."""
     console = console or terminal()
     rows = [
         (label, _score(scores[key], form)) for label, key, form, _ in SCORES if scores.get(key) is not None
@@ -205,22 +217,27 @@ def print_validation(scores: Mapping[str, Any], console: Console | None = None) 
 def _score(value: float | None, form: str) -> str:
     if value is None:
         return ABSENT
-    # The perplexity of a model that has diverged can have dozens of digits.
-    return form.format(value) if abs(value) < 1e12 else f"{value:.3g}"
+    if abs(value) < 1e12:
+        return form.format(value)
+    return f"{value:.3g}"  # the perplexity of a model that has diverged can have dozens of digits, or be NaN
 
 
 def _count(value: Any) -> str:
-    """`1,234`; of counts by reason, their sum and those reasons that occurred: `3 (2 blank, 1 none)`."""
+    """Return `1,234`; for counts by reason the sum and the reasons that occurred: `3 (2 blank, 1 none)`."""
     if value is None:
         return ABSENT
     if not isinstance(value, Mapping):
         return f"{value:,}"
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in value.items() if count)
-    return f"{_total(value):,}" + (f" ({reasons})" if reasons else "")
+    text = f"{_total(value):,}"
+    if reasons := ", ".join(f"{count:,} {reason}" for reason, count in value.items() if count):
+        text += f" ({reasons})"
+    return text
 
 
 def _total(value: Any) -> int:
-    return sum(value.values()) if isinstance(value, Mapping) else value or 0
+    if isinstance(value, Mapping):
+        return sum(value.values())
+    return value or 0
 
 
 def _leaf(key: str, value: Any) -> Text:
@@ -234,13 +251,16 @@ def _is_empty(value: Any) -> bool:
 
 
 def _value(value: Any) -> str:
-    """As in YAML, lists and groups inside a group on one line."""
+    """Return a value as YAML on one line."""
     if isinstance(value, Mapping):
         inner = ", ".join(f"{key}: {_value(item)}" for key, item in value.items() if not _is_empty(item))
         return f"{{{inner}}}"
     if isinstance(value, list):
-        return f"[{', '.join(repr(item) if isinstance(item, str) else _value(item) for item in value)}]"
+        items = [repr(item) if isinstance(item, str) else _value(item) for item in value]
+        return f"[{', '.join(items)}]"
     if isinstance(value, bool):
         return str(value).lower()
     text = str(value)
-    return text if text and text == text.strip() else repr(text)
+    if not text or text != text.strip():
+        return repr(text)
+    return text

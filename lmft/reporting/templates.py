@@ -1,4 +1,4 @@
-"""Fill the Jinja templates that lie beside this file."""
+"""Fill the Jinja templates of this folder."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -8,12 +8,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 
 def fill(template: str, filters: Mapping[str, Callable[..., Any]], **values: Any) -> str:
-    """Return the text of a template. In one of HTML, values are escaped unless they are marked as markup.
+    """Return the text of a template; in an HTML template all values are escaped.
 
     Args:
         template: the template's file: `report.html.jinja`.
         filters: functions that it may apply to values.
-        values: what it refers to; each name has to be there.
+        values: the template's variables; an undefined one raises an error.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),

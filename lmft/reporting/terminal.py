@@ -1,4 +1,4 @@
-"""What a command shows: on the terminal, and as plain text in the train.log of the run that shows it."""
+"""Print on the terminal, and write the same as plain text to the run's train.log."""
 
 import io
 import logging
@@ -18,9 +18,9 @@ from rich.text import Text
 Row = tuple[str, ...]
 
 NARROWEST = 40  # columns; narrower terminals break lines by themselves
-_NARROWEST_LABEL = 16  # columns that the first column of a table keeps at least, if it needs them
+_NARROWEST_LABEL = 16  # least width of a table's first column, if its content is that wide
 
-# Only the log of a run listens here: what goes this way is on the terminal already.
+# For the run's train.log only: what is logged here is on the terminal already.
 _log = logging.getLogger("lmft.terminal")
 _log.propagate = False
 _log.addHandler(logging.NullHandler())
@@ -28,122 +28,119 @@ _is_muted = False
 
 
 def terminal() -> Console:
-    """The terminal, or the file or pipe in its place; 40 columns wide or wider."""
+    """Return a console for stdout, at least 40 columns wide."""
     console = Console()
     console.width = max(console.width, NARROWEST)
     return console
 
 
 def show(*blocks: RenderableType, console: Console | None = None) -> None:
-    """Shows blocks one below the other."""
+    """Print blocks one below the other, and write them to the run's train.log."""
     console = console or terminal()
     page = Group(*blocks)
     if not _is_muted:
         console.print(page)
     plain = io.StringIO()
     Console(file=plain, width=console.width, color_system=None, force_jupyter=False, _environ={}).print(page)
-    # Its lines stand as they were shown, without a time before the first.
+    # A newline first, so that the first line is not indented by the record's time.
     record("\n" + plain.getvalue().rstrip("\n"))
 
 
-def record(text: str) -> None:
-    """Writes into the run's train.log alone what the terminal shows in another way, or not now."""
-    _log.handle(_log.makeRecord("lmft", logging.INFO, __file__, 0, text, (), None))
+def record(text: str, logger_name: str = "lmft") -> None:
+    """Write a text to the run's train.log alone, because the terminal shows it in another way."""
+    _log.handle(_log.makeRecord(logger_name, logging.INFO, __file__, 0, text, (), None))
 
 
 @contextmanager
 def muted() -> Iterator[None]:
-    """Inside, the terminal shows nothing of what is shown, logged and warned of; a run's train.log gets all
-    of it.
-    """
+    """Keep tables, log lines and warnings off the terminal; a run's train.log gets them all."""
     global _is_muted
-    before, show_warning = _is_muted, warnings.showwarning
-    silenced = [handler for handler in logging.getLogger().handlers if _writes_on_terminal(handler)]
-    _is_muted, warnings.showwarning = True, _ignore
-    for handler in silenced:
+    was_muted = _is_muted
+    showwarning = warnings.showwarning
+    handlers = [handler for handler in logging.getLogger().handlers if _writes_on_terminal(handler)]
+    _is_muted = True
+    warnings.showwarning = _ignore
+    for handler in handlers:
         handler.addFilter(_refuse)
     try:
         yield
     finally:
-        for handler in silenced:
+        for handler in handlers:
             handler.removeFilter(_refuse)
-        _is_muted, warnings.showwarning = before, show_warning
+        _is_muted = was_muted
+        warnings.showwarning = showwarning
 
 
 def is_muted() -> bool:
-    """Whether `muted` is in force."""
+    """Return whether the terminal is muted."""
     return _is_muted
 
 
 def draws(console: Console) -> bool:
-    """Whether bars can be drawn."""
+    """Return whether a console can draw progress bars."""
     return console.is_terminal and not console.is_dumb_terminal
 
 
 def table_page(
     title: str, heads: Row, rows: Sequence[Row], notes: Sequence[str], width: int
 ) -> list[RenderableType]:
-    """A title; below it a table, in several parts where it is too wide; below that a line or more for each
-    note.
-    """
+    """Return a title, below it a table, split into several if it is too wide, and below that the notes."""
     parts = parted(heads, rows, width) if rows else []
     tables = [
-        table([heads[i] for i in places], [[row[i] for i in places] for row in rows], width)
-        for places in parts
+        table([heads[i] for i in columns], [[row[i] for i in columns] for row in rows], width)
+        for columns in parts
     ]
     lines = [Padding(Text(note), (0, 0, 0, 2), expand=False) for note in notes]
     return [Text(title, style="bold"), *tables, *lines, ""]
 
 
 def parted(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[list[int]]:
-    """A table's columns, by their numbers, in as many parts as `width` asks for. The first column is in each
-    part.
-    """
+    """Split a table's columns, given by their numbers, into tables that fit; the first is in each of them."""
     least = _least_widths(heads, rows)
     parts: list[list[int]] = []
-    for place in range(1, len(heads)):
-        if parts and _total_width([least[i] for i in (*parts[-1], place)]) <= width:
-            parts[-1].append(place)
+    for column in range(1, len(heads)):
+        if parts and _total_width([least[i] for i in (*parts[-1], column)]) <= width:
+            parts[-1].append(column)
         else:
-            parts.append([0, place])
+            parts.append([0, column])
     return parts
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Padding:
-    """A table no wider than `width`, if `parted` says that it fits, with an empty line below it.
+    """Return a table no wider than `width`, if `parted` finds that it fits, with an empty line below it.
 
-    A cell is broken between words only, so that every number stays whole; the first column, of labels,
-    anywhere.
+    Cells are broken between words only, so that numbers stay whole; those of the first column, which are
+    labels, anywhere.
     """
     widths = _least_widths(heads, rows)
-    wanted = [max(map(cell_len, column)) for column in zip(heads, *rows, strict=True)]
+    full_widths = [max(map(cell_len, column)) for column in zip(heads, *rows, strict=True)]
     for i in (*range(1, len(heads)), 0):
-        widths[i] += max(0, min(wanted[i] - widths[i], width - _total_width(widths)))
-    made = Table(box=box.SIMPLE_HEAD, show_edge=False)
+        spare = width - _total_width(widths)
+        widths[i] += max(0, min(full_widths[i] - widths[i], spare))
+    rich_table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     for i, head in enumerate(heads):
-        made.add_column(Text(head), justify="right" if i else "left", overflow="fold", width=widths[i])
+        rich_table.add_column(Text(head), justify="right" if i else "left", overflow="fold", width=widths[i])
     for row in rows:
-        made.add_row(*map(Text, row))
-    return indented(made)
+        rich_table.add_row(*map(Text, row))
+    return indented(rich_table)
 
 
 def indented(table: Table) -> Padding:
-    """A table below its title, and an empty line below it."""
+    """Return a table indented by a space, with an empty line below it."""
     return Padding(table, (0, 0, 1, 1), expand=False)
 
 
 def _least_widths(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
-    label, *others = zip(heads, *rows, strict=True)
+    """Return the least width of each column: its longest word; of the first one less."""
+    labels, *others = zip(heads, *rows, strict=True)
     words = [
         max((cell_len(word) for cell in column for word in cell.split()), default=1) for column in others
     ]
-    return [min(_NARROWEST_LABEL, max(map(cell_len, label))), *words]
+    return [min(_NARROWEST_LABEL, max(map(cell_len, labels))), *words]
 
 
 def _total_width(widths: Sequence[int]) -> int:
-    """Of a table with columns of these widths, each with a space on both sides, between them one more;
-    indented.
-    """
+    """Return the width of an indented table: columns have a space on both sides, and one more in between."""
     return 1 + sum(width + 2 for width in widths) + len(widths) - 1
 
 
@@ -156,4 +153,4 @@ def _refuse(_: logging.LogRecord) -> bool:
 
 
 def _ignore(*_: Any, **__: Any) -> None:
-    """Shows no warning."""
+    """Show no warning."""

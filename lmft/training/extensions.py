@@ -1,5 +1,6 @@
-"""What a config plugs into Lightning's Trainer: callbacks, loggers, a profiler. Mistakes in it are said
-early.
+"""Make the callbacks, loggers and other classes that a config adds to Lightning's Trainer.
+
+Mistakes in their options are reported before the first step.
 """
 
 import inspect
@@ -39,7 +40,7 @@ T = TypeVar("T")
 PROFILE = "profile.txt"
 
 _REFUSED = {
-    LearningRateFinder: "--multirun optimizer.lr=1e-5,3e-5,1e-4 tries learning rates, with a table at the end",
+    LearningRateFinder: "--multirun optimizer.lr=1e-5,3e-5,1e-4 compares learning rates in a table",
     BatchSizeFinder: "data.batch_size=64; a micro-batch that is too large is computed in parts",
     GradientAccumulationScheduler: "trainer.accumulate_grad_batches=4, the same in each epoch",
     BasePredictionWriter: "leave it out: lmft.predict shows the answers to prompts",
@@ -52,10 +53,9 @@ _NAME: dict[Any, str] = {WandbLogger: "name", MLFlowLogger: "run_name"}
 
 @contextmanager
 def lightnings_refusals_are_user_errors() -> Iterator[None]:
-    """Turns what Lightning says of options that do not fit, or of a package that is missing, into a
-    `UserError`.
+    """Turn Lightning's errors about options and missing packages into UserErrors.
 
-    So it does with any error that one of Lightning's own callbacks runs into.
+    Any error that arises in one of Lightning's own callbacks becomes a UserError too.
     """
     try:
         yield
@@ -64,7 +64,7 @@ def lightnings_refusals_are_user_errors() -> Iterator[None]:
     except Exception as error:
         callback = _lightnings_callback(error)
         if callback is not None:
-            what = f"{type(callback).__name__} cannot go on: {_one_line(error)}"
+            what = f"{type(callback).__name__} failed: {_one_line(error)}"
             raise UserError(what, "callbacks", "other options of it, or callbacks=none") from error
         if isinstance(error, MisconfigurationException | ModuleNotFoundError):
             raise UserError(_one_line(error), "trainer") from error
@@ -72,10 +72,10 @@ def lightnings_refusals_are_user_errors() -> Iterator[None]:
 
 
 def _lightnings_callback(error: BaseException) -> Callback | None:
-    """The callback of Lightning's in which an error arose, if it was in one."""
+    """Return the callback of Lightning in which an error arose; None if it arose elsewhere."""
     callers = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
-    found = [each for each in callers if isinstance(each, Callback) and _is_lightnings(each)]
-    return found[-1] if found else None
+    callbacks = [caller for caller in callers if isinstance(caller, Callback) and _is_lightnings(caller)]
+    return callbacks[-1] if callbacks else None
 
 
 def _is_lightnings(callback: Callback) -> bool:
@@ -85,23 +85,29 @@ def _is_lightnings(callback: Callback) -> bool:
 def make_plugin(
     node: Mapping[str, Any], kind: type[T], trusted: Sequence[str], where: str, **further: Any
 ) -> T:
-    """The object of a node's `_target_`.
+    """Return the object of a node's `_target_`.
 
-    kind: what it has to be; where: the node's key in the config. Raises: UserError, whatever its class finds
-    wrong.
+    Args:
+        node: `_target_` and its arguments.
+        kind: the class that the object must be an instance of.
+        trusted: packages that may be instantiated (`trust.targets`).
+        where: the node's key in the config, for messages.
+        further: arguments that the config does not have.
+
+    Raises: UserError if the class is of another kind or refuses its arguments.
     """
     target = _target(node, kind, trusted, where)
     try:
         instance = trusted_instance(node, trusted, where, **further)
     except InstantiationException as error:
         raise _refusal(error.__cause__ or error, where, target) from error
-    if not isinstance(instance, kind):  # what a function has made
+    if not isinstance(instance, kind):  # possible if the target is a function
         raise UserError(f"{node['_target_']} makes no {kind.__name__}", f"{where}._target_")
     return instance
 
 
 def _target(node: Mapping[str, Any], kind: type, trusted: Sequence[str], where: str) -> Any:
-    """The class, or function, that a node names. Raises UserError for a class of another kind."""
+    """Return the class or function that a node names. Raises: UserError if it is a class of another kind."""
     target = trusted_class(node, trusted, where)
     if isinstance(target, type) and not issubclass(target, kind):
         raise UserError(f"{node['_target_']} is no {kind.__name__}", f"{where}._target_")
@@ -109,37 +115,40 @@ def _target(node: Mapping[str, Any], kind: type, trusted: Sequence[str], where: 
 
 
 def callbacks(config: Mapping[str, Any]) -> list[Callback]:
-    """The callbacks of a config. Raises: UserError."""
+    """Return the callbacks of a config. Raises: UserError."""
     trusted = config["trust"]["targets"]
-    found = {
+    callbacks_by_key = {
         f"callbacks.{name}": make_plugin(node, Callback, trusted, f"callbacks.{name}")
         for name, node in config["callbacks"].items()
         if node is not None
     }
-    for where, callback in found.items():
+    for where, callback in callbacks_by_key.items():
         for refused, fix in _REFUSED.items():
             if isinstance(callback, refused):
                 raise UserError(f"{type(callback).__name__} does not work in lmft", where, fix)
-    _check_monitors(found)
-    return list(found.values())
+    _check_monitors(callbacks_by_key)
+    return list(callbacks_by_key.values())
 
 
-def _check_monitors(found: Mapping[str, Callback]) -> None:
-    """Refuses what no validation measures. A callback that is not Lightning's may log anything, which is
-    looked for when it is needed.
+def _check_monitors(callbacks_by_key: Mapping[str, Callback]) -> None:
+    """Raise UserError if a callback monitors a number that no validation measures.
+
+    With callbacks of other packages nothing is checked, as they may log any number.
     """
-    if not all(map(_is_lightnings, found.values())):
+    if not all(map(_is_lightnings, callbacks_by_key.values())):
         return
-    for where, callback in found.items():
+    for where, callback in callbacks_by_key.items():
         monitor = getattr(callback, "monitor", None)
-        known = (*MONITORED, "epoch", "step") if isinstance(callback, ModelCheckpoint) else MONITORED
+        known: tuple[str, ...] = MONITORED
+        if isinstance(callback, ModelCheckpoint):
+            known = (*MONITORED, "epoch", "step")
         if monitor is not None and monitor not in known:
             what = f"{where}.monitor={monitor}: unknown{did_you_mean(str(monitor), known)}"
             raise UserError(what, fix=f"one of: {', '.join(known)}")
 
 
 def monitors(config: Mapping[str, Any]) -> list[Monitor]:
-    """Which of the config's callbacks need a validation."""
+    """Return the monitors of the config's callbacks that need a validation."""
     return [
         Monitor(f"callbacks.{name}.monitor={node['monitor']}", bool(node.get("check_on_train_epoch_end")))
         for name, node in config["callbacks"].items()
@@ -148,45 +157,53 @@ def monitors(config: Mapping[str, Any]) -> list[Monitor]:
 
 
 def check_loggers(config: Mapping[str, Any]) -> None:
-    """Finds a class that is none, or takes other arguments, in the loggers of a config; makes none. Raises:
-    UserError.
+    """Check the classes and arguments of a config's loggers without making any.
 
-    To make one may write files already, which would be left behind by a run that is refused.
+    A logger may write files as soon as it is made, and a run that is refused would leave them.
+
+    Raises: UserError if a class is no logger, or takes other arguments.
     """
     for where, node in _loggers(config):
         target = _target(node, Logger, config["trust"]["targets"], where)
+        arguments: dict[str, Any] = {name: value for name, value in node.items() if not name.startswith("_")}
+        for option in (_FOLDER.get(target), _NAME.get(target)):  # `add_loggers` fills them in
+            if option:
+                arguments.setdefault(option, None)
         try:
-            given = {name: value for name, value in node.items() if not name.startswith("_")}
-            of_the_run = {option: None for option in (_FOLDER.get(target), _NAME.get(target)) if option}
-            inspect.signature(target).bind(*node.get("_args_", ()), **{**of_the_run, **given})
+            inspect.signature(target).bind(*node.get("_args_", ()), **arguments)
         except TypeError as error:
             raise _refusal(error, where, target) from error
 
 
 def add_loggers(trainer: Trainer, config: Mapping[str, Any], folder: Path, run_name: str) -> None:
-    """Makes the loggers of a config and starts them, so that one that cannot start is known before the first
-    step.
+    """Make the loggers of a config and start them, so that errors are reported before the first step.
 
-    folder, run_name: of the run, for what the config leaves to it. Raises: UserError; of what loggers had
-    written to the folder nothing is left then.
+    Args:
+        trainer: gets the loggers.
+        config: the run's config.
+        folder: the run's folder, for loggers whose config names no folder.
+        run_name: the run's name, for loggers whose config names none.
+
+    Raises: UserError; what loggers had written to the folder is removed then.
     """
-    trusted, before = config["trust"]["targets"], set(folder.glob("*"))
-    # Those that write files alone come last: they leave nothing behind where another one cannot start.
-    for where, node in sorted(_loggers(config), key=lambda logger: _writes_files_alone(logger[1])):
+    trusted = config["trust"]["targets"]
+    existing = set(folder.glob("*"))
+    # Loggers that only write files come last, so that they write none if another one cannot start.
+    for where, node in sorted(_loggers(config), key=lambda logger: _only_writes_files(logger[1])):
         target = _target(node, Logger, trusted, where)
-        of_the_run = {_FOLDER.get(target): str(folder), _NAME.get(target): run_name}
-        left_to_it = {name: value for name, value in of_the_run.items() if name and node.get(name) is None}
+        defaults = {_FOLDER.get(target): str(folder), _NAME.get(target): run_name}
+        missing = {option: value for option, value in defaults.items() if option and node.get(option) is None}
         try:
-            with _nobody_to_ask():
-                logger = make_plugin({**node, **left_to_it}, Logger, trusted, where)
-                if hasattr(type(logger), "experiment"):
-                    _ = logger.experiment  # pyright: ignore[reportAttributeAccessIssue]  # begins the record
+            with _no_terminal_input():
+                logger = make_plugin({**node, **missing}, Logger, trusted, where)
+                if hasattr(type(logger), "experiment"):  # reading it starts the logger
+                    _ = logger.experiment  # pyright: ignore[reportAttributeAccessIssue]
         except Exception as error:
             if trainer.is_global_zero:
-                _remove(set(folder.glob("*")) - before)
+                _remove(set(folder.glob("*")) - existing)
             if isinstance(error, UserError):
                 raise
-            fix = "log in or set its key, or see that its server is there; logger=none trains without"
+            fix = "log in or set its key, or check that its server is running; logger=none trains without"
             raise UserError(f"{where} cannot start: {_one_line(error)}", where, fix) from error
         trainer.loggers = [*trainer.loggers, logger]
 
@@ -203,31 +220,34 @@ def _loggers(config: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     return [(f"logger.{name}", node) for name, node in config["logger"].items() if node is not None]
 
 
-def _writes_files_alone(node: Mapping[str, Any]) -> bool:
+def _only_writes_files(node: Mapping[str, Any]) -> bool:
     return str(node["_target_"]).endswith((f".{TensorBoardLogger.__name__}", f".{CSVLogger.__name__}"))
 
 
 @contextmanager
-def _nobody_to_ask() -> Iterator[None]:
-    """Inside, what asks for a key finds no terminal, and an error takes the place of the question."""
-    terminal = sys.stdin
-    with Path(os.devnull).open() as nothing:
-        sys.stdin = nothing
+def _no_terminal_input() -> Iterator[None]:
+    """Replace stdin by an empty file, so that a logger that asks for a key fails instead of waiting."""
+    stdin = sys.stdin
+    with Path(os.devnull).open() as empty:
+        sys.stdin = empty
         try:
             yield
         finally:
-            sys.stdin = terminal
+            sys.stdin = stdin
 
 
-def check_strategy(trainer: Trainer, asked: Any) -> None:
-    """Raises UserError unless it is one device, or DDP with arguments that it takes.
+def check_strategy(trainer: Trainer, option: Any) -> None:
+    """Raise UserError unless the strategy is a single device, or DDP with arguments that it takes.
 
-    Others part the weights, which are exported whole, or start processes of which this one learns nothing.
-    asked: `trainer.strategy` of the config.
+    Other strategies shard the weights, which are exported whole, or start processes that report nothing back.
+
+    Args:
+        trainer: the Trainer.
+        option: `trainer.strategy` of the config, for messages.
     """
-    is_known = isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy)
-    if not is_known or isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
-        name = asked["_target_"] if isinstance(asked, Mapping) else asked
+    is_supported = isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy)
+    if not is_supported or isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
+        name = option["_target_"] if isinstance(option, Mapping) else option
         raise UserError(f"trainer.strategy={name} does not work in lmft", fix="trainer.strategy=ddp, or auto")
     if isinstance(trainer.strategy, DDPStrategy):
         try:
@@ -237,32 +257,37 @@ def check_strategy(trainer: Trainer, asked: Any) -> None:
 
 
 def show_profile(trainer: Any, folder: Path | None) -> None:
-    """Has what the profiler finds printed, and written to `profile.txt` of a run's folder; Lightning only
-    logs it.
+    """Print the profiler's summary, and write it to `profile.txt`; Lightning would only log it.
 
-    Of the training where there is a run, else of the validation.
+    Args:
+        trainer: the Trainer.
+        folder: the run's folder, if there is one; the summary is then that of training, else of validation.
     """
     profiler: Profiler = trainer.profiler  # pyright: ignore[reportAttributeAccessIssue]
-    summary, stage = profiler.summary, "validate" if folder is None else "fit"
+    summarize = profiler.summary
+    stage = "validate" if folder is None else "fit"
 
-    def shown() -> str:
-        text = summary()
+    def print_summary() -> str:
+        text = summarize()
         if text and trainer.state.fn == stage and trainer.is_global_zero:
             print(text)
             if folder is not None:
                 (folder / PROFILE).write_text(text, encoding="utf-8")
         return text
 
-    profiler.summary = shown
+    profiler.summary = print_summary
 
 
 def _refusal(error: BaseException, where: str, target: Any) -> UserError:
-    """What a class says of its arguments: the node's own, or one that is named inside the node."""
-    found = re.search(r"(?:(\w+)\.__init__\(\) )?got an unexpected keyword argument '(\w+)'", str(error))
-    if found is None:
+    """Return the UserError for an error about arguments, of the target or of a class inside its node."""
+    match = re.search(r"(?:(\w+)\.__init__\(\) )?got an unexpected keyword argument '(\w+)'", str(error))
+    if match is None:
         return UserError(_one_line(error), where)
-    name, argument = found[1] or target.__name__, found[2]
-    hint = did_you_mean(argument, inspect.signature(target).parameters) if name == target.__name__ else ""
+    name = match[1] or target.__name__
+    argument = match[2]
+    hint = ""
+    if name == target.__name__:
+        hint = did_you_mean(argument, inspect.signature(target).parameters)
     return UserError(f"{name} takes no '{argument}'{hint}", where, "`--cfg job` shows every option")
 
 

@@ -1,4 +1,4 @@
-"""Numbers that are none: a step whose loss or gradient is not finite never reaches the weights."""
+"""Non-finite loss or gradient: the step is not applied to the weights, and its examples are recorded."""
 
 import math
 from pathlib import Path
@@ -9,22 +9,25 @@ from lmft.system.files import write_json
 
 
 class NonFiniteStepError(Exception):
-    """The loss (nats per target) or the gradient's norm of a step is infinite or no number; it was not taken."""
+    """The loss (nats per target) or gradient norm of a step is NaN or infinite; the step was not taken."""
 
     def __init__(self, step: int, loss: float, norm: float):
         super().__init__(f"step {step}: loss {loss}, gradient norm {norm}")
-        self.step, self.loss, self.norm = step, loss, norm
+        self.step = step
+        self.loss = loss
+        self.norm = norm
 
 
 def non_finite_error(error: NonFiniteStepError, examples: list[dict[str, Any]], folder: Path) -> UserError:
-    """Writes the step's examples to the run's folder; returns what to tell the user."""
+    """Write the step's examples to the run's folder; return the UserError that names the file."""
     path = folder / f"not-finite-step={error.step}.json"
     write_json(
         path, {"step": error.step, "loss": str(error.loss), "norm": str(error.norm), "examples": examples}
     )
     what = "gradient" if math.isfinite(error.loss) else "loss"
+    numbers = f"loss {error.loss:.4g}, gradient norm {error.norm:.4g}"
     return UserError(
-        f"step {error.step}: the {what} is not finite (loss {error.loss:.4g}, gradient norm {error.norm:.4g})",
-        f"its {len(examples)} examples are in {path}; the weights and the last checkpoint are those of before",
+        f"step {error.step}: the {what} is not finite ({numbers})",
+        f"its {len(examples)} examples are in {path}; weights and last checkpoint are those before the step",
         "a smaller optimizer.lr, trainer.precision=32-true, or nonfinite=skip to leave such steps out",
     )

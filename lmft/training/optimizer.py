@@ -16,9 +16,7 @@ from lmft.errors import UserError, did_you_mean
 
 
 def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
-    """Trainable weights in two groups: matrices decay as the optimizer says; biases and norms (vectors) do
-    not.
-    """
+    """Return trained weights in two groups: matrices, and biases and norms (vectors) without weight decay."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     matrices = [parameter for parameter in trained if parameter.ndim >= 2]
     vectors = [parameter for parameter in trained if parameter.ndim < 2]
@@ -30,14 +28,15 @@ MakeOptimizer = Callable[[list[dict[str, Any]]], Optimizer]
 
 
 def check_arguments(make: MakeOptimizer) -> None:
-    """Raises UserError where the optimizer would refuse its arguments, before there are weights to give it."""
+    """Raise UserError if the optimizer refuses its arguments; there need be no model yet."""
     target = getattr(make, "func", make)
     try:
         make([{"params": [nn.Parameter(torch.zeros(1))]}])
     except TypeError as error:
-        argument = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-        hint = did_you_mean(argument[1], inspect.signature(target).parameters) if argument else ""
-        what = f"{target.__name__} takes no '{argument[1]}'{hint}" if argument else str(error)
+        what = str(error)
+        if match := re.search(r"unexpected keyword argument '(\w+)'", what):
+            hint = did_you_mean(match[1], inspect.signature(target).parameters)
+            what = f"{target.__name__} takes no '{match[1]}'{hint}"
         raise UserError(what, "optimizer", "`--cfg job` shows every option") from error
     except ValueError as error:
         raise UserError(str(error), "optimizer") from error
@@ -45,28 +44,28 @@ def check_arguments(make: MakeOptimizer) -> None:
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """A scheduler's YAML: a schedule of transformers.get_scheduler. Counts below 1 are shares of all steps."""
+    """The options of `scheduler`: a schedule of transformers. Numbers of steps below 1 are shares of all."""
 
     name: str = "linear"
     warmup: float = 0.0
     options: dict[str, Any] = field(default_factory=dict)
 
     def num_warmup_steps(self, num_training_steps: int) -> int:
-        """Optimizer steps of warm-up."""
+        """Return the number of optimizer steps of warm-up."""
         return _steps(self.warmup, num_training_steps)
 
     def specific(self, num_training_steps: int) -> dict[str, Any]:
-        """The schedule's own arguments, with shares turned into steps."""
-        return {
-            name: _steps(value, num_training_steps)
-            if name.startswith("num_") and name.endswith("_steps")
-            else value
-            for name, value in self.options.items()
-        }
+        """Return the arguments that only this schedule takes, with shares converted to steps."""
+        arguments = {}
+        for name, value in self.options.items():
+            if name.startswith("num_") and name.endswith("_steps"):
+                value = _steps(value, num_training_steps)
+            arguments[name] = value
+        return arguments
 
 
 def make_schedule(config: ScheduleConfig, optimizer: Optimizer, num_training_steps: int) -> LRScheduler:
-    """The learning rate's schedule, to be stepped with the optimizer."""
+    """Return the learning rate's schedule, to be stepped after each optimizer step."""
     return get_scheduler(
         config.name,
         optimizer,
@@ -77,14 +76,14 @@ def make_schedule(config: ScheduleConfig, optimizer: Optimizer, num_training_ste
 
 
 def check_schedule(config: ScheduleConfig) -> None:
-    """Raises UserError where transformers would refuse the schedule's options, before there is an optimizer."""
+    """Raise UserError if transformers refuses the schedule's options; there need be no model yet."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     try:
-        make_schedule(config, torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0), num_training_steps=100)
+        make_schedule(config, optimizer, num_training_steps=100)
     except (TypeError, ValueError) as error:
         what = f"scheduler.name={config.name}: {error}"
-        raise UserError(
-            what, "scheduler.options", "scheduler.options.NAME=VALUE, as transformers has it"
-        ) from error
+        fix = "scheduler.options.NAME=VALUE, with transformers' names"
+        raise UserError(what, "scheduler.options", fix) from error
 
 
 def _steps(count: float, num_training_steps: int) -> int:

@@ -1,4 +1,4 @@
-"""`trainer.precision=auto`: the fastest precision that the device computes in."""
+"""Resolve `trainer.precision=auto`, and check precision and accelerator."""
 
 import torch
 from lightning import Trainer
@@ -8,8 +8,10 @@ from lmft.training.cpu import cpu_computes_bf16
 
 
 def resolve_precision(precision: str, accelerator: str) -> str:
-    """bf16-mixed where the device has bf16 units (GPUs; CPUs with AVX512-BF16 or AMX), else 16-mixed or
-    32-true.
+    """Return the precision; for `auto` the fastest that the device computes in.
+
+    That is bf16-mixed on GPUs and CPUs with bf16 units (AVX512-BF16, AMX), else 16-mixed on GPUs and 32-true
+    elsewhere.
     """
     if precision != "auto":
         return precision
@@ -21,22 +23,21 @@ def resolve_precision(precision: str, accelerator: str) -> str:
 
 
 def check_precision(precision: str, trainer: Trainer) -> None:
-    """Raises UserError where Lightning would compute in another precision than was asked for: float16 on a
-    CPU.
-    """
+    """Raise UserError if Lightning replaced the precision by another one, as it does with float16 on CPUs."""
     if trainer.precision != precision:
-        what = f"trainer.precision={precision}: on {trainer.strategy.root_device.type} it would be {trainer.precision}"
+        device = trainer.strategy.root_device.type
+        what = f"trainer.precision={precision}: on {device} it would be {trainer.precision}"
         raise UserError(what, fix=f"trainer.precision={trainer.precision}, or auto")
 
 
 def check_accelerator(accelerator: str) -> None:
-    """Raises UserError where the accelerator asked for is not there."""
-    there = {
+    """Raise UserError if the machine does not have the accelerator."""
+    is_available = {
         "gpu": torch.cuda.is_available,
         "cuda": torch.cuda.is_available,
         "mps": torch.backends.mps.is_available,
     }
-    if isinstance(accelerator, str) and accelerator in there and not there[accelerator]():
+    if isinstance(accelerator, str) and accelerator in is_available and not is_available[accelerator]():
         raise UserError(
             f"trainer.accelerator={accelerator}: this machine has none", fix="trainer=auto or trainer=cpu"
         )

@@ -10,14 +10,14 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 MONITORED = ("val/loss", "val/perplexity", "val/accuracy")
-"""What each validation logs, under the names that callbacks may monitor."""
+"""Scores that each validation logs, under the names that callbacks may monitor."""
 
 
 class Scores(Metric):
-    """Sums over all targets of all batches and devices, divided once; so the batch size cannot change them.
+    """Token-weighted scores: sums over all targets of all batches and devices, divided once at the end.
 
-    Batches' sums are kept apart and added in float64 on the CPU: no device needs doubles and nothing is
-    rounded away.
+    So the batch size does not change them. The sums of each batch are kept and added in float64 on the CPU,
+    which avoids rounding and needs no device with doubles.
     """
 
     full_state_update = False
@@ -26,40 +26,52 @@ class Scores(Metric):
     targets: list[Tensor]
 
     def __init__(self, tokens_per_byte: float | None = None):
-        """tokens_per_byte: of the text that is scored, where its loss is a likelihood; else None."""
+        """Create the metric.
+
+        Args:
+            tokens_per_byte: tokens per byte of the validation text, for bits per byte; None if the loss is no
+                likelihood of the text.
+        """
         super().__init__()
         self.tokens_per_byte = tokens_per_byte
         for name in ("nats", "correct", "targets"):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
     def update(self, nats: Tensor, correct: Tensor, num_targets: int) -> None:
-        """One batch: sum of nats, number of right predictions, number of targets."""
+        """Add a batch: sum of nats [], number of right predictions [], number of targets."""
         self.nats.append(nats.detach())
         self.correct.append(correct)
         self.targets.append(torch.tensor(num_targets, device=nats.device))
 
     def compute(self) -> dict[str, Any]:
-        """loss (nats per target), perplexity, accuracy, bits_per_byte, targets.
+        """Return loss (nats per target), perplexity, accuracy, bits_per_byte and targets (their number).
 
-        Bits per byte are those that coding the text would take, were each of its tokens as likely as a target
-        is on average; None where the loss is no likelihood.
+        Bits per byte convert the loss by the text's tokens per byte; None if the loss is no likelihood.
         """
-        nats, correct, targets = (
-            float(dim_zero_cat(state).double().sum()) if len(state) else 0.0
-            for state in (self.nats, self.correct, self.targets)
-        )
-        loss = nats / targets if targets else math.nan
+        targets = _total(self.targets)
+        loss = math.nan
+        accuracy = math.nan
+        if targets:
+            loss = _total(self.nats) / targets
+            accuracy = _total(self.correct) / targets
+        bits_per_byte = None
+        if self.tokens_per_byte:
+            bits_per_byte = loss * self.tokens_per_byte / math.log(2)
         return {
             "loss": loss,
             "perplexity": perplexity(loss),
-            "accuracy": correct / targets if targets else math.nan,
-            "bits_per_byte": loss * self.tokens_per_byte / math.log(2) if self.tokens_per_byte else None,
+            "accuracy": accuracy,
+            "bits_per_byte": bits_per_byte,
             "targets": int(targets),
         }
 
 
+def _total(state: list[Tensor]) -> float:
+    return float(dim_zero_cat(state).double().sum()) if len(state) else 0.0
+
+
 def perplexity(loss: float) -> float:
-    """exp(nats per target); infinity where that overflows."""
+    """Return exp(nats per target); infinity if that overflows."""
     try:
         return math.exp(loss)
     except OverflowError:
@@ -70,7 +82,7 @@ class TrainingLoss:
     """The mean training loss (nats per target) of the steps since it was last taken, over all devices."""
 
     def __init__(self) -> None:
-        self.nats: Any = 0.0  # of this device; a tensor on it, so that nothing waits for the device
+        self.nats: Any = 0.0  # of this device; later a tensor on it, so that adding does not wait for it
         self.num_targets = 0
 
     def add(self, nats: Any, num_targets: int) -> None:
@@ -89,7 +101,7 @@ class TrainingLoss:
         return nats, int(num_targets)
 
     def take(self, trainer: Trainer) -> float:
-        """Return the mean, and begin anew."""
+        """Return the mean, and reset the sums."""
         nats, num_targets = self.sums(trainer)
         self.nats = 0.0
         self.num_targets = 0

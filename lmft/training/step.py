@@ -1,4 +1,4 @@
-"""An optimizer step: the sums and gradients of its micro-batches, and what happens where memory is too small."""
+"""An optimizer step: loss and gradients over its micro-batches, which are split when memory runs out."""
 
 import logging
 from collections.abc import Callable
@@ -31,10 +31,9 @@ class OptimizerStep:
     The step's gradient is the sum over the targets of all its micro-batches on all devices, divided once by
     their number. A mean of the micro-batches' means would weigh a target by the size of its micro-batch.
 
-    Where memory is too small for a micro-batch, the step is repeated from its first one with each split into
-    twice as many parts, and so are all later steps. A part's examples and noise are those of the whole, and
-    sums do not depend
-    on how they are split: so the step stays the same.
+    If memory is too small for a micro-batch, the step is repeated from its first micro-batch, with each one
+    split into twice as many parts; later steps are split too. The parts together have the examples and noise
+    of the whole, and their sums add up to the same total, so the step stays the same.
     """
 
     def __init__(
@@ -49,12 +48,12 @@ class OptimizerStep:
 
         Args:
             module: the LightningModule that is trained.
-            compute_nats: gives the sum of −log p over a batch's targets.
+            compute_nats: returns the sum of −log p over a batch's targets.
             seed: seed of dropout.
             nonfinite: what happens if loss or gradient are not finite: `stop` raises NonFiniteStepError,
                 `skip` leaves the weights as they are.
-            has_fast_dropout: whether lmft's dropout replaces that of PyTorch on CPUs; torch.compile fuses its
-                own.
+            has_fast_dropout: whether lmft's dropout replaces that of PyTorch on CPUs; False with
+                torch.compile, which fuses PyTorch's.
         """
         self.module = module
         self.compute_nats = compute_nats
@@ -65,44 +64,41 @@ class OptimizerStep:
         self.num_skipped = 0  # steps that were not finite
         self.nats: Any = 0.0  # sum over the micro-batches so far; a tensor on the device
         self.num_targets = 0
-        # A micro-batch's loss, and the leaf that Lightning gets.
+        # The loss of an unsplit micro-batch, and the leaf that Lightning gets in its place.
         self._whole: tuple[Tensor, Tensor] | None = None
 
     def begin_micro_batch(self, batch_idx: int) -> None:
-        """Seed dropout for a micro-batch; forget the sums of the step before where it is the first of its
-        step.
-        """
+        """Seed dropout for a micro-batch; reset the sums if it is the first one of a step."""
         self._seed_dropout(loop_state.micro_batch_number(self.module.trainer))
         if batch_idx % self.module.trainer.accumulate_grad_batches == 0:
             self._forget_sums()
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return the micro-batch's loss for `backward`. If it is split, its backward pass has run and this is
-        0.
-        """
+        """Return the micro-batch's loss for `backward`; 0 if it is split, as backward has run already."""
         with self._dropout():
             if self.module.trainer.world_size > 1:  # the strategy has to see the loss itself
                 return self._loss(batch)
             if self.num_parts == 1:
                 loss = none_if_out_of_memory(lambda: self._loss(batch))
                 if loss is not None:
-                    # Nothing else refers to its graph, so that its memory is free again if the backward pass
-                    # fails.
-                    self._whole = loss, loss.detach().requires_grad_()
-                    return self._whole[1]
+                    # Lightning gets a leaf, so that `_whole` holds the only reference to the graph and its
+                    # memory can be freed if the backward pass fails.
+                    leaf = loss.detach().requires_grad_()
+                    self._whole = (loss, leaf)
+                    return leaf
                 self._repeat_in_more_parts()
             elif none_if_out_of_memory(lambda: self._run_in_parts(self._position)) is None:
                 self._repeat_in_more_parts()
             return torch.zeros((), device=self.module.device, requires_grad=True)
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradients of the micro-batch whose `loss` it is."""
+        """Add the gradients of a micro-batch, given the loss that `forward` returned."""
         with self._dropout():  # gradient checkpointing computes the forward pass again
             loss.backward()
             if self._whole is None:
                 return
             fits = none_if_out_of_memory(self._backward_whole)
-            self._whole = None  # and with it the graph of a loss that did not fit
+            self._whole = None  # frees the graph
             if not fits:
                 self._repeat_in_more_parts()
 
@@ -120,9 +116,14 @@ class OptimizerStep:
         )
 
     def clip(self, optimizer: Optimizer, limit: float | None, algorithm: str | None) -> None:
-        """Clip the gradients by `norm` or by `value`; keep the weights from those that are not finite.
+        """Clip the gradients; skip the step, or raise, if loss or gradient are not finite.
 
-        In float16 a gradient may well be infinite: the scaler skips such steps and lowers its scale.
+        In float16 an infinite gradient is no error: the scaler skips such steps and lowers its scale.
+
+        Args:
+            optimizer: the optimizer, whose gradients are complete and unscaled.
+            limit: the largest norm or value; None: no clipping.
+            algorithm: `norm` or `value`.
 
         Raises: NonFiniteStepError.
         """
@@ -144,38 +145,38 @@ class OptimizerStep:
             nn.utils.clip_grads_with_norm_(clipped, limit, norm)
 
     def state_dict(self) -> dict[str, int]:
-        """Return what resuming needs."""
+        """Return the number of parts of a micro-batch and of skipped steps."""
         return {"parts": self.num_parts, "skipped": self.num_skipped}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Restore it."""
+        """Restore the numbers of parts and skipped steps."""
         self.num_parts = state_dict["parts"]
         self.num_skipped = state_dict["skipped"]
 
     def _seed_dropout(self, micro_batch: int) -> None:
-        """Make dropout a function of seed, micro-batch and rank: resuming needs no generator's state."""
+        """Make dropout depend on seed, micro-batch and rank only; resuming needs no generator state."""
         torch.manual_seed(hash((self.seed, micro_batch, self.module.global_rank)) & (2**63 - 1))
 
     def _dropout(self) -> Any:
-        is_fast = self.has_fast_dropout and self.module.device.type == "cpu"
-        return fast_cpu_dropout() if is_fast else nullcontext()
+        if self.has_fast_dropout and self.module.device.type == "cpu":
+            return fast_cpu_dropout()
+        return nullcontext()
 
     def _forget_sums(self) -> None:
         self.nats = 0.0
         self.num_targets = 0
 
     def _divisor(self, num_targets: int) -> float:
-        """Return what sums are divided by. If a micro-batch is the whole step, its own count is the right
-        one.
-        """
+        """Return what sums are divided by: the number of targets, or a constant until it is known."""
         trainer = self.module.trainer
-        is_whole_step = trainer.accumulate_grad_batches == 1 and trainer.world_size == 1
-        return float(max(1, num_targets)) if is_whole_step else _CONSTANT
+        if trainer.accumulate_grad_batches == 1 and trainer.world_size == 1:
+            return float(max(1, num_targets))
+        return _CONSTANT
 
     def _loss(self, batch: Batch) -> Tensor:
-        return self._nats(batch) * (
-            self.module.trainer.accumulate_grad_batches / self._divisor(batch.num_targets)
-        )
+        # Lightning divides the loss by accumulate_grad_batches.
+        scale = self.module.trainer.accumulate_grad_batches / self._divisor(batch.num_targets)
+        return self._nats(batch) * scale
 
     def _nats(self, batch: Batch) -> Tensor:
         total = self.compute_nats(batch)
@@ -185,9 +186,9 @@ class OptimizerStep:
 
     def _backward_whole(self) -> bool:
         assert self._whole is not None
-        whole, given = self._whole
-        # By which Lightning and the scaler of its precision have multiplied the loss.
-        whole.backward(given.grad)
+        loss, leaf = self._whole
+        # The leaf's gradient is the factor by which Lightning and its scaler have multiplied the loss.
+        loss.backward(leaf.grad)
         return True
 
     def _skip(self, optimizer: Optimizer, nats: float, norm: float) -> None:
@@ -197,7 +198,7 @@ class OptimizerStep:
             raise NonFiniteStepError(step, loss, norm)
         log.warning("step %d is skipped: loss %g, gradient norm %g", step, loss, norm)
         self.num_skipped += 1
-        self._forget_sums()  # what is not trained on counts in no mean
+        self._forget_sums()  # the logged loss leaves skipped steps out
         optimizer.zero_grad()  # without gradients the optimizer changes nothing
 
     @property
@@ -205,8 +206,9 @@ class OptimizerStep:
         return loop_state.micro_batch_position(self.module.trainer)
 
     def _repeat_in_more_parts(self) -> None:
-        """Repeat the step so far, in ever smaller parts until they fit. Raises: UserError if one example does
-        not.
+        """Repeat the step so far in smaller and smaller parts.
+
+        Raises: UserError if memory is too small for one example.
         """
         trainer = self.module.trainer
         where = f"step {trainer.global_step + 1}"
@@ -226,10 +228,8 @@ class OptimizerStep:
                 self.num_parts,
             )
             self._forget_sums()
-            if all(
-                none_if_out_of_memory(partial(self._run_in_parts, place))
-                for place in range(first, current + 1)
-            ):
+            runs = (partial(self._run_in_parts, position) for position in range(first, current + 1))
+            if all(none_if_out_of_memory(run) for run in runs):
                 return
 
     def _run_in_parts(self, position: int) -> bool:
@@ -249,9 +249,7 @@ class OptimizerStep:
 
 
 def _datamodule(trainer: Any, where: str) -> DataModule:
-    """Return lmft's DataModule, which can split a micro-batch. Raises: UserError where the loaders are the
-    user's.
-    """
+    """Return lmft's DataModule, which can split a micro-batch. Raises: UserError if there is another one."""
     if not isinstance(trainer.datamodule, DataModule):
         raise UserError("out of memory", where, "a smaller batch_size of your DataLoader, or a smaller model")
     return trainer.datamodule

@@ -1,4 +1,4 @@
-"""Lightning's Trainer, made from a config."""
+"""Build Lightning's Trainer from a config."""
 
 import logging
 import math
@@ -20,35 +20,31 @@ from lmft.training.precision import check_accelerator, check_precision, resolve_
 
 
 def silence_libraries() -> None:
-    """Their notes about what is meant to be so; warnings that concern the user are ours."""
+    """Hide notes of transformers and Lightning about settings that lmft chooses deliberately."""
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # What a callback of the config says.
+    # Messages of the config's callbacks stay.
     logging.getLogger("lightning.pytorch.callbacks").setLevel(logging.INFO)
-    for_rank_zero = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    for_rank_zero.setLevel(logging.INFO)
-    for_rank_zero.addFilter(_is_a_callbacks)
+    rank_zero = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    rank_zero.setLevel(logging.INFO)
+    rank_zero.addFilter(_is_warning_or_from_callback)
     warnings.filterwarnings("ignore", module="lightning")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 
 
-def _is_a_callbacks(record: logging.LogRecord) -> bool:
-    """Whether a callback has said it, or it is a warning."""
+def _is_warning_or_from_callback(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.WARNING or Path(record.pathname).parent.name == "callbacks"
 
 
 def try_out(config: dict[str, Any]) -> Trainer:
-    """A Trainer that trains nothing: what Lightning refuses is said before the text is read. Raises
-    UserError.
-    """
+    """Return a Trainer that only checks the options, before the text is read. Raises: UserError."""
     check_accelerator(config["trainer"]["accelerator"])
     check_loggers(config)
     trainer = build_trainer(config, None, [Progress(LatestMetrics())], [])
-    check_precision(
-        resolve_precision(str(config["trainer"]["precision"]), config["trainer"]["accelerator"]), trainer
-    )
+    precision = resolve_precision(str(config["trainer"]["precision"]), config["trainer"]["accelerator"])
+    check_precision(precision, trainer)
     check_strategy(trainer, config["trainer"].get("strategy", "auto"))
     return trainer
 
@@ -56,7 +52,16 @@ def try_out(config: dict[str, Any]) -> Trainer:
 def build_trainer(
     config: dict[str, Any], folder: Path | None, callbacks: list[Callback], loggers: list[Logger]
 ) -> Trainer:
-    """Lightning's Trainer, with the callbacks of the config behind ours; `add_loggers` adds its loggers."""
+    """Return Lightning's Trainer, without the config's loggers, which `add_loggers` adds.
+
+    Args:
+        config: the run's config.
+        folder: the run's folder, if there is one.
+        callbacks: lmft's callbacks; those of the config follow them.
+        loggers: lmft's loggers.
+
+    Raises: UserError.
+    """
     options = dict(config["trainer"])
     options["precision"] = resolve_precision(str(options["precision"]), options["accelerator"])
     further = extensions.callbacks(config)
@@ -75,7 +80,7 @@ def build_trainer(
         num_sanity_val_steps=0,
         enable_model_summary=False,
     )
-    # Lightning leaves it out for a time, yet its callbacks read it.
+    # Lightning does not set it for an interval of time, but its callbacks read it.
     if not hasattr(trainer, "val_check_interval"):
         trainer.val_check_interval = math.inf
     show_profile(trainer, folder)

@@ -1,4 +1,4 @@
-"""When a training validates first, and whether what waits for that can wait for it."""
+"""Check before training that the validations that callbacks need will take place."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,27 +9,28 @@ from lmft.errors import UserError
 
 @dataclass(frozen=True)
 class Monitor:
-    """A callback's wait for a number that validations measure."""
+    """A score of validations that a callback monitors."""
 
     argument: str
-    """callbacks.NAME.monitor=val/loss"""
+    """The option, for messages: callbacks.NAME.monitor=val/loss."""
     is_read_each_epoch: bool = False
-    """Whether it is needed at the end of the first epoch already."""
+    """Whether the callback reads the score at the end of each epoch, the first one included."""
 
 
 def check_validations(
     options: Mapping[str, Any], monitors: Sequence[Monitor], num_batches: int, num_steps: int, has_text: bool
 ) -> None:
-    """Raises UserError where no validation comes that is asked for, before the first step.
+    """Raise UserError, before the first step, if a validation that is needed would not take place.
 
     Args:
         options: the config's `trainer`.
-        monitors: of the config's callbacks.
-        num_batches: micro-batches of an epoch on a device.
+        monitors: the monitors of the config's callbacks.
+        num_batches: micro-batches per epoch and device.
         num_steps: optimizer steps of the whole training.
         has_text: whether there is validation text.
     """
-    interval, every_n_epochs = options["val_check_interval"], options["check_val_every_n_epoch"]
+    interval = options["val_check_interval"]
+    every_n_epochs = options["check_val_every_n_epoch"]
     if monitors and not has_text:
         what = f"{monitors[0].argument}: there is no validation text"
         raise UserError(what, fix="data.validation=FILE or data.validation_fraction=0.05; or callbacks=none")
@@ -42,18 +43,25 @@ def check_validations(
         what = (
             f"trainer.val_check_interval={interval} is more than the {num_batches} micro-batches of an epoch"
         )
-        fix = f"trainer.val_check_interval={num_batches}; trainer.check_val_every_n_epoch=null counts across epochs"
+        fix = (
+            f"trainer.val_check_interval={num_batches}; "
+            "trainer.check_val_every_n_epoch=null counts across epochs"
+        )
         raise UserError(what, fix=fix)
     if not isinstance(interval, int | float):
-        return  # when the clock has a validation come nobody knows
+        return  # an interval of time: the batch of the first validation is unknown
     first = _batches_to_first(interval, every_n_epochs, num_batches)
     for monitor in monitors:
         end = _batches_of(num_steps, options["accumulate_grad_batches"], num_batches)
-        ending = "training ends"
+        event = "training ends"
         if monitor.is_read_each_epoch and num_batches < end:
-            end, ending = num_batches, "the first epoch ends"
+            end = num_batches
+            event = "the first epoch ends"
         if first > end:
-            what = f"{monitor.argument}: {ending} after {end} micro-batches, its first validation comes after {first}"
+            what = (
+                f"{monitor.argument}: {event} after {end} micro-batches, "
+                f"its first validation comes after {first}"
+            )
             fix = (
                 f"trainer.check_val_every_n_epoch=null trainer.val_check_interval={end}, or a longer training"
             )
@@ -61,13 +69,22 @@ def check_validations(
 
 
 def _batches_to_first(interval: int | float, every_n_epochs: int | None, num_batches: int) -> int:
-    """Micro-batches up to the first validation."""
-    within = interval if isinstance(interval, int) else max(1, int(num_batches * interval))
-    return within if every_n_epochs is None else (every_n_epochs - 1) * num_batches + within
+    """Return the number of micro-batches up to the first validation.
+
+    Args:
+        interval: `trainer.val_check_interval`: micro-batches, or (a float) a share of an epoch.
+        every_n_epochs: `trainer.check_val_every_n_epoch`; None: the interval counts across epochs.
+        num_batches: micro-batches of an epoch.
+    """
+    if not isinstance(interval, int):
+        interval = max(1, int(num_batches * interval))
+    if every_n_epochs is None:
+        return interval
+    return (every_n_epochs - 1) * num_batches + interval
 
 
 def _batches_of(num_steps: int, accumulate: int, num_batches: int) -> int:
-    """Micro-batches that so many steps take; the last step of an epoch may have fewer of them."""
+    """Return the number of micro-batches of `num_steps`; the last step of an epoch may have fewer."""
     steps_per_epoch = -(-num_batches // accumulate)
     num_epochs, num_over = divmod(num_steps, steps_per_epoch)
     return num_epochs * num_batches + num_over * accumulate

@@ -76,5 +76,5 @@ def test_a_training_ends_as_an_interrupted_one(tmp_path):
     assert goes_on == f"  continue: {metrics['command']}"
     log = run.log.read_text()
     assert first in log and goes_on in log and "Traceback" not in log
-    lines = [line for line in log.splitlines() if " INFO lmft: step " in line]
+    lines = [line for line in log.splitlines() if " INFO lmft.reporting.progress: step " in line]
     assert len(lines) == 2, "the second could not be shown any more"

@@ -31,7 +31,7 @@ QUICK = ("run.name=x", "validate_before=false", "trainer.max_steps=3", "trainer.
         (("+trainer.overfit_batches=1",), "debug=overfit"),
         (("+trainer.fast_dev_run=true",), "debug=fast"),
         ((f"{CALLBACK}LearningRateFinder",), "LearningRateFinder does not work in lmft"),
-        ((f"{CALLBACK}BaseFinetuning",), "BaseFinetuning cannot go on"),
+        ((f"{CALLBACK}BaseFinetuning",), "BaseFinetuning failed"),
         ((f"{CALLBACK}RichProgressBar",), "multiple progress bar callbacks"),
         (("+trainer.logger=false", "+trainer.plugins=[]"), "trainer.logger, trainer.plugins cannot be set"),
         (("+trainer.foo=1",), "Trainer takes no 'foo'"),

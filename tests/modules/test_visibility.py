@@ -65,7 +65,7 @@ def built(architecture, tokenizer, auto_class=AutoModelForCausalLM, **values):
 
 def said(caplog) -> list[str]:
     """What lmft has logged; transformers tells of kernels that are not installed."""
-    return [record.message for record in caplog.records if record.name == "lmft"]
+    return [record.message for record in caplog.records if record.name.startswith("lmft.")]
 
 
 def refused(family, model, tokenizer, **options) -> UserError:
@@ -180,7 +180,7 @@ def test_attention_that_needs_a_gpu_is_tried_by_another(causal_tokenizer, monkey
 def test_a_masked_model_is_no_causal_one(architecture, tokenizer):
     error = refused(CausalLanguageModel, built(architecture, tokenizer, **TINY[architecture]), tokenizer)
     assert error.what == f"{architecture} sees the tokens that it is to predict"
-    assert error.where == "tried: another token 2 of 6 moves the model's prediction 1"
+    assert error.where == "checked: replacing token 2 of 6 changes the model's prediction 1"
     assert error.fix == "model.config.is_decoder=true"
 
 
@@ -283,7 +283,7 @@ def test_an_order_that_is_not_kept(read, fault, xlnet_tokenizer):
 def test_a_row_that_sees_another_document(family, architecture, tokenizer, monkeypatch):
     model = tiny_model(architecture, tokenizer)
     check_sight(family, model, tokenizer, isolate_documents=True)
-    monkeypatch.setattr("lmft.modules.base.isolated", lambda *_: {})
+    monkeypatch.setattr("lmft.modules.base.document_mask_inputs", lambda *_: {})
     error = refused(family, model, tokenizer, isolate_documents=True)
     assert error.what == f"{architecture} does not keep attention inside a document"
     assert "data.isolate_documents=false" in str(error.fix)
@@ -300,7 +300,7 @@ def test_a_model_that_fails_is_left_to_its_training(tokenizer, monkeypatch, capl
     monkeypatch.setattr(visibility, "target_logits", fail)
     with caplog.at_level(logging.WARNING, "lmft"):
         check_sight(MaskedLanguageModel, model, tokenizer)
-    assert said(caplog) == ["what bert sees could not be tried: rows of 64 tokens only"]
+    assert said(caplog) == ["the attention of bert could not be checked: rows of 64 tokens only"]
 
 
 def test_so_is_one_whose_layers_add_nothing_yet(causal_tokenizer, caplog):
@@ -310,7 +310,8 @@ def test_so_is_one_whose_layers_add_nothing_yet(causal_tokenizer, caplog):
         nn.init.zeros_(layer.self_attn.o_proj.weight)
     with caplog.at_level(logging.WARNING, "lmft"):
         check_sight(CausalLanguageModel, model, causal_tokenizer)
-    assert "what llama sees could not be tried: its predictions follow from one token alone" in caplog.text
+    reason = "its predictions depend on one token alone"
+    assert f"the attention of llama could not be checked: {reason}" in caplog.text
 
 
 def test_tokens_that_are_ruled_out_hide_nothing(tokenizer):
@@ -382,7 +383,7 @@ def test_what_the_user_wants_otherwise_is_refused(values):
 def test_adapters_alone_would_not_tell(tmp_path):
     pytest.importorskip("peft")
     config = new("bert", lora={"r": 2, "merge": False})
-    with pytest.raises(UserError, match="which adapters alone do not tell") as error:
+    with pytest.raises(UserError, match="which adapters alone do not record") as error:
         load_config(config, FAMILIES)
     assert (error.value.where, error.value.fix) == ("model.lora.merge=false", "model.lora.merge=true")
     AutoConfig.for_model("bert", is_decoder=True).save_pretrained(tmp_path)

@@ -198,7 +198,7 @@ def test_an_error_inside_a_callback_of_lightnings_names_it(monkeypatch):
     with pytest.raises(AttributeError), lightnings_refusals_are_user_errors():
         Lightnings("val/loss").fails()  # somebody's own: its traceback is of use
     monkeypatch.setattr(Lightnings, "__module__", f"{LIGHTNINGS}.early_stopping")
-    with pytest.raises(UserError, match="Lightnings cannot go on: no backbone"), lightnings_refusals_are_user_errors():
+    with pytest.raises(UserError, match="Lightnings failed: no backbone"), lightnings_refusals_are_user_errors():
         Lightnings("val/loss").fails()
 
 

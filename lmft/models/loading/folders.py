@@ -1,4 +1,4 @@
-"""Reading a model or a tokenizer from a folder or the hub."""
+"""Read a config, model or tokenizer from a folder or the hub."""
 
 from typing import Any
 
@@ -6,10 +6,18 @@ from lmft.errors import UserError
 
 
 def read(auto_class: Any, name_or_path: str, what: str, options: dict[str, Any]) -> Any:
-    """`from_pretrained`, with its own explanation in one line where the folder does not hold what it should.
+    """Return what `from_pretrained` of a class of transformers reads.
 
-    Code that comes with a model is run only where the options say so; without a word on it transformers would
-    ask the user, and wait.
+    Code that comes with a model runs only if `options` have `trust_remote_code`. The default is given
+    explicitly, because otherwise transformers would ask on the terminal and wait.
+
+    Args:
+        auto_class: a class with `from_pretrained`.
+        name_or_path: the folder or hub id.
+        what: what is read, for messages: `weights`.
+        options: further arguments of `from_pretrained`.
+
+    Raises: UserError, with the library's message on one line.
     """
     from safetensors import SafetensorError
 
@@ -18,11 +26,10 @@ def read(auto_class: Any, name_or_path: str, what: str, options: dict[str, Any])
         return auto_class.from_pretrained(name_or_path, **options)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         if "trust_remote_code=True" in str(error):
+            message = f"{what} needs code that comes with the model, and it is not run"
             fix = (
                 "read that code, then model.trust_remote_code=true model.revision=COMMIT on the command line"
             )
-            raise UserError(
-                f"{what} needs code that comes with the model, and it is not run", name_or_path, fix
-            ) from error
+            raise UserError(message, name_or_path, fix) from error
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"cannot read the {what} of {name_or_path}", where=reason) from error

@@ -1,4 +1,4 @@
-"""The Hugging Face config that a model's YAML leads to, and the auto class that reads or builds the model."""
+"""Make the Hugging Face config of a model from `model` of the config, and check it."""
 
 import inspect
 import logging
@@ -9,10 +9,7 @@ from typing import Any
 
 import transformers
 from huggingface_hub.errors import StrictDataclassError
-from transformers import (
-    AutoConfig,
-    PreTrainedConfig,
-)
+from transformers import AutoConfig, PreTrainedConfig
 
 from lmft.errors import UserError, did_you_mean
 from lmft.models.adapters import base_of
@@ -21,71 +18,80 @@ from lmft.models.family import Family
 from lmft.models.loading.folders import read
 from lmft.system.repositories import located
 
-log = logging.getLogger("lmft")
-# Names of configs' values, with the value by which a model attends to both sides, and the one by which it
-# attends to the left alone. (BigBird's sparse attention sees both sides, whatever `is_decoder` says.)
-_SIDES = (("is_decoder", False, True), ("attention_type", "block_sparse", "original_full"))
+log = logging.getLogger(__name__)
+# Options of configs: their name, bidirectional value and causal value. (BigBird's sparse attention is
+# bidirectional, whatever `is_decoder` is.)
+_DIRECTION_OPTIONS = (("is_decoder", False, True), ("attention_type", "block_sparse", "original_full"))
 
 
 def load_config(config: ModelConfig, families: Mapping[str, Family]) -> PreTrainedConfig:
-    """The Hugging Face config with `model.config`'s overrides, checked before any weight is read. Raises
-    UserError.
+    """Return the Hugging Face config with the overrides of `model.config`; no weights are read.
+
+    Args:
+        config: the options of `model`.
+        families: all families by name.
+
+    Raises: UserError if the model is of another family, an override is unknown, or its value impossible.
     """
     hf_config = _new_config(config) if config.from_scratch else _stored_config(config)
     _check_family(config, families, hf_config)
     known = _options_of(hf_config)
     for name in config.config:
         if name not in known:
-            raise UserError(
-                f"model.config.{name}: a {hf_config.model_type} config has no such value{did_you_mean(name, known)}"
-            )
-    chosen = {**config.shape, **config.config} if config.from_scratch else config.config
+            hint = did_you_mean(name, known)
+            raise UserError(f"model.config.{name}: a {hf_config.model_type} config has no such value{hint}")
+    overrides = config.config
     try:
         if config.from_scratch:  # by the constructor, which derives some values from others
-            hf_config = AutoConfig.for_model(hf_config.model_type, **chosen)
+            overrides = {**config.shape, **config.config}
+            hf_config = AutoConfig.for_model(hf_config.model_type, **overrides)
         else:
-            for name, value in chosen.items():
+            for name, value in overrides.items():
                 setattr(hf_config, name, value)
     except StrictDataclassError as error:
         raise UserError(" ".join(str(error).split()), where="model.config") from error
     if families[config.family].is_causal:
-        _make_causal(hf_config, chosen, has_only_adapters=config.lora.r > 0 and not config.lora.merge)
+        exports_adapters = config.lora.r > 0 and not config.lora.merge
+        _make_causal(hf_config, overrides, exports_adapters)
     return hf_config
 
 
-def _make_causal(hf_config: PreTrainedConfig, chosen: Mapping[str, Any], has_only_adapters: bool) -> None:
-    """Makes a config that lets a model attend to both sides one of a causal model, and says so. Raises
-    UserError.
+def _make_causal(hf_config: PreTrainedConfig, overrides: Mapping[str, Any], exports_adapters: bool) -> None:
+    """Switch bidirectional attention off in the config, with a warning.
 
-    A value that the model's code does not read stays: GPT-NeoX's config has an `is_decoder`, and is causal
-    without.
-    chosen: what the user wants of the config; has_only_adapters: whether model/ is to hold adapters, and no
-    config.
+    Options that the model's code does not read stay: GPT-NeoX is causal whatever its `is_decoder` is.
+
+    Args:
+        hf_config: the model's config; changed in place.
+        overrides: the user's values of the config.
+        exports_adapters: whether model/ will hold adapters alone, without a config.
+
+    Raises: UserError if the user asked for bidirectional attention, or the change cannot be exported.
     """
     code = _code_of(hf_config)
-    for name, both_sides, left_alone in _SIDES:
+    for name, bidirectional, causal in _DIRECTION_OPTIONS:
         is_read = re.search(rf"^(?! *>>>).*\bconfig\.{name}\b", code, re.MULTILINE)
-        if not is_read or getattr(hf_config, name, None) != both_sides:
+        if not is_read or getattr(hf_config, name, None) != bidirectional:
             continue
-        said = f"model.config.{name}={str(left_alone).lower()}"
-        if name in chosen:
+        change = f"model.config.{name}={str(causal).lower()}"
+        if name in overrides:
             what = f"{hf_config.model_type} attends to both sides, and so to the token that it is to predict"
-            raise UserError(what, f"model.config.{name}={str(both_sides).lower()}", said)
-        if has_only_adapters:
-            what = f"{hf_config.model_type} is made causal by {said}, which adapters alone do not tell"
+            raise UserError(what, f"model.config.{name}={str(bidirectional).lower()}", change)
+        if exports_adapters:
+            what = f"{hf_config.model_type} is made causal by {change}, which adapters alone do not record"
             raise UserError(what, "model.lora.merge=false", "model.lora.merge=true")
         log.warning(
-            "%s attends to both sides; %s makes it causal, here and in model/", hf_config.model_type, said
+            "%s attends to both sides; %s makes it causal, here and in model/", hf_config.model_type, change
         )
-        setattr(hf_config, name, left_alone)
+        setattr(hf_config, name, causal)
 
 
 def _new_config(config: ModelConfig) -> PreTrainedConfig:
     try:
         return AutoConfig.for_model(str(config.architecture))
     except ValueError:
-        known = did_you_mean(str(config.architecture), transformers.CONFIG_MAPPING)
-        raise UserError(f"model.architecture={config.architecture} is no model_type{known}") from None
+        hint = did_you_mean(str(config.architecture), transformers.CONFIG_MAPPING)
+        raise UserError(f"model.architecture={config.architecture} is no model_type{hint}") from None
 
 
 def _stored_config(config: ModelConfig) -> PreTrainedConfig:
@@ -96,18 +102,19 @@ def _stored_config(config: ModelConfig) -> PreTrainedConfig:
 
 
 def folders_of(config: ModelConfig) -> tuple[str, str | None]:
-    """Where the model lies, and the adapters to be put on it, if the name is that of a folder of adapters
-    alone.
+    """Return the model's folder or hub id, and the folder of adapters to add to it, if there is one.
+
+    A folder that holds adapters alone names their base model.
     """
     folder = located(str(config.name_or_path), "model", config.revision)
     base = base_of(folder)
-    return (folder, None) if base is None else (located(base, "model", config.revision), folder)
+    if base is None:
+        return folder, None
+    return located(base, "model", config.revision), folder
 
 
 def _options_of(hf_config: PreTrainedConfig) -> set[str]:
-    """What such a config takes: its values, their other names, and what the model's code reads without
-    declaring it.
-    """
+    """Return the names of the config's options, their aliases, and undeclared options that the code reads."""
     undeclared = re.findall(
         r'(?:getattr\((?:self\.)?config, |kwargs\.(?:get|pop)\()"(\w+)"', _code_of(hf_config)
     )
@@ -116,7 +123,7 @@ def _options_of(hf_config: PreTrainedConfig) -> set[str]:
 
 
 def _code_of(hf_config: PreTrainedConfig) -> str:
-    """The source of the config and of its models: configuration_bert.py, modeling_bert.py."""
+    """Return the source code of the config and its models: configuration_bert.py, modeling_bert.py."""
     path = Path(inspect.getfile(type(hf_config)))
     name = path.stem.partition("_")[2]
     return "".join(file.read_text("utf-8") for file in path.parent.glob(f"*_{name}.py"))
@@ -127,24 +134,21 @@ def _check_family(config: ModelConfig, families: Mapping[str, Family], hf_config
         return
     fitting = [name for name, family in families.items() if family.model_class(hf_config)]
     kind = " and ".join(fitting) or "no language model that lmft trains"
-    fix = (
-        f"model={fitting[0]} model.name_or_path={config.name}"
-        if fitting
-        else f"model={config.family}, or another"
-    )
+    if fitting:
+        fix = f"model={fitting[0]} model.name_or_path={config.name}"
+    else:
+        fix = f"model={config.family}, or another"
     raise UserError(f"{hf_config.model_type} is {kind}, not {config.family}", where=config.name, fix=fix)
 
 
+_POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl")
+
+
 def max_positions(hf_config: PreTrainedConfig) -> int | None:
-    """The longest example the model takes, in tokens; None where nothing limits it."""
+    """Return the length of the longest example that the model takes, in tokens; None if there is no limit."""
     positions = getattr(hf_config, "max_position_embeddings", None)
-    if positions == -1:  # so XLNet's says
+    if positions == -1:  # XLNet: no limit
         return None
-    if positions is not None and hf_config.model_type in (
-        "roberta",
-        "xlm-roberta",
-        "camembert",
-        "xlm-roberta-xl",
-    ):
-        return positions - hf_config.pad_token_id - 1  # their positions start behind the padding id
+    if positions is not None and hf_config.model_type in _POSITIONS_AFTER_PADDING:
+        return positions - hf_config.pad_token_id - 1  # their positions start after the padding id
     return positions

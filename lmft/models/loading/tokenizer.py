@@ -1,4 +1,4 @@
-"""Tokenizers: from the hub, from a folder, or trained on the text at hand."""
+"""Load a tokenizer from the hub or a folder, or train one on the training text."""
 
 import logging
 import shutil
@@ -17,7 +17,7 @@ from lmft.models.loading.vocabulary import train_vocabulary
 from lmft.system import files
 from lmft.system.repositories import located
 
-log = logging.getLogger("lmft")
+log = logging.getLogger(__name__)
 _CHECKSUM = "tokenizer.json.xxh3"
 
 
@@ -28,69 +28,85 @@ def load_tokenizer(
     cache: Path,
     kept: Path | None = None,
 ) -> PreTrainedTokenizerFast:
-    """The tokenizer named by the config, or one trained on `texts` and kept in `cache`. Raises UserError.
+    """Return the tokenizer that the config names, or one that is trained on `texts`.
 
-    text_key: a name that changes when the texts do; kept: a run's own copy of what was trained, which goes
-    before.
+    Args:
+        config: the model's options.
+        texts: the training text; read only if a tokenizer is trained.
+        text_key: returns a key that changes with the texts.
+        cache: folder for trained tokenizers.
+        kept: the run's copy of the tokenizer trained for it, used if it exists.
+
+    Raises: UserError.
     """
-    wanted = config.tokenizer
-    if wanted.train:
-        folder = kept if kept is not None and kept.is_dir() else _trained(wanted, texts, text_key, cache)
+    options = config.tokenizer
+    if options.train:
+        if kept is not None and kept.is_dir():
+            folder = kept
+        else:
+            folder = _trained(options, texts, text_key, cache)
         tokenizer = read(AutoTokenizer, str(folder), "tokenizer.json", {})
-    elif wanted.name_or_path:
-        is_the_models = wanted.name_or_path == config.name_or_path
-        revision = config.revision if is_the_models else None
-        folder = located(wanted.name_or_path, "tokenizer", revision)
-        tokenizer = read(AutoTokenizer, folder, "tokenizer.json", config.hub_options if is_the_models else {})
+    elif options.name_or_path == config.name_or_path and options.name_or_path:
+        folder = located(options.name_or_path, "tokenizer", config.revision)
+        tokenizer = read(AutoTokenizer, folder, "tokenizer.json", config.hub_options)
+    elif options.name_or_path:
+        folder = located(options.name_or_path, "tokenizer", None)
+        tokenizer = read(AutoTokenizer, folder, "tokenizer.json", {})
     else:
         raise UserError(
             "the model has no tokenizer",
             fix="model.tokenizer.name_or_path=FOLDER, or model.tokenizer.train=true",
         )
     if not getattr(tokenizer, "is_fast", False):
-        raise UserError(f"{wanted.name_or_path} has no tokenizer.json (a fast tokenizer), which lmft needs")
+        raise UserError(f"{options.name_or_path} has no tokenizer.json (a fast tokenizer), which lmft needs")
     return tokenizer
 
 
-def _trained(wanted: TokenizerConfig, texts: Iterable[str], text_key: Callable[[], str], cache: Path) -> Path:
-    """The folder of a vocabulary, which is trained if it is not there."""
-    case = "lower" if wanted.lowercase else "cased"
-    name = f"{wanted.algorithm}-{wanted.special_tokens or 'usual'}-{wanted.vocab_size}-{case}-{text_key()}"
+def _trained(
+    options: TokenizerConfig, texts: Iterable[str], text_key: Callable[[], str], cache: Path
+) -> Path:
+    """Return the folder of a trained tokenizer; train it if the cache has no valid one. Raises: UserError."""
+    case = "lower" if options.lowercase else "cased"
+    special_tokens = options.special_tokens or "usual"
+    name = f"{options.algorithm}-{special_tokens}-{options.vocab_size}-{case}-{text_key()}"
     folder = cache / "tokenizers" / name
-    with ExitStack() as held:
+    with ExitStack() as locks:
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            held.enter_context(FileLock(f"{folder}.lock"))
+            locks.enter_context(FileLock(f"{folder}.lock"))
         except OSError as error:
-            if folder.exists() and _is_whole(folder):
+            if folder.exists() and _is_valid(folder):
                 return folder
             fix = "data.cache_dir=FOLDER that can be written to"
             raise UserError(
                 f"cannot write to the cache: {error.strerror}", str(folder.parent), fix
             ) from error
-        if folder.exists() and not _is_whole(folder):
+        if folder.exists() and not _is_valid(folder):
             log.warning("the vocabulary in %s is damaged and is trained again", folder)
             shutil.rmtree(folder)
         if not folder.exists():
-            log.info("training a %s vocabulary of %d tokens", wanted.algorithm, wanted.vocab_size)
-            tokenizer = train_vocabulary(
-                texts, wanted.algorithm, wanted.vocab_size, wanted.lowercase, wanted.special_tokens
-            )
-            temporary = folder.with_name(folder.name + ".building")
-            shutil.rmtree(temporary, ignore_errors=True)
-            tokenizer.save_pretrained(temporary)
-            (temporary / _CHECKSUM).write_text(_checksum(temporary))
-            temporary.rename(folder)
+            _train_into(folder, options, texts)
     return folder
 
 
-def _is_whole(folder: Path) -> bool:
-    checksum = folder / _CHECKSUM
-    return (
-        checksum.is_file()
-        and (folder / "tokenizer.json").is_file()
-        and checksum.read_text() == _checksum(folder)
+def _train_into(folder: Path, options: TokenizerConfig, texts: Iterable[str]) -> None:
+    """Train a tokenizer and write it to the folder, with a checksum of its file."""
+    log.info("training a %s vocabulary of %d tokens", options.algorithm, options.vocab_size)
+    tokenizer = train_vocabulary(
+        texts, options.algorithm, options.vocab_size, options.lowercase, options.special_tokens
     )
+    temporary = folder.with_name(folder.name + ".building")
+    shutil.rmtree(temporary, ignore_errors=True)
+    tokenizer.save_pretrained(temporary)
+    (temporary / _CHECKSUM).write_text(_checksum(temporary))
+    temporary.rename(folder)
+
+
+def _is_valid(folder: Path) -> bool:
+    checksum = folder / _CHECKSUM
+    if not checksum.is_file() or not (folder / "tokenizer.json").is_file():
+        return False
+    return checksum.read_text() == _checksum(folder)
 
 
 def _checksum(folder: Path) -> str:
@@ -98,9 +114,9 @@ def _checksum(folder: Path) -> str:
 
 
 def keep_vocabulary(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Copies the vocabulary that was trained for this tokenizer to a run's own folder, unless it is there.
+    """Copy a trained tokenizer to the run's folder, unless it is there already.
 
-    Training another one, if the cache is lost, need not give the same tokens.
+    If the cache is lost, training again need not give the same tokens.
     """
     source = Path(tokenizer.name_or_path)
     if not folder.exists() and source.is_dir():

@@ -1,4 +1,4 @@
-"""Training a tokenizer's vocabulary on one's own text."""
+"""Train a tokenizer's vocabulary on texts."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,17 +21,17 @@ from lmft.errors import UserError, did_you_mean
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """The special tokens of a kind of model, by their names in transformers, and what it puts around a text."""
+    """The special tokens of a kind of model, and the templates that place them around a text."""
 
-    names: dict[str, str]  # in the order of their ids
-    single: str  # the template of a text, as tokenizers.TemplateProcessing reads it
-    pair: str  # of two texts
-    further: tuple[str, ...] = ()  # special tokens without a name in transformers, behind those with one
-    last: tuple[str, ...] = ()  # and at the end of the vocabulary
+    names: dict[str, str]  # {name in transformers: token}, in the order of their ids
+    single: str  # template of one text, in the syntax of tokenizers.TemplateProcessing
+    pair: str  # template of two texts
+    further: tuple[str, ...] = ()  # special tokens without a name in transformers; their ids follow
+    last: tuple[str, ...] = ()  # special tokens at the end of the vocabulary
 
 
 def sentinel(number: int) -> str:
-    """What stands for the hidden span of that number, in T5's inputs and targets."""
+    """Return T5's token for the hidden span of that number, in inputs and targets."""
     return f"<extra_id_{number}>"
 
 
@@ -87,12 +87,16 @@ STYLES = {
 def train_vocabulary(
     texts: Iterable[str], algorithm: str, vocab_size: int, lowercase: bool, style: str | None = None
 ) -> PreTrainedTokenizerFast:
-    """A tokenizer trained on the texts, with the special tokens and the template of a kind of model.
+    """Return a tokenizer trained on the texts, with the special tokens and template of a kind of model.
 
-    texts: read anew at each iteration, as a list is; WordPiece's are read twice.
-    algorithm: `wordpiece` (BERT), `bpe` (byte-level, as RoBERTa and GPT-2), `unigram` (SentencePiece's, as
-    ALBERT).
-    style: of STYLES; without one, BERT's with WordPiece and RoBERTa's with the others.
+    Args:
+        texts: the texts; WordPiece iterates over them twice.
+        algorithm: `wordpiece` (BERT), `bpe` (byte-level; RoBERTa, GPT-2) or `unigram` (SentencePiece; T5).
+        vocab_size: number of tokens.
+        lowercase: whether texts are lower-cased.
+        style: a key of STYLES; None: `bert` for WordPiece, else `roberta`.
+
+    Raises: UserError if algorithm or style is unknown.
     """
     builders = {"wordpiece": _wordpiece, "bpe": _byte_level_bpe, "unigram": _unigram}
     style = style or ("bert" if algorithm == "wordpiece" else "roberta")
@@ -103,22 +107,27 @@ def train_vocabulary(
                 fix=f"one of {', '.join(known)}",
             )
     special = STYLES[style]
-    # Where the space before a word belongs to the word, what hides it takes it along; left behind, it would
-    # be a token.
-    mask = special.names.get("mask")
-    stand_for_words = {mask, *special.last} if algorithm != "wordpiece" else set()
-    first, last = (
-        [AddedToken(token, lstrip=token in stand_for_words, special=True) for token in dict.fromkeys(some)]
-        for some in ((*special.names.values(), *special.further), special.last)
-    )
+    # In vocabularies whose words include the space before them, a token that hides a word includes it too:
+    # otherwise the space would be left as a token.
+    hide_words = set()
+    if algorithm != "wordpiece":
+        hide_words = {special.names.get("mask"), *special.last}
+
+    def added(tokens: Iterable[str]) -> list[AddedToken]:
+        return [
+            AddedToken(token, lstrip=token in hide_words, special=True) for token in dict.fromkeys(tokens)
+        ]
+
+    first = added((*special.names.values(), *special.further))
+    last = added(special.last)
     backend = builders[algorithm](texts, vocab_size - len(last), lowercase, first, special.names["unk"])
     backend.add_special_tokens(last)
-    used = [token for token in dict.fromkeys(special.names.values()) if token in special.pair]
-    if used:
+    in_template = [token for token in dict.fromkeys(special.names.values()) if token in special.pair]
+    if in_template:
         backend.post_processor = processors.TemplateProcessing(
             single=special.single,
             pair=special.pair,
-            special_tokens=[(token, backend.token_to_id(token)) for token in used],
+            special_tokens=[(token, backend.token_to_id(token)) for token in in_template],
         )
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
@@ -134,9 +143,8 @@ def _wordpiece(
     backend.train_from_iterator(
         texts, trainers.WordPieceTrainer(vocab_size=1, special_tokens=special, show_progress=False)
     )
-    # The trainer numbers continuations as it meets them, in the order of a hash table, and breaks ties
-    # between merges by number. Given in order as if they were special, they make the same text give the same
-    # vocabulary.
+    # The trainer numbers continuations (##a) in the order of a hash table, and breaks ties between merges by
+    # number. Passing them as special tokens, sorted, makes the vocabulary deterministic.
     continuations = sorted(
         token for token in backend.get_vocab() if token.startswith("##") and len(token) == 3
     )
@@ -181,7 +189,9 @@ def _unigram(
 ) -> Tokenizer:
     backend = Tokenizer(models.Unigram())
     steps = [normalizers.Nmt(), normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")]
-    backend.normalizer = normalizers.Sequence([*steps, normalizers.Lowercase()] if lowercase else steps)
+    if lowercase:
+        steps.append(normalizers.Lowercase())
+    backend.normalizer = normalizers.Sequence(steps)
     backend.pre_tokenizer = pre_tokenizers.Metaspace()
     backend.decoder = decoders.Metaspace()
     trainer = trainers.UnigramTrainer(

@@ -1,4 +1,4 @@
-"""Models: loaded from the hub or a folder, or built with random weights for a tokenizer."""
+"""Load a model from the hub or a folder, or build one with random weights for a tokenizer."""
 
 import logging
 import warnings
@@ -14,7 +14,7 @@ from lmft.models.family import Family
 from lmft.models.loading.folders import read
 from lmft.models.loading.hf_config import folders_of
 
-log = logging.getLogger("lmft")
+log = logging.getLogger(__name__)
 
 
 def load_model(
@@ -31,8 +31,8 @@ def load_model(
         family: its family.
         hf_config: its Hugging Face config.
         tokenizer: its tokenizer.
-        num_new_tokens: how many tokens the tokenizer got in addition to its own; a loaded embedding grows by
-            the rows that it lacks for them.
+        num_new_tokens: number of tokens that were added to the tokenizer; a loaded embedding gets the rows
+            that it lacks for them.
 
     Raises: UserError.
     """
@@ -41,21 +41,29 @@ def load_model(
     else:
         model = _load(config, family, hf_config, tokenizer, num_new_tokens)
     if model.can_generate() and tokenizer.eos_token_id is not None:
-        ends = model.generation_config.eos_token_id
-        ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
-        model.generation_config.eos_token_id = list(dict.fromkeys([*ends, tokenizer.eos_token_id]))
+        _add_end_of_text(model.generation_config, tokenizer.eos_token_id)
     if config.gradient_checkpointing:
         if not model.supports_gradient_checkpointing:
             fix = "model.gradient_checkpointing=false"
             raise UserError(f"{hf_config.model_type} cannot compute activations a second time", fix=fix)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # about a name of transformers' own
+            warnings.simplefilter("ignore", FutureWarning)  # about an attribute that transformers itself uses
             model.gradient_checkpointing_enable({"use_reentrant": False})
-    return model.train()  # from_pretrained gives it in evaluation mode, in which dropout would stay off
+    return model.train()  # from_pretrained returns it in evaluation mode, without dropout
+
+
+def _add_end_of_text(generation_config: Any, token_id: Any) -> None:
+    """Let generation end at the tokenizer's end of text too; the config has an id, a list of ids or None."""
+    ends = generation_config.eos_token_id
+    if ends is None:
+        ends = []
+    elif not isinstance(ends, list):
+        ends = [ends]
+    generation_config.eos_token_id = list(dict.fromkeys([*ends, token_id]))
 
 
 def _options(config: ModelConfig, family: Family) -> dict[str, Any]:
-    """Return the options for float32 weights, whatever they are stored as, and for the fastest attention."""
+    """Return arguments of `from_pretrained`: float32 weights, and the fastest attention."""
     attention = config.attn_implementation
     if attention == "auto" and family.is_fast_with_eager_attention and not torch.cuda.is_available():
         attention = "eager"
@@ -99,25 +107,21 @@ def _load(
     model, info = read(family.auto_class, folder, "weights", options)
     if info["missing_keys"]:
         new = sorted(info["missing_keys"])
-        log.warning(
-            "not among the weights loaded, so new and random: %s%s", ", ".join(new[:3]), _and_more(new[3:])
-        )
+        more = f" and {len(new) - 3} more" if len(new) > 3 else ""
+        log.warning("newly initialised (not in the checkpoint): %s%s", ", ".join(new[:3]), more)
     if len(tokenizer) > vocab_size:
         log.info("the embedding grows from %d to %d tokens", vocab_size, len(tokenizer))
         model.resize_token_embeddings(len(tokenizer))
-    return with_stored_adapters(model, adapters) if adapters else model
-
-
-def _and_more(names: list[str]) -> str:
-    return f" and {len(names)} more" if names else ""
+    if adapters:
+        return with_stored_adapters(model, adapters)
+    return model
 
 
 def fit_to_tokenizer(hf_config: PreTrainedConfig, tokenizer: PreTrainedTokenizerFast) -> None:
-    """A new model gets the tokenizer's vocabulary and the ids of its special tokens.
+    """Give a new model's config the size of the tokenizer's vocabulary and the ids of its special tokens.
 
-    Other ids of the config are one of these under another name, and stay that: BART's decoder starts with the
-    token that ends a text. Where a config does not say what the decoder starts with, that is the padding, as
-    T5 has it.
+    Ids of the decoder (start, forced begin and end) keep their role: BART's decoder starts with the token
+    that ends a text. A config without a start gets the padding token, as in T5.
     """
     names = {getattr(hf_config, f"{name}_token_id", None): name for name in ("bos", "eos", "pad")}
     hf_config.vocab_size = len(tokenizer)
@@ -128,6 +132,8 @@ def fit_to_tokenizer(hf_config: PreTrainedConfig, tokenizer: PreTrainedTokenizer
     if hf_config.is_encoder_decoder:
         for role in ("decoder_start", "forced_bos", "forced_eos"):
             token_id = getattr(hf_config, f"{role}_token_id", None)
-            name = "pad" if token_id is None and role == "decoder_start" else names.get(token_id)
+            name = names.get(token_id)
+            if token_id is None and role == "decoder_start":
+                name = "pad"
             if name:
                 setattr(hf_config, f"{role}_token_id", getattr(tokenizer, f"{name}_token_id"))

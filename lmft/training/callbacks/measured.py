@@ -1,6 +1,4 @@
-"""Whether the weights at the end are those that the last validation measured: callbacks may average them
-after it.
-"""
+"""Detect weights that changed after the last validation: callbacks may average them at the end."""
 
 from itertools import chain
 from typing import Any
@@ -11,7 +9,7 @@ from lightning import Callback, LightningModule, Trainer
 
 
 class MeasuredWeights(Callback):
-    """Keeps a checksum of the weights that the last validation has measured."""
+    """Keeps a checksum of the weights of the last validation."""
 
     def __init__(self) -> None:
         self.checksum: str | None = None
@@ -25,29 +23,29 @@ class MeasuredWeights(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Amid a validation: a callback may have put other weights in for it alone."""
+        """Take the checksum during the validation, because a callback may swap weights for it alone."""
         if batch_idx == 0:
             self.checksum = weights_checksum(pl_module)
 
 
 def may_replace_weights(trainer: Any) -> bool:
-    """Whether callbacks of the config are there, which may put other weights into the module, as averaging
-    does.
-    """
-    return any(isinstance(each, MeasuredWeights) for each in trainer.callbacks)
+    """Return whether the config has callbacks, which may replace the module's weights, as averaging does."""
+    return any(isinstance(callback, MeasuredWeights) for callback in trainer.callbacks)
 
 
 def weights_changed_after_validation(trainer: Any) -> bool:
-    """Whether the weights are others than the last validation measured. False without a `MeasuredWeights`, or
-    before any validation.
+    """Return whether the weights differ from those of the last validation.
+
+    False before the first validation, and without callbacks in the config.
     """
-    callbacks: list[Callback] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
-    measured = next((each.checksum for each in callbacks if isinstance(each, MeasuredWeights)), None)
-    return measured is not None and measured != weights_checksum(trainer.lightning_module)
+    for callback in trainer.callbacks:
+        if isinstance(callback, MeasuredWeights) and callback.checksum is not None:
+            return callback.checksum != weights_checksum(trainer.lightning_module)
+    return False
 
 
 def weights_checksum(module: LightningModule) -> str:
-    """xxh3 of all parameters and buffers, whatever device they are on."""
+    """Return the xxh3 checksum of all parameters and buffers, on any device."""
     digest = xxhash.xxh3_64()
     for tensor in chain(module.parameters(), module.buffers()):
         content: Any = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()

@@ -1,4 +1,4 @@
-"""What is measured while training: metrics.csv, the validation passes, and the totals of a run."""
+"""Measure a training: write metrics.csv, keep the validation passes and the totals of a run."""
 
 import csv
 import logging
@@ -21,16 +21,11 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class LatestMetrics:
-    """The newest numbers of a run, as Python floats: whoever measures writes them here, `Progress` only
-    reads.
+    """The newest numbers of a run, written by `Metrics` and read by `Progress`."""
 
-    `loss` is the training loss in nats per target, averaged by its writer over the steps since it last wrote;
-    `val_loss` that of the last validation; `tokens_per_second` over all devices.
-    """
-
-    loss: float | None = None
-    val_loss: float | None = None
-    tokens_per_second: float | None = None
+    loss: float | None = None  # training loss in nats per target, the mean since it was logged last
+    val_loss: float | None = None  # loss of the last validation, in nats per target
+    tokens_per_second: float | None = None  # over all devices
 
     def __str__(self) -> str:
         parts = [
@@ -56,15 +51,15 @@ COLUMNS: tuple[str, ...] = (
 class MetricsFile(Logger):
     """metrics.csv: a row for each logged step and one for each validation, written at once.
 
-    It is a Logger because Lightning's callbacks keep what they save where the first logger says: in
-    <run>/lightning. Its rows are written by `Metrics`, before the checkpoint of the same step: Lightning logs
-    after it, and resuming would lose the row.
+    It is a Logger because Lightning's callbacks save into the folder of the first logger: <run>/lightning.
+    `Metrics` writes the rows itself, before the checkpoint of the same step. Lightning would log them after
+    it, and resuming would lose the row.
     """
 
     def __init__(self, path: Path):
         super().__init__()
         self.path = path
-        self._has_told = False
+        self._has_reported = False
 
     @property
     def save_dir(self) -> str:
@@ -73,7 +68,7 @@ class MetricsFile(Logger):
 
     @property
     def name(self) -> str:
-        """The folder in it for Lightning's callbacks: apart from checkpoints/, whose files are lmft's."""
+        """The subfolder for files of Lightning's callbacks; checkpoints/ holds lmft's only."""
         return "lightning"
 
     @property
@@ -86,13 +81,13 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Say once which of the metrics that Lightning logs have no column."""
+        """Report once which of the metrics that Lightning logs have no column."""
         others = [name for name in metrics if name not in COLUMNS]
-        if others and not self._has_told:
-            self._has_told = True
-            names = ", ".join(others)
+        if others and not self._has_reported:
+            self._has_reported = True
             log.info(
-                "metrics.csv has no column for %s: a further logger, as logger=tensorboard, keeps all", names
+                "metrics.csv has no column for %s: another logger, such as logger=tensorboard, keeps all",
+                ", ".join(others),
             )
 
     @rank_zero_only
@@ -111,7 +106,7 @@ def _short(value: Any) -> Any:
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a metrics.csv; none where there is no file."""
+    """Return the rows of a metrics.csv; none if there is no file."""
     if not path.exists():
         return []
     with path.open(newline="") as file:
@@ -119,23 +114,30 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 class Metrics(Callback):
-    """Writes metrics.csv, logs learning rate and speed, and keeps the validations and totals for
-    metrics.json.
+    """Writes metrics.csv, logs learning rate and speed, keeps validations and totals for metrics.json.
 
-    The device is asked for a number only when a row is due.
+    Numbers are copied from the device only when a row is due.
     """
 
     def __init__(self, live: LatestMetrics, file: MetricsFile | None = None):
-        """live: the newest numbers, for the progress display; file: metrics.csv of the run, if there is one."""
+        """Create the callback.
+
+        Args:
+            live: gets the newest numbers, for the progress bar.
+            file: metrics.csv of the run, if there is one.
+        """
         self.live = live
         self.file = file
         # {"step", "epoch", loss, perplexity, accuracy, …} of each pass.
         self.validations: list[dict[str, Any]] = []
         self.totals = {"tokens": 0, "targets": 0, "padding": 0, "seconds": 0.0}
         self._counts = {"tokens": 0, "targets": 0, "padding": 0}  # of this rank, since the last row
-        self._clock = 0.0  # when training began or went on after a validation; 0: it stands still
-        self._row_clock = 0.0
-        self._paused = 0.0
+        # Times of time.perf_counter.
+        self._training_start = (
+            0.0  # start of training, or its continuation after a validation; 0: not training
+        )
+        self._row_start = 0.0  # end of the last row, moved forward by the time of validations
+        self._pause_start = 0.0
         self._is_resumed = False
 
     @property
@@ -144,7 +146,7 @@ class Metrics(Callback):
         return self.validations[-1]["step"] if self.validations else None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the validations so far, the totals and the unfinished row."""
+        """Return the validations so far, the totals, and the counts since the last row."""
         nats, _ = self._module.training_loss.sums(self._trainer)
         return {
             "validations": self.validations,
@@ -154,7 +156,7 @@ class Metrics(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore them; the first rank continues the unfinished row of all."""
+        """Restore the state; the first rank gets the counts of all."""
         self.validations = state_dict["validations"]
         self.totals = state_dict["totals"]
         self._is_resumed = True
@@ -163,12 +165,12 @@ class Metrics(Callback):
             self._module.training_loss.add(state_dict["nats"], state_dict["counts"]["targets"])
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Remember trainer and module for the state."""
+        """Keep trainer and module for `state_dict`."""
         self._trainer = trainer
         self._module: Any = pl_module
 
     def _over_ranks(self) -> dict[str, int]:
-        """Return the counts since the last row, of all ranks together."""
+        """Return the counts since the last row, summed over all ranks."""
         if self._trainer.world_size == 1:
             return self._counts
         device = self._trainer.strategy.root_device
@@ -177,8 +179,10 @@ class Metrics(Callback):
         return {name: int(count) for name, count in zip(self._counts, counts, strict=True)}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clocks. After resuming, callbacks monitor what the last validation before it measured."""
-        self._clock = self._row_clock = time.perf_counter()
+        """Start the clocks. On resume, restore the last validation's scores for callbacks that read them."""
+        now = time.perf_counter()
+        self._training_start = now
+        self._row_start = now
         if self._is_resumed and self.last_validated_step:
             latest = self.validations[-1]
             scores = {name: torch.tensor(float(latest[name.removeprefix("val/")])) for name in MONITORED}
@@ -202,8 +206,8 @@ class Metrics(Callback):
         counts = self._end_row()
         now = time.perf_counter()
         self.live.loss = loss
-        self.live.tokens_per_second = counts["tokens"] / (now - self._row_clock)
-        self._row_clock = now
+        self.live.tokens_per_second = counts["tokens"] / (now - self._row_start)
+        self._row_start = now
         lr = trainer.optimizers[0].param_groups[0]["lr"]
         speed = self.live.tokens_per_second
         pl_module.log_dict({"lr": lr, "tokens_per_second": speed, **_position(trainer)}, batch_size=1)
@@ -221,7 +225,7 @@ class Metrics(Callback):
         return counts
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop the clocks: validation is no training time."""
+        """Stop the clocks: validation does not count as training time."""
         self._pause()
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -236,21 +240,21 @@ class Metrics(Callback):
         self.validations.append({"step": trainer.global_step, "epoch": trainer.current_epoch, **scores})
         self._append(trainer, {f"val/{name}": scores[name] for name in ("loss", "perplexity", "accuracy")})
         now = time.perf_counter()
-        self._row_clock += now - self._paused
-        self._clock = now
+        self._row_start += now - self._pause_start
+        self._training_start = now
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Add what was counted after the last row, and stop the clock."""
+        """Add the counts since the last row to the totals, and stop the clocks."""
         self._end_row()
         self._pause()
 
     def _pause(self) -> None:
-        self._paused = time.perf_counter()
-        if self._clock:
-            self.totals["seconds"] += self._paused - self._clock
-        self._clock = 0.0
+        self._pause_start = time.perf_counter()
+        if self._training_start:
+            self.totals["seconds"] += self._pause_start - self._training_start
+        self._training_start = 0.0
 
 
 def _position(trainer: Trainer) -> dict[str, float]:
-    """Return the step and the epoch, under the names by which Lightning's loggers place a value."""
+    """Return step and epoch, under the names that Lightning's loggers use as the x axis."""
     return {"step": float(trainer.global_step), "epoch": float(trainer.current_epoch)}

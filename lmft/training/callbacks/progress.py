@@ -1,6 +1,5 @@
-"""How far a training is: a bar on a terminal, lines now and then in a file."""
+"""Show the progress of a training: a bar on a terminal, and lines in the log."""
 
-import logging
 import math
 import time
 from collections.abc import Iterable
@@ -12,22 +11,21 @@ from rich import progress as bars
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from lmft.reporting.progress import _COLUMNS, REFRESH_SECONDS, _say
+from lmft.reporting.progress import COLUMNS, REFRESH_SECONDS, log_line
 from lmft.reporting.tables import duration
 from lmft.reporting.terminal import draws, is_muted
 from lmft.training.callbacks.metrics import LatestMetrics
 
 LINE_SECONDS = 30.0
 LINES_PER_RUN = 10
-log = logging.getLogger("lmft")
 
 
 class Progress(ProgressBar):
-    """Shows the optimizer steps of the whole training, the numbers of `live`, and the time to its end.
+    """Shows the optimizer steps of the whole training, the numbers of `live`, and the time left.
 
-    A line at every tenth of the steps, and after 30 seconds without one, goes to the logger `lmft`; on a
-    terminal it goes to the run's log alone, and a bar is drawn at most four times a second. Only the first
-    process shows anything. No tensor is read, so that the host never waits for a device.
+    A line is logged at every tenth of the steps, and after 30 seconds without one. On a terminal a bar is
+    drawn at most four times a second, and the lines go to the run's train.log alone. Only the first process
+    shows anything. No tensor is read, so that the host never waits for a device.
     """
 
     def __init__(self, live: LatestMetrics, console: Console | None = None):
@@ -36,41 +34,44 @@ class Progress(ProgressBar):
         self.console = console or Console()
         self._enabled = True
         self._bar: _Bar | None = None
-        self._steps: bars.TaskID | None = None
-        self._batches: bars.TaskID | None = None
-        self._total: int | None = None
-        self._step = self._first_step = self._line_step = 0
-        self._started = self._drawn = self._line = time.monotonic()
+        self._training_row: bars.TaskID | None = None
+        self._validation_row: bars.TaskID | None = None
+        self._total: int | None = None  # optimizer steps; None: unknown
+        self._first_step = 0  # 0, or the step that training resumes with
+        self._step = 0
+        self._line_step = 0  # step of the last line
         self._num_validated = 0
+        self._started = time.monotonic()
+        self._drawn = self._started
+        self._logged = self._started
 
     def disable(self) -> None:
-        """Shows nothing until `enable`."""
+        """Show nothing until `enable`."""
         self._enabled = False
         self._close()
 
     def enable(self) -> None:
-        """Undoes `disable`."""
+        """Show progress again."""
         self._enabled = True
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Begins to count at the step that training begins or resumes with."""
-        if not self._enabled:
-            return
+        """Begin to count at the step that training begins or resumes with."""
         total = trainer.estimated_stepping_batches
         self._total = None if math.isinf(total) else int(total)
-        self._step = self._first_step = self._line_step = trainer.global_step
-        self._started = self._line = time.monotonic()
+        self._first_step = trainer.global_step
+        self._step = self._first_step
+        self._line_step = self._first_step
+        self._started = time.monotonic()
+        self._logged = self._started
         self._open()
         if self._bar:
-            self._steps = self._bar.add_task(
+            self._training_row = self._bar.add_task(
                 "training", total=self._total, completed=self._first_step, left=""
             )
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Names the epoch."""
-        if self._bar and self._steps is not None:
-            self._bar.update(self._steps, description=_epoch(trainer, self._total))
-            self._refresh()
+        """Show the number of the epoch."""
+        self._draw(self._training_row, at_once=True, description=_epoch(trainer, self._total))
 
     def on_train_batch_end(
         self,
@@ -80,29 +81,30 @@ class Progress(ProgressBar):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Shows the step, if it is time to."""
+        """Show the step."""
         step = trainer.global_step
-        if not self._enabled or step == self._step:
+        if step == self._step:
             return
         self._step = step
-        if self._bar and self._steps is not None and (step == self._total or self._is_bar_due()):
-            self._bar.update(self._steps, completed=step, left=self._left(step))
-            self._refresh()
-        if step == self._total or step - self._line_step >= self._steps_per_line() or self._is_line_due():
-            self._say(
-                f"step {step}" if self._total is None else f"step {step}/{self._total}", self._left(step)
-            )
+        is_last = step == self._total
+        left = self._left(step)
+        self._draw(self._training_row, at_once=is_last, completed=step, left=left)
+        position = f"step {step}"
+        is_tenth = False
+        if self._total is not None:
+            position += f"/{self._total}"
+            is_tenth = step - self._line_step >= math.ceil(self._total / LINES_PER_RUN)
+        if self._log(position, left, at_once=is_last or is_tenth):
             self._line_step = step
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Begins to count validation batches, inside a training or on their own."""
-        if not self._enabled:
-            return
+        """Begin to count validation batches, during training or on their own."""
         self._num_validated = 0
         self._open()
         if self._bar:
-            self._batches = self._bar.add_task("validating", total=_num_validation_batches(trainer), left="")
-            self._refresh()
+            total = _num_validation_batches(trainer)
+            self._validation_row = self._bar.add_task("validating", total=total, left="")
+            self._draw(self._validation_row, at_once=True)
 
     def on_validation_batch_end(
         self,
@@ -113,69 +115,68 @@ class Progress(ProgressBar):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Shows the batch, if it is time to."""
-        if not self._enabled:
-            return
+        """Show the number of validation batches."""
         self._num_validated += 1
-        if self._bar and self._batches is not None and self._is_bar_due():
-            self._bar.update(self._batches, completed=self._num_validated)
-            self._refresh()
-        if self._is_line_due():
-            total = _num_validation_batches(trainer)
-            self._say(f"validating batch {self._num_validated}" + (f"/{total}" if total else ""))
+        self._draw(self._validation_row, completed=self._num_validated)
+        position = f"validating batch {self._num_validated}"
+        if total := _num_validation_batches(trainer):
+            position += f"/{total}"
+        self._log(position)
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Takes the count of batches away; the training's stays."""
-        if self._bar and self._batches is not None:
-            self._bar.remove_task(self._batches)
-            self._batches = None
-            self._refresh()
+        """Remove the row of validation batches."""
+        if self._bar and self._validation_row is not None:
+            self._bar.remove_task(self._validation_row)
+            self._bar.refresh()
+            self._validation_row = None
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Leaves the bar as it stands at the last step."""
+        """Leave the bar as it is at the last step."""
         self._close()
 
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
-        """Gives the terminal back before the error is printed."""
+        """Close the bar before the error is printed."""
         self._close()
 
     def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        """Gives the terminal back after a validation on its own."""
+        """Close the bar of a validation on its own."""
         self._close()
 
     def _open(self) -> None:
-        if self._bar is None and draws(self.console):
+        if self._enabled and self._bar is None and draws(self.console):
             self._bar = _Bar(self.live, self.console)
             self._bar.start()
 
     def _close(self) -> None:
         if self._bar:
             self._bar.stop()
-        self._bar = self._steps = self._batches = None
+        self._bar = None
+        self._training_row = None
+        self._validation_row = None
 
-    def _refresh(self) -> None:
-        if self._bar:
-            self._bar.refresh()
-        self._drawn = time.monotonic()
+    def _draw(self, row: bars.TaskID | None, at_once: bool = False, **values: Any) -> None:
+        """Update a row and draw the bar, if it is time to or `at_once`."""
+        if self._bar is None or row is None:
+            return
+        if at_once or time.monotonic() - self._drawn >= REFRESH_SECONDS:
+            self._bar.update(row, refresh=True, **values)
+            self._drawn = time.monotonic()
 
-    def _is_bar_due(self) -> bool:
-        return time.monotonic() - self._drawn >= REFRESH_SECONDS
-
-    def _is_line_due(self) -> bool:
-        return time.monotonic() - self._line >= LINE_SECONDS
-
-    def _say(self, where: str, left: str = "") -> None:
-        line = "  ".join(part for part in (where, str(self.live), left) if part)
-        _say(line, is_drawn=self._bar is not None)
-        self._line = time.monotonic()
-
-    def _steps_per_line(self) -> float:
-        return math.inf if self._total is None else math.ceil(self._total / LINES_PER_RUN)
+    def _log(self, position: str, left: str = "", at_once: bool = False) -> bool:
+        """Log a line, if it is time to or `at_once`; return whether it was logged."""
+        if not self._enabled:
+            return False
+        if not at_once and time.monotonic() - self._logged < LINE_SECONDS:
+            return False
+        line = "  ".join(part for part in (position, str(self.live), left) if part)
+        log_line(line, is_drawn=self._bar is not None)
+        self._logged = time.monotonic()
+        return True
 
     def _left(self, step: int) -> str:
-        """Time to the end, at the mean speed since the start, validations included."""
+        """Return the time to the end, at the mean speed since the start, validations included."""
         if self._total is None or step >= self._total:
             return ""
         seconds_per_step = (time.monotonic() - self._started) / (step - self._first_step)
@@ -187,7 +188,8 @@ class _Bar(bars.Progress):
 
     def __init__(self, live: LatestMetrics, console: Console):
         self._numbers = live
-        columns = (*_COLUMNS, bars.TimeElapsedColumn(), bars.TextColumn("{task.fields[left]}"))
+        columns = (*COLUMNS, bars.TimeElapsedColumn(), bars.TextColumn("{task.fields[left]}"))
+        # No refresh thread: it could hold the console's lock just when a process forks.
         super().__init__(*columns, console=console, auto_refresh=False, transient=is_muted())
 
     def get_renderables(self) -> Iterable[RenderableType]:
@@ -197,16 +199,16 @@ class _Bar(bars.Progress):
 
 
 def _num_validation_batches(trainer: lightning.Trainer) -> int | None:
-    """Over all loaders; None if one of them has no length."""
+    """Return the number of batches of all loaders; None if one of them has no length."""
     batches = sum(trainer.num_sanity_val_batches if trainer.sanity_checking else trainer.num_val_batches)
     return None if math.isinf(batches) else int(batches)
 
 
-def _epoch(trainer: lightning.Trainer, total: int | None) -> str:
-    """`epoch 2/3`, where 3 is the last that the steps reach, which max_steps may bring before max_epochs."""
-    steps = math.inf if total is None else total
-    batches = trainer.num_training_batches
-    if math.isinf(steps) or math.isinf(batches):
-        return f"epoch {trainer.current_epoch + 1}"
-    last = math.ceil(steps / math.ceil(batches / trainer.accumulate_grad_batches))
-    return f"epoch {trainer.current_epoch + 1}/{last}"
+def _epoch(trainer: lightning.Trainer, num_steps: int | None) -> str:
+    """Return `epoch 2/3`; 3 is the epoch of the last step, which max_steps may end before max_epochs."""
+    epoch = f"epoch {trainer.current_epoch + 1}"
+    num_batches = trainer.num_training_batches
+    if num_steps is None or math.isinf(num_batches):
+        return epoch
+    steps_per_epoch = math.ceil(num_batches / trainer.accumulate_grad_batches)
+    return f"{epoch}/{math.ceil(num_steps / steps_per_epoch)}"

@@ -1,4 +1,4 @@
-"""A signal amid a training: the step ends, is saved, and nothing is lost."""
+"""Stop a training on SIGTERM or Ctrl-C: complete the step, save it, then end."""
 
 from typing import Any
 
@@ -12,49 +12,48 @@ from lmft.training.callbacks.checkpoint import Checkpoints
 
 
 class StopOnSignal(Checkpoint):
-    """After a SIGTERM or Ctrl-C to any of the processes saves the current step and raises `Stopped` in all of
-    them.
+    """Saves the current step after a signal to any of the processes, and raises `Stopped` in all of them.
 
-    In a validation it does not wait for the end: resuming begins with the whole of it. Where a validation
-    falls amid the micro-batches of a step, nothing can be saved; the last checkpoint is where resuming begins
-    then.
+    A validation is interrupted; resuming runs it again from its start. A validation between micro-batches of
+    one step cannot be saved; resuming begins with the last checkpoint then.
 
-    It is a `Checkpoint` so that Lightning calls it last, when all others have counted the step. Where SLURM
-    requeues the job, Lightning's handlers stay in place beside ours.
+    It is a `Checkpoint` so that Lightning calls it after all other callbacks, which have counted the step
+    then. If SLURM requeues the job, Lightning's signal handlers stay installed too.
 
-    checkpoints: what saves.
+    Args:
+        checkpoints: the callback that saves.
     """
 
     def __init__(self, checkpoints: Checkpoints):
         self.checkpoints = checkpoints
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """From here on a signal waits for the end of a step."""
-        _take_over(trainer)
+        """Defer signals to the end of a step."""
+        _replace_lightnings_handlers(trainer)
         signals.defer_signals()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stops where the step is whole. A validation or an epoch's end that comes now is stopped at itself."""
+        """Stop after a complete step. If validation or the epoch's end is next, that hook stops instead."""
         if loop_state.is_accumulating(trainer) or loop_state.validation_is_next(trainer):
             return
         if not loop_state.is_last_batch_of_epoch(trainer):
             self._stop_if_requested(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stops."""
+        """Stop at the end of an epoch."""
         self._stop_if_requested(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """All is saved: from here on a signal ends the process at once."""
+        """Let signals end the process at once again: everything is saved."""
         signals.raise_signals()
         self._stop_if_requested(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Before and after training a signal ends a validation at once."""
+        """Let signals end a validation before or after training at once."""
         if trainer.state.fn != "fit":
-            _take_over(trainer)
+            _replace_lightnings_handlers(trainer)
 
     def on_validation_batch_end(
         self,
@@ -65,14 +64,12 @@ class StopOnSignal(Checkpoint):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Stops a validation amid training."""
+        """Stop a validation during training."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._stop_if_requested(trainer, validation_pending=True)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Signals wait no longer; processes that this one has started, and that may be waiting for it, end
-        too.
-        """
+        """Let signals end the process at once; end the processes it started, which may be waiting for it."""
         signals.raise_signals()
         if isinstance(exception, Stopped):
             exception.is_silent = not trainer.is_global_zero
@@ -86,15 +83,16 @@ class StopOnSignal(Checkpoint):
             signum = int(trainer.strategy.reduce(mine, reduce_op="max"))
         if signum:
             signals.record_signal(signum)
-            saved = (
-                None
-                if loop_state.is_accumulating(trainer)
-                else self.checkpoints.save(trainer, validation_pending)
-            )
+            saved = None
+            if not loop_state.is_accumulating(trainer):
+                saved = self.checkpoints.save(trainer, validation_pending)
             raise Stopped(signum, saved)
 
 
-def _take_over(trainer: Trainer) -> None:
-    """Lightning has set handlers of its own, whose collective calls could wait for ever."""
+def _replace_lightnings_handlers(trainer: Trainer) -> None:
+    """Install lmft's signal handlers, unless SLURM requeues the job.
+
+    The collective calls in Lightning's handlers could wait for ever.
+    """
     if not loop_state.requeues_on_slurm(trainer):
         signals.install_handlers()

@@ -252,7 +252,7 @@ def test_new_weights_are_named(bert, tokenizer, tmp_path, caplog):
     config = ModelConfig(name_or_path=str(tmp_path))
     with caplog.at_level(logging.WARNING, "lmft"):
         load_model(config, FAMILIES[config.family], load_config(config, FAMILIES), tokenizer)
-    assert "new and random: cls.predictions" in caplog.text
+    assert "newly initialised (not in the checkpoint): cls.predictions" in caplog.text
 
 
 @pytest.mark.parametrize("architecture", TINY)
