@@ -27,7 +27,6 @@ from datasets import Dataset, disable_progress_bars, load_from_disk
 from tokenizers import Tokenizer, models
 from torch.utils.data import DataLoader
 from transformers import DataCollatorForPermutationLanguageModeling, PreTrainedTokenizerFast
-from turns import Side, compare, in_turns
 
 from lmft.data.datamodule import Batches
 from lmft.data.examples.blocks import Blocks
@@ -39,6 +38,7 @@ from lmft.objectives.permutation import Permutation
 from lmft.objectives.span_corruption import SpanCorruption
 from lmft.objectives.text_infilling import TextInfilling
 from lmft.training.cpu import keep_freed_memory_in_process
+from turns import Side, compare, in_turns
 
 NUM_BLOCKS = 8192
 SIZE, MASK, PAD, EOS, START, PERIOD = 32_100, 31_999, 0, 1, 0, 5

@@ -29,7 +29,6 @@ from typing import Any
 import pyarrow.parquet as pq
 import torch
 from datasets import Dataset, disable_progress_bars
-from training import NUM_WARM_UP
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
@@ -42,6 +41,8 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
+
+from training import NUM_WARM_UP
 
 
 def read_texts(path: str, num_rows: int | None) -> Dataset:

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+
 from training import hf_trainer
 from turns import compare, in_turns, last_json
 

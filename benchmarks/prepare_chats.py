@@ -14,13 +14,13 @@ import time
 from pathlib import Path
 
 from transformers import AutoTokenizer
-from turns import compare, in_turns
 
 from lmft.config.load import compose
 from lmft.data.config import DataConfig
 from lmft.data.corpus import load_corpus
 from lmft.objectives.causal import NextToken
 from lmft.reporting.progress import counting_progress
+from turns import compare, in_turns
 
 
 def ours(arguments: argparse.Namespace, tokenizer, folder: Path) -> dict[str, float]:

@@ -9,8 +9,8 @@ import warnings
 
 import pytest
 import torch
-from lmft.models.loading.vocabulary import train_vocabulary
 
+from lmft.models.loading.vocabulary import train_vocabulary
 from tests.helpers.models import TEXTS
 
 warnings.filterwarnings("ignore", module="lightning")

@@ -9,17 +9,17 @@ import sys
 from pathlib import Path
 
 import lightning
-import lmft
 import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
-from lmft import api
-from lmft.reporting.terminal import muted
 from torch.utils.data import DataLoader
 from transformers import DataCollatorForLanguageModeling, DataCollatorForPermutationLanguageModeling
 
+import lmft
+from lmft import api
+from lmft.reporting.terminal import muted
 from tests.helpers import stand_ins
 from tests.helpers.closeness import SIX_DIGITS, assert_close
 from tests.helpers.models import TEXTS, tiny_model

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from transformers import AutoTokenizer
+
 from lmft.assembly import assemble, load_module
 from lmft.config.load import compose
 from lmft.errors import UserError
 from lmft.models.config import ModelConfig
-from transformers import AutoTokenizer
-
 from tests.helpers.causal import SCRATCH, chat_arguments, saved, text_arguments
 from tests.helpers.runs import tiny
 

@@ -3,8 +3,9 @@
 import ast
 from pathlib import Path
 
-import lmft
 import pytest
+
+import lmft
 
 PACKAGE = Path(lmft.__file__).parent
 HEAVY = {

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 import torch
+
 from lmft.cli import checks
 from lmft.config import overrides
 from lmft.config.implied import with_implied_choices
 from lmft.config.load import compose, composed, plain
 from lmft.system.files import read_json
-
 from tests.helpers import printed, stand_ins
 from tests.helpers.causal import train
 from tests.helpers.models import TINY, TINY_CAUSAL, TINY_PERMUTED, TINY_SEQ2SEQ

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from lmft.config.load import compose, config_dir
 from lmft.config.trainer_options import LIGHTNINGS_LOGGERS
 

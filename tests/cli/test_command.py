@@ -10,13 +10,13 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
 from lmft import evaluate, predict, prepare, train
 from lmft.config import overrides
 from lmft.config.load import compose, config_dir
 from lmft.errors import UserError
 from lmft.system.signals import Stopped
-from omegaconf import OmegaConf
-
 from tests.helpers.runs import tiny_arguments
 
 HEAVY = ("torch", "lightning", "transformers", "datasets", "tokenizers", "pyarrow", "numpy")

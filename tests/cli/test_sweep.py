@@ -8,11 +8,12 @@ import warnings
 
 import pytest
 import yaml
+from rich.text import Text
+
 from lmft import evaluate, train
 from lmft.cli.sweep import job_name
 from lmft.errors import UserError
 from lmft.reporting.terminal import show
-from rich.text import Text
 
 log = logging.getLogger("lmft")
 

@@ -5,14 +5,14 @@ import shutil
 import pytest
 import torch
 from lightning import Callback
+from safetensors.torch import load_file
+
 from lmft.commands.evaluate import measure as evaluate
 from lmft.commands.predict import answer as predict
 from lmft.config.load import compose
 from lmft.errors import UserError
 from lmft.runs.checkpoint_io import read
 from lmft.runs.trained import config_to_use
-from safetensors.torch import load_file
-
 from tests.helpers.causal import chat_arguments
 from tests.helpers.causal import train as train_causal
 from tests.helpers.runs import numbers, train

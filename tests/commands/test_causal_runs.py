@@ -7,6 +7,9 @@ import random
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer, pipeline
+
 from lmft import train as command
 from lmft.assembly import assemble
 from lmft.commands.evaluate import measure as evaluate
@@ -14,9 +17,6 @@ from lmft.commands.predict import answer as predict
 from lmft.config.load import compose
 from lmft.errors import UserError
 from lmft.runs.trained import recorded_config
-from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer, pipeline
-
 from tests.helpers.causal import (
     SCRATCH,
     chat_arguments,

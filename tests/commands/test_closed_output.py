@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from lmft.runs.folder import RunFolder
 from lmft.system.files import read_json
-
 from tests.helpers.runs import CHECKOUT, start, tiny_arguments
 
 pytestmark = pytest.mark.timeout(120)

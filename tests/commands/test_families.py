@@ -5,6 +5,9 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+
 from lmft.assembly import assemble
 from lmft.commands.evaluate import measure as evaluate
 from lmft.commands.predict import answer as predict
@@ -13,9 +16,6 @@ from lmft.config.load import compose
 from lmft.errors import UserError
 from lmft.runs.run import Run
 from lmft.runs.trained import recorded_config
-from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
-
 from tests.helpers.closeness import assert_same_scores
 from tests.helpers.models import TEXTS, tiny_model
 from tests.helpers.runs import numbers, rows, tiny, tiny_arguments, train

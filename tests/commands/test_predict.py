@@ -3,9 +3,9 @@
 import json
 
 import pytest
+
 from lmft import predict, train
 from lmft.runs.folder import RunFolder
-
 from tests.helpers.causal import chat_arguments, logging_left_alone, saved
 from tests.helpers.models import tiny_model
 

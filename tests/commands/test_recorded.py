@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from lmft.commands.evaluate import measure as evaluate
 from lmft.commands.train import fit
 from lmft.config.load import compose

@@ -10,9 +10,9 @@ import sys
 import pytest
 import torch
 import yaml
-from lmft.runs.folder import RunFolder
 from transformers import AutoModelForMaskedLM, pipeline
 
+from lmft.runs.folder import RunFolder
 from tests.helpers.closeness import SIX_DIGITS, assert_close, assert_same_scores
 from tests.helpers.runs import CHECKOUT, model_arguments, start, write_text
 

@@ -6,6 +6,8 @@ import warnings
 
 import pytest
 import torch
+from safetensors.torch import load_file
+
 from lmft.assembly import assemble
 from lmft.commands import train as module
 from lmft.commands.evaluate import measure as evaluate
@@ -14,8 +16,6 @@ from lmft.commands.prepare import tokenise as prepare
 from lmft.errors import UserError
 from lmft.runs.run import Run
 from lmft.runs.trained import recorded_config
-from safetensors.torch import load_file
-
 from tests.helpers.closeness import assert_close, assert_same_scores
 from tests.helpers.runs import numbers, rows, tiny, train
 

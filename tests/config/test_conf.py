@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 from hydra.utils import get_object, instantiate
+
 from lmft.config import overrides
 from lmft.config.load import compose, composed, config_dir, plain
 from lmft.data.config import DataConfig
@@ -15,7 +16,6 @@ from lmft.models.loading.hf_config import load_config
 from lmft.models.loading.vocabulary import train_vocabulary
 from lmft.training.callbacks.checkpoint import Checkpoints
 from lmft.training.optimizer import ScheduleConfig
-
 from tests.helpers.models import FAMILIES, TEXTS, TINY, TINY_CAUSAL, TINY_PERMUTED, TINY_SEQ2SEQ
 from tests.helpers.printed import commands_in
 

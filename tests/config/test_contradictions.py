@@ -1,6 +1,7 @@
 """Pairs of options that cannot both be meant: each is refused in three lines, before anything heavy is loaded."""
 
 import pytest
+
 from lmft.cli.checks import check
 from lmft.config.load import compose
 from lmft.data.config import _CHOICES, DataConfig

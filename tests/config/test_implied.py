@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from lmft.config.implied import family_of, with_implied_choices
 from lmft.config.load import compose
 from lmft.errors import UserError

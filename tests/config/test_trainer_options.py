@@ -6,10 +6,11 @@ from typing import get_args
 
 import pytest
 from lightning.fabric.plugins.precision.precision import _PRECISION_INPUT_STR, _PRECISION_INPUT_STR_ALIAS
+from transformers import SchedulerType
+
 from lmft.config import trainer_options
 from lmft.config.load import compose
 from lmft.errors import UserError
-from transformers import SchedulerType
 
 
 def said_of(*overrides):

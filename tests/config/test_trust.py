@@ -6,6 +6,7 @@ import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.strategies import DDPStrategy
+
 from lmft.config import load
 from lmft.config.load import compose
 from lmft.config.trust import trusted_instance

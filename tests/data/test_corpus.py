@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from lmft.data import corpus as module
 from lmft.data.config import DataConfig
 from lmft.data.corpus import Corpus, TrainingTexts, load_corpus, training_text_key
@@ -20,7 +21,6 @@ from lmft.objectives.causal import NextToken
 from lmft.objectives.fim import FillInTheMiddle
 from lmft.objectives.mlm import MaskedTokens
 from lmft.objectives.whole_word import MaskedWords
-
 from tests.helpers.models import TEXTS
 from tests.helpers.stores import SHOWN, counting
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from lmft.assembly import vocabulary_of
 from lmft.data.batch import Batch
 from lmft.data.corpus import Corpus
@@ -26,7 +27,6 @@ from lmft.models.loading.vocabulary import train_vocabulary
 from lmft.objectives.base import IGNORED, Vocabulary
 from lmft.objectives.mlm import MaskedTokens
 from lmft.objectives.whole_word import MaskedWords
-
 from tests.helpers.models import TEXTS
 
 few = settings(max_examples=25, deadline=None)

@@ -5,11 +5,11 @@ from collections import Counter
 
 import numpy as np
 import pytest
+
 from lmft.data import ledger
 from lmft.data.examples.documents import Documents
 from lmft.data.ledger import unigram_perplexity
 from lmft.objectives.base import ANSWER
-
 from tests.helpers.stores import Store
 
 VOCABULARY = 60

@@ -14,6 +14,7 @@ import xxhash
 from filelock import FileLock, Timeout
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from lmft.data.store import CorruptStore, StoreWriter, TokenStore, content_hash, open_or_build
 
 FILES = ["tokens.bin", "flags.bin", "offsets.bin", "hashes.bin", "bytes.bin", "store.json"]

@@ -3,11 +3,11 @@
 import os
 
 import pytest
+
 from lmft.runs.checkpoint_io import read
 from lmft.runs.checkpoints import checksum_file
 from lmft.runs.folder import RunFolder
 from lmft.system.files import read_json
-
 from tests.helpers.faults import fill_disk
 from tests.helpers.processes import kill_in_training
 from tests.helpers.resuming import assert_same

@@ -4,10 +4,10 @@ import json
 import math
 
 import pytest
-from lmft.models.loading.vocabulary import train_vocabulary
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
+from lmft.models.loading.vocabulary import train_vocabulary
 from tests.helpers.causal import SCRATCH, chat_arguments, saved, text_arguments, train, write_rows
 from tests.helpers.models import TEXTS
 from tests.helpers.runs import rows, write_text

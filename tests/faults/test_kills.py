@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
+
 from lmft.commands.prepare import tokenise as prepare
 from lmft.config.load import compose
 from lmft.runs import checkpoints
@@ -16,8 +18,6 @@ from lmft.runs.checkpoints import is_valid, newest_valid
 from lmft.system import files
 from lmft.training.callbacks import checkpoint
 from lmft.training.callbacks.checkpoint import Checkpoints
-from safetensors.torch import load_file
-
 from tests.helpers import causal
 from tests.helpers.processes import in_another_process, kill_at, kill_in_training, watching
 from tests.helpers.resuming import assert_same

@@ -8,8 +8,8 @@ import subprocess
 import sys
 
 import pytest
-from lmft.runs.folder import RunFolder
 
+from lmft.runs.folder import RunFolder
 from tests.helpers.processes import contents
 from tests.helpers.resuming import assert_same, cut
 from tests.helpers.runs import CHECKOUT, rows, tiny_arguments, train

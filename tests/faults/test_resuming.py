@@ -3,8 +3,8 @@
 import random
 
 import pytest
-from lmft.runs.folder import RunFolder
 
+from lmft.runs.folder import RunFolder
 from tests.helpers.processes import kill_in_training
 from tests.helpers.resuming import assert_same
 from tests.helpers.runs import numbers, train

@@ -9,8 +9,8 @@ import time
 import pytest
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
-from lmft.runs.run import Run
 
+from lmft.runs.run import Run
 from tests.helpers.processes import contents
 from tests.helpers.runs import tiny_arguments
 

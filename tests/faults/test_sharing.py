@@ -8,9 +8,9 @@ import socket
 import time
 
 import pytest
+
 from lmft.data.store import StoreWriter
 from lmft.modules.base import LanguageModel
-
 from tests.helpers.processes import contents
 from tests.helpers.resuming import assert_same
 from tests.helpers.runs import start, tiny_arguments, train, write_text

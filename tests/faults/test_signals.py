@@ -6,10 +6,10 @@ import signal
 
 import pytest
 import torch
+
 from lmft.data.store import StoreWriter
 from lmft.runs.checkpoints import is_valid
 from lmft.system.files import read_json
-
 from tests.helpers.faults import signals
 from tests.helpers.processes import contents
 from tests.helpers.resuming import assert_same

@@ -4,11 +4,11 @@ import json
 
 import pytest
 from huggingface_hub import constants
+
 from lmft.assembly import assemble
 from lmft.commands.prepare import tokenise as prepare
 from lmft.data.formats.base import id_of
 from lmft.data.store import TokenStore
-
 from tests.helpers.runs import tiny, tiny_arguments
 
 pytestmark = pytest.mark.timeout(60)

@@ -7,13 +7,13 @@ import signal
 import time
 
 import pytest
+from safetensors.torch import load_file
+
 from lmft.data.datamodule import Batches
 from lmft.modules.base import LanguageModel
 from lmft.runs.checkpoint_io import read
 from lmft.runs.folder import RunFolder
 from lmft.system.files import read_json
-from safetensors.torch import load_file
-
 from tests.helpers.closeness import assert_close
 from tests.helpers.faults import broken_at, broken_gradient_at, memory_for
 from tests.helpers.resuming import assert_same

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
 from lmft.commands.train import fit
 from lmft.config.load import compose
 from lmft.models.loading.vocabulary import train_vocabulary
 from lmft.models.loading.weights import fit_to_tokenizer
 from lmft.runs.run import Run
 from lmft.training.trainer import silence_libraries
-from transformers import AutoConfig, AutoModelForCausalLM
-
 from tests.helpers.models import TEXTS, TINY_CAUSAL, WORDS
 from tests.helpers.runs import write_text
 

@@ -3,7 +3,6 @@
 from functools import cache
 
 from lmft.models.loading.vocabulary import train_vocabulary
-
 from tests.helpers.models import TEXTS
 
 CHATML = """{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + \

@@ -6,6 +6,7 @@ import os
 import signal
 
 import torch
+
 from lmft.modules.base import LanguageModel
 
 

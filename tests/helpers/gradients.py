@@ -1,6 +1,7 @@
 """Gradients of models and of whole steps."""
 
 import torch
+
 from lmft.assembly import assemble
 from lmft.training.callbacks.checkpoint import Checkpoints
 from lmft.training.trainer import build_trainer

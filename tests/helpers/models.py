@@ -1,9 +1,10 @@
 """A few words, texts of them, and tiny models of every architecture."""
 
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
+
 from lmft.models.loading.weights import fit_to_tokenizer
 from lmft.modules.families import all_families
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 
 WORDS = (
     "the quick brown fox jumps over a lazy dog while unbelievable rains wash the old garden's walls, "

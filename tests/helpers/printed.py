@@ -9,7 +9,6 @@ from pathlib import Path
 
 from lmft.__main__ import commands
 from lmft.config.load import config_dir
-
 from tests.helpers.runs import CHECKOUT
 
 DOCUMENTS = sorted([*CHECKOUT.glob("*.md"), *CHECKOUT.glob("docs/**/*.md")])

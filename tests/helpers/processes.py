@@ -10,11 +10,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
-import lmft
 import pytest
+
+import lmft
 from lmft.modules.base import LanguageModel
 from lmft.runs.run import Run
-
 from tests.helpers.causal import logging_left_alone
 from tests.helpers.runs import tiny, tiny_arguments, train
 

@@ -3,9 +3,9 @@
 import shutil
 
 import torch
-from lmft.runs.folder import RunFolder
 from safetensors.torch import load_file
 
+from lmft.runs.folder import RunFolder
 from tests.helpers.runs import rows
 
 COMMON = (

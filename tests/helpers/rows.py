@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 from hypothesis import strategies as st
+
 from lmft.assembly import vocabulary_of
 from lmft.data.formats.text import Encoder
 from lmft.data.schedule.noise import TokenNoise

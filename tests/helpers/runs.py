@@ -13,7 +13,6 @@ from lmft.commands.train import fit
 from lmft.config.load import compose
 from lmft.runs.run import Run
 from lmft.training.trainer import silence_libraries
-
 from tests.helpers.models import WORDS
 
 silence_libraries()

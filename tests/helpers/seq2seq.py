@@ -4,9 +4,9 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
+
 from lmft.data.schedule.noise import TokenNoise
 from lmft.objectives.base import IGNORED, Rows, Vocabulary
-
 from tests.helpers import rows as plain
 
 PAD, EOS, START, MASK = plain.PAD, 1, 3, plain.MASK

@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import constants
+
 from lmft.config.load import composed, plain
 from lmft.data.formats import chat_template
 from lmft.data.sources import python_docs
 from lmft.models.loading.vocabulary import train_vocabulary
-
 from tests.helpers.causal import conversations, write_rows
 from tests.helpers.models import TEXTS, WORDS, tiny_model
 from tests.helpers.runs import CHECKOUT

@@ -6,6 +6,7 @@ from itertools import chain, pairwise
 
 import numpy as np
 from hypothesis import strategies as st
+
 from lmft.data.store import content_hash
 from lmft.objectives.base import ANSWER, SPECIAL, WORD_START, Rows
 

@@ -6,11 +6,6 @@ import warnings
 
 import pytest
 import torch
-from lmft.errors import UserError
-from lmft.models.adapters import add_adapters
-from lmft.models.config import LoraConfig
-from lmft.models.freezing import keep_trained
-from lmft.models.head import target_logits
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -18,6 +13,11 @@ from transformers import (
     AutoModelForSeq2SeqLM,
 )
 
+from lmft.errors import UserError
+from lmft.models.adapters import add_adapters
+from lmft.models.config import LoraConfig
+from lmft.models.freezing import keep_trained
+from lmft.models.head import target_logits
 from tests.helpers.closeness import assert_close, distance
 
 pytest.importorskip("peft")

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from lmft.errors import UserError
-from lmft.models.attention import cannot_mask_reason, document_mask_inputs, enable_document_masking
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from lmft.errors import UserError
+from lmft.models.attention import cannot_mask_reason, document_mask_inputs, enable_document_masking
 from tests.helpers.closeness import assert_close, distance
 from tests.helpers.models import TINY, TINY_CAUSAL, tiny_model
 

@@ -2,9 +2,10 @@ import errno
 import os
 
 import pytest
+from safetensors import SafetensorError
+
 from lmft.errors import UserError
 from lmft.models.export import export
-from safetensors import SafetensorError
 
 
 class Writes:

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from lmft.errors import UserError
-from lmft.models.freezing import freeze, keep_trained
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
+
+from lmft.errors import UserError
+from lmft.models.freezing import freeze, keep_trained
 
 BERT = {"hidden_size": 8, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 20}
 LLAMA = {**BERT, "num_key_value_heads": 2}

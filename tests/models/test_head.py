@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+
 from lmft.models import head
 from lmft.models.head import nats, target_logits, target_nats, target_scores
 from lmft.modules.causal import CausalLanguageModel
-
 from tests.helpers.closeness import assert_close
 from tests.helpers.gradients import gradients
 from tests.helpers.models import TINY, TINY_CAUSAL, tiny_model

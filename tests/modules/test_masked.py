@@ -1,8 +1,8 @@
 import pytest
 import torch
+
 from lmft.errors import UserError
 from lmft.modules.masked import MaskedLanguageModel
-
 from tests.helpers.closeness import assert_close
 from tests.helpers.models import TINY, tiny_model
 

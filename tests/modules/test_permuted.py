@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from lmft.assembly import vocabulary_of
 from lmft.data.schedule.noise import TokenNoise
 from lmft.errors import UserError
@@ -9,7 +10,6 @@ from lmft.models import head
 from lmft.models.head import target_nats, target_scores
 from lmft.modules.permuted import PermutedLanguageModel
 from lmft.objectives.permutation import Permutation
-
 from tests.helpers.closeness import assert_close
 from tests.helpers.gradients import gradients
 from tests.helpers.models import TEXTS, inputs_of, tiny_model

@@ -5,6 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import nn
+
 from lmft.assembly import vocabulary_of
 from lmft.data.schedule.noise import TokenNoise
 from lmft.errors import UserError
@@ -15,8 +17,6 @@ from lmft.modules.seq2seq import Seq2SeqLanguageModel
 from lmft.objectives.mlm import MaskedDenoising
 from lmft.objectives.span_corruption import SpanCorruption
 from lmft.objectives.text_infilling import TextInfilling
-from torch import nn
-
 from tests.helpers.closeness import assert_close
 from tests.helpers.gradients import gradients
 from tests.helpers.models import TEXTS, inputs_of, tiny_model

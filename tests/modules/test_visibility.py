@@ -4,6 +4,9 @@ import logging
 
 import pytest
 import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
+
 from lmft.errors import UserError
 from lmft.models.attention import enable_document_masking
 from lmft.models.config import ModelConfig
@@ -17,9 +20,6 @@ from lmft.modules.masked import MaskedLanguageModel
 from lmft.modules.permuted import PermutedLanguageModel
 from lmft.modules.seq2seq import Seq2SeqLanguageModel
 from lmft.modules.visibility import check_sight
-from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
-
 from tests.helpers.models import FAMILIES, TINY, TINY_CAUSAL, TINY_PERMUTED, TINY_SEQ2SEQ, tiny_model
 
 _SHAPE = {

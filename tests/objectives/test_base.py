@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lmft.objectives.base import IGNORED, body_inputs, padded_targets, threshold
 
+from lmft.objectives.base import IGNORED, body_inputs, padded_targets, threshold
 from tests.helpers.rows import drawn_rows
 
 

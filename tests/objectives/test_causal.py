@@ -2,10 +2,10 @@
 
 import numpy as np
 from hypothesis import given, settings
+
 from lmft.data.schedule.noise import TokenNoise
 from lmft.objectives.base import Rows
 from lmft.objectives.causal import NextToken
-
 from tests.helpers.rows import VOCABULARY, alone, drawn_documents, drawn_rows, found
 
 few = settings(max_examples=100, deadline=None)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from lmft.objectives.base import ANSWER, Rows
 from lmft.objectives.denoising import left_pack
 from lmft.objectives.mixture import Mixture
@@ -14,7 +15,6 @@ from lmft.objectives.pairs import Pairs
 from lmft.objectives.prefix_lm import PrefixLM
 from lmft.objectives.span_corruption import SpanCorruption
 from lmft.objectives.text_infilling import TextInfilling
-
 from tests.helpers.rows import alone, drawn_rows
 from tests.helpers.seq2seq import EOS, VOCABULARY, examples_of, numbered, texts_of
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from lmft.data.schedule.noise import TokenNoise
 from lmft.objectives.base import SPECIAL, Rows, Vocabulary
 from lmft.objectives.causal import causal_batch
 from lmft.objectives.fim import SENTINELS, FillInTheMiddle, longest_piece, sentinel_ids
-
 from tests.helpers.rows import drawn_documents, found, near
 
 few = settings(max_examples=150, deadline=None)

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+
 from lmft.data.schedule.noise import TokenNoise
 from lmft.objectives.mixture import Mixture, NoiseOfSome
 from lmft.objectives.mlm import MaskedTokens
 from lmft.objectives.prefix_lm import PrefixLM
 from lmft.objectives.span_corruption import SpanCorruption
-
 from tests.helpers.rows import near
 from tests.helpers.seq2seq import VOCABULARY, examples_of, numbered
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import DataCollatorForLanguageModeling
+
 from lmft.objectives.base import SPECIAL, WORD_START, Rows
 from lmft.objectives.mlm import MaskedDenoising, MaskedTokens
 from lmft.objectives.whole_word import MaskedWords
-from transformers import DataCollatorForLanguageModeling
-
 from tests.helpers import seq2seq
 from tests.helpers.models import TEXTS
 from tests.helpers.rows import MASK, VOCABULARY, alone, drawn_rows, near, outcome, sample_of

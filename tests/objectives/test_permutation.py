@@ -9,12 +9,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import DataCollatorForPermutationLanguageModeling, XLNetConfig, XLNetLMHeadModel
+
 from lmft.data.schedule.noise import TokenNoise
 from lmft.models.head import nats, target_logits
 from lmft.objectives.base import IGNORED, SPECIAL, Rows
 from lmft.objectives.permutation import Permutation
-from transformers import DataCollatorForPermutationLanguageModeling, XLNetConfig, XLNetLMHeadModel
-
 from tests.helpers.closeness import FLOAT32, NETWORK, assert_close, size_of
 from tests.helpers.rows import MASK, PAD, VOCABULARY, alone, drawn_rows, near
 from tests.helpers.seq2seq import numbered

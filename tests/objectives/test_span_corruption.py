@@ -7,8 +7,8 @@ from itertools import groupby
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lmft.objectives.span_corruption import SpanCorruption
 
+from lmft.objectives.span_corruption import SpanCorruption
 from tests.helpers.rows import drawn_rows, near
 from tests.helpers.seq2seq import EOS, SENTINELS, VOCABULARY, examples_of, numbered, texts_of
 

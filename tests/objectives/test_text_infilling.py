@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from lmft.data.schedule.noise import TokenNoise
 from lmft.objectives.base import SPECIAL
 from lmft.objectives.rearranging import is_special
 from lmft.objectives.text_infilling import TextInfilling
-
 from tests.helpers.rows import drawn_rows, near
 from tests.helpers.seq2seq import EOS, MASK, VOCABULARY, examples_of, numbered, texts_of
 

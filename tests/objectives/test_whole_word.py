@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from lmft.data.examples.documents import Documents
 from lmft.data.examples.windows import Lines
 from lmft.data.formats.base import tokenize
@@ -14,7 +15,6 @@ from lmft.data.store import open_or_build
 from lmft.objectives.base import SPECIAL, WORD_START, Rows
 from lmft.objectives.mlm import MaskedTokens
 from lmft.objectives.whole_word import MaskedWords
-
 from tests.helpers.models import TEXTS
 from tests.helpers.rows import VOCABULARY, alone, drawn_rows, near, outcome, sample_of, tokenized
 

@@ -3,8 +3,9 @@ import math
 import re
 
 import pytest
-from lmft.reporting.answers import MAX_CHARACTERS, excerpt, print_probes, print_teacher_forced, printable
 from rich.console import Console
+
+from lmft.reporting.answers import MAX_CHARACTERS, excerpt, print_probes, print_teacher_forced, printable
 
 
 def printed(function, answers, width: int = 80) -> str:

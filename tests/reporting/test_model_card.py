@@ -3,8 +3,8 @@ import socket
 
 import pytest
 from huggingface_hub import ModelCard
-from lmft.reporting.model_card import write_model_card
 
+from lmft.reporting.model_card import write_model_card
 from tests.helpers.models import FAMILIES
 
 M = {"loss": 3.2, "perplexity": 24.53, "accuracy": 0.4231, "bits_per_byte": None, "targets": 1000}

@@ -6,14 +6,15 @@ import warnings
 import lightning
 import pytest
 import torch
+from rich.console import Console
+from torch.utils.data import DataLoader, TensorDataset
+
 from lmft.reporting import progress
 from lmft.reporting.progress import counting_progress
 from lmft.reporting.terminal import muted
 from lmft.training.callbacks import progress as callback
 from lmft.training.callbacks.metrics import LatestMetrics
 from lmft.training.callbacks.progress import Progress
-from rich.console import Console
-from torch.utils.data import DataLoader, TensorDataset
 
 
 class Tiny(lightning.LightningModule):

@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 import yaml
+
 from lmft.reporting.report import MAX_POINTS, line_plot, ticks, write_report
 
 M = {"loss": 8.31, "perplexity": 4064.2, "accuracy": 0.01, "bits_per_byte": 2.5, "targets": 1000}

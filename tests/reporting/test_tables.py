@@ -2,6 +2,8 @@ import io
 import math
 
 import pytest
+from rich.console import Console
+
 from lmft.reporting.tables import (
     duration,
     ledger_equations,
@@ -11,7 +13,6 @@ from lmft.reporting.tables import (
     score_table,
     training_line,
 )
-from rich.console import Console
 
 BEFORE = {"loss": 8.31, "perplexity": 4064.2, "accuracy": 0.0011, "bits_per_byte": None, "targets": 123456}
 AFTER = {"loss": 3.2, "perplexity": 24.53, "accuracy": 0.4231, "bits_per_byte": None, "targets": 123456}

@@ -6,9 +6,10 @@ import warnings
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lmft.reporting.terminal import NARROWEST, draws, is_muted, muted, parted, record, show, table_page, terminal
 from rich.console import Console
 from rich.text import Text
+
+from lmft.reporting.terminal import NARROWEST, draws, is_muted, muted, parted, record, show, table_page, terminal
 
 
 @pytest.fixture

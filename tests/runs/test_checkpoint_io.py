@@ -10,10 +10,10 @@ import time
 
 import pytest
 import torch
+
 from lmft.errors import UserError
 from lmft.runs.checkpoint_io import AtomicCheckpointIO
 from lmft.runs.checkpoints import BEST, LAST, checkpoints_by_step, checksum, checksum_file, is_valid, link_as
-
 from tests.helpers.faults import fill_disk
 
 IO = AtomicCheckpointIO()

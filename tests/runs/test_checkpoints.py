@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from lmft.errors import UserError
 from lmft.runs.checkpoints import (
     BEST,

@@ -4,6 +4,7 @@ import logging
 import warnings
 
 import pytest
+
 from lmft.reporting.terminal import record
 from lmft.runs.log import buffering_logs, capturing_logs, logging_to
 from lmft.runs.redaction import Redactor

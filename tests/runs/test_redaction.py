@@ -1,4 +1,5 @@
 import pytest
+
 from lmft.runs.redaction import REDACTED, Redactor, is_secret_name
 
 SECRET = 'hf_Sen"tinel<&>that must\\not be written'

@@ -3,9 +3,9 @@
 import logging
 
 import pytest
+
 from lmft.commands.train import fit
 from lmft.runs.run import Run
-
 from tests.helpers.runs import tiny, tiny_arguments
 
 SENTINEL = "Sentinel7Q2"

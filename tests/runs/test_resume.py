@@ -3,9 +3,9 @@
 import logging
 
 import pytest
+
 from lmft.errors import UserError
 from lmft.runs.resume import FREE, check_changes
-
 from tests.helpers.runs import tiny
 
 

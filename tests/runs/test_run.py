@@ -12,6 +12,7 @@ from itertools import pairwise
 import pytest
 import torch
 import yaml
+
 from lmft.errors import UserError
 from lmft.runs.checkpoints import checksum, checksum_file
 from lmft.runs.redaction import REDACTED, Redactor, is_secret_name

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
+
 from lmft.errors import UserError
 from lmft.system import hub
 

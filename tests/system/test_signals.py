@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
+
 from lmft.system import signals
 from lmft.system.signals import Stopped, handling_signals
-
 from tests.helpers.runs import tiny_arguments
 
 pytestmark = pytest.mark.timeout(60)

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from lmft.training.cpu import dropout, fast_cpu_dropout
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
+
+from lmft.training.cpu import dropout, fast_cpu_dropout
 
 ONES = torch.ones(400, 501)  # no multiple of four in a row
 

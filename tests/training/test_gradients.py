@@ -4,12 +4,12 @@ import math
 
 import pytest
 import torch
+
 from lmft.assembly import assemble
 from lmft.commands.evaluate import measure as evaluate
 from lmft.training.callbacks.checkpoint import Checkpoints
 from lmft.training.callbacks.metrics import Metrics, MetricsFile, read_rows
 from lmft.training.trainer import build_trainer
-
 from tests.helpers.closeness import BFLOAT16, assert_close, assert_same_scores, size_of
 from tests.helpers.gradients import gradients_of_steps
 from tests.helpers.runs import tiny, write_text

@@ -4,10 +4,10 @@ import json
 
 import pytest
 import torch
-from lmft.errors import UserError
-from lmft.modules.base import LanguageModel
 from safetensors.torch import load_file
 
+from lmft.errors import UserError
+from lmft.modules.base import LanguageModel
 from tests.helpers.faults import broken_at, broken_gradient_at
 from tests.helpers.runs import rows, train
 

@@ -2,13 +2,13 @@ import math
 
 import pytest
 import torch
+from torch import nn
+from transformers import get_scheduler
+
 from lmft.config.load import compose, config_dir
 from lmft.config.trainer_options import SCHEDULES
 from lmft.errors import UserError
 from lmft.training.optimizer import ScheduleConfig, check_schedule, make_schedule, parameter_groups
-from torch import nn
-from transformers import get_scheduler
-
 from tests.helpers.closeness import assert_close
 from tests.helpers.models import TINY, tiny_model
 

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from lightning import Trainer
+
 from lmft.errors import UserError
 from lmft.training import precision
 from lmft.training.cpu import cpu_computes_bf16

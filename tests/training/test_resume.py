@@ -4,10 +4,10 @@ import json
 
 import pytest
 import torch
-from lmft.modules.base import LanguageModel
-from lmft.runs.folder import RunFolder
 from safetensors.torch import load_file
 
+from lmft.modules.base import LanguageModel
+from lmft.runs.folder import RunFolder
 from tests.helpers.resuming import COMMON, assert_same, cut
 from tests.helpers.runs import numbers, rows, train
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lmft.training.scores import Scores, perplexity
 
+from lmft.training.scores import Scores, perplexity
 from tests.helpers.closeness import assert_close
 
 

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from lmft.errors import UserError
-from lmft.modules.base import LanguageModel
 from safetensors.torch import load_file
 
+from lmft.errors import UserError
+from lmft.modules.base import LanguageModel
 from tests.helpers.closeness import SIX_DIGITS, assert_close
 from tests.helpers.faults import memory_for
 from tests.helpers.runs import numbers, rows, train

@@ -1,9 +1,9 @@
 """When a training validates first: as Lightning does it."""
 
 import pytest
+
 from lmft.errors import UserError
 from lmft.training.validations import Monitor, check_validations
-
 from tests.helpers.runs import rows, train
 
 OPTIONS = {

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from lmft.data.examples.base import Sample
 from lmft.data.examples.blocks import Blocks
 from lmft.data.examples.documents import Documents, is_held_out, split_by_content
 from lmft.data.examples.windows import Lines, Packs
 from lmft.data.store import content_hash
 from lmft.objectives.base import ANSWER, SPECIAL
-
 from tests.helpers.stores import PAD, Store, assert_all_examples, numbers_of, parts, texts
 
 few = settings(max_examples=60, deadline=None)

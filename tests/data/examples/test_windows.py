@@ -7,12 +7,12 @@ from typing import NamedTuple
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from lmft.data.examples.documents import Documents
 from lmft.data.examples.windows import Lines, Packs
 from lmft.data.schedule.noise import TokenNoise
 from lmft.objectives.base import ANSWER, IGNORED, Rows
 from lmft.objectives.causal import NextToken
-
 from tests.helpers.rows import VOCABULARY
 from tests.helpers.stores import PAD, Store, assert_all_examples, numbers_of, parts
 

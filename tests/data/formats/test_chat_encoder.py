@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import processors
+
 from lmft.data.formats.base import DocumentEncoder
 from lmft.data.formats.chat import ChatEncoder
 from lmft.data.formats.chat_template import ChatTemplate, Conversation
 from lmft.objectives.base import ANSWER, LAST_ANSWER, SPECIAL
-from tokenizers import processors
-
 from tests.helpers.chats import CHATML, LINES, MARKED, TEMPLATES, answers, chat, tokenizer_with
 
 WORDS = [

@@ -8,12 +8,12 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from lmft.data.formats.chat import conversations
 from lmft.data.formats.chat_template import SHIPPED, ChatTemplate
 from lmft.data.sources.readers import Chunk
 from lmft.data.sources.source import Source, open_source
 from lmft.errors import UserError
-
 from tests.helpers.chats import (
     CHATML,
     GEMMA,

@@ -5,6 +5,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+
 from lmft.data.config import DataConfig
 from lmft.data.corpus import TrainingTexts, load_corpus
 from lmft.data.formats.pairs import Pair, PairEncoder, pairs
@@ -13,7 +14,6 @@ from lmft.data.sources.source import Source
 from lmft.errors import UserError
 from lmft.objectives.base import ANSWER, SPECIAL
 from lmft.objectives.pairs import Pairs
-
 from tests.helpers.models import TEXTS
 from tests.helpers.stores import counting
 

@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
 from lmft.data.formats import base
 from lmft.data.formats import text as module
 from lmft.data.formats.base import Encoded, batches, id_of, separators, tokenize
@@ -16,9 +19,6 @@ from lmft.data.formats.text import Encoder, pieces_of
 from lmft.data.store import content_hash, open_or_build
 from lmft.models.loading.vocabulary import train_vocabulary
 from lmft.objectives.base import SPECIAL, WORD_START
-from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast
-
 from tests.helpers.models import TEXTS
 
 BERT = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}

@@ -1,6 +1,7 @@
 """A place in an epoch, in other micro-batches."""
 
 import pytest
+
 from lmft.data.schedule.layout import Layout, limited
 from lmft.errors import UserError
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from lmft.data.schedule.noise import TokenNoise, key, mix
 
 NUM_BINS = 64

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from lmft.data.schedule import sampler as module
 from lmft.data.schedule.noise import key
 from lmft.data.schedule.permutation import Permutation

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import constants
+
 from lmft.data.config import DataConfig
 from lmft.data.sources.cleaning import documents
 from lmft.data.sources.source import open_source

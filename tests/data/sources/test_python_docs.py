@@ -3,6 +3,7 @@ from collections import Counter
 from types import SimpleNamespace
 
 import pytest
+
 from lmft.data.sources import python_docs
 from lmft.data.sources.cleaning import documents
 from lmft.data.sources.source import open_source

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from lmft.data.config import DataConfig
 from lmft.data.sources import decoding, files, readers
 from lmft.data.sources.cleaning import documents

@@ -2,6 +2,8 @@ import logging
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer, pipeline
+
 from lmft.assembly import assemble, load_module
 from lmft.config.load import compose
 from lmft.data.formats.text import Encoder
@@ -11,8 +13,6 @@ from lmft.models.export import export
 from lmft.models.loading.hf_config import load_config, max_positions
 from lmft.models.loading.tokenizer import load_tokenizer
 from lmft.models.loading.weights import fit_to_tokenizer, load_model
-from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer, pipeline
-
 from tests.helpers.closeness import assert_close
 from tests.helpers.models import FAMILIES, TEXTS, TINY, TINY_PERMUTED, TINY_SEQ2SEQ, tiny_model
 

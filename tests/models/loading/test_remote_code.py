@@ -5,13 +5,13 @@ import logging
 import shutil
 
 import pytest
+from transformers.dynamic_module_utils import HF_MODULES_CACHE
+
 from lmft.errors import UserError
 from lmft.models.config import ModelConfig, TokenizerConfig
 from lmft.models.loading.hf_config import load_config
 from lmft.models.loading.tokenizer import load_tokenizer
 from lmft.models.loading.weights import load_model
-from transformers.dynamic_module_utils import HF_MODULES_CACHE
-
 from tests.helpers.models import FAMILIES, TINY
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

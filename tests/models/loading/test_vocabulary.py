@@ -2,11 +2,11 @@ import subprocess
 import sys
 
 import pytest
+from transformers import AutoTokenizer
+
 from lmft.errors import UserError
 from lmft.models.loading.vocabulary import STYLES, train_vocabulary
 from lmft.objectives import span_corruption
-from transformers import AutoTokenizer
-
 from tests.helpers.models import TEXTS, WORDS
 
 SENTENCE = "The old garden's walls, (again) and 42 times."

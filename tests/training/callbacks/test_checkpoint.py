@@ -4,11 +4,11 @@ import pytest
 import torch
 from lightning import Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel
+
 from lmft.errors import UserError
 from lmft.runs.checkpoint_io import AtomicCheckpointIO
 from lmft.runs.checkpoints import BEST, LAST, checksum, checksum_file, is_valid
 from lmft.training.callbacks.checkpoint import Checkpoints
-
 from tests.helpers.closeness import assert_close
 from tests.helpers.runs import train
 

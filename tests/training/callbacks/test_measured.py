@@ -8,11 +8,11 @@ import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 from lightning.pytorch.demos.boring_classes import BoringModel
+from safetensors.torch import load_file
+
 from lmft.commands.evaluate import measure as evaluate
 from lmft.runs.trained import recorded_config
 from lmft.training.callbacks.measured import MeasuredWeights, weights_changed_after_validation, weights_checksum
-from safetensors.torch import load_file
-
 from tests.helpers.runs import rows, tiny, train
 
 AVERAGING = ("+callbacks.x._target_=lightning.pytorch.callbacks.StochasticWeightAveraging", "+callbacks.x.swa_lrs=0.1")

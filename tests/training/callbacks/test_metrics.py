@@ -3,11 +3,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lightning.pytorch.utilities import rank_zero_only
+
 from lmft.assembly import assemble
 from lmft.data.batch import Batch
 from lmft.training.callbacks import metrics as module
 from lmft.training.callbacks.metrics import COLUMNS, LatestMetrics, Metrics, MetricsFile, read_rows
-
 from tests.helpers.closeness import SIX_DIGITS, assert_close, distance
 from tests.helpers.runs import tiny, train
 

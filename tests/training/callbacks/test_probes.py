@@ -1,8 +1,9 @@
 import json
 from types import SimpleNamespace
 
-from lmft.training.callbacks.probes import Probes
 from torch import nn
+
+from lmft.training.callbacks.probes import Probes
 
 
 class Module(nn.Module):

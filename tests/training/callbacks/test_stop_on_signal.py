@@ -5,13 +5,13 @@ import signal
 from functools import cache
 
 import pytest
+
 from lmft.modules.base import LanguageModel
 from lmft.runs.checkpoints import checkpoints_by_step, is_valid
 from lmft.runs.folder import RunFolder
 from lmft.system.files import read_json
 from lmft.system.signals import Stopped, handling_signals
 from lmft.training.callbacks.checkpoint import Checkpoints
-
 from tests.helpers.faults import signals
 from tests.helpers.resuming import COMMON, assert_same
 from tests.helpers.runs import numbers, train
