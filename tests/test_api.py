@@ -25,6 +25,7 @@ from tests.helpers.closeness import SIX_DIGITS, assert_close
 from tests.helpers.models import TEXTS, tiny_model
 from tests.helpers.runs import start, tiny, tiny_arguments
 
+SLOW = pytest.mark.slow
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu", "devices": 1}
 PLAIN = (
     "trainer.gradient_clip_val=null",
@@ -294,12 +295,12 @@ class TestNames:
         return {**vars(api), "api": api, "lightning": lightning, "np": np, "parts": parts}
 
     @pytest.mark.parametrize("name", [name for name in api.__all__ if callable(getattr(api, name))])
-    def test_each_has_an_example_that_works(self, name, globs, tmp_path, monkeypatch):
+    def test_each_has_an_example_that_works(self, name, globs, folder, tmp_path, monkeypatch):
         documented = getattr(api, name)
         (test,) = doctest.DocTestFinder(recurse=False).find(documented, name, globs=globs)
         assert test.examples, "its docstring has an example"
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setenv("LMFT_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setenv("LMFT_CACHE", str(folder / "documented"))
         with stand_ins.small_python_docs(), muted():
             result = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(test, out=lambda _: None)
         assert result.failed == 0
@@ -384,7 +385,9 @@ ADDED = {
 }
 
 
-@pytest.mark.parametrize("kind", ADDED)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[] if kind == "family" else pytest.mark.slow) for kind in ADDED]
+)
 def test_what_is_added_takes_the_files_that_are_promised(kind, tmp_path):
     files, options = ADDED[kind]
     checkout = Path(lmft.__file__).parents[1]

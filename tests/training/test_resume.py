@@ -20,7 +20,10 @@ WAYS = {
 }
 
 
-@pytest.fixture(scope="module", params=WAYS)
+@pytest.fixture(
+    scope="module",
+    params=["plain", "lines", *(pytest.param(way, marks=pytest.mark.slow) for way in ("accumulated", "workers"))],
+)
 def whole(request, folder):
     """A run left alone, its metrics, and its options."""
     options = (*COMMON, *WAYS[request.param])
@@ -59,6 +62,7 @@ def test_from_the_last_step_of_an_epoch(step, folder):
     assert numbers(again) == numbers(result)
 
 
+@pytest.mark.slow
 def test_killed_again_and_again(folder, monkeypatch):
     """Three deaths in the middle of steps, two of them in one epoch, then the end."""
     options = (*COMMON, "trainer.accumulate_grad_batches=2", "checkpoint.every_n_steps=2")

@@ -14,6 +14,8 @@ OPTIONS = {
 }
 LOSS = Monitor("callbacks.x.monitor=val/loss")
 
+SLOW = pytest.mark.slow
+
 
 def said_of(num_steps, monitors=(LOSS,), has_text=True, **options):
     """What is said of a training of epochs of nine micro-batches."""
@@ -28,14 +30,18 @@ def said_of(num_steps, monitors=(LOSS,), has_text=True, **options):
     ("first", "options"),
     [
         (9, {}),
-        (4, {"val_check_interval": 0.5}),
-        (1, {"val_check_interval": 0.01}),
-        (4, {"val_check_interval": 4}),
-        (18, {"check_val_every_n_epoch": 2}),
+        pytest.param(4, {"val_check_interval": 0.5}, marks=SLOW),
+        pytest.param(1, {"val_check_interval": 0.01}, marks=SLOW),
+        pytest.param(4, {"val_check_interval": 4}, marks=SLOW),
+        pytest.param(18, {"check_val_every_n_epoch": 2}, marks=SLOW),
         (13, {"val_check_interval": 4, "check_val_every_n_epoch": 2}),
-        (12, {"val_check_interval": 12, "check_val_every_n_epoch": None}),
-        (5, {"accumulate_grad_batches": 2}),  # the fifth step is the epoch's last micro-batch
-        (7, {"accumulate_grad_batches": 2, "val_check_interval": 13, "check_val_every_n_epoch": None}),
+        pytest.param(12, {"val_check_interval": 12, "check_val_every_n_epoch": None}, marks=SLOW),
+        pytest.param(5, {"accumulate_grad_batches": 2}, marks=SLOW),  # the fifth step is the epoch's last micro-batch
+        pytest.param(
+            7,
+            {"accumulate_grad_batches": 2, "val_check_interval": 13, "check_val_every_n_epoch": None},
+            marks=SLOW,
+        ),
     ],
 )
 def test_a_monitor_needs_as_many_steps_as_its_first_validation(first, options, tmp_path):

@@ -114,6 +114,7 @@ def test_an_unknown_algorithm():
     assert error.value.fix == "one of wordpiece, bpe, unigram"
 
 
+@pytest.mark.slow
 def test_the_same_text_gives_the_same_wordpieces_in_another_process():
     code = (
         "from lmft.models.loading.vocabulary import train_vocabulary; from tests.conftest import TEXTS;"

@@ -30,6 +30,8 @@ WAYS = {
     "train only": ("data.validation_fraction=0", "trainer.val_check_interval=1"),
 }
 
+SLOW = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def undisturbed(folder):
@@ -48,20 +50,20 @@ def stopped(folder, *options):
     ("way", "hook", "call", "step"),
     [
         ("plain", "training_step", 3, 3),
-        ("plain", "training_step", 5, 5),  # a validation follows
+        pytest.param("plain", "training_step", 5, 5, marks=SLOW),  # a validation follows
         ("plain", "validation_step", 2, 5),
-        ("plain", "validation_step", 4, 5),  # the last batch of it
-        ("plain", "on_validation_epoch_end", 1, 6),  # a step later
-        ("plain", "training_step", 9, 9),
+        pytest.param("plain", "validation_step", 4, 5, marks=SLOW),  # the last batch of it
+        pytest.param("plain", "on_validation_epoch_end", 1, 6, marks=SLOW),  # a step later
+        pytest.param("plain", "training_step", 9, 9, marks=SLOW),
         ("accumulated", "training_step", 5, 3),  # its first micro-batch
-        ("accumulated", "validation_step", 8, 4),
+        pytest.param("accumulated", "validation_step", 8, 4, marks=SLOW),
         ("amid a step", "validation_step", 5, 3),
-        ("second epoch only", "training_step", 9, 9),
-        ("second epoch only", "validation_step", 1, 18),
-        ("workers", "validation_step", 2, 9),
-        ("max_steps", "validation_step", 18, 15),
-        ("train only", "training_step", 4, 4),
-        ("train only", "training_step", 18, 18),
+        pytest.param("second epoch only", "training_step", 9, 9, marks=SLOW),
+        pytest.param("second epoch only", "validation_step", 1, 18, marks=SLOW),
+        pytest.param("workers", "validation_step", 2, 9, marks=SLOW),
+        pytest.param("max_steps", "validation_step", 18, 15, marks=SLOW),
+        pytest.param("train only", "training_step", 4, 4, marks=SLOW),
+        pytest.param("train only", "training_step", 18, 18, marks=SLOW),
     ],
 )
 def test_fault_10_a_stopped_run_goes_on_bit_exactly(way, hook, call, step, undisturbed, folder, monkeypatch):
@@ -91,6 +93,7 @@ def test_a_validation_amid_a_step_is_left_unsaved(undisturbed, folder, monkeypat
     assert numbers(result) == numbers(undisturbed("amid a step")[1])
 
 
+@pytest.mark.slow
 def test_stopped_again_and_again(undisturbed, folder, monkeypatch):
     """In one validation three times, in the next step, and at the end of all."""
     options = ("run.name=again", *OPTIONS, *WAYS["plain"])
