@@ -134,17 +134,9 @@ def load_corpus(
     counting: Counting,
     splits: tuple[Split, ...] = ("train", "validation"),
 ) -> Corpus:
-    """Tokenise the splits where they are not in the cache, and cut them into examples.
+    """Tokenise the splits if they are not in the cache, and cut them into examples. Raises: UserError.
 
-    Args:
-        config: the data config.
-        tokenizer: tokenises the text.
-        objective: trains on the examples.
-        seed: seed of samples of the examples.
-        counting: shows progress.
-        splits: splits to load.
-
-    Raises: UserError.
+    `seed` is that of samples of the examples, and `counting` shows progress.
     """
     sources: dict[Split, Source | None] = {split: open_source(config, split) for split in splits}
     if config.train_only:
@@ -173,9 +165,7 @@ def load_corpus(
         assert source is not None
         cutter = Cutter(config, objective, id_of(tokenizer, "pad") or 0, format, source)
         examples[split] = cutter.make_examples(texts[split], split, seed)
-    ledger: dict[str, dict[str, Any]] = {
-        str(split): account(texts[split], examples[split]) for split in examples
-    }
+    ledger = {str(split): account(texts[split], examples[split]) for split in examples}
     for split in examples.keys() & stores.keys():
         ledger[split]["cleaned"] = stores[split].meta["cleaned"]
     if is_held_out and "validation" in ledger:

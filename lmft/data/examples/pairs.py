@@ -31,7 +31,7 @@ class PairLines:
         self.whole = np.stack([documents.lengths - targets, targets], axis=1)
         self.kept = np.minimum(self.whole, limits)  # [pairs, 2]
         self.lengths = self.kept.sum(axis=1)  # [pairs]
-        self.too_long = np.flatnonzero((self.whole > limits).any(axis=1))  # indices of the documents
+        self.too_long = np.flatnonzero((self.whole > limits).any(axis=1))  # indices of documents
         self.documents_cut = len(self.too_long)
         self.num_tokens = int(self.lengths.sum())
         self.num_dropped = documents.num_tokens - self.num_tokens

@@ -158,7 +158,9 @@ def _codec(encoding: str) -> str:
         what = f"unknown encoding '{encoding}'{did_you_mean(encoding.lower(), known)}"
         fix = "data.encoding=utf-8, or another of Python's names"
         raise UserError(what, f"data.encoding={encoding}", fix) from error
-    return "utf-8" if name == "utf-8-sig" else name  # cleaning removes the mark, and counts it
+    if name == "utf-8-sig":
+        return "utf-8"  # cleaning removes the mark, and counts it
+    return name
 
 
 def _unescaped(separator: str | None) -> str | None:
