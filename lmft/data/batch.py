@@ -7,7 +7,7 @@ from torch import Tensor
 
 @dataclass
 class Batch:
-    """What the model is called with, and what it has to predict.
+    """The inputs of the model, and the targets that it has to predict.
 
     The letters of shapes are those of `lmft.objectives.base`.
 
@@ -17,11 +17,11 @@ class Batch:
     """
 
     inputs: dict[str, Tensor]
-    """Arguments of the model: `input_ids` [B, T], and what else the objective makes."""
+    """Arguments of the model: `input_ids` [B, T], and others that depend on the objective."""
     target_index: Tensor
     """[K] flat positions (row * T + column) of the hidden states that predict."""
     targets: Tensor
-    """[K] the token that each of them has to predict; −100 where there is none, which pads K."""
+    """[K] the token that each of them has to predict; −100 in the padding of K."""
     num_tokens: int
     """Tokens of the examples, without padding."""
     num_padding: int

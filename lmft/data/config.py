@@ -1,4 +1,4 @@
-"""What a data set's YAML says, checked as far as that takes no text. Nothing heavy is imported here."""
+"""DataConfig: the values of a data set's YAML, checked without reading text. Imports nothing heavy."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,8 +7,8 @@ from typing import Any, Literal
 from lmft.errors import UserError, did_you_mean
 
 Split = Literal["train", "validation"]
-COLUMNS = ("messages", "prompt", "completion", "source", "target")  # what rows of chats and of pairs keep
-DEFAULT_VALIDATION_FRACTION = 0.05  # of the user's own files, where nothing else is said
+COLUMNS = ("messages", "prompt", "completion", "source", "target")  # of rows of chats and pairs
+DEFAULT_VALIDATION_FRACTION = 0.05  # of local files that come without validation text
 _CHOICES = {
     "format": ("text", "chat", "pairs"),
     "train_on": ("all", "assistant", "completion", "last_turn"),
@@ -19,7 +19,7 @@ _CHOICES = {
 
 @dataclass(frozen=True)
 class DataConfig:
-    """A data set's YAML; conf/data/files.yaml says what each value means."""
+    """The values of a data set's YAML; conf/data/files.yaml explains each of them."""
 
     path: str | None = None
     name: str | None = None
@@ -51,6 +51,14 @@ class DataConfig:
     probes: list[Any] = field(default_factory=list)
 
     def __post_init__(self):
+        self._check_values()
+        self._check_examples()
+        self._check_validation()
+        if self.examples == "packs":
+            object.__setattr__(self, "isolate_documents", True)
+
+    def _check_values(self) -> None:
+        """Raise UserError if a value alone is wrong."""
         counts = ("block_size", "batch_size", "stride", "max_train_examples", "max_validation_examples")
         for name in (*counts, "max_source_tokens", "max_target_tokens"):
             value = getattr(self, name)
@@ -61,32 +69,31 @@ class DataConfig:
             if value not in known:
                 hint = did_you_mean(str(value), known)
                 raise UserError(f"data.{name}={value} is unknown{hint}", fix=f"one of: {', '.join(known)}")
+
+    def _check_examples(self) -> None:
+        """Raise UserError if format and examples do not fit together."""
         if self.format != "pairs" and self.block_size < 2:
-            fix = "data.block_size=128"
-            raise UserError(
-                "data.block_size=1: an example needs two tokens, one to predict and one to see", fix=fix
-            )
-        if self.examples == "packs":
-            object.__setattr__(self, "isolate_documents", True)
+            what = "data.block_size=1: an example needs two tokens, one to predict and one to see"
+            raise UserError(what, fix="data.block_size=128")
         if self.format != "chat" and self.train_on != "all":
-            raise UserError(
-                f"data.train_on={self.train_on} needs conversations", fix="data=chat data.train=FILE.jsonl"
-            )
+            what = f"data.train_on={self.train_on} needs conversations"
+            raise UserError(what, fix="data=chat data.train=FILE.jsonl")
         if self.format == "pairs" and (self.examples != "lines" or self.too_long == "windows"):
-            fix = "data=pairs, or data.examples=lines data.too_long=cut"
-            raise UserError("pairs stay whole: they make no blocks, no packs and no windows", fix=fix)
+            what = "pairs stay whole: they make no blocks, no packs and no windows"
+            raise UserError(what, fix="data=pairs, or data.examples=lines data.too_long=cut")
         if self.stride is not None and (self.examples != "lines" or self.too_long != "windows"):
-            fix = "data.examples=lines data.too_long=windows"
-            raise UserError("data.stride is read only where long lines are cut into windows", fix=fix)
+            what = "data.stride is read only where long lines are cut into windows"
+            raise UserError(what, fix="data.examples=lines data.too_long=windows")
+
+    def _check_validation(self) -> None:
+        """Raise UserError if the validation text is not clear."""
         if self.validation_fraction is not None and not 0 <= self.validation_fraction < 1:
-            fix = f"data.validation_fraction={DEFAULT_VALIDATION_FRACTION}, or 0 to train without validation"
             what = f"data.validation_fraction={self.validation_fraction} is not a share from 0 to below 1"
+            fix = f"data.validation_fraction={DEFAULT_VALIDATION_FRACTION}, or 0 to train without validation"
             raise UserError(what, fix=fix)
         if self.validation and self.train_only:
-            fix = "leave one of them out"
-            raise UserError(
-                "data.validation names a text, data.validation_fraction=0 wants no validation", fix=fix
-            )
+            what = "data.validation names a text, data.validation_fraction=0 asks for no validation"
+            raise UserError(what, fix="leave one of them out")
 
     @property
     def cache(self) -> Path:
@@ -95,5 +102,5 @@ class DataConfig:
 
     @property
     def train_only(self) -> bool:
-        """Whether validation is switched off explicitly."""
+        """True if validation is switched off explicitly."""
         return self.validation_fraction == 0

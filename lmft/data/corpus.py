@@ -1,4 +1,4 @@
-"""From a data YAML to examples: which documents, kept in which store, cut in which way."""
+"""Corpus: documents and examples of both splits, made from a data config."""
 
 import logging
 from collections import Counter
@@ -26,22 +26,21 @@ from lmft.data.store import FORMAT, StoreWriter, TokenStore, content_hash, open_
 from lmft.errors import UserError
 from lmft.objectives.base import Objective
 
-log = logging.getLogger("lmft")
+log = logging.getLogger(__name__)
 FORMATS: dict[str, Callable[[DataConfig, PreTrainedTokenizerFast, bool], Format]] = {
     "text": TextFormat,
     "chat": ChatFormat,
     "pairs": PairsFormat,
 }
 Counting = Callable[[str, int | None, str], AbstractContextManager[Callable[[int], None]]]
-"""A progress display: (description, total, unit) to a function that is told how much more is done."""
+"""A progress display: called with (description, total, unit), it gives a function that advances it."""
 
 
 @dataclass(frozen=True)
 class TrainingTexts:
-    """The training documents' texts, without what `validation_fraction` holds out: what a vocabulary is
-    trained on.
+    """The texts that a vocabulary is trained on: the training documents, without those held out.
 
-    Read anew at each iteration.
+    Each iteration reads them again.
     """
 
     config: DataConfig
@@ -53,13 +52,12 @@ class TrainingTexts:
                 yield from texts
 
     def _documents(self) -> Iterator[tuple[str, Sequence[str]]]:
-        """What each document's hash is taken of, and its texts."""
+        """Yield each document's content, which is hashed, and its texts."""
         config = self.config
         if config.format == "chat":
+            what = "a vocabulary is trained on texts, not on conversations"
             fix = "model.tokenizer.name_or_path=FOLDER; `lmft.prepare data=files` trains one on text"
-            raise UserError(
-                "a vocabulary is trained on texts, not on conversations", "model.tokenizer.train=true", fix
-            )
+            raise UserError(what, "model.tokenizer.train=true", fix)
         source = _training_source(config)
         if config.format == "pairs":
             return ((pair.content, pair) for _, pair in pairs(source, config.columns, Counter()))
@@ -67,9 +65,11 @@ class TrainingTexts:
 
 
 def training_text_key(config: DataConfig) -> str:
-    """Changes when the `TrainingTexts` do."""
+    """Return the cache key of the `TrainingTexts`."""
     source = _training_source(config)
-    columns = config.text_column if config.format == "text" else str([config.columns[side] for side in SIDES])
+    columns = config.text_column
+    if config.format != "text":
+        columns = str([config.columns[side] for side in SIDES])
     return f"{key(source.fingerprint, columns, str(held_out_share(config))):016x}"
 
 
@@ -81,7 +81,7 @@ def _training_source(config: DataConfig) -> Source:
 
 
 def token_store(config: DataConfig, source: Source, format: Format, counting: Counting) -> TokenStore:
-    """The store of a source's documents under a tokenizer: opened if it is there, else built."""
+    """Open the store of a source's tokenised documents; build it if it is missing."""
     encoder = format.encoder
     folder = config.cache / "stores" / f"{key(FORMAT, source.fingerprint, format.fingerprint):016x}"
 
@@ -92,10 +92,11 @@ def token_store(config: DataConfig, source: Source, format: Format, counting: Co
         for warning in format.warnings():
             log.warning("%s: %s", source.name, warning)
         if not counts["documents"]:
-            dropped = ", ".join(f"{count} {reason}" for reason, count in cleaned.items())
-            raise UserError(
-                f"there is no text in {source.name}" + (f" (dropped: {dropped})" if dropped else "")
-            )
+            what = f"there is no text in {source.name}"
+            if cleaned:
+                reasons = ", ".join(f"{count} {reason}" for reason, count in cleaned.items())
+                what += f" (dropped: {reasons})"
+            raise UserError(what)
         writer.finish(
             {
                 "source": source.name,
@@ -112,7 +113,7 @@ def token_store(config: DataConfig, source: Source, format: Format, counting: Co
 
 @dataclass(frozen=True)
 class Corpus:
-    """Both splits, as documents and as examples, and what became of each token."""
+    """The documents, the examples and the ledger of the splits."""
 
     documents: dict[Split, Documents]
     examples: dict[Split, Examples]
@@ -120,10 +121,9 @@ class Corpus:
 
     @property
     def fingerprint(self) -> str:
-        """Changes when the training text does, its tokens, or how many examples they make."""
-        return (
-            f"{self.documents['train'].store.meta['checksums']['tokens.bin']}:{len(self.examples['train'])}"
-        )
+        """Fingerprint of the training split: of its tokens, and of the number of examples."""
+        checksums = self.documents["train"].store.meta["checksums"]
+        return f"{checksums['tokens.bin']}:{len(self.examples['train'])}"
 
 
 def load_corpus(
@@ -134,12 +134,15 @@ def load_corpus(
     counting: Counting,
     splits: tuple[Split, ...] = ("train", "validation"),
 ) -> Corpus:
-    """Tokenises what is not yet tokenised, and cuts the splits into examples. Raises UserError."""
+    """Tokenise the splits if they are not in the cache, and cut them into examples. Raises: UserError.
+
+    `seed` is that of samples of the examples, and `counting` shows progress.
+    """
     sources: dict[Split, Source | None] = {split: open_source(config, split) for split in splits}
     if config.train_only:
         sources.pop("validation", None)
-    held_out = "validation" in sources and sources["validation"] is None
-    if held_out or "train" in sources:
+    is_held_out = "validation" in sources and sources["validation"] is None
+    if is_held_out or "train" in sources:
         sources["train"] = _training_source(config)
     format = FORMATS[config.format](config, tokenizer, objective.needs_word_starts)
     stores: dict[Split, TokenStore] = {
@@ -149,7 +152,7 @@ def load_corpus(
     }
     bit = TRAIN_ON[config.train_on]
     texts: dict[Split, Documents] = {split: Documents(store, None, bit) for split, store in stores.items()}
-    if held_out:
+    if is_held_out:
         share = held_out_share(config)
         texts["train"], texts["validation"] = split_by_content(stores["train"], share, bit)
         _check_split(texts["train"], texts["validation"], share)
@@ -158,16 +161,14 @@ def load_corpus(
     for split in splits:
         if split not in texts:
             continue
-        source = sources["train"] if split == "validation" and held_out else sources[split]
+        source = sources[split] or sources["train"]
         assert source is not None
         cutter = Cutter(config, objective, id_of(tokenizer, "pad") or 0, format, source)
         examples[split] = cutter.make_examples(texts[split], split, seed)
-    ledger: dict[str, dict[str, Any]] = {
-        str(split): account(texts[split], examples[split]) for split in examples
-    }
+    ledger = {str(split): account(texts[split], examples[split]) for split in examples}
     for split in examples.keys() & stores.keys():
         ledger[split]["cleaned"] = stores[split].meta["cleaned"]
-    if held_out and "validation" in ledger:
+    if is_held_out and "validation" in ledger:
         ledger["validation"]["held_out"] = held_out_share(config)
     if "train" in examples and "validation" in examples:
         unigram = unigram_perplexity(texts["train"], texts["validation"], len(tokenizer))
@@ -176,18 +177,18 @@ def load_corpus(
 
 
 def _check_split(train: Documents, validation: Documents, share: float) -> None:
-    """Raises UserError where holding documents out leaves one side without any."""
+    """Raise UserError if holding documents out leaves one side without any."""
     if len(train) and len(validation):
         return
-    store, option = train.store, f"data.validation_fraction={share:g}"
     num_documents = len(train) + len(validation)
-    enough = share_that_splits(store.hashes)
-    other = (
-        f"data.validation_fraction={enough:g}, " if enough else "data.document_separator='\\n\\n' to cut it, "
-    )
-    fix = f"data.validation=FILE, {other}or data.validation_fraction=0 to train without validation"
     if not len(validation):
         what = f"no document of the {num_documents} falls to validation: too few for a share of {share:g}"
     else:
         what = f"all documents ({num_documents}) fall to validation, and none is left to train on"
-    raise UserError(what, f"{store.meta['source']}, {option}", fix)
+    possible = share_that_splits(train.store.hashes)
+    if possible:
+        other = f"data.validation_fraction={possible:g}"
+    else:
+        other = "data.document_separator='\\n\\n' to cut it"
+    fix = f"data.validation=FILE, {other}, or data.validation_fraction=0 to train without validation"
+    raise UserError(what, f"{train.store.meta['source']}, data.validation_fraction={share:g}", fix)

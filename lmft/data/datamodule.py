@@ -21,12 +21,12 @@ from lmft.objectives.base import IGNORED, Objective, Vocabulary
 from lmft.system import loop_state
 from lmft.system.signals import let_parent_handle_signals
 
-# Of the trainer.
+# The trainer's options that limit the batches of each split.
 _LIMITS: dict[Split, str] = {"train": "limit_train_batches", "validation": "limit_val_batches"}
 
 
 class Batches(Dataset):
-    """A split as a data set of micro-batches: examples in, what the model is called with out."""
+    """A split as a data set that is indexed by micro-batches."""
 
     def __init__(
         self, examples: Examples, objective: Objective, vocabulary: Vocabulary, seed: int, split: Split
@@ -36,15 +36,15 @@ class Batches(Dataset):
         self.vocabulary = vocabulary
         self.noise_seed = int(key(seed, split))
 
-    def __getitem__(self, wanted: MicroBatch) -> Batch:
-        """Return a micro-batch; if a rank has no share of an epoch's tail, one example without targets."""
-        numbers = wanted.examples if len(wanted.examples) else np.zeros(1, np.int64)
-        rows = self.examples.rows(numbers)
-        noise = TokenNoise(self.noise_seed, wanted.epoch, rows.numbers)
+    def __getitem__(self, micro_batch: MicroBatch) -> Batch:
+        """Return the batch of a micro-batch; if that has no examples, a batch of one without targets."""
+        is_empty = not len(micro_batch.examples)
+        rows = self.examples.rows(np.zeros(1, np.int64) if is_empty else micro_batch.examples)
+        noise = TokenNoise(self.noise_seed, micro_batch.epoch, rows.numbers)
         arrays = self.objective(rows, self.vocabulary, noise)
         num_tokens = int(rows.lengths.sum())
         num_padding = _num_padding(arrays)
-        if not len(wanted.examples):
+        if is_empty:
             arrays["targets"][:] = IGNORED
             num_tokens = 0
             num_padding = arrays["input_ids"].size
@@ -61,15 +61,17 @@ class Batches(Dataset):
 
 
 def _num_padding(arrays: dict[str, np.ndarray]) -> int:
-    """Return the padded positions of the inputs; of two sequences, those of the encoder's."""
+    """Return the number of padded positions of the inputs; in sequence to sequence, of the encoder's."""
     if "attention_mask" in arrays:
         return int(arrays["attention_mask"].size - arrays["attention_mask"].sum())
-    return int((arrays["document_ids"] < 0).sum()) if "document_ids" in arrays else 0
+    if "document_ids" in arrays:
+        return int((arrays["document_ids"] < 0).sum())
+    return 0
 
 
 @dataclass(frozen=True)
 class _Devices:
-    """How the DataLoaders are used: by a Trainer, or alone."""
+    """The settings of the Trainer; the defaults are for DataLoaders without one."""
 
     rank: int = 0
     world_size: int = 1
@@ -105,10 +107,10 @@ class DataModule(LightningDataModule):
         Args:
             corpus: documents and examples of the splits.
             objective: makes batches of examples.
-            vocabulary: what the objective has to know of the tokenizer.
+            vocabulary: the facts about the tokenizer that the objective needs.
             seed: seed of order and noise.
             batch_size: examples of a micro-batch on one device.
-            num_workers: loader processes; None: two where a GPU trains, else none.
+            num_workers: loader processes; None: two if a GPU trains, else none.
             worker_timeout: seconds to wait for a loader process; 0: for ever.
         """
         super().__init__()
@@ -119,12 +121,14 @@ class DataModule(LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.worker_timeout = worker_timeout
-        self._resume_at = (0, 0)
-        # By split and rank: each knows its latest stretch.
-        self._schedules: dict[tuple[Split, int], Schedule] = {}
+        self._resume_at = (0, 0)  # (epoch, position)
+        self._schedules: dict[tuple[Split, int], Schedule] = {}  # by split and rank
 
     def setup(self, stage: str) -> None:
-        """Make Lightning use one batch where a share of few batches, rounded down, would be none."""
+        """Make Lightning use one batch if it would round a share of the batches down to none.
+
+        Raises: UserError if the trainer would replace the samplers.
+        """
         trainer = self.trainer
         assert trainer is not None
         if loop_state.replaces_samplers(trainer):
@@ -152,7 +156,7 @@ class DataModule(LightningDataModule):
 
     @property
     def layout(self) -> Layout:
-        """What a position in an epoch means."""
+        """The split of an epoch into steps, micro-batches and devices."""
         devices = self._devices
         return Layout(
             num_examples=len(self.corpus.examples["train"]),
@@ -199,8 +203,7 @@ class DataModule(LightningDataModule):
             worker_init_fn=let_parent_handle_signals if num_workers else None,
             pin_memory=devices.is_on_gpu,
             persistent_workers=num_workers > 0,
-            # Its own, so that loading leaves the training's random numbers alone.
-            generator=torch.Generator(),
+            generator=torch.Generator(),  # so that loading does not change the training's random numbers
         )
 
     def train_dataloader(self) -> DataLoader:
@@ -223,9 +226,7 @@ class DataModule(LightningDataModule):
         return len(self._schedule("train", self._devices.rank).micro_batch(epoch, position).examples)
 
     def split_micro_batch(self, epoch: int, position: int, num_parts: int) -> list[Batch]:
-        """Return this device's micro-batch at a position of an epoch, split into batches of some of its
-        examples.
-        """
+        """Return this device's micro-batch at a position of an epoch, split into batches."""
         examples = self._schedule("train", self._devices.rank).micro_batch(epoch, position).examples
         parts = [part for part in np.array_split(examples, num_parts) if len(part)]
         return [self.batch(part, epoch) for part in parts]
@@ -233,9 +234,7 @@ class DataModule(LightningDataModule):
     def describe_examples(
         self, epoch: int, positions: Iterable[int], decode: Callable[..., Any]
     ) -> list[dict[str, Any]]:
-        """Return number and text of each example of all devices' micro-batches at these positions of an
-        epoch.
-        """
+        """Return number and text of all devices' examples at these positions of an epoch."""
         described = []
         for position in positions:
             for rank in range(self._devices.world_size):
@@ -251,7 +250,7 @@ class DataModule(LightningDataModule):
         return described
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the epoch and the micro-batch that come next, and what these are parts of."""
+        """Return epoch and position of the next micro-batch, and the layout and text they refer to."""
         assert self.trainer is not None
         epoch, position = loop_state.next_micro_batch(self.trainer)
         return {
@@ -262,7 +261,7 @@ class DataModule(LightningDataModule):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue at `state_dict`'s position, on as many devices as there are now. Raises: UserError."""
+        """Continue at the position of `state_dict`, converted to the present layout. Raises: UserError."""
         if state_dict["text"] != self.corpus.fingerprint:
             fix = "give the run the text and the tokenizer it began with, or begin a new one: run.name=NEW"
             raise UserError("the training text, as tokenised, is not the one of the checkpoint", fix=fix)
@@ -273,6 +272,6 @@ class DataModule(LightningDataModule):
     def convert_counters(self, checkpoint: dict[str, Any]) -> None:
         """Convert the trainer's counts of micro-batches in a checkpoint to the present layout."""
         if type(self).__qualname__ not in checkpoint:
-            return  # of a Trainer that was given other DataLoaders
+            return  # the checkpoint was made with other DataLoaders
         before = Layout(**checkpoint[type(self).__qualname__]["layout"])
         self.layout.convert_counters(checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"], before)

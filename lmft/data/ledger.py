@@ -1,4 +1,4 @@
-"""The ledger: what became of every token, and the unigram baseline."""
+"""The ledger: documents, tokens and examples counted, from text to examples; and the unigram baseline."""
 
 import math
 from typing import Any
@@ -12,11 +12,11 @@ from lmft.errors import UserError
 from lmft.objectives.base import SPECIAL
 
 _STRETCH = 1 << 16  # tokens counted at a time
-_MOST_STRETCHES = 256  # of each side; more would not move the figure
+_MOST_STRETCHES = 256  # counted of each split; more would hardly change the perplexity
 
 
 def account(texts: Documents, examples: Examples) -> dict[str, Any]:
-    """tokens + tokens_repeated = tokens_in_examples + tokens_dropped."""
+    """Return a split's ledger; tokens + tokens_repeated = tokens_in_examples + tokens_dropped."""
     return {
         "documents": len(texts),
         "documents_cut": examples.documents_cut or None,
@@ -31,19 +31,19 @@ def account(texts: Documents, examples: Examples) -> dict[str, Any]:
 
 
 def check_enough_examples(num_examples: int, batch_size: int, num_devices: int) -> None:
-    """Raises UserError if an epoch does not fill one batch."""
+    """Raise UserError if an epoch does not fill one batch."""
     needed = batch_size * num_devices
     if num_examples < needed:
-        raise UserError(
-            f"the training text makes {num_examples} examples, fewer than one batch of {needed}",
-            fix=f"data.batch_size={max(1, num_examples // num_devices)}, a smaller data.block_size, or more text",
-        )
+        what = f"the training text makes {num_examples} examples, fewer than one batch of {needed}"
+        largest = max(1, num_examples // num_devices)
+        raise UserError(what, fix=f"data.batch_size={largest}, a smaller data.block_size, or more text")
 
 
 def unigram_perplexity(train: Documents, validation: Documents, vocab_size: int) -> float | None:
-    """Perplexity of the validation tokens under the training tokens' frequencies, each count raised by one.
+    """Return the perplexity of the validation tokens under the training tokens' frequencies.
 
-    Special tokens are left out, and what is no target of chats; None where nothing else is there.
+    One is added to each count. Special tokens, and tokens that chats do not train on, are left out; None if
+    there are no others.
     """
     frequencies = _counts(train, vocab_size) + 1.0
     occurrences = _counts(validation, vocab_size)
@@ -54,7 +54,7 @@ def unigram_perplexity(train: Documents, validation: Documents, vocab_size: int)
 
 
 def _counts(documents: Documents, vocab_size: int) -> np.ndarray:
-    """How often each token occurs in the first documents. [V] int64"""
+    """Count each token in the first documents. [V] int64"""
     stretches = Blocks(documents, _STRETCH, pad_id=0)
     counts = np.zeros(vocab_size, np.int64)
     for number in range(min(len(stretches), _MOST_STRETCHES)):

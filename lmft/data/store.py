@@ -1,9 +1,9 @@
 """The token store: all documents' token ids, flat on disk, written once, memory-mapped, checksummed.
 
-A store is a folder of raw little-endian arrays and a store.json:
+A store is a folder of raw little-endian arrays of N tokens and M documents, and a store.json:
 
-    tokens.bin   uint16 | uint32 [N]   ids of all documents, one after the other, with the tokenizer's separators
-    flags.bin    uint8 [N]             WORD_START | SPECIAL
+    tokens.bin   uint16 | uint32 [N]   ids of all documents in order, with the tokenizer's separators
+    flags.bin    uint8 [N]             WORD_START | SPECIAL | ANSWER | LAST_ANSWER
     offsets.bin  int64 [M + 1]         document m is tokens[offsets[m] : offsets[m + 1]]
     hashes.bin   uint64 [M]            of each document's text
     bytes.bin    uint32 [M]            UTF-8 bytes of each document's text
@@ -27,21 +27,21 @@ from lmft.errors import UserError
 
 FORMAT = 1
 _ARRAYS = {"flags": "<u1", "offsets": "<i8", "hashes": "<u8", "bytes": "<u4"}
-_CHUNK = 1 << 24  # bytes read at a time when a checksum is taken
+_CHUNK = 1 << 24  # bytes read at a time for a checksum
 
 
 class CorruptStore(Exception):
-    """A store's files are not what its store.json says."""
+    """A store's files do not match its store.json."""
 
 
 class TokenStore:
-    """A store opened for reading. Arrays are memory-mapped; nothing is loaded before it is asked for."""
+    """A store opened for reading. Arrays are memory-mapped when they are first used."""
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.meta = _read_meta(folder / "store.json")
 
-    def __reduce__(self):  # a loader process maps the files itself
+    def __reduce__(self):  # pickled for loader processes, which map the files themselves
         return TokenStore, (self.folder,)
 
     def _map(self, name: str, dtype: str) -> np.ndarray:
@@ -52,27 +52,27 @@ class TokenStore:
 
     @cached_property
     def tokens(self) -> np.ndarray:
-        """[N] uint16 or uint32."""
+        """Token ids. [N] uint16 or uint32"""
         return self._map("tokens", self.meta["dtype"])
 
     @cached_property
     def flags(self) -> np.ndarray:
-        """[N] uint8."""
+        """Flags of the tokens. [N] uint8"""
         return self._map("flags", _ARRAYS["flags"])
 
     @cached_property
     def offsets(self) -> np.ndarray:
-        """[M + 1] int64."""
+        """Begin of each document, and the end of the last. [M + 1] int64"""
         return self._map("offsets", _ARRAYS["offsets"])
 
     @cached_property
     def hashes(self) -> np.ndarray:
-        """[M] uint64."""
+        """Hash of each document's text. [M] uint64"""
         return self._map("hashes", _ARRAYS["hashes"])
 
     @cached_property
     def bytes(self) -> np.ndarray:
-        """[M] uint32."""
+        """Bytes of each document's text. [M] uint32"""
         return self._map("bytes", _ARRAYS["bytes"])
 
     @property
@@ -86,32 +86,32 @@ class TokenStore:
         return self.meta["suffix"]
 
     def verify(self) -> Self:
-        """Reads every file and compares its checksum; raises CorruptStore."""
+        """Compare every file with its checksum and return the store. Raises: CorruptStore."""
         for name, expected in self.meta["checksums"].items():
             try:
-                found = _checksum(self.folder / name)
+                actual = _checksum(self.folder / name)
             except OSError as error:
                 raise CorruptStore(f"{self.folder.name}: {error}") from error
-            if found != expected:
-                raise CorruptStore(f"{self.folder.name}/{name}: checksum {found}, not {expected}")
+            if actual != expected:
+                raise CorruptStore(f"{self.folder.name}/{name}: checksum {actual}, not {expected}")
         return self
 
 
 def content_hash(text: str) -> int:
-    """xxh3 of a document's text: equal for equal texts, uniform over uint64."""
+    """Return xxh3 of a document's text, uniform over uint64."""
     return bytes_hash(text.encode("utf-8", "surrogatepass"))
 
 
 def bytes_hash(content: bytes) -> int:
-    """`content_hash` of a text that is encoded already."""
+    """Return the `content_hash` of an encoded text."""
     return xxhash.xxh3_64_intdigest(content)
 
 
 def _read_meta(path: Path) -> dict[str, Any]:
-    """What a store.json says; raises CorruptStore unless it is what was written."""
+    """Return the content of store.json without its checksum. Raises: CorruptStore if it has changed."""
     try:
         meta = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:  # a ValueError: it is not JSON, or not even text
+    except (OSError, ValueError) as error:  # ValueError: not JSON, or not text
         raise CorruptStore(f"{path.parent.name}/{path.name}: {error}") from error
     if not isinstance(meta, dict) or meta.pop("checksum", None) != _meta_checksum(meta):
         raise CorruptStore(f"{path.parent.name}/{path.name}: it is not what was written")
@@ -156,7 +156,15 @@ class StoreWriter:
         hashes: np.ndarray,
         num_bytes: np.ndarray,
     ) -> None:
-        """Some documents: their tokens and flags [n], and for each its length, hash and bytes of text [m]."""
+        """Append m documents of n tokens.
+
+        Args:
+            tokens: [n] token ids of all documents.
+            flags: [n] their flags.
+            lengths: [m] tokens of each document.
+            hashes: [m] hash of each document's text.
+            num_bytes: [m] bytes of each document's text.
+        """
         self._write("tokens", tokens)
         self._write("flags", flags)
         self._write("offsets", self.num_tokens + np.cumsum(lengths))
@@ -165,7 +173,7 @@ class StoreWriter:
         self.num_tokens += len(tokens)
 
     def finish(self, meta: dict[str, Any]) -> None:
-        """Closes the files and writes store.json; from here on the folder is a store."""
+        """Close the files and write store.json, which makes the folder a store."""
         for file in self._files.values():
             file.flush()
             os.fsync(file.fileno())
@@ -182,38 +190,45 @@ class StoreWriter:
         (self.folder / "store.json").write_text(json.dumps(sealed, indent=1))
 
     def close(self) -> None:
-        """Closes the files of a store that will not be finished."""
+        """Close the files of a store that will not be finished."""
         for file in self._files.values():
             file.close()
 
 
 def open_or_build(
-    folder: Path, dtype: str, build: Callable[[StoreWriter], None], say: Callable[[str], None]
+    folder: Path, dtype: str, build: Callable[[StoreWriter], None], warn: Callable[[str], None]
 ) -> TokenStore:
-    """The store in `folder`; built by `build` when it is not there, and rebuilt once when it is damaged.
+    """Open the store in `folder`; build it if it is missing, and rebuild it if it is damaged.
 
-    Of several processes one builds and the others wait. A build that fails leaves nothing behind. From a
-    cache that cannot be written to, what is there is read. Raises UserError.
+    Of several processes, one builds and the others wait. A failed build leaves no files. If the cache cannot
+    be written to, an existing store is read.
+
+    Args:
+        folder: folder of the store.
+        dtype: of the token ids: <u2 or <u4.
+        build: writes and finishes the store.
+        warn: called with a message if the store is damaged.
+
+    Raises: UserError if the cache cannot be written to, and the errors of `build`.
     """
-    with ExitStack() as held:
+    with ExitStack() as stack:
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            held.enter_context(FileLock(f"{folder}.lock"))
+            stack.enter_context(FileLock(f"{folder}.lock"))
         except OSError as error:
             if folder.exists():
                 return TokenStore(folder).verify()
+            what = f"cannot write to the cache: {error.strerror}"
             fix = "data.cache_dir=FOLDER that can be written to"
-            raise UserError(
-                f"cannot write to the cache: {error.strerror}", str(folder.parent), fix
-            ) from error
+            raise UserError(what, str(folder.parent), fix) from error
         if folder.exists():
             try:
                 return TokenStore(folder).verify()
-            except CorruptStore as damage:
-                say(f"the token store is damaged and is built again ({damage})")
+            except CorruptStore as error:
+                warn(f"the token store is damaged and is built again ({error})")
                 shutil.rmtree(folder)
         temporary = folder.with_name(folder.name + ".building")
-        # Of a build that was killed; the lock says nobody is at it.
+        # It may be left from a killed build; the lock excludes a running one.
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         writer = StoreWriter(temporary, dtype)

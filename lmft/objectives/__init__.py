@@ -1,1 +1,1 @@
-"""What is hidden and what is predicted: one file an objective."""
+"""Training objectives: each decides which tokens are hidden and which are predicted."""

@@ -12,9 +12,11 @@ from typing import ClassVar, Protocol, Self
 
 import numpy as np
 
-WORD_START, SPECIAL = np.uint8(1), np.uint8(2)  # bits of a token's flag byte
-# What a chat's model says, or a prompt's completion; its last turn.
-ANSWER, LAST_ANSWER = np.uint8(4), np.uint8(8)
+# Bits of a token's flag byte.
+WORD_START = np.uint8(1)
+SPECIAL = np.uint8(2)
+ANSWER = np.uint8(4)  # in an assistant turn, a prompt's completion or a pair's target
+LAST_ANSWER = np.uint8(8)  # in the last of these
 IGNORED = -100  # id of a target that only pads K
 
 
@@ -30,19 +32,19 @@ class Rows:
     tokens: np.ndarray  # [B, T] int64, the padding token beyond an example's length
     flags: np.ndarray  # [B, T] uint8, WORD_START | SPECIAL; padding is SPECIAL
     lengths: np.ndarray  # [B] tokens of each example
-    numbers: np.ndarray  # [B] of the examples in their split: the name of their noise
-    # [B, T] number of the token's document, −1 in padding; only where asked for.
+    numbers: np.ndarray  # [B] numbers of the examples in their split, which name their noise
+    # [B, T] number of the token's document, −1 in padding; only where the objective needs it.
     documents: np.ndarray | None = None
-    isolated: bool = False  # whether no token may attend to another document; then `documents` are there
+    isolated: bool = False  # no token may attend to another document; then `documents` is set
     trainable: np.ndarray | None = None  # [B, T] bool: tokens that may be targets; None: all
-    are_lines: bool = False  # whether each row is a text of its own, with its separators around it
-    # [B] leading tokens that the window before holds too; None: no windows overlap.
+    are_lines: bool = False  # each row is one text, with its separators around it
+    # [B] leading tokens that the previous window holds too; None: no windows overlap.
     num_seen: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What an objective needs to know of a tokenizer.
+    """The facts about a tokenizer that objectives need.
 
     >>> parts.vocabulary.size == len(parts.tokenizer)
     True
@@ -55,14 +57,15 @@ class Vocabulary:
     bos_id: int | None = None
     eos_id: int | None = None
     ids: Mapping[str, int] = field(default_factory=dict)  # of special and added tokens, by their text
-    decoder_start_id: int | None = None  # what the decoder of a seq2seq model is given first
-    # Of `.`, `!`, `?` and the like.
+    decoder_start_id: int | None = None  # first input of a seq2seq model's decoder
+    # Ids of `.`, `!`, `?` and the like.
     sentence_end_ids: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
 
 class Noise(Protocol):
-    """Random bits for the tokens of a micro-batch's examples: a function of what they are for, never of a
-    generator.
+    """Random bits for the tokens of a micro-batch's examples.
+
+    They are a function of stream, example and position; there is no generator with a state.
 
     >>> noise = TokenNoise(seed=1, epoch=0, examples=np.array([7, 8]))
     >>> noise.bits("select", np.arange(4)).shape
@@ -70,16 +73,19 @@ class Noise(Protocol):
     """
 
     def bits(self, stream: str, positions: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
-        """Uniform uint64: [B, T] for all rows at positions [T], or [N] for the pairs (rows [N], positions
-        [N]).
+        """Return uniform uint64 bits, [B, T] of all rows at `positions` [T].
+
+        With `rows` [N], return [N] bits: of each row at its entry of `positions` [N]. Streams are independent
+        of each other.
         """
         ...
 
 
 class Objective(ABC):
-    """Decides what is hidden and what is predicted. Stateless: the same rows and noise give the same batch.
+    """Makes batches of examples: decides which tokens are hidden and which are predicted.
 
-    One of your own is a class in any file, and a YAML with its name as `_target_`:
+    It is stateless: the same rows and noise give the same batch. To add one, write a class in any file, and
+    a YAML with its name as `_target_`:
 
     >>> class LastToken(Objective):
     ...     families = ("causal",)
@@ -95,39 +101,40 @@ class Objective(ABC):
     """
 
     families: ClassVar[tuple[str, ...]]  # families of models it can train
-    needs_word_starts: ClassVar[bool] = False  # whether it reads the WORD_START flag
-    needs_documents: ClassVar[bool] = False  # whether it reads Rows.documents
-    needs_pairs: ClassVar[bool] = False  # whether its rows hold a source and a target
-    is_likelihood: ClassVar[bool] = False  # whether its losses add up to −log p of the text
+    needs_word_starts: ClassVar[bool] = False  # it reads the WORD_START flag
+    needs_documents: ClassVar[bool] = False  # it reads Rows.documents
+    needs_pairs: ClassVar[bool] = False  # its rows hold a source and a target
+    is_likelihood: ClassVar[bool] = False  # its losses add up to −log p of the text
 
     def for_family(self, family: str) -> "Objective | None":
-        """What trains models of a family in this way; None where nothing does."""
+        """Return this objective's variant for models of a family; None if there is none."""
         return self if family in self.families else None
 
     def for_validation(self) -> Self:
-        """The objective that validation measures; the same unless the user wants another."""
+        """Return the objective that validation measures; by default this one."""
         return self
 
     def num_raw_tokens(self, block_size: int) -> int:
-        """Tokens of text that make a model's input of at most `block_size` tokens."""
+        """Return how many tokens of text make a model's input of at most `block_size` tokens."""
         return block_size
 
     def new_tokens(self, known: Collection[str]) -> list[str]:
-        """Special tokens to be added to a tokenizer whose special and added tokens are `known`."""
+        """Return special tokens to add to a tokenizer whose special and added tokens are `known`."""
         return []
 
     def check(self, vocabulary: Vocabulary, block_size: int) -> None:
-        """Raises ValueError where it cannot work with such a vocabulary or on inputs of such a length."""
+        """Raise ValueError if it cannot work with this vocabulary or on inputs of this length."""
         return
 
     @abstractmethod
     def __call__(self, rows: Rows, vocabulary: Vocabulary, noise: Noise) -> dict[str, np.ndarray]:
-        """The arrays of a batch: the inputs of the model's body, `target_index` [K] and `targets` [K]."""
+        """Return a batch's arrays: the inputs of the model's body, `target_index` [K] and `targets` [K]."""
 
 
 def threshold(share: float) -> np.uint64:
-    """Return the bound that uniform uint64 bits stay below with probability `share` (1.0 misses one value in
-    2^64).
+    """Return the bound that uniform uint64 bits stay below with probability `share`.
+
+    A share of 1.0 misses one value in 2^64.
 
     >>> noise = TokenNoise(seed=1, epoch=0, examples=np.arange(1000))
     >>> bool(0.1 < (noise.bits("select", np.arange(10)) < threshold(0.15)).mean() < 0.2)
@@ -137,14 +144,16 @@ def threshold(share: float) -> np.uint64:
 
 
 def padded_targets(index: np.ndarray, ids: np.ndarray) -> dict[str, np.ndarray]:
-    """Return `target_index` and `targets` padded to a bucket: at most 1/16 more than there are, and few
-    distinct sizes.
+    """Return `target_index` [K] and `targets` [K], padded to a bucket.
+
+    Buckets hold at most 1/16 more than there are targets, and have few distinct sizes.
 
     >>> padded_targets(np.array([3, 5]), np.array([17, 19]))["targets"].tolist()
     [17, 19, -100, -100, -100, -100, -100, -100]
 
-    index: [N] flat positions (row * T + column) of the hidden states that predict; ids: [N] the tokens they
-    predict.
+    Args:
+        index: [N] flat positions (row * T + column) of the hidden states that predict.
+        ids: [N] the tokens they predict.
     """
     step = max(8, 1 << max(0, len(index).bit_length() - 5))
     num_padded = max(step, -(-len(index) // step) * step)
@@ -156,7 +165,7 @@ def padded_targets(index: np.ndarray, ids: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def body_inputs(rows: Rows, tokens: np.ndarray) -> dict[str, np.ndarray]:
-    """Return `input_ids`, and only where needed `attention_mask` (padding) or `document_ids` (isolation).
+    """Return `input_ids` [B, T], and if needed `attention_mask` (padding) or `document_ids` (isolation).
 
     >>> rows = parts.corpus.examples["train"].rows(np.array([0, 1]))
     >>> sorted(body_inputs(rows, rows.tokens))

@@ -10,23 +10,23 @@ from lmft.objectives.base import Noise, Objective, Rows, Vocabulary, padded_targ
 
 @dataclass(frozen=True)
 class NextToken(Objective):
-    """Every token that may be one is a target, predicted at the position before it, special tokens included.
+    """Predicts every trainable token at the position before it, special tokens included.
 
-    The first token of a row, and of a document that is kept apart from its neighbours, has nothing before it.
-    Padding stands behind the text, where no position attends to it, and is known by position: a padding id
-    that is also the end-of-text token hides no target.
+    The first token of a row, and of an isolated document, has nothing before it and is no target. Padding
+    comes after the text, where no position attends to it. It is recognised by position, not by its id: a
+    padding token that is also the end-of-text token hides no target.
     """
 
     families = ("causal",)
     is_likelihood: ClassVar[bool] = True
 
     def __call__(self, rows: Rows, vocabulary: Vocabulary, noise: Noise) -> dict[str, np.ndarray]:
-        """input_ids [B, T], document_ids [B, T] where documents are isolated, target_index [K], targets [K]."""
+        """Return input_ids [B, T], target_index [K], targets [K]; if isolated, also document_ids [B, T]."""
         return causal_batch(rows)
 
 
 def causal_batch(rows: Rows) -> dict[str, np.ndarray]:
-    """The batch that predicts every token of these rows that may be a target."""
+    """Return the batch that predicts every token of these rows that may be a target."""
     num_tokens = rows.tokens.shape[1]
     columns = np.arange(num_tokens)
     predicted = columns < rows.lengths[:, None]  # [B, T]

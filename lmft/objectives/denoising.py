@@ -1,4 +1,4 @@
-"""Sequence to sequence: what the encoder reads, what the decoder is to say, and the batch of both."""
+"""Sequence to sequence: the encoder's inputs, the decoder's targets, and the batch of both."""
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
@@ -18,37 +18,40 @@ class Sequences(NamedTuple):
 
 @dataclass(frozen=True)
 class Denoising(Objective):
-    """The encoder reads an altered text, the decoder says what it was, every token of which is a target.
+    """The encoder reads a corrupted text, and the decoder predicts every token of its targets.
 
-    The decoder is given its start token and then the targets but the last one. What pads its input stands
-    behind the text, where no position attends to it.
+    The decoder's inputs are its start token and then the targets except the last one. Padding comes after
+    them, where no position attends to it.
     """
 
     families = ("seq2seq",)
 
     @abstractmethod
     def corrupt(self, rows: Rows, vocabulary: Vocabulary, noise: Noise) -> tuple[Sequences, Sequences]:
-        """The encoder's inputs and the decoder's targets. A row's own depend on that row and its noise alone."""
+        """Return the encoder's inputs and the decoder's targets.
+
+        Those of a row depend on that row and its noise alone.
+        """
 
     def check(self, vocabulary: Vocabulary, block_size: int) -> None:
-        """Raises ValueError where it cannot work with such a vocabulary or on inputs of such a length."""
+        """Raise ValueError if it cannot work with this vocabulary or on inputs of this length."""
         self.check_text(vocabulary, self.num_raw_tokens(block_size))
 
     def check_text(self, vocabulary: Vocabulary, num_tokens: int) -> None:
-        """Raises ValueError where it cannot corrupt texts of up to so many tokens with such a vocabulary."""
+        """Raise ValueError if it cannot corrupt texts of up to `num_tokens` tokens with this vocabulary."""
         check_decoder(vocabulary)
 
     def __call__(self, rows: Rows, vocabulary: Vocabulary, noise: Noise) -> dict[str, np.ndarray]:
-        """input_ids [B, Ti], attention_mask [B, Ti] where inputs are padded, decoder_input_ids [B, Td],
-        targets.
+        """Return input_ids [B, Ti], decoder_input_ids [B, Td], target_index [K] and targets [K].
 
-        `target_index` counts the decoder's positions: row * Td + column.
+        If inputs are padded, also attention_mask [B, Ti]. `target_index` counts the decoder's positions:
+        row * Td + column.
         """
         inputs, targets = self.corrupt(rows, vocabulary, noise)
         batch = {"input_ids": inputs.tokens}
         width = inputs.tokens.shape[1]
         if inputs.lengths.min() < width:
-            # Attention over nothing is not defined; a row may have no input.
+            # A row may have no input, and attention over nothing is undefined.
             attended = np.maximum(inputs.lengths, 1)
             batch["attention_mask"] = (np.arange(width) < attended[:, None]).astype(np.int64)
         batch["decoder_input_ids"] = shifted_right(targets.tokens, vocabulary)
@@ -56,7 +59,7 @@ class Denoising(Objective):
 
 
 def flat(sequences: Sequences) -> tuple[np.ndarray, np.ndarray]:
-    """Positions in the flat rectangle, and the tokens there, without padding. [N] each"""
+    """Return the flat positions (row * T + column) that are not padding, and their tokens. [N] each"""
     tokens = sequences.tokens.ravel()
     if sequences.lengths.min() == sequences.tokens.shape[1]:
         return np.arange(len(tokens)), tokens
@@ -65,21 +68,19 @@ def flat(sequences: Sequences) -> tuple[np.ndarray, np.ndarray]:
 
 
 def check_decoder(vocabulary: Vocabulary) -> None:
-    """Raises ValueError where nobody says what the decoder begins with."""
+    """Raise ValueError if the model's config does not name the decoder's start token."""
     if vocabulary.decoder_start_id is None:
         raise ValueError("the model's config has no decoder_start_token_id, which seq2seq objectives need")
 
 
 def check_end(vocabulary: Vocabulary) -> None:
-    """Raises ValueError where the tokenizer cannot say where inputs and targets end."""
+    """Raise ValueError if the tokenizer has no end-of-sequence token."""
     if vocabulary.eos_id is None:
-        raise ValueError(
-            "the tokenizer has no end-of-sequence token, which inputs and targets are to end with"
-        )
+        raise ValueError("the tokenizer has no end-of-sequence token, which inputs and targets must end with")
 
 
 def shifted_right(tokens: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
-    """The decoder's inputs: at each position of the targets [B, T] the token before it."""
+    """Return the decoder's inputs: at each position of the targets [B, T] the token before it."""
     shifted = np.empty_like(tokens)
     shifted[:, 0] = vocabulary.decoder_start_id
     shifted[:, 1:] = tokens[:, :-1]
@@ -87,9 +88,7 @@ def shifted_right(tokens: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
 
 
 def without_end(rows: Rows, vocabulary: Vocabulary) -> Rows:
-    """Lines without the end-of-sequence token among their separators, where `ended` is to put one behind each
-    row.
-    """
+    """Return lines without their own end-of-sequence token: `ended` appends one to each row."""
     if not rows.are_lines:
         return rows
     last = rows.tokens[np.arange(len(rows.lengths)), rows.lengths - 1]
@@ -97,9 +96,7 @@ def without_end(rows: Rows, vocabulary: Vocabulary) -> Rows:
 
 
 def ended(rows: Rows, vocabulary: Vocabulary) -> np.ndarray:
-    """The rows' tokens, each row followed by the end-of-sequence token at the column of its length. [B, T +
-    1]
-    """
+    """Return the rows' tokens, each row followed by the end-of-sequence token. [B, T + 1]"""
     assert vocabulary.eos_id is not None
     num_rows, num_tokens = rows.tokens.shape
     tokens = np.empty((num_rows, num_tokens + 1), np.int64)
@@ -109,7 +106,7 @@ def ended(rows: Rows, vocabulary: Vocabulary) -> np.ndarray:
 
 
 def left_pack(tokens: np.ndarray, kept: np.ndarray, vocabulary: Vocabulary) -> Sequences:
-    """The kept tokens of each row, moved up to its beginning. tokens [B, T], kept [B, T] bool"""
+    """Return the kept tokens of each row, moved to its beginning. tokens [B, T], kept [B, T] bool"""
     lengths = np.count_nonzero(kept, axis=1)
     width = max(1, int(lengths.max()))  # a batch has at least one column, even where nothing is kept
     if lengths.min() == width:

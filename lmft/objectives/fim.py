@@ -1,4 +1,4 @@
-"""Filling in the middle (Bavarian et al. 2022): causal models learn to write what stands between two texts."""
+"""Filling in the middle (Bavarian et al. 2022): causal models learn to write the text between two others."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -9,30 +9,29 @@ import numpy as np
 from lmft.objectives.base import SPECIAL, Noise, Objective, Rows, Vocabulary, threshold
 from lmft.objectives.causal import causal_batch
 
-# What stands before the prefix, the suffix and the middle: names that models were trained with.
+# Tokens before the prefix, the suffix and the middle, as known models were trained with them.
 SENTINELS = (
-    # Qwen2.5-Coder, CodeGemma; what a new tokenizer is given.
+    # Qwen2.5-Coder, CodeGemma; other tokenizers get these.
     ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"),
     ("<fim_prefix>", "<fim_suffix>", "<fim_middle>"),  # StarCoder, Granite
     ("<fim-prefix>", "<fim-suffix>", "<fim-middle>"),  # SantaCoder
     ("▁<PRE>", "▁<SUF>", "▁<MID>"),  # CodeLlama
 )
 _NUM_SENTINELS = 3
-_SHORTEST = 3  # tokens of a piece that is worth cutting
+_SHORTEST = 3  # tokens of the shortest piece that is rearranged
 
 
 @dataclass(frozen=True)
 class FillInTheMiddle(Objective):
-    """Next-token prediction on rows of which some have a piece rearranged, so that its middle comes last.
+    """Next-token prediction on rows, some of which have a piece rearranged so that its middle comes last.
 
-    The piece is the longest run of tokens of one document without a special token among them; two cuts,
-    anywhere in it, make prefix, middle and suffix. It is then written in one of the paper's two ways:
+    The piece is the row's longest run of tokens of one document without a special token. Two random cuts
+    between its tokens make prefix, middle and suffix, which are written in one of the paper's two ways:
 
     PSM: [PRE] prefix [SUF] suffix [MID] middle
-    SPM: [PRE] [SUF] suffix [MID] prefix middle (the variant that shares its beginnings with PSM)
+    SPM: [PRE] [SUF] suffix [MID] prefix middle (the variant that begins as PSM does)
 
-    Whatever stands around the piece stays where it is, and every token is a target. The cuts are made between
-    tokens.
+    The tokens around the piece stay as they are, and every token is a target.
     """
 
     fim_rate: float = 0.5
@@ -45,18 +44,18 @@ class FillInTheMiddle(Objective):
         for name in ("fim_rate", "spm_share"):
             share = getattr(self, name)
             if not 0 <= share <= 1:
-                raise ValueError(f"objective.{name}={share} is no share between 0 and 1")
+                raise ValueError(f"objective.{name}={share} is not a share between 0 and 1")
 
     def num_raw_tokens(self, block_size: int) -> int:
-        """Three fewer: a rearranged row has three sentinels more."""
+        """Return three fewer than `block_size`: a rearranged row has three sentinels more."""
         return block_size - _NUM_SENTINELS
 
     def new_tokens(self, known: Collection[str]) -> list[str]:
-        """The three sentinels, unless the tokenizer has three that belong together."""
+        """Return the three sentinels, unless the tokenizer has three that belong together."""
         return [] if _known_sentinels(known) else list(SENTINELS[0])
 
     def check(self, vocabulary: Vocabulary, block_size: int) -> None:
-        """Raises ValueError where the tokenizer has no sentinels, or no piece could be cut."""
+        """Raise ValueError if the tokenizer has no sentinels, or blocks are too short to be rearranged."""
         sentinel_ids(vocabulary.ids)
         if self.num_raw_tokens(block_size) < _SHORTEST:
             raise ValueError(
@@ -64,26 +63,30 @@ class FillInTheMiddle(Objective):
             )
 
     def __call__(self, rows: Rows, vocabulary: Vocabulary, noise: Noise) -> dict[str, np.ndarray]:
-        """input_ids [B, T + 3 or T], document_ids where documents are isolated, target_index [K], targets
-        [K].
+        """Return input_ids, target_index [K], targets [K]; if isolated, also document_ids.
+
+        input_ids and document_ids are [B, T], or [B, T + 3] if the longest rows get sentinels.
         """
         return causal_batch(self.rearranged(rows, vocabulary, noise))
 
     def rearranged(self, rows: Rows, vocabulary: Vocabulary, noise: Noise) -> Rows:
-        """The rows with some pieces written anew; sentinels are special tokens of the piece's document."""
-        begin, length = longest_piece(rows)
+        """Return the rows with some pieces rearranged.
+
+        Sentinels are special tokens that belong to the piece's document.
+        """
+        begin, length = longest_piece(rows)  # [B] each
         once = np.zeros(1, np.int64)
-        chosen = (noise.bits("fim", once)[:, 0] < threshold(self.fim_rate)) & (length >= _SHORTEST)
-        suffix_first = noise.bits("spm", once)[:, 0] < threshold(self.spm_share)
+        chosen = (noise.bits("fim", once)[:, 0] < threshold(self.fim_rate)) & (length >= _SHORTEST)  # [B]
+        suffix_first = noise.bits("spm", once)[:, 0] < threshold(self.spm_share)  # [B]
         places = noise.bits("cut", np.arange(2)) % (length + 1).astype(np.uint64)[:, None]  # [B, 2]
         first, second = np.sort(places.astype(np.int64), axis=1).T
-        return _written_anew(rows, vocabulary, _Cuts(chosen, suffix_first, begin, length, first, second))
+        return _rearrange(rows, vocabulary, _Cuts(chosen, suffix_first, begin, length, first, second))
 
 
 class _Cuts(NamedTuple):
-    """How each row is rearranged; all [B]."""
+    """The places where each row is cut and the order of its pieces; all [B]."""
 
-    chosen: np.ndarray  # bool: whether it is
+    chosen: np.ndarray  # bool: the row is rearranged
     suffix_first: np.ndarray  # bool: SPM rather than PSM
     begin: np.ndarray  # column of the piece's first token
     length: np.ndarray  # of the piece, in tokens
@@ -92,27 +95,26 @@ class _Cuts(NamedTuple):
 
     @property
     def before_suffix(self) -> np.ndarray:
-        """Tokens between PRE and SUF."""
+        """Tokens between PRE and SUF. [B]"""
         return np.where(self.suffix_first, 0, self.first)
 
     @property
     def shifts(self) -> np.ndarray:
-        """[B, 5] columns by which tokens move: before the piece, of prefix, middle and suffix, and behind the
-        piece.
+        """Columns by which tokens move, in five sections of the row. [B, 5]
+
+        The sections: before the piece, its prefix, its middle, its suffix, after the piece.
         """
-        # What has the suffix and all sentinels before it now.
+        # Sections that now come after the suffix and all sentinels.
         past_suffix = _NUM_SENTINELS + self.length - self.second
         prefix = np.where(self.suffix_first, past_suffix, 1)
         suffix = 2 + self.before_suffix - self.second
-        behind = np.full_like(self.length, _NUM_SENTINELS)
-        return (
-            np.stack([np.zeros_like(behind), prefix, past_suffix, suffix, behind], axis=1)
-            * self.chosen[:, None]
-        )
+        after = np.full_like(self.length, _NUM_SENTINELS)
+        shifts = np.stack([np.zeros_like(after), prefix, past_suffix, suffix, after], axis=1)
+        return shifts * self.chosen[:, None]
 
     @property
     def sentinels(self) -> np.ndarray:
-        """[C, 3] columns of PRE, SUF and MID in the chosen rows."""
+        """Columns of PRE, SUF and MID in the C chosen rows. [C, 3]"""
         pre = self.begin
         suf = pre + 1 + self.before_suffix
         mid = suf + 1 + self.length - self.second
@@ -120,7 +122,7 @@ class _Cuts(NamedTuple):
 
 
 def sentinel_ids(ids: Mapping[str, int]) -> tuple[int, ...]:
-    """Ids of (PRE, SUF, MID) among those of the special and added tokens; raises ValueError."""
+    """Return the ids of (PRE, SUF, MID) among the special and added tokens. Raises: ValueError if missing."""
     known = _known_sentinels(ids)
     if known is None:
         raise ValueError(
@@ -134,8 +136,9 @@ def _known_sentinels(known: Collection[str]) -> tuple[str, ...] | None:
 
 
 def longest_piece(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
-    """Begin and length [B] of the longest run of one document's tokens, none of them special; of equals, the
-    first.
+    """Return begin [B] and length [B] of each row's longest run of ordinary tokens of one document.
+
+    Of several equally long runs, it is the first.
     """
     assert rows.documents is not None
     text = (rows.flags & SPECIAL) == 0  # [B, T], false in the padding
@@ -149,35 +152,35 @@ def longest_piece(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
     return last - length + 1, length
 
 
-def _written_anew(rows: Rows, vocabulary: Vocabulary, cuts: _Cuts) -> Rows:
+def _rearrange(rows: Rows, vocabulary: Vocabulary, cuts: _Cuts) -> Rows:
     assert rows.documents is not None
     columns = np.arange(rows.tokens.shape[1])
     row, column = np.nonzero(columns < rows.lengths[:, None])  # [N] each: all but the padding
     place = column - cuts.begin[row]
     bounds = (0, cuts.first[row], cuts.second[row], cuts.length[row])
-    # [N] of the five; empty ones are passed over.
+    # [N] number of the token's section in `shifts`; empty sections are skipped.
     section = sum((place >= bound).astype(np.int64) for bound in bounds)
-    target = column + cuts.shifts[row, section]
+    new_column = column + cuts.shifts[row, section]
 
     lengths = rows.lengths + _NUM_SENTINELS * cuts.chosen
     chosen = np.flatnonzero(cuts.chosen)[:, None]  # [C, 1]
 
-    def moved(old: np.ndarray, padding: int | np.uint8, sentinels: Any) -> np.ndarray:
+    def move(old: np.ndarray, padding: int | np.uint8, sentinels: Any) -> np.ndarray:
         new = np.full((len(lengths), lengths.max()), padding, dtype=old.dtype)
-        new[row, target] = old[row, column]
+        new[row, new_column] = old[row, column]
         new[chosen, cuts.sentinels] = sentinels
         return new
 
     trainable = rows.trainable
-    if rows.num_seen is not None:  # tokens seen before do not stay in front, so they are told one by one
+    if rows.num_seen is not None:  # tokens seen before need not come first any more: flag each of them
         unseen = columns >= rows.num_seen[:, None]
         trainable = unseen if trainable is None else trainable & unseen
     return replace(
         rows,
-        tokens=moved(rows.tokens, vocabulary.pad_id, sentinel_ids(vocabulary.ids)),
-        flags=moved(rows.flags, SPECIAL, SPECIAL),
+        tokens=move(rows.tokens, vocabulary.pad_id, sentinel_ids(vocabulary.ids)),
+        flags=move(rows.flags, SPECIAL, SPECIAL),
         lengths=lengths,
-        documents=moved(rows.documents, -1, rows.documents[chosen, cuts.begin[chosen]]),
-        trainable=None if trainable is None else moved(trainable, False, True),
+        documents=move(rows.documents, -1, rows.documents[chosen, cuts.begin[chosen]]),
+        trainable=None if trainable is None else move(trainable, False, True),
         num_seen=None,
     )

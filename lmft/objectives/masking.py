@@ -1,4 +1,4 @@
-"""Hiding chosen tokens of a masked language model: the part that single tokens and whole words share."""
+"""Hiding of chosen tokens, shared by the masked objectives on single tokens and on whole words."""
 
 from dataclasses import dataclass, replace
 from typing import Self
@@ -19,8 +19,9 @@ from lmft.objectives.base import (
 
 @dataclass(frozen=True)
 class Masking(Objective):
-    """How masked language models are trained (Devlin et al. 2018): of the targets, most are shown as the mask
-    token, some as a random token, the rest as they are.
+    """Masked language modelling (Devlin et al. 2018).
+
+    Most of the targets are shown as the mask token, some as a random token, the rest as they are.
     """
 
     mlm_probability: float = 0.15
@@ -34,26 +35,26 @@ class Masking(Objective):
         for name in ("mlm_probability", "mask_share", "random_share", "validation_mlm_probability"):
             share = getattr(self, name)
             if share is not None and not 0 <= share <= 1:
-                raise ValueError(f"objective.{name}={share} is no share between 0 and 1")
+                raise ValueError(f"objective.{name}={share} is not a share between 0 and 1")
             if share == 0 and name.endswith("mlm_probability"):
                 raise ValueError(f"objective.{name}=0 leaves nothing to predict")
         if self.mask_share + self.random_share > 1:
             raise ValueError("objective.mask_share and objective.random_share add up to more than 1")
 
     def for_validation(self) -> Self:
-        """The same masking at `validation_mlm_probability`, if that is given."""
+        """Return this masking at `validation_mlm_probability`, if that is given."""
         share = self.validation_mlm_probability
         return self if share is None else replace(self, mlm_probability=share)
 
     def check(self, vocabulary: Vocabulary, block_size: int) -> None:
-        """Raises ValueError where the tokenizer has no mask token."""
+        """Raise ValueError if the tokenizer has no mask token."""
         if vocabulary.mask_id is None:
             raise ValueError("the tokenizer has no mask token, which masked objectives need")
 
     def hide(
         self, rows: Rows, chosen: np.ndarray, vocabulary: Vocabulary, noise: Noise
     ) -> dict[str, np.ndarray]:
-        """The batch that has the chosen tokens ([B, T] bool) as its targets."""
+        """Return the batch whose targets are the chosen tokens ([B, T] bool)."""
         row, column = np.nonzero(chosen)  # [N] each
         targets = rows.tokens[row, column]
         kind = noise.bits("kind", column, row)
@@ -70,9 +71,15 @@ class Masking(Objective):
 
 
 def choose(bits: np.ndarray, candidates: np.ndarray, share: float) -> np.ndarray:
-    """Each candidate with probability `share`; where a row has none, the one that came closest. [B, T] bool.
+    """Return the tokens chosen: each candidate with probability `share`. [B, T] bool
 
-    Candidates of a row that are given the same bits share their fate.
+    If none of a row's candidates is chosen, the one with the lowest bits is. Candidates of a row with the
+    same bits are chosen together.
+
+    Args:
+        bits: [B, T] uniform uint64.
+        candidates: [B, T] bool.
+        share: probability of each candidate.
     """
     chosen = (bits < threshold(share)) & candidates
     empty = np.flatnonzero(~chosen.any(axis=1))
@@ -84,6 +91,6 @@ def choose(bits: np.ndarray, candidates: np.ndarray, share: float) -> np.ndarray
 
 
 def may_be_hidden(rows: Rows) -> np.ndarray:
-    """Tokens that are neither special nor padding. [B, T] bool."""
+    """Return the trainable tokens that are neither special nor padding. [B, T] bool"""
     ordinary = (rows.flags & SPECIAL) == 0
     return ordinary if rows.trainable is None else ordinary & rows.trainable

@@ -10,18 +10,18 @@ from lmft.objectives.masking import Masking, choose, may_be_hidden
 
 
 class MaskedTokens(Masking):
-    """Every token that is not special becomes a target with probability `mlm_probability`, at least one an
-    example.
-    """
+    """Each ordinary token becomes a target with probability `mlm_probability`, at least one per example."""
 
     families = ("masked", "seq2seq")
 
     def for_family(self, family: str) -> Objective | None:
-        """Itself, or what hides the same tokens from the encoder of a model that says them by a decoder."""
-        return MaskedDenoising(**asdict(self)) if family == "seq2seq" else super().for_family(family)
+        """Return MaskedDenoising for seq2seq models, else this objective; None if the family has none."""
+        if family == "seq2seq":
+            return MaskedDenoising(**asdict(self))
+        return super().for_family(family)
 
     def __call__(self, rows: Rows, vocabulary: Vocabulary, noise: Noise) -> dict[str, np.ndarray]:
-        """input_ids [B, T] with targets hidden, target_index [K], targets [K]."""
+        """Return input_ids [B, T] with targets hidden, target_index [K], targets [K]."""
         bits = noise.bits("select", np.arange(rows.tokens.shape[1]))  # [B, T]
         chosen = choose(bits, may_be_hidden(rows), self.mlm_probability)
         return self.hide(rows, chosen, vocabulary, noise)
@@ -29,10 +29,10 @@ class MaskedTokens(Masking):
 
 @dataclass(frozen=True)
 class MaskedDenoising(MaskedTokens):
-    """The encoder reads masks, the decoder says what they hide.
+    """The encoder reads masks, and the decoder predicts the tokens they hide.
 
-    The decoder goes through the whole original text, but only the hidden tokens are targets. Both sides have
-    the same length, so what is hidden at a column is said at that column.
+    The decoder is given the whole original text, but only the hidden tokens are targets. Both sides have the
+    same length: the token hidden at a column is predicted at that column.
     """
 
     mask_share: float = 1.0
@@ -41,12 +41,11 @@ class MaskedDenoising(MaskedTokens):
     families = ("seq2seq",)
 
     def check(self, vocabulary: Vocabulary, block_size: int) -> None:
-        """Raises ValueError where the tokenizer has no mask token or the decoder nothing to begin with."""
+        """Raise ValueError if the tokenizer has no mask token or the decoder no start token."""
         super().check(vocabulary, block_size)
         check_decoder(vocabulary)
 
     def __call__(self, rows: Rows, vocabulary: Vocabulary, noise: Noise) -> dict[str, np.ndarray]:
-        """input_ids [B, T] with targets hidden, decoder_input_ids [B, T], target_index [K], targets [K]."""
-        return super().__call__(rows, vocabulary, noise) | {
-            "decoder_input_ids": shifted_right(rows.tokens, vocabulary)
-        }
+        """Return input_ids and decoder_input_ids [B, T], target_index [K] and targets [K]."""
+        batch = super().__call__(rows, vocabulary, noise)
+        return batch | {"decoder_input_ids": shifted_right(rows.tokens, vocabulary)}

@@ -1,6 +1,4 @@
-"""Pairs of texts, such as articles and their summaries: the encoder reads the one, the decoder says the
-other.
-"""
+"""Pairs of texts, such as articles and summaries: the encoder reads the source, the decoder the target."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,17 +11,17 @@ from lmft.objectives.denoising import Denoising, Sequences, left_pack
 
 @dataclass(frozen=True)
 class Pairs(Denoising):
-    """A row holds a source and then a target, whose tokens have the ANSWER flag; both with their separators.
+    """A row holds a source and then a target, both with their separators; nothing is hidden.
 
-    Nothing is hidden, and only the target's tokens count.
+    The target's tokens have the ANSWER flag, and only they count in the loss.
     """
 
     needs_pairs: ClassVar[bool] = True
 
     def corrupt(self, rows: Rows, vocabulary: Vocabulary, noise: Noise) -> tuple[Sequences, Sequences]:
-        """The sources and the targets."""
-        inside = np.arange(rows.tokens.shape[1]) < rows.lengths[:, None]  # [B, T]
-        answer = (rows.flags & ANSWER) != 0
-        return left_pack(rows.tokens, inside & ~answer, vocabulary), left_pack(
-            rows.tokens, inside & answer, vocabulary
-        )
+        """Return the sources and the targets."""
+        is_text = np.arange(rows.tokens.shape[1]) < rows.lengths[:, None]  # [B, T]
+        is_target = (rows.flags & ANSWER) != 0  # [B, T]
+        sources = left_pack(rows.tokens, is_text & ~is_target, vocabulary)
+        targets = left_pack(rows.tokens, is_text & is_target, vocabulary)
+        return sources, targets

@@ -13,15 +13,14 @@ class Permutation(Objective):
     """Yang et al. 2019, as `DataCollatorForPermutationLanguageModeling` of transformers defines it.
 
     A text is cut into stretches of span / plm_probability tokens, where span is uniform over 1 …
-    max_span_length, and that many tokens at a random place of each are targets, except special ones. Inputs
-    show the mask token there. All other tokens are seen from everywhere. A target is seen from targets and
-    special tokens that come after it in a random order, in which the row's first half comes before its
-    second, and both halves are ordered in the same way.
+    max_span_length. At a random place of each stretch, span tokens are targets, except special ones. Inputs
+    show the mask token there. All other tokens are visible from every position. A target is visible from
+    those targets and special tokens that come after it in a random order. In this order, the row's first half
+    comes before its second, and both halves have the same order.
 
-    Two things differ. That collator wants rows of even length; here blocks are made even, and a row that is
-    odd by itself is ordered as if one token of padding stood behind it. And only the targets have a query
-    stream: `target_mapping` has as many rows as the batch's richest example has targets, which changes no
-    loss.
+    Two things differ from that collator. It requires rows of even length: here blocks are even, and a row of
+    odd length is ordered as if followed by one padding token. And only targets have a query stream:
+    `target_mapping` has as many rows as the most targets of an example in the batch, which changes no loss.
     """
 
     plm_probability: float = 1 / 6
@@ -31,16 +30,17 @@ class Permutation(Objective):
 
     def __post_init__(self):
         if not 0 < self.plm_probability <= 1:
-            raise ValueError(f"objective.plm_probability={self.plm_probability} is no share between 0 and 1")
+            what = f"objective.plm_probability={self.plm_probability}"
+            raise ValueError(f"{what} is not a share between 0 and 1")
         if self.max_span_length < 1:
             raise ValueError(f"objective.max_span_length={self.max_span_length} must be 1 token or more")
 
     def num_raw_tokens(self, block_size: int) -> int:
-        """The even number of tokens that fit."""
+        """Return the largest even number of tokens that fits."""
         return block_size - block_size % 2
 
     def check(self, vocabulary: Vocabulary, block_size: int) -> None:
-        """Raises ValueError where the tokenizer has no mask token, or a block holds no two tokens."""
+        """Raise ValueError if the tokenizer has no mask token, or blocks have fewer than two tokens."""
         if vocabulary.mask_id is None:
             raise ValueError("the tokenizer has no mask token, which permutation language modelling needs")
         if block_size < 2:
@@ -49,12 +49,11 @@ class Permutation(Objective):
             )
 
     def __call__(self, rows: Rows, vocabulary: Vocabulary, noise: Noise) -> dict[str, np.ndarray]:
-        """input_ids [B, T], attention_mask [B, T] where rows are padded, perm_mask [B, T, T], target_mapping
-        [B, P, T].
+        """Return input_ids [B, T], perm_mask [B, T, T], target_mapping [B, P, T], target_index, targets [K].
 
-        P: targets of a row, padded to a multiple of 8. `target_index` counts the queries: row * P + number in
-        the row. perm_mask[b, i, j] tells whether i may not see j; as bool, a quarter of the bytes to make and
-        to move.
+        If rows are padded, also attention_mask [B, T]. P is the number of targets of a row, padded to a
+        multiple of 8. `target_index` counts the queries: row * P + number in the row. perm_mask[b, i, j] is
+        True if i may not see j; as bool it has a quarter of a float's bytes.
         """
         chosen = self.chosen(rows, noise)  # [B, T]
         row, column = np.nonzero(chosen)  # [N]
@@ -74,12 +73,11 @@ class Permutation(Objective):
         return batch | padded_targets(row * num_queries + number, rows.tokens[row, column])
 
     def chosen(self, rows: Rows, noise: Noise) -> np.ndarray:
-        """Which tokens are targets. [B, T] bool"""
+        """Return the tokens that are targets. [B, T] bool"""
         num_tokens = rows.tokens.shape[1]
-        stretch_of = np.array(
-            [int(span / self.plm_probability) for span in range(1, self.max_span_length + 1)]
-        )
-        draws = np.arange(-(-num_tokens // stretch_of[0]))  # enough even where all spans are the shortest
+        span_lengths = range(1, self.max_span_length + 1)
+        stretch_of = np.array([int(span / self.plm_probability) for span in span_lengths])
+        draws = np.arange(-(-num_tokens // stretch_of[0]))  # enough even if all spans are the shortest
         spans = 1 + (noise.bits("span", draws) % np.uint64(self.max_span_length)).astype(np.int64)  # [B, S]
         stretches = stretch_of[spans - 1]
         places = (noise.bits("place", draws) % (stretches - spans + 1).astype(np.uint64)).astype(np.int64)
@@ -93,8 +91,9 @@ class Permutation(Objective):
 
 
 def factorisation_order(rows: Rows, noise: Noise) -> np.ndarray:
-    """Each token's place in a random order of its row. [B, T] int16; a permutation of 0 … L - 1 where L is
-    even
+    """Return each token's place in a random order of its row. [B, T] int16
+
+    In a row of even length L, the places of its tokens are a permutation of 0 … L - 1.
     """
     num_tokens = rows.tokens.shape[1]
     halves = (rows.lengths + 1)[:, None] // 2  # [B, 1]

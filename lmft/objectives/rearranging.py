@@ -1,6 +1,4 @@
-"""Documents in another order: sentences that change places, and texts that begin elsewhere (Lewis et al.
-2020).
-"""
+"""Rearrangement of documents: sentence permutation and document rotation (Lewis et al. 2020)."""
 
 import numpy as np
 
@@ -10,22 +8,29 @@ from lmft.objectives.base import SPECIAL, Noise, Rows, Vocabulary, threshold
 def with_sentences_permuted(
     tokens: np.ndarray, special: np.ndarray, share: float, vocabulary: Vocabulary, noise: Noise
 ) -> np.ndarray:
-    """The tokens [B, T] with, in a share of the rows, the sentences of each document in random order.
+    """Return the tokens [B, T]; in a share of the rows, each document's sentences are in random order.
 
     A sentence ends with one of `vocabulary.sentence_end_ids`, or where a special token or the row ends the
-    document. Special tokens stay where they are. special: [B, T] bool, with the padding.
+    document. Special tokens keep their places.
+
+    Args:
+        tokens: [B, T] int64.
+        special: [B, T] bool: special tokens and padding.
+        share: probability that a row is permuted.
+        vocabulary: knows the tokens that end a sentence.
+        noise: random bits of the rows.
     """
     ends_sentence = np.zeros(vocabulary.size, bool)
     ends_sentence[vocabulary.sentence_end_ids] = True
-    new_document = document_begins(special)
+    new_document = document_begins(special)  # [B * T]
     new_piece = new_document.copy()
     new_piece[1:] |= ends_sentence[tokens.ravel()[:-1]]
-    start = np.flatnonzero(new_piece)  # [S] where sentences begin, and special tokens
+    start = np.flatnonzero(new_piece)  # [S] flat positions where sentences begin, and of special tokens
     row, column = np.divmod(start, tokens.shape[1])
-    order = noise.bits("sentence", column, row) >> np.uint64(24)
+    order = noise.bits("sentence", column, row) >> np.uint64(24)  # [S]
     permuted = noise.bits("permute", np.zeros(1, np.int64))[:, 0] < threshold(share)  # [B]
     order[~permuted[row]] = 0
-    # Pieces stay in their document.
+    # The document's number in the upper bits keeps sentences in their document.
     order |= np.cumsum(new_document[start]).astype(np.uint64) << np.uint64(40)
     order = np.argsort(order, kind="stable")
     length = np.diff(np.append(start, tokens.size))[order]
@@ -33,30 +38,34 @@ def with_sentences_permuted(
 
 
 def rotated(tokens: np.ndarray, special: np.ndarray, share: float, noise: Noise) -> np.ndarray:
-    """The tokens [B, T] with, in a share of the rows, each document begun at a random token, and its
-    beginning last.
+    """Return the tokens [B, T]; in a share of the rows, each document begins at a random token.
 
-    Special tokens stay where they are. special: [B, T] bool, with the padding.
+    The tokens before that one come last. Special tokens keep their places.
+
+    Args:
+        tokens: [B, T] int64.
+        special: [B, T] bool: special tokens and padding.
+        share: probability that a row is rotated.
+        noise: random bits of the rows.
     """
     start = np.flatnonzero(document_begins(special))  # [D]
     length = np.diff(np.append(start, tokens.size))
     row, column = np.divmod(start, tokens.shape[1])
     shift = (noise.bits("rotation", column, row) % length.astype(np.uint64)).astype(np.int64)
-    shift[(noise.bits("rotate", np.zeros(1, np.int64))[:, 0] >= threshold(share))[row]] = 0
+    stays = noise.bits("rotate", np.zeros(1, np.int64))[:, 0] >= threshold(share)  # [B]
+    shift[stays[row]] = 0
     begin, length, shift = (np.repeat(part, length) for part in (start, length, shift))  # [B * T] each
     source = begin + (np.arange(tokens.size) - begin + shift) % length
     return tokens.ravel()[source].reshape(tokens.shape)
 
 
 def is_special(rows: Rows) -> np.ndarray:
-    """Special tokens and padding. [B, T] bool"""
+    """Return which tokens are special or padding. [B, T] bool"""
     return ((rows.flags & SPECIAL) != 0) | (np.arange(rows.flags.shape[1]) >= rows.lengths[:, None])
 
 
 def document_begins(special: np.ndarray) -> np.ndarray:
-    """Where the text between special tokens begins, and each of these, which stand for themselves. [B * T]
-    bool
-    """
+    """Return where pieces begin: texts between special tokens, and single special tokens. [B * T] bool"""
     begins = special.copy()
     begins[:, 0] = True
     begins[:, 1:] |= special[:, :-1]
@@ -64,6 +73,6 @@ def document_begins(special: np.ndarray) -> np.ndarray:
 
 
 def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """The numbers start, start + 1, …, start + length - 1 of each pair, one after the other."""
+    """Return start, start + 1, …, start + length - 1 of each range in turn. starts, lengths [N] → [sum]"""
     begins = np.cumsum(lengths) - lengths
     return np.repeat(starts - begins, lengths) + np.arange(lengths.sum())

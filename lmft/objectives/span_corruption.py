@@ -1,4 +1,4 @@
-"""Span corruption: hidden spans become sentinels, and the decoder says what each of them stands for (T5)."""
+"""Span corruption (T5): sentinels replace hidden spans, and the decoder predicts each sentinel's span."""
 
 from dataclasses import dataclass
 
@@ -15,12 +15,13 @@ class SpanCorruption(Denoising):
     """Raffel et al. 2020, section 3.1.4, with the sizes of their code.
 
     A text of L tokens has round(L * noise_density) hidden tokens in round(hidden / mean_noise_span_length)
-    spans, at least one of each. Hidden and shown tokens are cut into that many parts, all ways of cutting
-    being as probable; the parts alternate, and a shown one comes first. Inputs: the text with `<extra_id_0>`,
-    `<extra_id_1>`, … in place of the spans, then the end-of-sequence token. Targets: each sentinel and the
-    span it hides, then the end-of-sequence token. As in their code, and unlike the paper's figure 2, no last
-    sentinel stands before it: 568 tokens of text make 512 of input and 114 targets. A text of a single token
-    stays whole, and its targets are the end alone.
+    spans, at least one of each. Hidden and shown tokens are split into that many parts each, uniformly over
+    all splits; the parts alternate, beginning with a shown one.
+
+    Inputs: the text with `<extra_id_0>`, `<extra_id_1>`, … in place of the spans, then the end-of-sequence
+    token. Targets: each sentinel followed by its span, then the end-of-sequence token. As in their code, and
+    unlike the paper's figure 2, there is no final sentinel: 568 tokens of text make 512 of input and 114
+    targets. A text of a single token is not corrupted, and its only target is the end-of-sequence token.
     """
 
     noise_density: float = 0.15
@@ -28,15 +29,14 @@ class SpanCorruption(Denoising):
 
     def __post_init__(self):
         if not 0 < self.noise_density < 1:
-            raise ValueError(f"objective.noise_density={self.noise_density} is no share between 0 and 1")
+            raise ValueError(f"objective.noise_density={self.noise_density} is not a share between 0 and 1")
         if not 1 <= self.mean_noise_span_length < float("inf"):
-            raise ValueError(
-                f"objective.mean_noise_span_length={self.mean_noise_span_length} must be 1 token or more"
-            )
+            what = f"objective.mean_noise_span_length={self.mean_noise_span_length}"
+            raise ValueError(f"{what} must be 1 token or more")
 
     def num_raw_tokens(self, block_size: int) -> int:
-        """The longest text whose input has at most `block_size` tokens; ValueError where there is none."""
-        # An input has at least as many tokens as are shown; rounding shifts their number by less than one.
+        """Return the length of the longest text whose input fits. Raises: ValueError if there is none."""
+        # An input has at least as many tokens as are shown; rounding changes their number by less than one.
         lengths = np.arange(2, 3 + int((block_size + 1) / (1 - self.noise_density)))
         num_hidden, num_spans = self.sizes(lengths)
         fitting = lengths[lengths - num_hidden + num_spans + 1 <= block_size]
@@ -45,12 +45,11 @@ class SpanCorruption(Denoising):
         return int(fitting[-1])
 
     def check_text(self, vocabulary: Vocabulary, num_tokens: int) -> None:
-        """Raises ValueError without an end-of-sequence token, or with fewer sentinels than there may be
-        spans.
-        """
+        """Raise ValueError without an end-of-sequence token, or with fewer sentinels than spans."""
         super().check_text(vocabulary, num_tokens)
         check_end(vocabulary)
-        num_sentinels, num_spans = 0, int(self.sizes(np.array(num_tokens))[1])
+        num_spans = int(self.sizes(np.array(num_tokens))[1])
+        num_sentinels = 0
         while sentinel(num_sentinels) in vocabulary.ids:
             num_sentinels += 1
         if not num_sentinels:
@@ -59,12 +58,13 @@ class SpanCorruption(Denoising):
             )
         if num_sentinels < num_spans:
             raise ValueError(
-                f"{num_tokens} tokens of text need {num_spans} sentinels and the tokenizer has {num_sentinels}: raise "
-                "objective.mean_noise_span_length, or lower objective.noise_density or data.block_size"
+                f"{num_tokens} tokens of text need {num_spans} sentinels "
+                f"and the tokenizer has {num_sentinels}: raise objective.mean_noise_span_length, "
+                "or lower objective.noise_density or data.block_size"
             )
 
     def sizes(self, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """How many tokens are hidden, in how many spans, in texts of these lengths."""
+        """Return the numbers of hidden tokens and of spans in texts of these lengths. [B] → [B], [B]"""
         num_hidden = np.rint(lengths * self.noise_density).astype(np.int64)
         num_hidden = np.minimum(np.maximum(num_hidden, 1), lengths - 1)
         num_spans = np.rint(num_hidden / self.mean_noise_span_length).astype(np.int64)
@@ -72,14 +72,14 @@ class SpanCorruption(Denoising):
         return num_hidden, np.minimum(num_spans, num_hidden)  # none in a text of one token
 
     def corrupt(self, rows: Rows, vocabulary: Vocabulary, noise: Noise) -> tuple[Sequences, Sequences]:
-        """The text with sentinels in place of its hidden spans, and the spans, each behind its sentinel."""
+        """Return the text with sentinels in place of its spans, and each sentinel with its span."""
         rows = without_end(rows, vocabulary)
         num_hidden, num_spans = self.sizes(rows.lengths)
-        row = np.repeat(np.arange(len(num_spans)), num_spans)  # [S] of each span
+        row = np.repeat(np.arange(len(num_spans)), num_spans)  # [S] row of each span
         number = np.arange(len(row)) - (np.cumsum(num_spans) - num_spans)[row]  # [S] of the span in its row
         shown_ends = part_ends(rows.lengths - num_hidden, num_spans, noise, "shown")  # [S]
         hidden_ends = part_ends(num_hidden, num_spans, noise, "hidden")  # [S]
-        # [S] hidden tokens of the row before each span, but its first.
+        # [S] hidden tokens of the row before each span; not valid for a row's first span.
         before = np.concatenate(([0], hidden_ends))[:-1]
         starts = shown_ends + np.where(number > 0, before, 0)  # [S] columns where the spans begin
 
@@ -97,7 +97,7 @@ class SpanCorruption(Denoising):
         shown[row, starts] = True
         inputs = left_pack(with_sentinels, shown, vocabulary)
 
-        # A shown token stands before each span; its place is free in the targets.
+        # Before each span is a shown token, whose place the sentinel takes in the targets.
         tokens[row, starts - 1] = ids[number]
         hidden[row, starts - 1] = True
         hidden[np.arange(len(tokens)), rows.lengths] = True
@@ -105,28 +105,35 @@ class SpanCorruption(Denoising):
 
 
 def sentinel(number: int) -> str:
-    """The text of a sentinel."""
+    """Return the text of a sentinel."""
     return f"<extra_id_{number}>"
 
 
 def part_ends(totals: np.ndarray, num_parts: np.ndarray, noise: Noise, stream: str) -> np.ndarray:
-    """Where the parts end when each row's total is cut at random into positive parts. totals, num_parts [B] →
-    [S]
+    """Return where the parts end if each row's total is split at random into positive parts. [S]
 
-    Each of the total - 1 places to cut at has its bits, and the places of the smallest are cut.
+    Each of the total - 1 places to cut at has random bits; the places with the smallest are cut.
+
+    Args:
+        totals: [B] tokens of each row.
+        num_parts: [B] parts of each row, S in all.
+        noise: random bits of the rows.
+        stream: name of the bits that are read.
     """
-    num_places, num_cuts = max(0, int(totals.max()) - 1), np.maximum(num_parts - 1, 0)
-    places, most = np.arange(num_places), int(num_cuts.max())  # a cut at place p ends a part of p + 1
+    num_cuts = np.maximum(num_parts - 1, 0)  # [B]
+    most_cuts = int(num_cuts.max())
+    num_places = max(0, int(totals.max()) - 1)
+    places = np.arange(num_places)  # a cut at place p ends a part after p + 1 tokens
     bits = noise.bits(stream, places)  # [B, places]
     bits &= ~_PLACE
-    bits |= places.astype(np.uint64)  # so that no two are the same, and the place can be read from them
+    bits |= places.astype(np.uint64)  # makes them distinct, and the place readable from them
     if totals.min() <= num_places:
         bits[places >= totals[:, None] - 1] = np.iinfo(np.uint64).max
-    if most < num_places:
-        bits = np.partition(bits, most, axis=1)[:, :most]
-    ends = np.empty((len(totals), most + 1), np.int64)
+    if most_cuts < num_places:
+        bits = np.partition(bits, most_cuts, axis=1)[:, :most_cuts]
+    ends = np.empty((len(totals), most_cuts + 1), np.int64)
     ends[:, :-1] = (np.sort(bits, axis=1) & _PLACE) + np.uint64(1)
-    nth = np.arange(most + 1)
+    nth = np.arange(most_cuts + 1)
     ends = np.where(nth < num_cuts[:, None], ends, totals[:, None])  # the last part ends with the total
     ends.sort(axis=1)
     return ends[nth < num_parts[:, None]]

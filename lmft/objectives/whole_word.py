@@ -11,11 +11,10 @@ from lmft.objectives.masking import Masking, choose, may_be_hidden
 
 @dataclass(frozen=True)
 class MaskedWords(Masking):
-    """Every word becomes a target, with all its tokens, with probability `mlm_probability`; at least one an
-    example.
+    """Each word becomes a target, with all its tokens, with probability `mlm_probability`.
 
-    Words are the tokenizer's own (`word_ids`); the part of a word that a block's edge cuts off counts as a
-    word.
+    Each example has at least one. Words are those of the tokenizer's `word_ids`; the part of a word that a
+    block's edge cuts off counts as a word.
     """
 
     mlm_probability: float = 0.2
@@ -23,9 +22,10 @@ class MaskedWords(Masking):
     needs_word_starts: ClassVar[bool] = True
 
     def __call__(self, rows: Rows, vocabulary: Vocabulary, noise: Noise) -> dict[str, np.ndarray]:
-        """input_ids [B, T] with targets hidden, target_index [K], targets [K]."""
+        """Return input_ids [B, T] with targets hidden, target_index [K], targets [K]."""
         positions = np.arange(rows.tokens.shape[1])
         starts = np.where((rows.flags & WORD_START) != 0, positions, 0)
         word = np.maximum.accumulate(starts, axis=1)  # [B, T] where the token's word begins
         bits = np.take_along_axis(noise.bits("select", positions), word, axis=1)
-        return self.hide(rows, choose(bits, may_be_hidden(rows), self.mlm_probability), vocabulary, noise)
+        chosen = choose(bits, may_be_hidden(rows), self.mlm_probability)
+        return self.hide(rows, chosen, vocabulary, noise)

@@ -1,4 +1,4 @@
-"""Blocks: windows of one length over the stream of documents."""
+"""Blocks: consecutive pieces of one length of the stream of documents."""
 
 from dataclasses import replace
 
@@ -9,10 +9,9 @@ from lmft.objectives.base import Rows
 
 
 class Blocks:
-    """Windows of `block_size` tokens over the stream of documents, with their separators. The last may be
-    shorter.
+    """Consecutive blocks of `block_size` tokens of the stream of documents, separators included.
 
-    numbered: tell each token's document; isolated: and that attention is to be kept inside it.
+    The last block may be shorter.
     """
 
     lengths = None
@@ -26,24 +25,36 @@ class Blocks:
         isolated: bool = False,
         numbered: bool = False,
     ):
-        self.documents, self.block_size, self.pad_id = documents, block_size, pad_id
-        self.isolated, self.numbered = isolated, isolated or numbered
+        """Split the stream of documents into blocks.
+
+        Args:
+            documents: in the order of the stream.
+            block_size: tokens of a block.
+            pad_id: the padding token.
+            isolated: no token may attend to another document.
+            numbered: the rows tell each token's document, as isolated ones do.
+        """
+        self.documents = documents
+        self.block_size = block_size
+        self.pad_id = pad_id
+        self.isolated = isolated
+        self.numbered = isolated or numbered
         self.documents_dropped: dict[str, int] = {}
         self.num_tokens = documents.num_tokens
+        # A run is a sequence of documents that are consecutive in the store too.
         joins = np.flatnonzero(documents.starts[1:] != documents.starts[:-1] + documents.lengths[:-1]) + 1
         firsts = np.concatenate(([0], joins)) if len(documents) else np.zeros(0, np.int64)
         # [n] where each document begins in the stream.
         stream_starts = np.cumsum(documents.lengths) - documents.lengths
-        # [runs] of neighbouring documents: where each begins in the stream.
-        self.run_starts = stream_starts[firsts]
-        self.run_ends = np.append(self.run_starts[1:], self.num_tokens)  # [runs] and ends
-        self.run_places = documents.starts[firsts]  # [runs] and where it begins in the store
+        self.run_starts = stream_starts[firsts]  # [runs] where each begins in the stream
+        self.run_ends = np.append(self.run_starts[1:], self.num_tokens)  # [runs] where it ends there
+        self.run_places = documents.starts[firsts]  # [runs] where it begins in the store
 
     def __len__(self) -> int:
         return -(-self.num_tokens // self.block_size)
 
     def rows(self, examples: np.ndarray) -> Rows:
-        """These blocks [B]: tokens [B, T], padded only where the stream's end is among them."""
+        """Return these blocks [B]: tokens [B, T], padded only if the last block is among them."""
         starts = examples * self.block_size
         stops = np.minimum(starts + self.block_size, self.num_tokens)
         lengths = stops - starts
@@ -53,7 +64,7 @@ class Blocks:
         places = begins[:, None] + columns  # [B, T] place in the store
         crossing = np.flatnonzero((stops > self.run_ends[first_runs]) | (lengths < len(columns)))
         if len(crossing):
-            # Place in the stream.
+            # [crossing, T] place in the stream.
             stream = np.minimum(starts[crossing, None] + columns, stops[crossing, None] - 1)
             runs = np.searchsorted(self.run_starts, stream, side="right") - 1
             places[crossing] = stream - self.run_starts[runs] + self.run_places[runs]

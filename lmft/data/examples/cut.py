@@ -1,4 +1,4 @@
-"""From documents to examples, as the data YAML wants them cut."""
+"""From documents to examples, as the data config asks."""
 
 import logging
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from lmft.data.sources.source import Source
 from lmft.errors import UserError
 from lmft.objectives.base import Objective
 
-log = logging.getLogger("lmft")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Cutter:
-    """Cuts a split into examples, and says what is left out."""
+    """Cuts a split's documents into examples, and reports what is left out."""
 
     config: DataConfig
     objective: Objective
@@ -28,30 +28,33 @@ class Cutter:
     source: Source
 
     def make_examples(self, texts: Documents, split: str, seed: int) -> Examples:
-        """The split's examples, and of these as many as are wanted."""
+        """Cut a split's documents into examples, and sample them if the config limits their number.
+
+        Raises: UserError if there is no example.
+        """
         config = self.config
-        limit = config.max_train_examples if split == "train" else config.max_validation_examples
         size = self.objective.num_raw_tokens(config.block_size)
         examples: Examples
         if config.format == "pairs":
-            examples = self._of_pairs(texts, split)
+            examples = self._cut_pairs(texts, split)
         elif config.examples == "blocks":
-            isolated, numbered = config.isolate_documents, self.objective.needs_documents
-            examples = Blocks(texts, size, self.pad_id, isolated, numbered)
-        else:
-            examples = self._of_windows(texts, size, split)
-        if not len(examples):
-            reasons = ", ".join(f"{count} {reason}" for reason, count in examples.documents_dropped.items())
-            found = f"{len(texts)} documents, {texts.num_tokens} tokens" + (
-                f"; dropped: {reasons}" if reasons else ""
+            examples = Blocks(
+                texts,
+                size,
+                self.pad_id,
+                isolated=config.isolate_documents,
+                numbered=self.objective.needs_documents,
             )
-            fix = "a larger data.block_size" if config.too_long == "cut" else "more text"
-            if split == "validation" and config.validation is None:
-                fix = "a larger data.validation_fraction=…, or data.validation_fraction=0 to train without"
-            raise UserError(f"the {split} text holds no example: {found}", fix=fix)
-        return Sample(examples, limit, seed) if limit is not None and limit < len(examples) else examples
+        else:
+            examples = self._cut_windows(texts, size, split)
+        if not len(examples):
+            raise self._no_example(texts, examples, split)
+        limit = config.max_train_examples if split == "train" else config.max_validation_examples
+        if limit is not None and limit < len(examples):
+            return Sample(examples, limit, seed)
+        return examples
 
-    def _of_windows(self, texts: Documents, size: int, split: str) -> Examples:
+    def _cut_windows(self, texts: Documents, size: int, split: str) -> Examples:
         config = self.config
         window = size - len(texts.store.prefix) - len(texts.store.suffix)
         if window < 1:
@@ -66,24 +69,27 @@ class Cutter:
         else:
             examples = Packs(texts, size, self.pad_id, only_first)
         windows = examples.windows
-        self._report(
-            texts, windows, f"data.block_size={config.block_size}", "a larger data.block_size", split
-        )
+        limit = f"data.block_size={config.block_size}"
+        self._report_too_long(texts, windows, limit, "a larger data.block_size", split)
         if windows.first_dropped is not None:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in windows.documents_dropped.items())
             first = self.format.place_of(self.source, int(texts.numbers[windows.first_dropped]))
-            log.warning("%s documents dropped: %s (the first: %s)", split, reasons, first)
+            log.warning(
+                "%s documents dropped: %s (the first: %s)", split, _reasons(windows.documents_dropped), first
+            )
         return examples
 
-    def _of_pairs(self, texts: Documents, split: str) -> PairLines:
-        limits = self.config.max_source_tokens, self.config.max_target_tokens
-        examples = PairLines(texts, *limits, self.pad_id)
-        limit = "data.max_source_tokens={} or data.max_target_tokens={}".format(*limits)
-        self._report(texts, examples, limit, "larger ones", split)
+    def _cut_pairs(self, texts: Documents, split: str) -> PairLines:
+        max_source = self.config.max_source_tokens
+        max_target = self.config.max_target_tokens
+        examples = PairLines(texts, max_source, max_target, self.pad_id)
+        limit = f"data.max_source_tokens={max_source} or data.max_target_tokens={max_target}"
+        self._report_too_long(texts, examples, limit, "larger ones", split)
         return examples
 
-    def _report(self, texts: Documents, cut: Windows | PairLines, limit: str, fix: str, split: str) -> None:
-        """Says how many documents are longer than the limit, or refuses them."""
+    def _report_too_long(
+        self, texts: Documents, cut: Windows | PairLines, limit: str, fix: str, split: str
+    ) -> None:
+        """Warn of documents longer than the limit. Raises: UserError if `data.too_long` refuses them."""
         if len(cut.too_long) and self.config.too_long == "refuse":
             first = cut.too_long[0]
             share = f"{len(cut.too_long)} of {len(texts)} documents"
@@ -96,3 +102,19 @@ class Cutter:
         if cut.documents_cut:
             share = f"{cut.documents_cut} of {len(texts)} {split} documents"
             log.warning("%s are longer than %s and were cut", share, limit)
+
+    def _no_example(self, texts: Documents, examples: Examples, split: str) -> UserError:
+        contents = f"{len(texts)} documents, {texts.num_tokens} tokens"
+        if examples.documents_dropped:
+            contents += f"; dropped: {_reasons(examples.documents_dropped)}"
+        if split == "validation" and self.config.validation is None:
+            fix = "a larger data.validation_fraction=…, or data.validation_fraction=0 to train without"
+        elif self.config.too_long == "cut":
+            fix = "a larger data.block_size"
+        else:
+            fix = "more text"
+        return UserError(f"the {split} text holds no example: {contents}", fix=fix)
+
+
+def _reasons(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in counts.items())

@@ -6,18 +6,22 @@ from lmft.data.store import TokenStore
 from lmft.objectives.base import ANSWER, LAST_ANSWER, SPECIAL, Rows, threshold
 
 TRAIN_ON = {"all": 0, "assistant": int(ANSWER), "completion": int(ANSWER), "last_turn": int(LAST_ANSWER)}
-"""What the loss counts: the flag of its tokens; 0: every token."""
+"""Flag of the tokens that the loss counts, by `data.train_on`; 0: every token."""
 
 
 class Documents:
-    """Some of a store's documents, in order: the whole store, or one side of a split by content.
-
-    numbers: [n] of the documents in the store; trainable_bit: the flag of the tokens that may be targets, 0:
-    all may.
-    """
+    """Some of a store's documents, in order: the whole store, or one side of a split by content."""
 
     def __init__(self, store: TokenStore, numbers: np.ndarray | None = None, trainable_bit: int = 0):
-        self.store, self.trainable_bit = store, np.uint8(trainable_bit)
+        """Select documents.
+
+        Args:
+            store: tokens of all documents.
+            numbers: [n] numbers of the documents in the store, ascending; None: all.
+            trainable_bit: flag of the tokens that may be targets; 0: all may.
+        """
+        self.store = store
+        self.trainable_bit = np.uint8(trainable_bit)
         self.numbers = np.arange(len(store.offsets) - 1) if numbers is None else numbers
         self.starts = store.offsets[self.numbers]  # [n] where each begins in the store
         self.lengths = store.offsets[self.numbers + 1] - self.starts  # [n]
@@ -28,43 +32,55 @@ class Documents:
         return len(self.numbers)
 
     def trainable(self, flags: np.ndarray) -> np.ndarray | None:
-        """Which tokens may be targets, by their flags, as Rows say it: None where all may."""
-        return (flags & self.trainable_bit) != 0 if self.trainable_bit else None
+        """Return which tokens may be targets, by their flags: bool of the same shape; None: all may."""
+        if not self.trainable_bit:
+            return None
+        return (flags & self.trainable_bit) != 0
 
 
 def split_by_content(
     store: TokenStore, held_out: float, trainable_bit: int = 0
 ) -> tuple[Documents, Documents]:
-    """(training, validation) documents: a share `held_out` is held out, by the hash of its text alone.
+    """Split into training and validation documents: hold out a share by the hashes of the texts alone.
 
-    So equal texts stay together, and texts added later move none from one side to the other.
+    So equal texts are on the same side, and texts added later move no other text.
     """
-    apart = is_held_out(store.hashes, held_out)
-    train, validation = (Documents(store, np.flatnonzero(side), trainable_bit) for side in (~apart, apart))
+    is_validation = is_held_out(store.hashes, held_out)
+    train = Documents(store, np.flatnonzero(~is_validation), trainable_bit)
+    validation = Documents(store, np.flatnonzero(is_validation), trainable_bit)
     return train, validation
 
 
 def is_held_out(hashes: np.ndarray, share: float) -> np.ndarray:
-    """Which documents, by their content hashes [n], are held out. [n] bool"""
+    """Return which documents are held out, by the hashes of their content. [n] uint64 → [n] bool"""
     return hashes < threshold(share)
 
 
 def share_that_splits(hashes: np.ndarray) -> float | None:
-    """The smallest share, in hundredths, that holds some documents out and leaves others; None where none
-    does.
-    """
-    return next(
-        (i / 100 for i in range(1, 100) if 0 < is_held_out(hashes, i / 100).sum() < len(hashes)), None
-    )
+    """Return the smallest share, in hundredths, that leaves documents on both sides; None if none does."""
+    for hundredths in range(1, 100):
+        share = hundredths / 100
+        if 0 < is_held_out(hashes, share).sum() < len(hashes):
+            return share
+    return None
 
 
 def gather(
     documents: Documents, places: np.ndarray, lengths: np.ndarray, pad_id: int, examples: np.ndarray
 ) -> Rows:
-    """The store's tokens at these places [B, T]; beyond each row's length, padding."""
-    store = documents.store
-    tokens, flags = store.tokens.take(places).astype(np.int64), store.flags.take(places)  # faster than by []
+    """Gather tokens of the store into rows.
+
+    Args:
+        documents: the documents, whose store is read.
+        places: [B, T] places in the store.
+        lengths: [B] tokens of each row; padding follows them.
+        pad_id: the padding token.
+        examples: [B] numbers of the examples.
+    """
+    tokens = documents.store.tokens.take(places).astype(np.int64)  # faster than by []
+    flags = documents.store.flags.take(places)
     if lengths.min() < places.shape[1]:
-        beyond = np.arange(places.shape[1]) >= lengths[:, None]
-        tokens[beyond], flags[beyond] = pad_id, SPECIAL
+        is_padding = np.arange(places.shape[1]) >= lengths[:, None]
+        tokens[is_padding] = pad_id
+        flags[is_padding] = SPECIAL
     return Rows(tokens, flags, lengths, numbers=examples, trainable=documents.trainable(flags))

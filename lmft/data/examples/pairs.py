@@ -8,15 +8,16 @@ from lmft.objectives.base import ANSWER, Rows
 
 
 class PairLines:
-    """One pair an example: the source, then the target, each with its separators.
+    """One pair per example: the source, then the target, each with its separators.
 
-    Of a side that is longer than its limit the text's end is left out, its separators stay.
+    If a side is longer than its limit, the end of its text is left out; its separators stay.
     """
 
     num_repeated = 0
 
     def __init__(self, documents: Documents, max_source_tokens: int, max_target_tokens: int, pad_id: int):
-        self.documents, self.pad_id = documents, pad_id
+        self.documents = documents
+        self.pad_id = pad_id
         self.documents_dropped: dict[str, int] = {}
         store = documents.store
         self.after = len(store.suffix)
@@ -30,7 +31,7 @@ class PairLines:
         self.whole = np.stack([documents.lengths - targets, targets], axis=1)
         self.kept = np.minimum(self.whole, limits)  # [pairs, 2]
         self.lengths = self.kept.sum(axis=1)  # [pairs]
-        self.too_long = np.flatnonzero((self.whole > limits).any(axis=1))  # [long] places among the documents
+        self.too_long = np.flatnonzero((self.whole > limits).any(axis=1))  # indices of documents
         self.documents_cut = len(self.too_long)
         self.num_tokens = int(self.lengths.sum())
         self.num_dropped = documents.num_tokens - self.num_tokens
@@ -39,15 +40,18 @@ class PairLines:
         return len(self.lengths)
 
     def rows(self, examples: np.ndarray) -> Rows:
-        """These pairs [B]: tokens [B, T], padded to the longest."""
-        whole, kept, lengths = self.whole[examples], self.kept[examples], self.lengths[examples]
+        """Return these pairs [B]: tokens [B, T], padded to the longest."""
+        whole = self.whole[examples]
+        kept = self.kept[examples]
+        lengths = self.lengths[examples]
         columns = np.arange(lengths.max())
         side = (columns >= kept[:, :1]).astype(np.int64)  # [B, T] 0: source, 1: target
-        within = columns - side * kept[:, :1]  # [B, T] tokens of the side before it
-        whole_side, kept_side = (np.take_along_axis(of, side, axis=1) for of in (whole, kept))
-        behind_cut = within >= kept_side - self.after
+        within = columns - side * kept[:, :1]  # [B, T] column in the side
+        whole_side = np.take_along_axis(whole, side, axis=1)  # [B, T]
+        kept_side = np.take_along_axis(kept, side, axis=1)  # [B, T]
+        is_after_cut = within >= kept_side - self.after
         places = self.documents.starts[examples, None] + side * whole[:, :1] + within
-        places += behind_cut * (whole_side - kept_side)
-        # In the padding, which `gather` fills.
+        places += is_after_cut * (whole_side - kept_side)
+        # Only places of padding, which `gather` overwrites, can lie outside the store.
         places = np.minimum(places, len(self.documents.store.tokens) - 1)
         return gather(self.documents, places, lengths, self.pad_id, examples)

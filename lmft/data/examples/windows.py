@@ -1,4 +1,4 @@
-"""Examples that respect documents: lines, one a row, and packs, several whole ones a row."""
+"""Examples that keep documents apart: lines (one document per row) and packs (several whole ones per row)."""
 
 from dataclasses import replace
 
@@ -8,63 +8,80 @@ from lmft.data.examples.documents import Documents
 from lmft.data.examples.packing import best_fit_decreasing
 from lmft.objectives.base import SPECIAL, Rows
 
-_SHORTEST = 2  # tokens; of a single one nothing is learnt
+_SHORTEST = 2  # tokens; a single token is not predicted from anything
 
 
 class Windows:
-    """Stretches of at most `block_size` tokens, each of one document and with its separators around it.
+    """Parts of at most `block_size` tokens, each of one document, with the separators around it.
 
-    A longer document is cut into windows that begin `stride` tokens apart, or, with `only_first`, loses its
-    end. What holds no token that may be a target, or is a single token, is left out and counted.
+    A longer document is cut into windows that begin `stride` tokens of text apart; with `only_first`, only
+    the first one is kept. A window without a token that may be a target, or of a single token, is left out.
     """
 
     def __init__(self, documents: Documents, block_size: int, stride: int | None, only_first: bool):
         self.documents = documents
-        store = documents.store
-        self.before, self.after = len(store.prefix), len(store.suffix)
+        self.before = len(documents.store.prefix)
+        self.after = len(documents.store.suffix)
         num_separators = self.before + self.after
         self.size = block_size - num_separators  # tokens of text in one window
         self.stride = self.size if stride is None else stride
-        bodies = documents.lengths - num_separators  # [documents]
-        self.too_long = np.flatnonzero(bodies > self.size)  # [long] places among the documents
-        num_further = np.maximum(0, -(-(bodies - self.size) // self.stride))
-        # [documents] windows of each.
-        counts = np.where(bodies > 0, 1 + (0 if only_first else num_further), 0)
+        texts = documents.lengths - num_separators  # [documents] tokens of text
+        self.too_long = np.flatnonzero(texts > self.size)  # indices of the documents
+        counts = (texts > 0).astype(np.int64)  # [documents] windows of each
+        if not only_first:
+            counts += np.maximum(0, -(-(texts - self.size) // self.stride))
 
-        of = np.repeat(np.arange(len(documents)), counts)  # [windows] place of its document
-        begins = (np.arange(len(of)) - np.repeat(np.cumsum(counts) - counts, counts)) * self.stride
-        self.begins = begins  # [windows] tokens of the document's text before it
+        document = np.repeat(np.arange(len(documents)), counts)  # [windows] index of its document
+        nth = np.arange(len(document)) - np.repeat(np.cumsum(counts) - counts, counts)
+        self.begins = nth * self.stride  # [windows] tokens of the document's text before it
         # [windows] where its text begins in the store.
-        self.places = documents.starts[of] + self.before + begins
-        self.bodies = np.minimum(self.size, bodies[of] - begins)  # [windows] tokens of text
-        targets = self._num_trainable()
-        kept = (targets > 0) & (self.bodies + num_separators >= _SHORTEST)
-        whole = np.bincount(of[kept], minlength=len(documents)) > 0
-        hopeless = np.bincount(of[targets > 0], minlength=len(documents)) == 0
+        self.places = documents.starts[document] + self.before + self.begins
+        self.bodies = np.minimum(self.size, texts[document] - self.begins)  # [windows] tokens of text
+        has_target = self._num_trainable() > 0  # [windows]
+        kept = has_target & (self.bodies + num_separators >= _SHORTEST)
+        self._count_dropped(texts, document, has_target, kept)
 
-        self.documents_dropped = {
-            reason: int(count)
-            for reason, count in (
-                ("without a target", (~whole & hopeless & (bodies > 0)).sum()),
-                ("too short", (~whole & ~(hopeless & (bodies > 0))).sum()),
-            )
-            if count
-        }
-        # Place of the document.
-        self.first_dropped = int(np.flatnonzero(~whole)[0]) if not whole.all() else None
         self.documents_cut = len(self.too_long) if only_first else 0
-        self.begins, self.places, self.bodies = self.begins[kept], self.places[kept], self.bodies[kept]
+        self.begins = self.begins[kept]
+        self.places = self.places[kept]
+        self.bodies = self.bodies[kept]
         self.lengths = self.bodies + num_separators  # [windows]
         self.num_tokens = int(self.lengths.sum())
         # Windows that follow another one of their document.
-        further = np.flatnonzero(np.diff(of[kept]) == 0) + 1
+        further = np.flatnonzero(np.diff(document[kept]) == 0) + 1
         overlaps = np.maximum(0, self.size - (self.begins[further] - self.begins[further - 1]))
         self.num_repeated = int((overlaps + num_separators).sum())
         self.num_dropped = documents.num_tokens + self.num_repeated - self.num_tokens
 
+    def _count_dropped(
+        self, texts: np.ndarray, document: np.ndarray, has_target: np.ndarray, kept: np.ndarray
+    ) -> None:
+        """Count the documents without a window, by reason.
+
+        Args:
+            texts: [documents] tokens of text.
+            document: [windows] index of its document.
+            has_target: [windows] bool.
+            kept: [windows] bool.
+        """
+        num_documents = len(texts)
+        is_dropped = np.bincount(document[kept], minlength=num_documents) == 0
+        is_targetless = np.bincount(document[has_target], minlength=num_documents) == 0
+        is_targetless &= texts > 0
+        num_targetless = int((is_dropped & is_targetless).sum())
+        num_short = int((is_dropped & ~is_targetless).sum())
+        self.documents_dropped: dict[str, int] = {}
+        if num_targetless:
+            self.documents_dropped["without a target"] = num_targetless
+        if num_short:
+            self.documents_dropped["too short"] = num_short
+        # Index of the document.
+        self.first_dropped = int(is_dropped.argmax()) if is_dropped.any() else None
+
     def _num_trainable(self) -> np.ndarray:
-        """Tokens of each window that may be targets; its first one, which nothing precedes, is none.
-        [windows]
+        """Return how many tokens of each window may be targets. [windows]
+
+        A window's first token is not one of them, as nothing precedes it.
         """
         trainable = self.documents.trainable(self.documents.store.flags)
         if trainable is None or not len(self.places):
@@ -77,38 +94,50 @@ class Windows:
     def rows(
         self, windows: np.ndarray, row_of: np.ndarray, examples: np.ndarray, pad_id: int, isolated: bool
     ) -> Rows:
-        """These windows [n], each in its row [n] (not decreasing) behind those before it, padded to the
-        longest row.
+        """Return windows as rows, padded to the longest row.
+
+        Args:
+            windows: [n] numbers of the windows.
+            row_of: [n] row of each window, ascending; windows of one row follow each other.
+            examples: [B] numbers of the rows' examples.
+            pad_id: the padding token.
+            isolated: no token may attend to another window.
         """
         lengths = self.lengths[windows]
-        starts = np.cumsum(lengths) - lengths  # [n] in one line of all windows
+        starts = np.cumsum(lengths) - lengths  # [n] where each begins in the sequence of all their tokens
         num_rows = len(examples)
         row_lengths = np.bincount(row_of, lengths, num_rows).astype(np.int64)
-        row_starts = np.cumsum(row_lengths) - row_lengths
-        of = np.repeat(np.arange(len(windows)), lengths)  # [N] window of each token
-        # [N] place in the window's text; separators outside.
-        inside = np.arange(len(of)) - starts[of] - self.before
-        row, column = row_of[of], np.arange(len(of)) - row_starts[row_of[of]]
+        row_starts = np.cumsum(row_lengths) - row_lengths  # [B]
+        window = np.repeat(np.arange(len(windows)), lengths)  # [N] window of each token
+        row = row_of[window]  # [N]
+        column = np.arange(len(window)) - row_starts[row]  # [N]
+        # [N] place in the window's text; separators are outside.
+        place = np.arange(len(window)) - starts[window] - self.before
 
-        store, bodies = self.documents.store, self.bodies[windows]
-        places = self.places[windows][of] + np.clip(inside, 0, bodies[of] - 1)
-        found, kinds = store.tokens[places].astype(np.int64), store.flags[places]
-        for separators, first in ((store.prefix, -self.before), (store.suffix, bodies[of])):
+        store = self.documents.store
+        text_lengths = self.bodies[windows][window]  # [N]
+        store_places = self.places[windows][window] + np.clip(place, 0, text_lengths - 1)
+        flat_tokens = store.tokens[store_places].astype(np.int64)
+        flat_flags = store.flags[store_places]
+        for separators, first in ((store.prefix, -self.before), (store.suffix, text_lengths)):
             for i, separator in enumerate(separators):
-                here = inside == first + i
-                found[here], kinds[here] = separator, SPECIAL
+                is_here = place == first + i
+                flat_tokens[is_here] = separator
+                flat_flags[is_here] = SPECIAL
         shape = (num_rows, int(row_lengths.max()))
-        tokens, flags = np.full(shape, pad_id), np.full(shape, SPECIAL)
-        tokens[row, column], flags[row, column] = found, kinds
+        tokens = np.full(shape, pad_id)
+        flags = np.full(shape, SPECIAL)
         documents = np.full(shape, -1)
-        documents[row, column] = of
+        tokens[row, column] = flat_tokens
+        flags[row, column] = flat_flags
+        documents[row, column] = window
         return Rows(
             tokens, flags, row_lengths, examples, documents, isolated, self.documents.trainable(flags)
         )
 
 
 class Lines:
-    """One document an example, or one window of a long document."""
+    """One document per example, or one window of a long document."""
 
     def __init__(
         self,
@@ -118,17 +147,20 @@ class Lines:
         stride: int | None = None,
         only_first: bool = False,
     ):
-        self.windows, self.pad_id = Windows(documents, block_size, stride, only_first), pad_id
+        self.windows = Windows(documents, block_size, stride, only_first)
+        self.pad_id = pad_id
         self.lengths = self.windows.lengths
-        self.num_tokens, self.num_repeated = self.windows.num_tokens, self.windows.num_repeated
-        self.num_dropped, self.documents_cut = self.windows.num_dropped, self.windows.documents_cut
+        self.num_tokens = self.windows.num_tokens
+        self.num_repeated = self.windows.num_repeated
+        self.num_dropped = self.windows.num_dropped
+        self.documents_cut = self.windows.documents_cut
         self.documents_dropped = self.windows.documents_dropped
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def rows(self, examples: np.ndarray) -> Rows:
-        """These lines [B]: tokens [B, T], padded to the longest."""
+        """Return these lines [B]: tokens [B, T], padded to the longest."""
         windows = self.windows
         rows = windows.rows(examples, np.arange(len(examples)), examples, self.pad_id, isolated=False)
         rows = replace(rows, are_lines=True)
@@ -139,28 +171,31 @@ class Lines:
 
 
 class Packs:
-    """Several whole documents an example, at most `block_size` tokens; no token attends to another document.
+    """Several whole documents per example, at most `block_size` tokens; attention stays in each document.
 
-    Which documents share a pack is decided once, by best fit decreasing; the order of packs is the
-    schedule's.
+    Packs are made once, by best fit decreasing; the schedule orders them.
     """
 
     lengths = None
 
     def __init__(self, documents: Documents, block_size: int, pad_id: int, only_first: bool = False):
-        self.windows, self.pad_id = Windows(documents, block_size, None, only_first), pad_id
+        self.windows = Windows(documents, block_size, None, only_first)
+        self.pad_id = pad_id
         self.members, self.offsets = best_fit_decreasing(self.windows.lengths, block_size)
-        self.num_tokens, self.num_repeated = self.windows.num_tokens, self.windows.num_repeated
-        self.num_dropped, self.documents_cut = self.windows.num_dropped, self.windows.documents_cut
+        self.num_tokens = self.windows.num_tokens
+        self.num_repeated = self.windows.num_repeated
+        self.num_dropped = self.windows.num_dropped
+        self.documents_cut = self.windows.documents_cut
         self.documents_dropped = self.windows.documents_dropped
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     def rows(self, examples: np.ndarray) -> Rows:
-        """These packs [B]: tokens [B, T], padded to the longest."""
-        begins, ends = self.offsets[examples], self.offsets[examples + 1]
-        row_of = np.repeat(np.arange(len(examples)), ends - begins)
-        firsts = np.cumsum(ends - begins) - (ends - begins)
-        members = self.members[begins[row_of] + np.arange(len(row_of)) - firsts[row_of]]
+        """Return these packs [B]: tokens [B, T], padded to the longest."""
+        begins = self.offsets[examples]
+        counts = self.offsets[examples + 1] - begins  # [B] windows of each pack
+        row_of = np.repeat(np.arange(len(examples)), counts)  # [n]
+        firsts = np.cumsum(counts) - counts
+        members = self.members[begins[row_of] + np.arange(len(row_of)) - firsts[row_of]]  # [n]
         return self.windows.rows(members, row_of, examples, self.pad_id, isolated=True)

@@ -1,1 +1,1 @@
-"""What a row is (a text, a chat, a pair) and its tokens."""
+"""Formats of rows (texts, chats, pairs), and their tokens."""

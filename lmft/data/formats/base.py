@@ -1,6 +1,4 @@
-"""What a row is: a text, a conversation, or a pair of texts. Each format turns the rows of a source into
-tokens.
-"""
+"""Formats: a row is a text, a conversation or a pair of texts; its format turns it into tokens."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -14,11 +12,11 @@ from transformers import PreTrainedTokenizerFast
 from lmft.data.sources.source import Source
 from lmft.data.store import StoreWriter, bytes_hash
 
-_BATCH_CHARACTERS = 1 << 18  # text tokenised at a time, while the next is read; its encodings take some 10 MB
+_BATCH_CHARACTERS = 1 << 18  # of the text tokenised at a time; its encodings take about 10 MB
 
 
 class Encoded(NamedTuple):
-    """Some documents' tokens."""
+    """The tokens of several documents."""
 
     tokens: np.ndarray  # [N] uint32
     flags: np.ndarray  # [N] uint8
@@ -29,58 +27,65 @@ Document = TypeVar("Document")
 
 
 class DocumentEncoder(Protocol[Document]):
-    """Turns documents of some kind into ids and flags."""
+    """Turns documents of one format into ids and flags."""
 
     dtype: str  # of the ids: <u2 or <u4
     prefix: list[int]  # separators before each document, and before each window of a long one
-    suffix: list[int]  # and behind
-    has_word_starts: bool  # whether WORD_START is set
+    suffix: list[int]  # separators after them
+    has_word_starts: bool  # the flag WORD_START is set
 
     def content(self, document: Document) -> str:
-        """What a document says, however it is rendered: what its hash and its bytes are taken of."""
+        """Return a document's text without templates, from which its hash and its bytes are counted."""
         ...
 
     def encode(self, documents: list[Document]) -> Encoded:
-        """Ids, flags and lengths of these documents."""
+        """Return ids, flags and lengths of these documents."""
         ...
 
 
 class Format(Protocol):
-    """Between a source's rows and a store's tokens."""
+    """Turns a source's rows into documents, and names them in messages."""
 
     @property
     def encoder(self) -> DocumentEncoder:
-        """Turns documents into tokens."""
+        """The encoder of the documents."""
         ...
 
     @property
     def fingerprint(self) -> str:
-        """Changes when the tokens or flags of some row might."""
+        """Cache key of the tokenised rows: it changes if tokens or flags of any row might."""
         ...
 
     def documents(
         self, source: Source, cleaned: Counter[str], advance: Callable[[int], object]
     ) -> Iterator[Any]:
-        """What the encoder takes, row by row; `cleaned` counts rows dropped and mended, by reason."""
+        """Yield the rows' documents, as the encoder takes them.
+
+        Args:
+            source: where rows are read.
+            cleaned: counts rows dropped and cleaned, by reason.
+            advance: called with the number of bytes read.
+        """
         ...
 
     def place_of(self, source: Source, number: int) -> str:
-        """Where a document stands, for messages; found by reading up to it again."""
+        """Return a document's place, for messages; this may read the source up to it."""
         ...
 
     def warnings(self) -> list[str]:
-        """What a user should know of the documents tokenised so far."""
+        """Return warnings about the documents tokenised so far."""
         ...
 
 
 def id_of(tokenizer: PreTrainedTokenizerFast, name: str) -> int | None:
-    """The id of a special token: "mask", "pad", "eos"; None where the tokenizer has none."""
+    """Return the id of a special token ("mask", "pad", "eos"); None if the tokenizer has none."""
     return getattr(tokenizer, f"{name}_token_id")
 
 
 def separators(backend: Tokenizer) -> tuple[list[int], list[int]]:
-    """The ids that the tokenizer's template puts before and after a text."""
-    plain, whole = (backend.encode("a", add_special_tokens=added).ids for added in (False, True))
+    """Return the ids that the tokenizer's template puts before and after a text."""
+    plain = backend.encode("a", add_special_tokens=False).ids
+    whole = backend.encode("a", add_special_tokens=True).ids
     start = next(i for i in range(len(whole) - len(plain) + 1) if whole[i : i + len(plain)] == plain)
     return whole[:start], whole[start + len(plain) :]
 
@@ -88,14 +93,16 @@ def separators(backend: Tokenizer) -> tuple[list[int], list[int]]:
 def batches(
     documents: Iterable[Document], content: Callable[[Document], str] = str
 ) -> Iterator[list[Document]]:
-    """Documents in lists of about a quarter of a million characters."""
-    batch, size = [], 0
+    """Yield documents in lists of about a quarter of a million characters."""
+    batch = []
+    size = 0
     for document in documents:
         batch.append(document)
         size += len(content(document))
         if size >= _BATCH_CHARACTERS:
             yield batch
-            batch, size = [], 0
+            batch = []
+            size = 0
     if batch:
         yield batch
 
@@ -103,7 +110,7 @@ def batches(
 def tokenize(
     documents: Iterable[Document], encoder: DocumentEncoder[Document], writer: StoreWriter
 ) -> Counter[str]:
-    """Writes all documents into a store, in constant memory. Returns the counts `documents` and `bytes`."""
+    """Write all documents into a store, in constant memory; return the counts `documents` and `bytes`."""
     counts: Counter[str] = Counter()
 
     def write(batch: list[Document], encoded: Encoded) -> None:
@@ -113,13 +120,14 @@ def tokenize(
         counts["documents"] += len(batch)
         counts["bytes"] += int(num_bytes.sum())
 
-    with ThreadPoolExecutor(1) as pool:  # tokenising leaves Python free to read, hash and write meanwhile
+    # The tokenizer releases the GIL: while a batch is tokenised, the one before is hashed and written.
+    with ThreadPoolExecutor(1) as pool:
         pending = None
         for batch in batches(documents, encoder.content):
-            following = batch, pool.submit(encoder.encode, batch)
+            submitted = batch, pool.submit(encoder.encode, batch)
             if pending:
                 write(pending[0], pending[1].result())
-            pending = following
+            pending = submitted
         if pending:
             write(pending[0], pending[1].result())
     return counts

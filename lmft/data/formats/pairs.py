@@ -21,14 +21,14 @@ SIDES = ("source", "target")
 
 
 class Pair(NamedTuple):
-    """A text, and what is to be made of it."""
+    """A source text and the target text that the model learns to write for it."""
 
     source: str
     target: str
 
     @property
     def content(self) -> str:
-        """Both."""
+        """The two texts on two lines."""
         return f"{self.source}\n{self.target}"
 
 
@@ -36,26 +36,27 @@ class PairsFormat:
     """A row is a source and a target, in the columns that `data.columns` names."""
 
     def __init__(self, config: DataConfig, tokenizer: PreTrainedTokenizerFast, word_starts: bool):
-        self.columns, self.encoder = config.columns, PairEncoder(tokenizer)
+        self.columns = config.columns
+        self.encoder = PairEncoder(tokenizer)
 
     @property
     def fingerprint(self) -> str:
-        """Columns and encoder."""
+        """Cache key of the tokenised rows: columns and encoder."""
         return f"pairs {[self.columns[side] for side in SIDES]} {self.encoder.fingerprint}"
 
     def documents(
         self, source: Source, cleaned: Counter[str], advance: Callable[[int], object]
     ) -> Iterator[Pair]:
-        """The pairs."""
+        """Yield the pairs."""
         return (pair for _, pair in pairs(source, self.columns, cleaned, advance))
 
     def place_of(self, source: Source, number: int) -> str:
-        """File and row."""
+        """Return file and row of a pair, found by reading up to it."""
         place, _ = next(islice(pairs(source, self.columns, Counter()), number, None))
         return str(place)
 
     def warnings(self) -> list[str]:
-        """None: a row that is no pair is refused."""
+        """Return no warning: rows that are not pairs are errors."""
         return []
 
 
@@ -65,13 +66,16 @@ def pairs(
     cleaned: Counter[str],
     advance: Callable[[int], object] | None = None,
 ) -> Iterator[tuple[Place, Pair]]:
-    """Each row's place and pair.
+    """Yield each row's place and pair.
 
-    columns: the user's names of `source` and `target`. `cleaned` and `advance` are those of
-    `sources.documents`; rows without both values are counted as `none`.
+    Args:
+        source: where rows are read.
+        columns: the user's names of the columns `source` and `target`.
+        cleaned: counts rows cleaned, by reason, and as `none` rows without both values.
+        advance: called with the number of bytes read.
 
-    Raises UserError, naming the row, for a value that is missing, empty or no text, and for what cannot be
-    read.
+    Raises: UserError, naming the row, for a value that is missing, empty or not text, and for what cannot be
+        read.
     """
     return clean_rows(source, lambda row: _pair(row, columns), cleaned, advance)
 
@@ -95,30 +99,31 @@ def _pair(row: dict, columns: Mapping[str, str]) -> Pair | None:
 
 
 class PairEncoder:
-    """Turns pairs into ids and flags; a `tokenize.DocumentEncoder`.
+    """Turns pairs into ids and flags.
 
-    The tokens of the source come first, then those of the target, which are ANSWERs. Each side has the
-    tokenizer's separators around it, and ends with its end-of-text token, if it has one.
+    The tokens of the source come first, then those of the target, which are flagged ANSWER. Each side has
+    the tokenizer's separators around it, and ends with its end-of-text token, if it has one.
     """
 
     has_word_starts = False
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast):
         self.sides = Encoder(tokenizer, word_starts=False)
-        self.dtype, self.prefix = self.sides.dtype, self.sides.prefix
+        self.dtype = self.sides.dtype
+        self.prefix = self.sides.prefix
         self.suffix = self.sides.closing + self.sides.suffix
 
     @property
     def fingerprint(self) -> str:
-        """Changes when the ids or flags of some pair might."""
+        """Cache key of the encoder: it changes if ids or flags of any pair might."""
         return self.sides.fingerprint
 
     def content(self, document: Pair) -> str:
-        """Both texts."""
+        """Return the two texts on two lines."""
         return document.content
 
     def encode(self, documents: list[Pair]) -> Encoded:
-        """Ids, flags and lengths of these pairs."""
+        """Return ids, flags and lengths of these pairs."""
         tokens, flags, lengths = self.sides.encode(list(chain.from_iterable(documents)))
         is_target = np.arange(len(lengths)) % 2 == 1
         flags |= np.where(np.repeat(is_target, lengths), ANSWER, np.uint8(0))

@@ -1,7 +1,6 @@
 """Texts: a row is one text."""
 
 import copy
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from tokenizers import Encoding, Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from lmft.data.config import DataConfig
+from lmft.data.fingerprint import fingerprint
 from lmft.data.formats.base import Encoded, batches, id_of, separators
 from lmft.data.sources.cleaning import documents
 from lmft.data.sources.source import Source
@@ -26,41 +26,46 @@ class TextFormat:
     """A row is a text, in the column `data.text_column`."""
 
     def __init__(self, config: DataConfig, tokenizer: PreTrainedTokenizerFast, word_starts: bool):
-        self.text_column, self.encoder = config.text_column, Encoder(tokenizer, word_starts)
+        self.text_column = config.text_column
+        self.encoder = Encoder(tokenizer, word_starts)
 
     @property
     def fingerprint(self) -> str:
-        """Column and encoder."""
+        """Cache key of the tokenised rows: column and encoder."""
         return f"{self.text_column} {self.encoder.fingerprint}"
 
     def documents(
         self, source: Source, cleaned: Counter[str], advance: Callable[[int], object]
     ) -> Iterator[str]:
-        """The texts."""
+        """Yield the texts."""
         return documents(source, self.text_column, cleaned, advance)
 
     def place_of(self, source: Source, number: int) -> str:
-        """Its number suffices: texts are counted as they come."""
+        """Return the source's name and the document's number; nothing is read."""
         return f"{source.name}, document {number + 1}"
 
     def warnings(self) -> list[str]:
-        """None: whatever is mended is counted."""
+        """Return no warning: cleaned rows are counted in the store."""
         return []
 
 
 class Encoder:
-    """Turns documents into ids and flags, with the tokenizer's own separators around each document.
+    """Turns texts into ids and flags, with the tokenizer's own separators around each document.
 
-    A tokenizer whose template ends no text (GPT-2, Llama) gets its end-of-text token behind each document, if
-    it has one. `prefix` and `suffix` belong around every window of a long document, `closing` only at the
-    document's end. Truncation and padding baked into the tokenizer are switched off.
-
-    word_starts: whether WORD_START is wanted where it cannot be read from the vocabulary. WordPiece and
-    Metaspace vocabularies tell it, exactly as `word_ids` would; for others the slower encoding that keeps
-    `word_ids` is used.
+    If the tokenizer's template does not end texts (GPT-2, Llama), its end-of-text token is added to each
+    document, if it has one. `prefix` and `suffix` belong around every window of a long document, `closing`
+    only at the document's end. Truncation and padding saved in the tokenizer are switched off.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, word_starts: bool):
+        """Create the encoder of a tokenizer.
+
+        Args:
+            tokenizer: the tokenizer.
+            word_starts: WORD_START has to be set even if the vocabulary does not determine it. WordPiece and
+                Metaspace vocabularies do, exactly as `word_ids` would; for others, the slower encoding that
+                keeps `word_ids` is used.
+        """
         self.backend: Tokenizer = copy.deepcopy(tokenizer.backend_tokenizer)
         self.backend.no_truncation()
         self.backend.no_padding()
@@ -81,36 +86,38 @@ class Encoder:
 
     @property
     def fingerprint(self) -> str:
-        """Changes when the ids or flags of some text might."""
-        parts = [
+        """Cache key of the encoder: it changes if ids or flags of any text might."""
+        return fingerprint(
             self.backend.to_str(),
             self.prefix,
             self.suffix,
             self.closing,
             self._flags.tolist(),
             self.has_word_starts,
-        ]
-        return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
+        )
 
     def content(self, document: str) -> str:
-        """The text itself."""
+        """Return the text itself."""
         return document
 
     def encode(self, documents: list[str]) -> Encoded:
-        """Ids, flags and lengths of these documents."""
+        """Return ids, flags and lengths of these documents."""
         pieces = [pieces_of(text) for text in documents]
         parts = [
-            self._by_vocabulary(some) or self._by_word_ids(some)
-            for some in batches(chain.from_iterable(pieces))
+            self._by_vocabulary(batch) or self._by_word_ids(batch)
+            for batch in batches(chain.from_iterable(pieces))
         ]
         tokens, flags, lengths = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         if len(lengths) > len(documents):
-            lengths = np.add.reduceat(lengths, np.cumsum([0] + [len(some) for some in pieces[:-1]]))
-        return self._with_separators(tokens, flags, lengths)
+            firsts = np.cumsum([0] + [len(texts) for texts in pieces[:-1]])
+            lengths = np.add.reduceat(lengths, firsts)
+        return self._add_separators(tokens, flags, lengths)
 
     def _by_vocabulary(self, texts: list[str]) -> Encoded | None:
-        """Words as the ids tell them; None where they do not. (An added token in the text, or the unknown
-        token spelt out, is a word of its own; the same id can come from the model as a part of a word.)
+        """Encode texts with word starts from token ids alone; None if ids do not determine them.
+
+        They do not if a text holds an added token, or spells the unknown token: it begins a word there, but
+        the model can use the same id inside a word.
         """
         if self._begins is None or (self._unknown and any(self._unknown in text for text in texts)):
             return None
@@ -123,36 +130,43 @@ class Encoder:
         return Encoded(tokens, flags, lengths)
 
     def _by_word_ids(self, texts: list[str]) -> Encoded:
-        """Words as the encodings tell them, if they are wanted at all."""
+        """Encode texts with word starts from `word_ids`, if word starts are needed at all."""
         if not self.has_word_starts:
             tokens, lengths = _ids(self.backend.encode_batch_fast(texts, add_special_tokens=False))
             return Encoded(tokens, self._flags[tokens], lengths)
         encodings = self.backend.encode_batch(texts, add_special_tokens=False)
         tokens, lengths = _ids(encodings)
-        return Encoded(tokens, self._flags[tokens] & SPECIAL | _word_starts(encodings, len(tokens)), lengths)
+        flags = self._flags[tokens] & SPECIAL | _word_starts(encodings, len(tokens))
+        return Encoded(tokens, flags, lengths)
 
-    def _with_separators(self, tokens: np.ndarray, flags: np.ndarray, lengths: np.ndarray) -> Encoded:
-        behind = self.closing + self.suffix
-        before, after = len(self.prefix), len(behind)
-        lengths = lengths + before + after
+    def _add_separators(self, tokens: np.ndarray, flags: np.ndarray, lengths: np.ndarray) -> Encoded:
+        """Add the separators around each document. tokens, flags [N], lengths [documents]"""
+        ending = self.closing + self.suffix
+        num_before = len(self.prefix)
+        num_after = len(ending)
+        lengths = lengths + num_before + num_after
         ends = np.cumsum(lengths)
-        body = np.ones(int(ends[-1]) if len(ends) else 0, bool)
-        all_tokens, all_flags = np.empty(len(body), np.uint32), np.empty(len(body), np.uint8)
-        places = [ends - lengths + i for i in range(before)] + [ends - after + i for i in range(after)]
-        for place, token in zip(places, self.prefix + behind, strict=True):
-            body[place] = False
-            all_tokens[place], all_flags[place] = token, SPECIAL | WORD_START
-        all_tokens[body], all_flags[body] = tokens, flags
+        num_tokens = int(ends[-1]) if len(ends) else 0
+        is_text = np.ones(num_tokens, bool)
+        all_tokens = np.empty(num_tokens, np.uint32)
+        all_flags = np.empty(num_tokens, np.uint8)
+        places = [ends - lengths + i for i in range(num_before)]
+        places += [ends - num_after + i for i in range(num_after)]
+        for place, token in zip(places, self.prefix + ending, strict=True):
+            is_text[place] = False
+            all_tokens[place] = token
+            all_flags[place] = SPECIAL | WORD_START
+        all_tokens[is_text] = tokens
+        all_flags[is_text] = flags
         return Encoded(all_tokens, all_flags, lengths)
 
 
 def word_beginnings(backend: Tokenizer) -> list[int] | None:
-    """The model's ids that begin a word wherever they stand, if that alone tells where words begin; else
-    None.
+    """Return the ids that always begin a word, if they alone determine where words begin; else None.
 
-    BERT's pre-tokenizer sets every "#" apart, so that only a continuation can begin with WordPiece's "##".
-    Metaspace puts its mark before every word and splits there. (What stands first in a text begins a word
-    too.)
+    They do with BERT's pre-tokenizer, which isolates every "#", so that only a continuation can begin with
+    WordPiece's "##"; and with Metaspace, which puts its mark before every word and splits there. (A text's
+    first token begins a word too.)
     """
     spec = json.loads(backend.to_str())
     splitter: dict[str, Any] = spec["pre_tokenizer"] or {"type": None}
@@ -162,7 +176,8 @@ def word_beginnings(backend: Tokenizer) -> list[int] | None:
         mark = model["continuing_subword_prefix"]
         return [i for token, i in vocabulary.items() if not token.startswith(mark)]
     steps = splitter["pretokenizers"] if splitter["type"] == "Sequence" else [splitter]
-    kinds, last = [step["type"] for step in steps], steps[-1]
+    kinds = [step["type"] for step in steps]
+    last = steps[-1]
     every_word_marked = kinds == ["Metaspace"] or (
         kinds == ["WhitespaceSplit", "Metaspace"] and last.get("prepend_scheme") == "always"
     )
@@ -174,17 +189,17 @@ def word_beginnings(backend: Tokenizer) -> list[int] | None:
 
 
 def _ids(encodings: list[Encoding]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ids of all texts [N] uint32, and the length of each [texts] int64."""
     ids = [encoding.ids for encoding in encodings]
     lengths = np.fromiter(map(len, ids), np.int64, len(ids))
     return np.fromiter(chain.from_iterable(ids), np.uint32, int(lengths.sum())), lengths
 
 
 def _word_starts(encodings: list[Encoding], num_tokens: int) -> np.ndarray:
-    """WORD_START where `word_ids` differs from the token before, and on each text's first token. [N] uint8"""
+    """Return WORD_START where `word_ids` changes and at each text's first token, else 0. [N] uint8"""
     word_ids = [encoding.word_ids for encoding in encodings]
-    words = np.fromiter(
-        (-1 if word is None else word for word in chain.from_iterable(word_ids)), np.int64, num_tokens
-    )
+    numbers = (-1 if word is None else word for word in chain.from_iterable(word_ids))
+    words = np.fromiter(numbers, np.int64, num_tokens)
     starts = np.ones(num_tokens, bool)
     starts[1:] = (words[1:] != words[:-1]) | (words[1:] < 0)
     lengths = np.fromiter(map(len, word_ids), np.int64, len(word_ids))
@@ -194,18 +209,20 @@ def _word_starts(encodings: list[Encoding], num_tokens: int) -> np.ndarray:
 
 
 def pieces_of(text: str) -> list[str]:
-    """A long text cut where tokenizers part it too, so that its pieces tokenise as the whole would; a short
-    one whole.
+    """Split a long text before spaces, where pre-tokenizers split too, so that its tokens stay the same.
 
-    It is parted before a space that follows something else; where there is none for long, anywhere.
+    Only a space that follows a character other than white space is split at. A piece without any is split
+    at its maximal length.
     """
-    pieces, start = [], 0
+    pieces = []
+    start = 0
     while len(text) - start > _PIECE_CHARACTERS:
         end = start + _PIECE_CHARACTERS
         cut = text.rfind(" ", start + 1, end + 1)
         while cut > 0 and text[cut - 1].isspace():
             cut = text.rfind(" ", start + 1, cut)
-        cut = cut if cut > 0 else end
+        if cut <= 0:
+            cut = end
         pieces.append(text[start:cut])
         start = cut
     return [*pieces, text[start:]]

@@ -1,1 +1,1 @@
-"""Which example comes when, and its random numbers."""
+"""The order of the examples, and their random numbers."""

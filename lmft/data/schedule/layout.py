@@ -1,4 +1,4 @@
-"""How the examples of an epoch are shared out among devices and micro-batches, and what changing it means."""
+"""Layout: an epoch's examples split into micro-batches and devices, and the conversion to another layout."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -7,27 +7,30 @@ from lmft.errors import UserError
 
 
 def limited(num_batches: int, limit: int | float) -> int:
-    """How many of the batches a limit leaves, a number or (a float) a share of them; of a share one at least."""
+    """Return how many batches a limit leaves; a float is a share of them, which leaves at least one."""
     if isinstance(limit, int):
         return min(num_batches, limit)
-    return max(1, int(num_batches * limit)) if limit and num_batches else 0
+    if not limit or not num_batches:
+        return 0
+    return max(1, int(num_batches * limit))
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The same number of examples a step gives the same steps, on however many devices and in any
-    micro-batches.
+    """The split of an epoch's examples into optimizer steps, micro-batches and devices.
+
+    Layouts with the same number of examples per step have the same steps.
     """
 
     num_examples: int
-    batch_size: int  # of a micro-batch on one device
+    batch_size: int  # examples of a micro-batch on one device
     accumulate: int  # micro-batches of a step on each device
-    world_size: int
-    limit: int | float = 1.0  # trainer.limit_train_batches: what of an epoch is used, by micro-batches
+    world_size: int  # devices
+    limit: int | float = 1.0  # trainer.limit_train_batches: micro-batches of an epoch that are used
 
     @property
     def num_micro_batches(self) -> int:
-        """Of an epoch."""
+        """Micro-batches per epoch and device."""
         return -(-self.num_examples // (self.batch_size * self.world_size))
 
     @property
@@ -37,33 +40,32 @@ class Layout:
 
     @property
     def examples_per_step(self) -> int:
-        """On all devices."""
+        """Examples per optimizer step, on all devices."""
         return self.batch_size * self.accumulate * self.world_size
 
     def check_same_steps(self, before: "Layout") -> None:
-        """Raises UserError unless training in the layout `before` can go on in this one with the same steps."""
+        """Raise UserError if training begun in the layout `before` would have other steps in this one."""
         sizes = "{batch_size} a micro-batch, {accumulate} accumulated, {world_size} devices"
         where = f"{sizes.format_map(asdict(self))}; before: {sizes.format_map(asdict(before))}"
         if self.examples_per_step != before.examples_per_step:
+            counts = f"{self.examples_per_step} examples, in the checkpoint {before.examples_per_step}"
             fix = "change data.batch_size or trainer.accumulate_grad_batches, so that both are the same"
-            sizes = f"{self.examples_per_step} examples, in the checkpoint {before.examples_per_step}"
-            raise UserError(f"an optimizer step has {sizes}", where, fix)
-        is_limited = any(each.num_used < each.num_micro_batches for each in (self, before))
+            raise UserError(f"an optimizer step has {counts}", where, fix)
+        is_limited = any(layout.num_used < layout.num_micro_batches for layout in (self, before))
         if self != before and is_limited:
-            fix = "go on with as many devices and as large micro-batches as before"
-            raise UserError(
-                "trainer.limit_train_batches counts micro-batches, and these have changed", where, fix
-            )
+            what = "trainer.limit_train_batches counts micro-batches, and these have changed"
+            fix = "continue with as many devices and as large micro-batches as before"
+            raise UserError(what, where, fix)
 
     def position(self, position: int, before: "Layout") -> int:
-        """The position in an epoch here that comes behind the same step as a position in the layout `before`."""
+        """Convert a position in an epoch of the layout `before`: return the one after the same step here."""
+        if self == before:
+            return position
         num_steps = -(-position // before.accumulate)
-        return position if self == before else min(num_steps * self.accumulate, self.num_micro_batches)
+        return min(num_steps * self.accumulate, self.num_micro_batches)
 
     def convert_counters(self, progress: dict[str, Any], before: "Layout") -> None:
-        """Makes Lightning's counts of micro-batches, as a checkpoint of the layout `before` has them, those
-        of here.
-        """
+        """Convert Lightning's saved counts of micro-batches in place, from the layout `before`."""
         if self == before:
             return
         for scope in ("total", "current"):
@@ -71,7 +73,7 @@ class Layout:
             per_epoch = before.num_micro_batches if scope == "total" else counts["ready"] + 1
             epoch, position = divmod(counts["ready"], per_epoch)
             ready = epoch * self.num_micro_batches + self.position(position, before)
-            # 1 where it was saved before Lightning had counted it.
+            # 1 if the checkpoint was saved before Lightning counted its last micro-batch as completed.
             unfinished = counts["ready"] - counts["completed"]
             progress[scope] = {**counts, "ready": ready, "started": ready, "processed": ready}
             progress[scope]["completed"] = ready - unfinished

@@ -1,4 +1,4 @@
-"""A random order of any length that is evaluated at any index."""
+"""A random order of any length, evaluated at any index without storing it."""
 
 import numpy as np
 
@@ -21,7 +21,7 @@ class Permutation:
         self.round_keys = mix(order + np.arange(_NUM_ROUNDS, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
 
     def __call__(self, positions: np.ndarray) -> np.ndarray:
-        """The examples at these positions of the order. [N] int64 → [N] int64"""
+        """Return the numbers at these positions of the order. [N] int64 → [N] int64"""
         images = self._encipher(positions.astype(np.uint64))
         outside = np.flatnonzero(images >= self.size)
         while len(outside):
@@ -29,8 +29,11 @@ class Permutation:
             outside = outside[images[outside] >= self.size]
         return images.astype(np.int64)
 
-    def _encipher(self, numbers: np.ndarray) -> np.ndarray:
-        left, right = numbers >> self.half_bits, numbers & self.mask
+    def _encipher(self, numbers: np.ndarray) -> np.ndarray:  # [N] uint64 → [N] uint64
+        left = numbers >> self.half_bits
+        right = numbers & self.mask
         for round_key in self.round_keys:
-            left, right = right, left ^ (mix(right ^ round_key) & self.mask)
+            mixed = left ^ (mix(right ^ round_key) & self.mask)
+            left = right
+            right = mixed
         return (left << self.half_bits) | right

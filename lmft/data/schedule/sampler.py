@@ -1,4 +1,11 @@
-"""Which examples come when: a pure function of (seed, epoch, position), evaluated anywhere at no cost."""
+"""Schedule: the order of the examples, a pure function of (seed, epoch, position) that is cheap anywhere.
+
+position     number of a micro-batch in its epoch, the same on all ranks
+micro-batch  examples of one rank at a position
+stretch      examples of all ranks at a position
+step         examples of an optimizer step on all ranks: those of `accumulate` stretches
+window       examples of 64 steps, within which they are sorted by length if their lengths differ
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,35 +16,30 @@ from torch.utils.data import Sampler
 from lmft.data.schedule.noise import key
 from lmft.data.schedule.permutation import Permutation
 
-_WINDOW = 64  # optimizer steps among which examples are sorted by length
-_AHEAD = 4096  # examples of an order that are found at once: few at a time cost as much, in calls
+_WINDOW = 64  # optimizer steps of a window
+_AHEAD = 4096  # examples whose order is computed at once: a call for few costs as much
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """What one call of the loader assembles: `examples` [B] of `epoch`; none where a rank has no share of the
-    tail.
-    """
+    """The examples of one rank's micro-batch."""
 
     epoch: int
-    examples: np.ndarray
+    examples: np.ndarray  # [B] their numbers; empty if the rank has no share of an epoch's last stretch
 
 
 class Schedule(Sampler[MicroBatch]):
     """This rank's micro-batches, epoch by epoch.
 
-    The micro-batches of all ranks at one position are one stretch of the epoch's order, so the examples of an
-    optimizer step depend on the global batch size alone. The last stretch of an epoch is shared out as evenly
-    as it goes.
+    The micro-batches of all ranks at a position are one stretch of the epoch's order, so that the examples of
+    an optimizer step depend on the global batch size alone. The last stretch of an epoch is split as evenly
+    as possible.
 
-    shuffled=False gives the examples as they lie, every epoch alike (validation).
-
-    lengths: [num_examples] tokens of each, where they differ. Then examples of like length share a step, so
-    that little
-    is padding: the examples of each 64 steps are sorted by length and parted so that the largest step,
-    padded, holds as few tokens as it can; short examples come many at a time, and `batch_size` is the mean.
-    The last window is of up to 128 steps; a step that is not whole ends it, and has the shortest. A step is
-    parted in the same way into its `accumulate` micro-batches.
+    If the examples' lengths differ, examples of similar length share a step, so that little is padding. Each
+    window is sorted by length and split into steps, so that the largest step, padded, holds as few tokens as
+    possible: a step has many short or few long examples, and `batch_size` is their mean. Each step is split
+    into its stretches in the same way. The last window has up to 128 steps; an incomplete step comes last and
+    has the shortest examples.
     """
 
     def __init__(
@@ -51,15 +53,31 @@ class Schedule(Sampler[MicroBatch]):
         lengths: np.ndarray | None = None,
         accumulate: int = 1,
     ):
-        self.num_examples, self.batch_size = num_examples, batch_size
-        self.lengths, self.accumulate = lengths, accumulate
-        self.seed, self.shuffled = seed, shuffled
-        self.rank, self.world_size = rank, world_size
+        """Create a rank's schedule.
+
+        Args:
+            num_examples: examples of the split.
+            batch_size: examples of a micro-batch, on average.
+            seed: seed of the order.
+            shuffled: False: in the order of the text, the same in every epoch (validation).
+            rank: number of this device.
+            world_size: number of devices.
+            lengths: [num_examples] tokens of each example; None: they hardly differ.
+            accumulate: micro-batches of an optimizer step on each device.
+        """
+        self.num_examples = num_examples
+        self.batch_size = batch_size
+        self.seed = seed
+        self.shuffled = shuffled
+        self.rank = rank
+        self.world_size = world_size
+        self.lengths = lengths
+        self.accumulate = accumulate
         self.epoch = 0
         self._start = (0, 0)  # (epoch, position) where iteration begins
-        # The latest one's steps, by its name.
+        # ((epoch, number), steps) of the latest window.
         self._window: tuple[tuple[int, int], list[np.ndarray]] | None = None
-        # Of an epoch, from a position on: the examples in its order.
+        # Latest part of an order: epoch, first place, examples.
         self._ordered = -1, 0, np.zeros(0, np.int64)
 
     def __len__(self) -> int:
@@ -67,26 +85,28 @@ class Schedule(Sampler[MicroBatch]):
         return -(-self.num_examples // (self.batch_size * self.world_size))
 
     def start(self, epoch: int, position: int) -> None:
-        """Lets iteration begin at a micro-batch of an epoch instead of at the very first."""
-        self.epoch, self._start = epoch, (epoch, position)
+        """Begin iteration at this position instead of the first of the first epoch."""
+        self.epoch = epoch
+        self._start = (epoch, position)
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the trainer at the start of each epoch."""
+        """Set the epoch; the trainer calls it at the start of each one."""
         self.epoch = epoch
 
     def micro_batch(self, epoch: int, position: int) -> MicroBatch:
-        """This rank's micro-batch at a position of an epoch."""
+        """Return this rank's micro-batch at a position of an epoch."""
         epoch = epoch if self.shuffled else 0
         examples = self._stretch(epoch, position)
-        mine = [len(examples) * rank // self.world_size for rank in (self.rank, self.rank + 1)]
-        return MicroBatch(epoch, examples[slice(*mine)])
+        start = len(examples) * self.rank // self.world_size
+        stop = len(examples) * (self.rank + 1) // self.world_size
+        return MicroBatch(epoch, examples[start:stop])
 
     def _stretch(self, epoch: int, position: int) -> np.ndarray:
-        """The examples of all ranks at a position of an epoch."""
+        """Return the examples of all ranks at a position of an epoch. [n]"""
         size = self.batch_size * self.world_size
         if self.lengths is None:
             return self._in_order(epoch, position * size, (position + 1) * size)
-        step, micro_batch = divmod(position, self.accumulate)
+        step, stretch = divmod(position, self.accumulate)
         size *= self.accumulate * _WINDOW
         last = max(1, self.num_examples // size) - 1
         number = min(step // _WINDOW, last)
@@ -94,24 +114,27 @@ class Schedule(Sampler[MicroBatch]):
             stop = (number + 1) * size if number < last else self.num_examples
             self._window = (epoch, number), self._steps(epoch, number * size, stop)
         examples = self._window[1][step - number * _WINDOW]
-        return self._parted(examples, min(self.accumulate, len(self) - step * self.accumulate))[micro_batch]
+        num_stretches = min(self.accumulate, len(self) - step * self.accumulate)
+        return self._split(examples, num_stretches)[stretch]
 
     def _in_order(self, epoch: int, start: int, stop: int) -> np.ndarray:
+        """Return the examples at places `start` to `stop` of an epoch's order. [n]"""
         stop = min(stop, self.num_examples)
         if not self.shuffled:
             return np.arange(start, stop)
         known_epoch, first, examples = self._ordered
         if epoch != known_epoch or start < first or stop > first + len(examples):
             first = start
-            positions = np.arange(first, min(max(stop, first + _AHEAD), self.num_examples))
-            examples = Permutation(self.num_examples, key(self.seed, "order", epoch))(positions)
+            places = np.arange(first, min(max(stop, first + _AHEAD), self.num_examples))
+            examples = Permutation(self.num_examples, key(self.seed, "order", epoch))(places)
             self._ordered = epoch, first, examples
         return examples[start - first : stop - first]
 
     def _steps(self, epoch: int, start: int, stop: int) -> list[np.ndarray]:
-        """The examples at these places of the epoch's order, sorted by length and parted; the parts shuffled.
+        """Return the steps of a window: places `start` to `stop` of an epoch's order.
 
-        A step that is not whole comes last, and holds its share of the tokens in the shortest examples.
+        Their examples are sorted by length and split into steps, which are shuffled. An incomplete step comes
+        last, and holds its share of the window's tokens in the shortest examples.
         """
         assert self.lengths is not None
         examples = self._in_order(epoch, start, stop)
@@ -120,16 +143,14 @@ class Schedule(Sampler[MicroBatch]):
         tokens = np.cumsum(self.lengths[examples])
         num_shortest = int(np.searchsorted(tokens, tokens[-1] * num_over // len(examples), side="right"))
         num_shortest = min(num_shortest, len(examples) - num_whole)  # each whole step needs an example
-        steps = self._parted(examples[num_shortest:], num_whole) if num_whole else []
+        steps = self._split(examples[num_shortest:], num_whole) if num_whole else []
         if self.shuffled:
             order = Permutation(num_whole, key(self.seed, "steps", epoch, start))(np.arange(num_whole))
             steps = [steps[step] for step in order]
         return [*steps, examples[:num_shortest]]
 
-    def _parted(self, examples: np.ndarray, num_parts: int) -> list[np.ndarray]:
-        """Examples in the order of their lengths, parted; where they are fewer than the parts, some are
-        empty.
-        """
+    def _split(self, examples: np.ndarray, num_parts: int) -> list[np.ndarray]:
+        """Split examples [n], sorted by length, into balanced parts; some are empty if n is too small."""
         assert self.lengths is not None
         if len(examples) < num_parts:
             return np.array_split(examples, num_parts)
@@ -142,18 +163,24 @@ class Schedule(Sampler[MicroBatch]):
 
 
 def balanced_split_points(lengths: np.ndarray, num_parts: int) -> np.ndarray:
-    """Where to part ascending lengths [n], so that the largest part holds as few tokens, padding counted, as
-    it can.
+    """Split ascending lengths so that the largest part, padded, has as few tokens as possible.
 
-    Returns the places [num_parts − 1] where a part ends and the next begins; no part is empty.
+    Args:
+        lengths: [n] tokens of each example, ascending.
+        num_parts: number of parts, at most n; none is empty.
+
+    Returns: [num_parts − 1] places where the second and later parts begin.
     """
-    low, high = int(lengths[-1]), int(lengths[-1]) * len(lengths)
-    while low < high:  # the smallest budget of tokens under which there are no more parts than asked for
+    # Search the smallest budget of tokens per part that needs at most `num_parts` parts.
+    low = int(lengths[-1])
+    high = int(lengths[-1]) * len(lengths)
+    while low < high:
         middle = (low + high) // 2
-        low, high = (
-            (low, middle) if len(_filled(lengths, middle, num_parts)) <= num_parts else (middle + 1, high)
-        )
-    begins = _filled(lengths, low, num_parts)[::-1]
+        if len(_fill_parts(lengths, middle, num_parts)) <= num_parts:
+            high = middle
+        else:
+            low = middle + 1
+    begins = _fill_parts(lengths, low, num_parts)[::-1]
     sizes = np.diff([*begins, len(lengths)])
     while len(begins) < num_parts:
         largest = int(sizes.argmax())
@@ -162,12 +189,14 @@ def balanced_split_points(lengths: np.ndarray, num_parts: int) -> np.ndarray:
     return np.array(begins[1:], np.int64)
 
 
-def _filled(lengths: np.ndarray, budget: int, most: int) -> list[int]:
-    """Where the parts begin, from the last to the first, if each takes as much as the budget allows; stops
-    after `most` parts and one.
+def _fill_parts(lengths: np.ndarray, budget: int, max_parts: int) -> list[int]:
+    """Return where parts begin, last part first, if each is filled up to a budget of tokens.
+
+    Stop after one part more than `max_parts`.
     """
-    begins, end = [], len(lengths)
-    while end and len(begins) <= most:
+    begins = []
+    end = len(lengths)
+    while end and len(begins) <= max_parts:
         end = max(0, end - budget // int(lengths[end - 1]))
         begins.append(end)
     return begins

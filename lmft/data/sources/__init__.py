@@ -1,1 +1,1 @@
-"""Rows of text from files, folders and the hub."""
+"""Rows of text, read from files, folders and the hub."""

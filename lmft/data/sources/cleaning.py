@@ -1,12 +1,10 @@
-"""Rows cleaned: characters that no text should hold are taken out and counted, other values than text are
-refused.
-"""
+"""Cleaning of rows: characters that no text should hold are removed and counted."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from lmft.data.sources.readers import Place
+from lmft.data.sources.readers import Chunk, Place
 from lmft.data.sources.source import Source
 from lmft.errors import UserError
 
@@ -21,17 +19,19 @@ CLEANERS: dict[str, Callable[[str], str]] = {
 def documents(
     source: Source, text_column: str, cleaned: Counter[str], advance: Callable[[int], object] | None = None
 ) -> Iterator[str]:
-    """The text of each row that has any, cleaned.
+    """Yield the cleaned text of each row that has any.
 
-    `cleaned` counts the rows dropped (`none`: no value, `blank`: white space only) and the documents mended
-    (`nul`: NUL
-    characters taken out, `bom`: a byte order mark taken off the beginning, `surrogate`: halves of surrogate
-    pairs, which no encoding can write, replaced by U+FFFD). `advance`, if given, is told how many more bytes
-    of `source.size` have been read.
+    Args:
+        source: where rows are read.
+        text_column: the column of the texts.
+        cleaned: counts the rows dropped (`none`: no value, `blank`: only white space) and the texts cleaned
+            (`nul`: NUL characters removed, `bom`: a leading byte order mark removed, `surrogate`: halves of
+            surrogate pairs, which no encoding can write, replaced by U+FFFD).
+        advance: called with the number of bytes of `source.size` read since the last call.
 
-    Raises UserError, naming the row, for a value that is not text and for what cannot be read.
+    Raises: UserError, naming the row, for a value that is not text and for what cannot be read.
     """
-    for chunk in source.read([text_column]):
+    for chunk in _chunks(source, [text_column], advance):
         values = chunk.columns[text_column]
         if not _is_clean(values):
             places = (Place(chunk.file, number) for number in chunk.numbers)
@@ -44,12 +44,20 @@ def documents(
                 yield text
             elif text is not None:
                 cleaned["blank"] += 1
+
+
+def _chunks(
+    source: Source, columns: list[str] | None, advance: Callable[[int], object] | None
+) -> Iterator[Chunk]:
+    """Yield a source's chunks; call `advance` with the size of each after its rows were used."""
+    for chunk in source.read(columns):
+        yield chunk
         if advance:
             advance(chunk.num_bytes)
 
 
 def _is_clean(values: list) -> bool:
-    """Whether all values are text without anything to mend; told from all at once, which is quick."""
+    """Return whether all values are clean text; checking all at once is fast."""
     try:
         text = "".join(values)
         text.encode()
@@ -65,12 +73,20 @@ def _clean_text(value: object, column: str, place: Place, cleaned: Counter[str])
     if not isinstance(value, str):
         what = f"column '{column}' holds a {type(value).__name__}, not text"
         raise UserError(what, str(place), "data.text_column=NAME of the column that holds the text")
-    for reason, mend in CLEANERS.items():
-        mended = mend(value)
-        if mended != value:
-            cleaned[reason] += 1
-            value = mended
-    return value
+    text, reasons = _clean(value)
+    cleaned.update(reasons)
+    return text
+
+
+def _clean(text: str) -> tuple[str, list[str]]:
+    """Return the text cleaned, and the reasons: the CLEANERS that changed it."""
+    reasons = []
+    for reason, cleaner in CLEANERS.items():
+        cleaned = cleaner(text)
+        if cleaned != text:
+            reasons.append(reason)
+            text = cleaned
+    return text, reasons
 
 
 def clean_rows(
@@ -79,44 +95,49 @@ def clean_rows(
     cleaned: Counter[str],
     advance: Callable[[int], object] | None = None,
 ) -> Iterator[tuple[Place, T]]:
-    """Each row's place, and what `read` makes of its mended columns; None: the row has no value, and counts
-    as `none`.
+    """Clean rows of several columns; yield each row's place and its item.
 
-    `cleaned` and `advance` are those of `sources.documents`. Raises what `read` raises, with the row's place
-    if that is a UserError, and UserError for what cannot be read.
+    Args:
+        source: where rows are read.
+        read: makes an item of a cleaned row; None: the row has no value, and is counted as `none`.
+        cleaned: counts rows, as in `documents`.
+        advance: called with the number of bytes read, as in `documents`.
+
+    Raises: what `read` raises, with the row's place if that is a UserError; UserError for what cannot be
+        read.
     """
-    for chunk in source.read(None):
+    for chunk in _chunks(source, None, advance):
         for number, *values in zip(chunk.numbers, *chunk.columns.values(), strict=True):
-            place, reasons = Place(chunk.file, number), set()
+            place = Place(chunk.file, number)
+            reasons: set[str] = set()
+            row = clean_value(dict(zip(chunk.columns, values, strict=True)), reasons)
             try:
-                made = read(clean_value(dict(zip(chunk.columns, values, strict=True)), reasons))
+                item = read(row)
             except UserError as error:
                 error.where = str(place)
                 raise
-            cleaned.update(["none"] if made is None else reasons)
-            if made is not None:
-                yield place, made
-        if advance:
-            advance(chunk.num_bytes)
+            if item is None:
+                cleaned["none"] += 1
+                continue
+            cleaned.update(reasons)
+            yield place, item
 
 
 def clean_value(value: Any, reasons: set[str]) -> Any:
-    """The value with all text in it mended as `sources.MENDS` does, and what that was for."""
+    """Return the value with all text in it cleaned, and add the reasons to `reasons`."""
     if isinstance(value, dict):
-        return {key: clean_value(each, reasons) for key, each in value.items()}
+        return {key: clean_value(inner, reasons) for key, inner in value.items()}
     if isinstance(value, list):
-        return [clean_value(each, reasons) for each in value]
-    if isinstance(value, str) and not (value.isascii() and "\0" not in value):
-        for reason, mend in CLEANERS.items():
-            better = mend(value)
-            if better != value:
-                reasons.add(reason)
-                value = better
-    return value
+        return [clean_value(inner, reasons) for inner in value]
+    if not isinstance(value, str) or (value.isascii() and "\0" not in value):
+        return value
+    text, changed = _clean(value)
+    reasons.update(changed)
+    return text
 
 
 def type_name(value: object) -> str:
-    """What a value is, for messages."""
+    """Return what a value is called in messages."""
     names = {
         str: "text",
         list: "a list",

@@ -1,4 +1,4 @@
-"""Text files: unzipped, decoded and split, block by block, and the exact place of what cannot be decoded."""
+"""Text files: unzip, decode and split them block by block, and name the byte that cannot be decoded."""
 
 import codecs
 import gzip
@@ -12,7 +12,7 @@ BLOCK = 1 << 20  # bytes of text read at a time
 
 
 def without_bom(blocks: Iterator[tuple[str, int]]) -> Iterator[tuple[str, int]]:
-    """The same blocks; the first one without the byte order mark it may begin with."""
+    """Yield the blocks without the byte order mark that the first one may begin with."""
     for text, num_bytes in blocks:
         yield text.removeprefix("\ufeff"), num_bytes
         break
@@ -20,12 +20,14 @@ def without_bom(blocks: Iterator[tuple[str, int]]) -> Iterator[tuple[str, int]]:
 
 
 def split(blocks: Iterator[tuple[str, int]], separator: str) -> Iterator[tuple[list[str], int]]:
-    """What stands between the separators of a text that comes in pieces; "" separates nothing.
+    """Split a text that comes in blocks at each separator; "" splits nothing.
 
-    Yields a list for each piece that comes in. What follows the last separator is left out if it is empty.
+    Yield, for each block, the pieces that end in it and its number of bytes. An empty piece at the end is
+    left out.
     """
     overlap = max(len(separator) - 1, 0)  # characters that may be the beginning of a separator
-    held, tail = [], ""
+    held = []
+    tail = ""
     for text, num_bytes in blocks:
         pieces = (tail + text).split(separator) if separator else [tail + text]
         rest = pieces.pop()
@@ -41,7 +43,7 @@ def split(blocks: Iterator[tuple[str, int]], separator: str) -> Iterator[tuple[l
 
 
 def texts(file: File, encoding: str) -> Iterator[tuple[str, int]]:
-    r"""The file's text block by block, \r\n made \n, each with the number of bytes of the file it took."""
+    r"""Yield the file's text block by block, with \n for \r\n, and the bytes of the file each block took."""
     held = ""
     for decoded, num_bytes in _decoded(file, encoding):
         text = held + decoded
@@ -52,47 +54,53 @@ def texts(file: File, encoding: str) -> Iterator[tuple[str, int]]:
 
 def _decoded(file: File, encoding: str) -> Iterator[tuple[str, int]]:
     decoder = codecs.getincrementaldecoder(encoding)()
-    line, column = 1, 1  # of the next byte, counting from 1
+    # Of the next byte, counting from 1.
+    line = 1
+    column = 1
     for block, num_bytes in _blocks(file):
         try:
             text = decoder.decode(block, final=not block)
         except UnicodeDecodeError as error:
             raise _undecodable(error, file.label, encoding, line, column) from error
         yield text, num_bytes
-        line, column = _advanced(text, encoding, line, column)
+        line, column = _place_after(text, encoding, line, column)
 
 
 def _undecodable(error: UnicodeDecodeError, label: str, encoding: str, line: int, column: int) -> UserError:
-    # error.object begins with the bytes of an unfinished character that the decoder kept from the block
-    # before.
-    good, bad = error.object[: error.start], error.object[error.start]
+    # error.object begins with the bytes of an unfinished character that the decoder kept from the previous
+    # block.
+    good = error.object[: error.start]
+    bad = error.object[error.start]
     if line == column == 1 and error.object[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-        right = "utf-16"
+        likely = "utf-16"
     else:
-        right = "latin-1"
-    line, column = _advanced(good.decode(encoding, "replace"), encoding, line, column)
-    fix = f"data.encoding={right}, or whichever it was written in"
+        likely = "latin-1"
+    line, column = _place_after(good.decode(encoding, "replace"), encoding, line, column)
+    fix = f"data.encoding={likely}, or whichever it was written in"
     return UserError(f"not {encoding} text: byte 0x{bad:02x}", f"{label}, line {line}, byte {column}", fix)
 
 
-def _advanced(text: str, encoding: str, line: int, column: int) -> tuple[int, int]:
-    """Line and byte after `text`, which begins at the given ones."""
+def _place_after(text: str, encoding: str, line: int, column: int) -> tuple[int, int]:
+    """Return line and byte after `text`, which begins at the given ones."""
     before, newline, last = text.rpartition("\n")
-    mark = len("".encode(encoding))  # the byte order mark that some encodings begin with
-    return line + before.count("\n") + len(newline), (1 if newline else column) + len(
-        last.encode(encoding)
-    ) - mark
+    if newline:
+        line += before.count("\n") + 1
+        column = 1
+    num_mark_bytes = len("".encode(encoding))  # of the byte order mark that some encodings begin with
+    return line, column + len(last.encode(encoding)) - num_mark_bytes
 
 
 def _blocks(file: File) -> Iterator[tuple[bytes, int]]:
-    """The file's content, unzipped, and how many bytes of the file each block took; the last block is empty."""
+    """Yield the file's unzipped content, and the bytes of the file each block took; the last one is empty."""
     try:
         with file.path.open("rb") as raw:
             content = gzip.GzipFile(fileobj=raw) if file.gzipped else raw
-            position, block = 0, b"begin"
+            position = 0
+            block = b"begin"
             while block:
                 block = content.read(BLOCK)
-                num_bytes, position = raw.tell() - position, raw.tell()
+                num_bytes = raw.tell() - position
+                position = raw.tell()
                 yield block, num_bytes
     except (OSError, EOFError, zlib.error) as error:
         raise unreadable(file, error) from error

@@ -1,4 +1,4 @@
-"""The user's files: which ones are meant, what format each has, and a fingerprint of their content."""
+"""The user's files: paths and patterns to files, the format of each, and a fingerprint of their content."""
 
 import glob
 import hashlib
@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from lmft.data.fingerprint import fingerprint as fingerprint_of
 from lmft.errors import UserError, did_you_mean
 
 FORMATS = {
@@ -24,12 +25,13 @@ FORMATS = {
 }
 BINARY = ("parquet", "arrow")
 MEMO = "fingerprints.json"  # in the cache folder: path -> size and times of change, hash
-# Ns: a file changed less long ago may change again without its time of change showing it.
+# Nanoseconds since its last change until a file's hash is remembered: before, it could change again without
+# its time of change showing it.
 SETTLED = 2_000_000_000
 
 
 class File(NamedTuple):
-    """A file and how it is read; `label` is its name in messages."""
+    """A file and its format; `label` is its name in messages."""
 
     path: Path
     format: str
@@ -38,24 +40,30 @@ class File(NamedTuple):
 
 
 def by_extension(path: Path) -> File | None:
-    """The file, with the format that its name's extension tells; None where that is not a known one."""
+    """Return the file, with the format of its extension; None if the extension is unknown."""
     gzipped = path.suffix.lower() == ".gz"
-    form = FORMATS.get(Path(path.stem if gzipped else path).suffix.lower())
-    return File(path, form, gzipped, str(path)) if form else None
+    format = FORMATS.get(Path(path.stem if gzipped else path).suffix.lower())
+    return File(path, format, gzipped, str(path)) if format else None
 
 
 def matching(patterns: str | Sequence[str], option: str, separator: str | None = None) -> list[File]:
-    """The files that paths and glob patterns name, sorted, each once. Raises UserError if one names none.
+    """Return the files that paths and glob patterns name, sorted, each once.
 
-    separator: what parts documents, where the user has said it: then a file of any other extension is read as
-    text.
+    Args:
+        patterns: a path or glob pattern, or several.
+        option: their option, for messages.
+        separator: the user's document separator; if given, files of unknown extensions are read as text.
+
+    Raises: UserError if a pattern names no file, or a file that cannot be read.
     """
-    wanted = [patterns] if isinstance(patterns, str) else patterns
-    paths = {path.resolve(): path for pattern in wanted for path in _paths(pattern, option)}
+    if isinstance(patterns, str):
+        patterns = [patterns]
+    paths = {path.resolve(): path for pattern in patterns for path in _paths(pattern, option)}
     return [_known(path, option, separator) for path in sorted(paths.values())]
 
 
 def _paths(pattern: str, option: str) -> list[Path]:
+    """Return the files that a path or glob pattern names. Raises: UserError if there is none."""
     path = expanded(pattern)
     where = f"{option}={pattern}"
     if path.is_file():
@@ -63,8 +71,8 @@ def _paths(pattern: str, option: str) -> list[Path]:
     if path.is_dir():
         fix = f"{option}='{pattern.rstrip('/')}/*.txt', or data.path={pattern}"
         raise UserError("a folder where files are meant", where, fix)
-    found = map(Path, glob.glob(str(path), recursive=True))  # noqa: PTH207 (takes absolute patterns)
-    files = [match for match in found if match.is_file()]
+    matches = map(Path, glob.glob(str(path), recursive=True))  # noqa: PTH207 (takes absolute patterns)
+    files = [match for match in matches if match.is_file()]
     if files:
         return files
     if glob.has_magic(pattern):
@@ -73,23 +81,25 @@ def _paths(pattern: str, option: str) -> list[Path]:
 
 
 def expanded(path: str) -> Path:
-    """The path with `~` made the home folder, or as it is where there is no such user."""
+    """Return the path with `~` expanded to the home folder, or as it is if there is no such user."""
     return Path(os.path.expanduser(path))  # noqa: PTH111 (Path.expanduser raises RuntimeError)
 
 
 def no_such(path: Path, where: str) -> UserError:
-    """What to say of a path that does not exist, with the nearest name beside it."""
-    beside = sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else []
-    what = f"no such file or folder: {path}{did_you_mean(path.name, beside)}"
+    """Return the error for a path that does not exist, with the most similar name in its folder."""
+    names = sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else []
+    what = f"no such file or folder: {path}{did_you_mean(path.name, names)}"
     return UserError(what, where, f"a path is relative to {Path.cwd()}")
 
 
 def _known(path: Path, option: str, separator: str | None = None) -> File:
+    """Return the file with its format. Raises: UserError if that is unknown, or not read through gzip."""
     file = by_extension(path)
     if file is None and separator is not None:
         return File(path, "txt", path.suffix.lower() == ".gz", str(path))
     if file is None:
-        fix = f"data.document_separator= reads each file as one text; known without it: {' '.join(FORMATS)}, also .gz"
+        fix = "data.document_separator= reads each file as one text; "
+        fix += f"known without it: {' '.join(FORMATS)}, also .gz"
         raise UserError(f"'{path}' has no known extension", f"{option}={path}", fix)
     if file.gzipped and file.format in BINARY:
         fix = f"`gunzip {path}`: the format is compressed within"
@@ -98,19 +108,19 @@ def _known(path: Path, option: str, separator: str | None = None) -> File:
 
 
 def of_split(folder: Path, split: str) -> list[File]:
-    """The folder's files of known formats whose names begin with the split's, followed by neither letter nor
-    digit.
+    """Return the folder's files of a split, sorted.
 
-    Sorted. Raises UserError where they are of several formats, which may hold the same text twice.
+    Their formats are known, and their names begin with the split's, followed by neither letter nor digit.
+
+    Raises: UserError if they have several formats, as these may hold the same text twice.
     """
-    names = [path for path in sorted(folder.iterdir()) if path.is_file() and _is_of(path.name, split)]
-    files = [_known(path, "data.path") for path in names if by_extension(path)]
+    paths = [path for path in sorted(folder.iterdir()) if path.is_file() and _is_of(path.name, split)]
+    files = [_known(path, "data.path") for path in paths if by_extension(path)]
     formats = sorted({file.format for file in files})
     if len(formats) > 1:
         what = f"split '{split}' has files of several formats: {', '.join(formats)}"
-        raise UserError(
-            what, str(folder), f"name those of one: data.train or data.validation='{folder}/{split}*.EXT'"
-        )
+        fix = f"name those of one: data.train or data.validation='{folder}/{split}*.EXT'"
+        raise UserError(what, str(folder), fix)
     return files
 
 
@@ -119,13 +129,13 @@ def _is_of(name: str, split: str) -> bool:
 
 
 def splits_in(folder: Path) -> list[str]:
-    """What the folder's files of known formats are named before their extension or first number."""
+    """Return the names of the folder's files of known formats, up to their extension or first hyphen."""
     names = {path.name.split(".")[0].split("-")[0] for path in folder.iterdir() if by_extension(path)}
     return sorted(names)
 
 
 def pattern_of_all(folder: Path) -> str | None:
-    """A pattern that names a folder's files of known formats, where all have one extension; else None."""
+    """Return a pattern of all the folder's files of known formats; None if they have several extensions."""
     if not folder.is_dir():
         return None
     names = [path.name for path in folder.iterdir() if by_extension(path)]
@@ -134,24 +144,26 @@ def pattern_of_all(folder: Path) -> str | None:
 
 
 def fingerprint(files: Iterable[File], reading: Sequence[str | None], cache_dir: Path) -> str:
-    """Changes with the files' content, order and formats, and with `reading` (how they are read); not with
-    their names.
+    """Return the fingerprint of files: it changes with their content, order and formats, not their names.
 
-    A hash, once computed, is remembered in `cache_dir` until the file's size or time of change differs.
+    It also changes with `reading`, the settings they are read with. A file's hash is remembered in
+    `cache_dir` until its size or time of change differs.
     """
     known = _load_memo(cache_dir / MEMO)
-    fresh, parts = {}, []
+    new = {}
+    parts = []
     for file in files:
-        path, stamp = str(file.path.resolve()), _stamp(file.path)
-        remembered = known.get(path, {})
-        if remembered.get("stamp") != stamp:
-            remembered = {"stamp": stamp, "hash": _content_hash(file)}
+        path = str(file.path.resolve())
+        stamp = _stamp(file.path)
+        entry = known.get(path, {})
+        if entry.get("stamp") != stamp:
+            entry = {"stamp": stamp, "hash": _content_hash(file)}
             if time.time_ns() - stamp[-1] > SETTLED:
-                fresh[path] = remembered
-        parts += [file.format, remembered["hash"]]
-    if fresh:
-        _save_memo(cache_dir / MEMO, known | fresh)
-    return hashlib.blake2b(json.dumps([parts, reading]).encode(), digest_size=16).hexdigest()
+                new[path] = entry
+        parts += [file.format, entry["hash"]]
+    if new:
+        _save_memo(cache_dir / MEMO, known | new)
+    return fingerprint_of(parts, reading)
 
 
 def _stamp(path: Path) -> list[int]:
@@ -168,7 +180,7 @@ def _content_hash(file: File) -> str:
 
 
 def _load_memo(path: Path) -> dict[str, dict]:
-    """What is remembered; nothing if the memo is missing or corrupt, for it can be computed again."""
+    """Return the remembered hashes; none if the memo is missing or corrupt, as they can be computed again."""
     try:
         memo = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -180,7 +192,7 @@ def _load_memo(path: Path) -> dict[str, dict]:
 
 
 def _save_memo(path: Path, memo: dict[str, dict]) -> None:
-    """Replaces the memo whole; where that cannot be written, the next run computes again."""
+    """Replace the memo atomically; if it cannot be written, the next run computes the hashes again."""
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as new:
@@ -189,9 +201,8 @@ def _save_memo(path: Path, memo: dict[str, dict]) -> None:
 
 
 def unreadable(file: File, error: Exception) -> UserError:
-    """What to say of a file that the system or a library cannot read."""
+    """Return the error for a file that the system or a library cannot read."""
     reason = " ".join(str(error).split()) or type(error).__name__
     kind = "gzip" if file.gzipped else file.format
-    return UserError(
-        f"cannot read this {kind} file: {reason}", file.label, "is it damaged, cut short or misnamed?"
-    )
+    what = f"cannot read this {kind} file: {reason}"
+    return UserError(what, file.label, "is it damaged, truncated or misnamed?")

@@ -1,4 +1,4 @@
-"""Data sets of the hub, as the Arrow files that the `datasets` library makes of them."""
+"""Data sets of the hub, as Arrow files written by the `datasets` library."""
 
 import json
 from collections.abc import Iterable
@@ -10,10 +10,11 @@ from lmft.system import hub
 
 
 def arrow_files(path: str, name: str | None, revision: str | None, split: str) -> tuple[list[File], str]:
-    """The files of one split of the data set `path`, downloaded and converted if need be; and its version.
+    """Return the Arrow files of a split of the data set `path`, and its version CONFIGURATION@COMMIT.
 
-    The version is CONFIGURATION@COMMIT. What `datasets` has converted before is used without asking the hub.
-    Raises UserError; see `lmft.hub.require`.
+    If `datasets` has not converted it before, it is downloaded and converted; else the hub is not asked.
+
+    Raises: UserError; see `lmft.system.hub.require`.
     """
     folder = _converted(path, name or "default", revision)
     commit = folder.name if folder else ""
@@ -28,16 +29,21 @@ def arrow_files(path: str, name: str | None, revision: str | None, split: str) -
 
 
 def _converted(path: str, config: str, revision: str | None) -> Path | None:
-    """The newest folder where `datasets` keeps its Arrow files of that configuration ("*": of the only one)."""
+    """Return the newest folder where `datasets` keeps Arrow files of a configuration; None if there is none.
+
+    With the configuration "*", return that of the only one; None if there are several.
+    """
     from datasets.config import HF_DATASETS_CACHE
     from datasets.naming import camelcase_to_snakecase
 
     namespace, _, name = path.rpartition("/")
     root = Path(HF_DATASETS_CACHE, f"{namespace}___" * bool(namespace) + camelcase_to_snakecase(name))
     folders = [info.parent for info in root.glob(f"{config}/*/{revision or '*'}/dataset_info.json")]
-    whole = [folder for folder in folders if folder.suffix != ".incomplete"]
-    configs = {folder.parent.parent for folder in whole}
-    return max(whole, key=lambda folder: folder.stat().st_mtime) if len(configs) == 1 else None
+    complete = [folder for folder in folders if folder.suffix != ".incomplete"]
+    configs = {folder.parent.parent for folder in complete}
+    if len(configs) != 1:
+        return None
+    return max(complete, key=lambda folder: folder.stat().st_mtime)
 
 
 def _convert(path: str, name: str | None, revision: str | None, split: str) -> tuple[Path, str]:
@@ -47,15 +53,15 @@ def _convert(path: str, name: str | None, revision: str | None, split: str) -> t
     try:
         copy = hub.require(path, "dataset", revision)
     except UserError:
-        # Without a name the hub's default is meant; where it cannot be asked, the only one at hand must be
-        # it.
+        # Without a name, the default configuration on the hub is meant. If the hub cannot be asked, a
+        # configuration that is the only one in the cache is used.
         only = None if name else _converted(path, "*", revision)
         if only is None:
             raise
         return only, only.name
     try:
         builder = datasets.load_dataset_builder(copy or path, name, revision=None if copy else revision)
-        _check_split(split, builder.info.splits or [split], path)  # before the download, where they are known
+        _check_split(split, builder.info.splits or [split], path)  # before the download, if splits are known
         builder.download_and_prepare()
     except (ValueError, OSError, RuntimeError, DatasetsError) as error:
         reason = " ".join(str(error).split())

@@ -1,10 +1,8 @@
-"""Text that is on every machine: what `help()` reads, and the docstrings of the standard library."""
+"""Text on every machine: the language reference of `help()`, and the standard library's docstrings."""
 
 import ast
 import gc
-import hashlib
 import importlib
-import json
 import os
 import platform
 import re
@@ -14,13 +12,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from lmft.data.fingerprint import fingerprint as fingerprint_of
 from lmft.data.sources.readers import Chunk, check_columns
 from lmft.errors import UserError
 
 NAME = "lmft:python_docs"
 FORMAT = 1  # of the documents made here; a change makes new token stores
 EXCLUDED = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
-SHORTEST = 20  # characters of a docstring that is kept
+SHORTEST = 20  # characters of the shortest document that is kept
 
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 _BLOCKS = (ast.stmt, ast.ExceptHandler, ast.match_case)
@@ -28,27 +27,29 @@ _RULER = re.compile(r"^[ \t]*([*=~^`#-])\1{2,}[ \t]*\n?", re.MULTILINE)  # the l
 
 
 def fingerprint() -> str:
-    """Changes with the Python version and with the standard library's files, by name and size."""
+    """Return the fingerprint: the Python version, and names and sizes of the standard library's files."""
     files = [(label, path.stat().st_size) for label, path in _sources()]
-    described = json.dumps([FORMAT, platform.python_implementation(), platform.python_version(), files])
-    return hashlib.blake2b(described.encode(), digest_size=16).hexdigest()
+    return fingerprint_of(FORMAT, platform.python_implementation(), platform.python_version(), files)
 
 
 def size() -> int:
-    """Bytes of source code that are read for it."""
+    """Return the bytes of source code that are read."""
     return sum(path.stat().st_size for _, path in _sources())
 
 
 def read(columns: Sequence[str] | None = None) -> Iterator[Chunk]:
-    """The documents, in a fixed order, each once; a chunk for each source file, with the column `text`.
+    """Yield the documents in a fixed order, each once: a chunk per source file, with the column `text`.
 
     A topic of the language reference is one document, and so is the docstring of a module, a class or a
-    function. Raises UserError where this Python has neither.
+    function.
+
+    Raises: UserError if this Python has neither.
     """
     check_columns(columns, ["text"], NAME)
     seen: set[str] = set()
     for label, documents, num_bytes in _files():
-        numbers, texts = [], []
+        numbers = []
+        texts = []
         for number, text in documents:
             if len(text) >= SHORTEST and text not in seen:
                 seen.add(text)
@@ -61,7 +62,7 @@ def read(columns: Sequence[str] | None = None) -> Iterator[Chunk]:
 
 
 def _files() -> Iterator[tuple[str, list[tuple[int, str]], int]]:
-    """Label, documents with their place, and size of each file that has documents."""
+    """Yield label, documents with their numbers, and size in bytes of each file."""
     yield "pydoc_data/topics.py", list(enumerate(map(_without_rulers, _topics()), 1)), 0
     for label, path in _sources():
         code = path.read_bytes()
@@ -77,18 +78,18 @@ def _topics() -> list[str]:
 
 
 def _sources() -> list[tuple[str, Path]]:
-    """The standard library's source files, sorted, with their paths in it; none where it is zipped."""
+    """Return the standard library's source files, sorted, each with its label; none if it is zipped."""
     root = Path(sysconfig.get_path("stdlib"))
-    found = []
+    paths = []
     for folder, subfolders, names in os.walk(root):
         subfolders[:] = [name for name in subfolders if name not in EXCLUDED]
-        found += [Path(folder, name) for name in names if name.endswith(".py")]
-    return sorted((path.relative_to(root).as_posix(), path) for path in found)
+        paths += [Path(folder, name) for name in names if name.endswith(".py")]
+    return sorted((path.relative_to(root).as_posix(), path) for path in paths)
 
 
 def _docstrings(code: bytes) -> list[tuple[int, str]]:
-    """Line and text of every docstring, with its indentation taken off; none of code that does not parse."""
-    found = []
+    """Return line and text of every docstring, without indentation; none if the code cannot be parsed."""
+    docstrings = []
     with warnings.catch_warnings(action="ignore"), _without_collection():
         try:
             nodes: list[ast.AST] = [ast.parse(code)]
@@ -96,14 +97,17 @@ def _docstrings(code: bytes) -> list[tuple[int, str]]:
             return []
         for node in nodes:
             if isinstance(node, _DOCUMENTED) and (text := ast.get_docstring(node)):
-                found.append((node.body[0].lineno, text))
+                docstrings.append((node.body[0].lineno, text))
             nodes.extend(child for child in ast.iter_child_nodes(node) if isinstance(child, _BLOCKS))
-    return found
+    return docstrings
 
 
 @contextmanager
 def _without_collection() -> Iterator[None]:
-    """A syntax tree is many objects and no cycles: looking for some, beside all of torch's, doubles the time."""
+    """Context manager: disable garbage collection, which would double the time of parsing.
+
+    A syntax tree has many objects but no cycles, and each collection looks at all of torch's objects too.
+    """
     was_enabled = gc.isenabled()
     gc.disable()
     try:

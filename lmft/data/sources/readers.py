@@ -1,4 +1,4 @@
-"""From files to rows: one reader a format. Each streams, and names the place of what it cannot read."""
+"""Readers of files, one per format. Each streams rows, and names the place of what it cannot read."""
 
 import csv
 import json
@@ -14,12 +14,12 @@ from lmft.errors import UserError, did_you_mean
 if TYPE_CHECKING:
     import pyarrow
 
-BATCH = 512  # rows of a csv, parquet or arrow file handed on at a time
-MAX_FIELD = 1 << 27  # characters of a csv field: a quote that is never closed must not swallow a large file
+BATCH = 512  # rows per chunk of csv, parquet and arrow files
+MAX_FIELD = 1 << 27  # characters of a csv field: limits the text that an unclosed quote takes in
 
 
 class Place(NamedTuple):
-    """Where a row stands; `row` counts from 1, and is the line it begins at in txt, jsonl and csv files."""
+    """File and row; `row` counts from 1. In txt, jsonl and csv files it is the line where the row begins."""
 
     file: str
     row: int
@@ -29,24 +29,29 @@ class Place(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """A few hundred or thousand rows, column by column: `numbers` and every column are equally long."""
+    """Several hundred or thousand rows, column by column; `numbers` and every column have the same length."""
 
     file: str
     numbers: Sequence[int]  # Place.row of each row
     columns: dict[str, list]
-    num_bytes: int  # of the file, read since the chunk before
+    num_bytes: int  # bytes of the file read since the previous chunk
 
 
 def read_files(
     files: Sequence[File], encoding: str, separator: str | None, columns: Sequence[str] | None = None
 ) -> Iterator[Chunk]:
-    r"""All rows of the files, in order, with the columns asked for (None: all there are).
+    r"""Yield all rows of the files, in order.
 
-    `encoding` is that of text formats. `separator` parts the documents of a txt file, whose only column is
-    `text`;
-    None: each line is one; "": the whole file is one. Only \n and \r\n end a line, and \r\n is read as \n.
+    Only \n and \r\n end a line, and \r\n is read as \n.
 
-    Raises UserError, naming the place, for what is damaged or malformed, and for a missing column.
+    Args:
+        files: the files.
+        encoding: encoding of text formats.
+        separator: separator of the documents of txt files, whose only column is `text`; None: each line is a
+            document; "": each file is one.
+        columns: columns to read; None: all.
+
+    Raises: UserError, naming the place, for what is damaged or malformed, and for a missing column.
     """
     for file in files:
         if file.format == "txt":
@@ -63,9 +68,10 @@ def read_files(
 
 def _read_txt(file: File, encoding: str, separator: str, columns: Sequence[str] | None) -> Iterator[Chunk]:
     check_columns(columns, ["text"], file.label)
-    row, newlines = 1, separator.count("\n")
+    row = 1
+    num_newlines = separator.count("\n")
     for pieces, num_bytes in split(texts(file, encoding), separator):
-        rows = list(accumulate((piece.count("\n") + newlines for piece in pieces), initial=row))
+        rows = list(accumulate((piece.count("\n") + num_newlines for piece in pieces), initial=row))
         row = rows.pop()
         yield Chunk(file.label, rows, {"text": pieces}, num_bytes)
 
@@ -89,24 +95,22 @@ def _read_json(file: File, encoding: str, columns: Sequence[str] | None) -> Iter
 
 
 def _by_keys(label: str, numbers: list[int], rows: list[dict[str, Any]], num_bytes: int) -> Iterator[Chunk]:
-    """Neighbours with the same keys together: a key that a row lacks is not one without a value."""
+    """Group consecutive rows by their keys: a missing key is not a null."""
     for names, group in groupby(zip(numbers, rows, strict=True), lambda pair: pair[1].keys()):
-        some = list(group)
-        values = {name: [row[name] for _, row in some] for name in names}
-        yield Chunk(label, [number for number, _ in some], values, num_bytes)
-        num_bytes = 0  # all told with the first
+        members = list(group)
+        values = {name: [row[name] for _, row in members] for name in names}
+        yield Chunk(label, [number for number, _ in members], values, num_bytes)
+        num_bytes = 0  # the first chunk counts all of them
 
 
 def _parse_object(line: str, place: Place) -> dict[str, Any]:
-    fix = "each line holds one object; `jq -c '.[]'` parts an array into lines"
+    fix = "each line holds one object; `jq -c '.[]'` splits an array into lines"
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        reason = (
-            f"{error.msg} at character {error.colno}"
-            if isinstance(error, json.JSONDecodeError)
-            else str(error)
-        )
+        reason = str(error)
+        if isinstance(error, json.JSONDecodeError):
+            reason = f"{error.msg} at character {error.colno}"
         raise UserError(f"malformed JSON: {reason}", str(place), fix) from error
     if not isinstance(row, dict):
         raise UserError(f"not a JSON object but a {type(row).__name__}", str(place), fix)
@@ -131,51 +135,52 @@ def _read_csv(file: File, encoding: str, delimiter: str, columns: Sequence[str] 
             return
         check_columns(columns, header, file.label)
         names = header if columns is None else columns
-        wanted = [(name, header.index(name)) for name in names]
+        indices = {name: header.index(name) for name in names}
         for numbers, rows in _csv_batches(reader, len(header), file.label):
-            yield Chunk(
-                file.label, numbers, {name: [row[i] for row in rows] for name, i in wanted}, num_bytes
-            )
+            values = {name: [row[index] for row in rows] for name, index in indices.items()}
+            yield Chunk(file.label, numbers, values, num_bytes)
             num_bytes = 0
     except csv.Error as error:
-        where, fix = (
-            f"{file.label}, line {reader.line_num}",
-            "is a quote left open, or not doubled inside a field?",
-        )
+        where = f"{file.label}, line {reader.line_num}"
+        fix = "is a quote left open, or not doubled inside a field?"
         raise UserError(f"malformed csv: {error}", where, fix) from error
 
 
 def _csv_batches(reader: Any, num_columns: int, label: str) -> Iterator[tuple[list[int], list[list[str]]]]:
-    numbers, rows = [], []
+    """Yield numbers and fields of up to BATCH rows at a time."""
+    numbers = []
+    rows = []
     end = reader.line_num
     for row in reader:
-        start, end = end + 1, reader.line_num
+        start = end + 1
+        end = reader.line_num
         if not row:  # a blank line
             continue
         if len(row) != num_columns:
             what = f"{len(row)} fields under a header of {num_columns}"
-            raise UserError(
-                what, str(Place(label, start)), "put quotes around fields that hold the delimiter"
-            )
+            fix = "put quotes around fields that hold the delimiter"
+            raise UserError(what, str(Place(label, start)), fix)
         numbers.append(start)
         rows.append(row)
         if len(rows) == BATCH:
             yield numbers, rows
-            numbers, rows = [], []
+            numbers = []
+            rows = []
     yield numbers, rows
 
 
 def _read_parquet(file: File, columns: Sequence[str] | None) -> Iterator[Chunk]:
     import pyarrow.parquet
 
-    # Without a buffer and with pre_buffer, a whole row group, which may be the whole file, is held in memory.
+    # These two arguments keep row groups, one of which may be the whole file, out of memory.
     with (
-        _undamaged(file),
+        _readable(file),
         pyarrow.parquet.ParquetFile(file.path, buffer_size=BLOCK, pre_buffer=False) as parquet,
     ):
         check_columns(columns, parquet.schema_arrow.names, file.label)
         names = None if columns is None else list(columns)
-        size, num_rows = file.path.stat().st_size, max(parquet.metadata.num_rows, 1)
+        size = file.path.stat().st_size
+        num_rows = max(parquet.metadata.num_rows, 1)
         first = 1
         for batch in parquet.iter_batches(BATCH, columns=names, use_threads=False):
             yield _chunk_of(batch, first, file.label, size * len(batch) // num_rows)
@@ -183,20 +188,22 @@ def _read_parquet(file: File, columns: Sequence[str] | None) -> Iterator[Chunk]:
 
 
 def _read_arrow(file: File, columns: Sequence[str] | None) -> Iterator[Chunk]:
-    """Both of Arrow's IPC formats: the file format, and the stream that `datasets` writes."""
+    """Yield the rows of an Arrow file in either IPC format: file, or stream, which `datasets` writes."""
     import pyarrow
 
     # Not memory-mapped: the pages of a map count as resident memory.
-    with _undamaged(file), pyarrow.OSFile(str(file.path)) as stream:
+    with _readable(file), pyarrow.OSFile(str(file.path)) as stream:
         is_file = stream.read(6) == b"ARROW1"
         stream.seek(0)
         reader = pyarrow.ipc.open_file(stream) if is_file else pyarrow.ipc.open_stream(stream)
         check_columns(columns, reader.schema.names, file.label)
         batches = map(reader.get_batch, range(reader.num_record_batches)) if is_file else reader
-        first, read = 1, 0
+        first = 1
+        position = 0
         for batch in batches:
             chosen = batch if columns is None else batch.select(list(columns))
-            num_bytes, read = stream.tell() - read, stream.tell()
+            num_bytes = stream.tell() - position
+            position = stream.tell()
             for start in range(0, len(chosen), BATCH):
                 part = chosen.slice(start, BATCH)
                 yield _chunk_of(part, first + start, file.label, num_bytes * len(part) // len(chosen))
@@ -210,7 +217,7 @@ def _chunk_of(batch: "pyarrow.RecordBatch", first: int, label: str, num_bytes: i
     return Chunk(label, range(first, first + len(batch)), columns, num_bytes)
 
 
-_CHOICES = {  # what reads rows that have such a column
+_CHOICES = {  # the options that read rows with such a column
     "messages": "data=chat for conversations",
     "completion": "data=chat for prompts and completions",
     "target": "data=pairs objective=pairs for sources and targets",
@@ -218,7 +225,8 @@ _CHOICES = {  # what reads rows that have such a column
 
 
 @contextmanager
-def _undamaged(file: File) -> Iterator[None]:
+def _readable(file: File) -> Iterator[None]:
+    """Context manager: turn errors of reading the file into UserErrors."""
     import pyarrow
 
     try:
@@ -228,10 +236,12 @@ def _undamaged(file: File) -> Iterator[None]:
 
 
 def check_columns(columns: Iterable[str] | None, known: Iterable[str], where: str) -> None:
-    """Raises UserError if one of `columns` is not known."""
+    """Raise UserError if one of `columns` is not known."""
     known = list(known)
     for name in columns or ():
         if name not in known:
-            choice = next((_CHOICES[each] for each in known if each in _CHOICES), None)
-            fix = f"data.text_column names one of: {', '.join(known)}" + (f"; or {choice}" if choice else "")
+            fix = f"data.text_column names one of: {', '.join(known)}"
+            choice = next((_CHOICES[column] for column in known if column in _CHOICES), None)
+            if choice:
+                fix += f"; or {choice}"
             raise UserError(f"no column '{name}'{did_you_mean(name, known)}", where, fix)

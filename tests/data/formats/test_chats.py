@@ -329,7 +329,7 @@ class TestLoading:
             ("chatlm", ["'chatlm' (did you mean 'chatml'?), and no such file", "data.chat_template=chatlm"]),
             ("FOLDER", ["cannot be read: Is a directory"]),
             ("FOLDER/binary.jinja", ["it is not UTF-8 text"]),
-            ("FOLDER/broken.jinja", ["no valid jinja: ", "broken.jinja, line 3"]),
+            ("FOLDER/broken.jinja", ["not valid jinja: ", "broken.jinja, line 3"]),
         ],
     )  # fmt: skip
     def test_what_cannot_be_loaded(self, name, said, tmp_path):
