@@ -1,9 +1,11 @@
-"""lmft: fine-tune and pretrain Hugging Face language models with PyTorch Lightning, composed by Hydra."""
+"""lmft: fine-tune and pretrain Hugging Face language models with PyTorch Lightning, composed by
+Hydra.
+"""
 
 import os
 
-# Read by torch and tokenizers on import. Threads that sleep while they wait are as fast on an idle machine;
-# threads that spin make training many times slower if another process needs the cores too.
+# Read by torch and tokenizers on import. Threads that sleep while they wait are as fast on an idle
+# machine; threads that spin make training many times slower if another process needs the cores too.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 

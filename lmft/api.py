@@ -6,7 +6,8 @@
     result.metrics["after"]["perplexity"]
 
 `compose` makes a config; `assemble` makes its LightningModule and DataModule, which work with any
-`lightning.Trainer`. `train`, `evaluate`, `predict` and `prepare` do the same as the commands of these names.
+`lightning.Trainer`. `train`, `evaluate`, `predict` and `prepare` do the same as the commands of these
+names.
 """
 
 from collections.abc import Mapping, Sequence
@@ -119,7 +120,8 @@ class Result:
 
 
 def train(config: Config | Sequence[str]) -> Result:
-    """Train, as `python -m lmft.train` does: with a run folder, checkpoints, and a model folder at the end.
+    """Train, as `python -m lmft.train` does: with a run folder, checkpoints, and a model folder at the
+    end.
 
     A run of the same name is continued.
 
@@ -155,8 +157,8 @@ def evaluate(config: Config | Sequence[str]) -> dict[str, Any]:
     True
 
     Args:
-        config: the `key=value` arguments of the command, `run=FOLDER` among them for a run; or a config as
-            `compose` returns it, of a model and its data.
+        config: the `key=value` arguments of the command, `run=FOLDER` among them for a run; or a config
+            as `compose` returns it, of a model and its data.
 
     Returns: loss (nats per target), perplexity, accuracy, bits per byte and number of targets as
     `validation`; the ledger as `data`; versions and device as `environment`.
@@ -200,7 +202,8 @@ def prepare(config: Config | Sequence[str]) -> dict[str, Any]:
     """Tokenise ahead of training, as `python -m lmft.prepare` does. Return the ledger of tokens.
 
     >>> ledger = prepare(["model=gpt2_tiny"])
-    >>> ledger["train"]["tokens"] == ledger["train"]["tokens_in_examples"] + ledger["train"]["tokens_dropped"]
+    >>> of_train = ledger["train"]
+    >>> of_train["tokens"] == of_train["tokens_in_examples"] + of_train["tokens_dropped"]
     True
 
     Args:

@@ -75,7 +75,8 @@ class Parts:
 
         The random weights of a new model, or of a new head, are determined by the config's seed.
 
-        Raises: UserError if the weights cannot be loaded, or the model can see the tokens it has to predict.
+        Raises: UserError if the weights cannot be loaded, or the model can see the tokens it has to
+        predict.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config["seed"])
@@ -94,7 +95,8 @@ class Parts:
         )
 
     def rows(self, split: Split) -> Iterator[tuple[Place, dict[str, Any]]]:
-        """Yield the place (file and row) and the columns of each row of a split's text, while reading it.
+        """Yield the place (file and row) and the columns of each row of a split's text, while reading
+        it.
 
         If validation text is held out of the training text, its rows are among those of `train`.
 
@@ -119,7 +121,9 @@ class Parts:
     def num_training_steps(self, num_devices: int = 1) -> int:
         """Return the optimizer steps of the whole training."""
         trainer = self.config["trainer"]
-        steps_per_epoch = math.ceil(self.layout(num_devices).num_used / trainer["accumulate_grad_batches"])
+        steps_per_epoch = math.ceil(
+            self.layout(num_devices).num_used / trainer["accumulate_grad_batches"]
+        )
         limits = []
         if trainer["max_epochs"] not in (None, -1):
             limits.append(steps_per_epoch * trainer["max_epochs"])
@@ -185,7 +189,9 @@ def _check_length(data: DataConfig, hf_config: PreTrainedConfig) -> None:
     for name in names:
         length = getattr(data, name)
         if length > longest:
-            what = f"data.{name}={length} is longer than the {longest} positions of {hf_config.model_type}"
+            what = (
+                f"data.{name}={length} is longer than the {longest} positions of {hf_config.model_type}"
+            )
             raise UserError(what, fix=f"data.{name}={longest}")
 
 
@@ -205,7 +211,9 @@ def _with_lines_for_packs(
 
 
 def _add_tokens(tokenizer: PreTrainedTokenizerFast, data: DataConfig, objective: Objective) -> list[str]:
-    """Set the tokenizer's chat template; add the tokens that template and objective need, and return them."""
+    """Set the tokenizer's chat template; add the tokens that template and objective need, and return
+    them.
+    """
     known = {str(token) for token in tokenizer.added_tokens_decoder.values()}
     needed = objective.new_tokens(known)
     template = chat_template(data, tokenizer) if data.format == "chat" else None
@@ -306,7 +314,9 @@ def _build_module(parts: Parts) -> LanguageModel:
 
 
 def make_optimizer(config: dict[str, Any]) -> MakeOptimizer:
-    """Return the function that makes the config's optimizer from groups of weights. Raises: UserError."""
+    """Return the function that makes the config's optimizer from groups of weights. Raises:
+    UserError.
+    """
     make = trusted_instance(config["optimizer"], config["trust"]["targets"], "optimizer")
     check_arguments(make)
     return make
@@ -315,7 +325,11 @@ def make_optimizer(config: dict[str, Any]) -> MakeOptimizer:
 def _tokens_per_byte(parts: Parts) -> float | None:
     """Return tokens per byte of the validation text; None if not every token of it is predicted."""
     ledger = parts.corpus.ledger.get("validation")
-    if ledger is None or parts.data.train_on != "all" or not parts.objective.for_validation().is_likelihood:
+    if (
+        ledger is None
+        or parts.data.train_on != "all"
+        or not parts.objective.for_validation().is_likelihood
+    ):
         return None
     return ledger["tokens"] / ledger["bytes"]
 
@@ -356,8 +370,8 @@ def module_of_checkpoint(
     Args:
         settings: the config in the checkpoint.
         checkpoint: its file; if it is in a run's folder, the vocabulary that the run has kept is used.
-        module_class: the requested class: LanguageModel, that of a family, or a subclass of it. A class of
-            the user's own that the config names is not imported.
+        module_class: the requested class: LanguageModel, that of a family, or a subclass of it. A class
+            of the user's own that the config names is not imported.
     """
     settings = {**settings, "model": {**settings["model"], "module": None}}
     kept = RunFolder(checkpoint.resolve().parent.parent).tokenizer

@@ -18,8 +18,8 @@ EXIT_CODE = 2
 class UserError(Exception):
     """A mistake that the user can fix: what is wrong, where, and what to change.
 
-    Each part is one line. Commands print it without a traceback and exit with code 2; `LMFT_DEBUG=1` shows
-    the traceback as well.
+    Each part is one line. Commands print it without a traceback and exit with code 2; `LMFT_DEBUG=1`
+    shows the traceback as well.
 
     >>> try:
     ...     compose(["model=gpt3"])
@@ -72,13 +72,18 @@ def user_errors_end_the_process() -> Iterator[None]:
 
 
 def drop_closed_output() -> bool:
-    """Redirect stdout and stderr to /dev/null if their reader is gone; return whether one was redirected."""
+    """Redirect stdout and stderr to /dev/null if their reader is gone; return whether one was
+    redirected.
+    """
     poll = select.poll()
     for descriptor in (1, 2):
         poll.register(descriptor, 0)
-    closed = [descriptor for descriptor, event in poll.poll(0) if event & (select.POLLERR | select.POLLHUP)]
+    closed = [
+        descriptor for descriptor, event in poll.poll(0) if event & (select.POLLERR | select.POLLHUP)
+    ]
     if closed:
-        logging.raiseExceptions = False  # otherwise logging prints a traceback for each line it cannot write
+        # Otherwise logging prints a traceback for each line it cannot write.
+        logging.raiseExceptions = False
         null = os.open(os.devnull, os.O_WRONLY)
         for descriptor in closed:
             os.dup2(null, descriptor)
@@ -89,8 +94,8 @@ def drop_closed_output() -> bool:
 def as_user_error(error: BaseException) -> UserError | None:
     """Return an error that the user can fix as a `UserError`; None for any other.
 
-    These errors may come from anywhere: a full or missing disk, too little memory, a dead DataLoader worker.
-    Others are turned into a `UserError` where they arise.
+    These errors may come from anywhere: a full or missing disk, too little memory, a dead DataLoader
+    worker. Others are turned into a `UserError` where they arise.
     """
     match error:
         case UserError():
@@ -101,7 +106,9 @@ def as_user_error(error: BaseException) -> UserError | None:
             return _disk_error(error)
         case MemoryError():
             reason = str(error).partition("\n")[0] or None
-            return UserError("out of memory", reason, "a smaller data.batch_size, or fewer data.num_workers")
+            return UserError(
+                "out of memory", reason, "a smaller data.batch_size, or fewer data.num_workers"
+            )
         case RuntimeError():
             return _loader_error(str(error).partition("\n")[0])
     return None
@@ -148,5 +155,9 @@ def _loader_error(message: str) -> UserError | None:
 
 
 def _is_lost_batch(error: BaseException) -> bool:
-    """Return whether the DataLoader was fetching a batch from a worker, which is lost if the worker died."""
-    return any(frame.f_code.co_name == "_try_get_data" for frame, _ in traceback.walk_tb(error.__traceback__))
+    """Return whether the DataLoader was fetching a batch from a worker, which is lost if the worker
+    died.
+    """
+    return any(
+        frame.f_code.co_name == "_try_get_data" for frame, _ in traceback.walk_tb(error.__traceback__)
+    )

@@ -94,7 +94,9 @@ def make_objective(
             fix += f" (or {', '.join(usual[1:])})"
         raise UserError(what, "objective", fix)
     if fitting.needs_pairs and data.format != "pairs":
-        raise UserError("objective=pairs needs sources and targets", fix="data=pairs data.train=FILE.jsonl")
+        raise UserError(
+            "objective=pairs needs sources and targets", fix="data=pairs data.train=FILE.jsonl"
+        )
     if data.format == "pairs" and not fitting.needs_pairs:
         what = "the objective needs plain texts, not the pairs of data.format=pairs"
         raise UserError(what, fix="objective=pairs")
@@ -105,7 +107,9 @@ def make_objective(
 
 
 def _objectives_of(family: str) -> list[str]:
-    """Return the names of the shipped YAMLs whose objectives train a family, the family's usual one first."""
+    """Return the names of the shipped YAMLs whose objectives train a family, the family's usual one
+    first.
+    """
     paths = sorted(config_dir().glob("objective/*.yaml"))
     targets = {path.stem: OmegaConf.select(OmegaConf.load(path), "_target_") for path in paths}
     names = [name for name, target in targets.items() if target and family in get_class(target).families]

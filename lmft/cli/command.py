@@ -45,9 +45,9 @@ def run_command(
 ) -> None:
     """Compose the config and run `task`: once, or in a sweep once for each combination of values.
 
-    Exits with 2 after a mistake of the user, which is reported on stderr; any other error is raised. A sweep
-    continues after a job's error, and exits with 2 if all errors were mistakes of the user, else with 1.
-    SIGTERM, Ctrl-C and closed output end the command, with exit code 143, 130 or 141.
+    Exits with 2 after a mistake of the user, which is reported on stderr; any other error is raised. A
+    sweep continues after a job's error, and exits with 2 if all errors were mistakes of the user, else
+    with 1. SIGTERM, Ctrl-C and closed output end the command, with exit code 143, 130 or 141.
 
     Args:
         command: the command's name, which is also that of its YAML.
@@ -119,7 +119,9 @@ def _check_flags(flags: Namespace) -> None:
 
 
 def _show(command: str, task: Task, argv: list[str], flags: Namespace) -> None:
-    """Print what a flag of `_SHOWING` asks for. Mistakes are checked only after an error, to save time."""
+    """Print what a flag of `_SHOWING` asks for. Mistakes are checked only after an error, to save
+    time.
+    """
     try:
         if flags.help:  # faster than Hydra's own, which lists all groups of all search paths
             composed = load.composed(flags.overrides, flags.config_name or command, flags.config_dir)

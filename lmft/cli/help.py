@@ -1,4 +1,6 @@
-"""The text of `--help`: the comment at the beginning of a command's YAML, and the YAMLs of its groups."""
+"""The text of `--help`: the comment at the beginning of a command's YAML, and the YAMLs of its
+groups.
+"""
 
 from itertools import takewhile
 from pathlib import Path
@@ -11,7 +13,9 @@ from lmft.config.load import config_dir
 def usage(config_name: str) -> str:
     """Return the comment at the beginning of a command's YAML."""
     lines = (config_dir() / f"{config_name}.yaml").read_text("utf-8").splitlines()
-    return "\n".join(line.removeprefix("# ") for line in takewhile(lambda line: line.startswith("#"), lines))
+    return "\n".join(
+        line.removeprefix("# ") for line in takewhile(lambda line: line.startswith("#"), lines)
+    )
 
 
 def choices(chosen: DictConfig, sources: ListConfig) -> str:

@@ -87,7 +87,8 @@ class Sweep:
     def attempt(self, folder: Path, number: int, redactor: Redactor) -> Iterator[None]:
         """Report and record an error of a job in the block, so that the sweep continues.
 
-        A run shows one line when it ends; its other output goes only to its train.log. A job without a run
+        A run shows one line when it ends; its other output goes only to its train.log. A job without a
+        run
         folder has no log: it shows a line when it begins, then all its output.
 
         Args:
@@ -123,7 +124,9 @@ class Sweep:
         log.log(logging.ERROR if outcome.error else logging.INFO, "%s: %s", job, outcome)
 
     def end(self) -> int:
-        """Print the table of jobs, write it to sweep.csv, and clean up. Return the process's exit code."""
+        """Print the table of jobs, write it to sweep.csv, and clean up. Return the process's exit
+        code.
+        """
         remove_hydra_record(self.folder)
         if not self.has_runs:
             shutil.rmtree(self.folder)
@@ -137,7 +140,9 @@ class Sweep:
 
 
 def job_name(differing: str, number: int) -> str:
-    """Return the name of a job's folder: the overrides that differ between jobs, safe for file systems."""
+    """Return the name of a job's folder: the overrides that differ between jobs, safe for file
+    systems.
+    """
     differing = differing.replace("++", "")
     name = re.sub(r"[^\w.,=+-]+", "-", differing).strip("-.,+")[:_LONGEST_NAME]
     if not name:
@@ -155,7 +160,9 @@ def remove_hydra_record(sweep_folder: Path) -> None:
 def _make_folder(first: DictConfig, swept: set[str]) -> Path:
     if first.run.name is None:
         choices = first.hydra.runtime.choices
-        name = default_name({group: choices.get(group) for group in ("model", "data") if group not in swept})
+        name = default_name(
+            {group: choices.get(group) for group in ("model", "data") if group not in swept}
+        )
         return new_folder(Path(first.run.dir) / name)
     name = checked_name(str(first.run.name))
     if "/" in name:
@@ -197,7 +204,9 @@ class _Outcome(logging.Handler):
 
 @contextmanager
 def _logged_only(folder: Path, redactor: Redactor) -> Iterator[_Outcome]:
-    """Keep the block's output off the terminal; write an error, and the log before it, to the job's log."""
+    """Keep the block's output off the terminal; write an error, and the log before it, to the job's
+    log.
+    """
     from lmft.reporting.terminal import muted
 
     run = RunFolder(folder)
@@ -263,7 +272,9 @@ def _num_jobs(given: Sequence[Override], first: DictConfig) -> int | None:
 
 def _jobs(sweep_folder: Path, failures: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return each job's metrics.json, failure and name, sorted by validation loss, failed jobs last."""
-    recorded = {path.parent.name: read_json(path) for path in sorted(sweep_folder.glob("*/metrics.json"))}
+    recorded = {
+        path.parent.name: read_json(path) for path in sorted(sweep_folder.glob("*/metrics.json"))
+    }
     names = dict.fromkeys([*recorded, *failures])
     jobs = [{**recorded.get(name, {}), **failures.get(name, {}), "job": name} for name in names]
     return sorted(jobs, key=_rank)
@@ -275,7 +286,9 @@ def _rank(job: Mapping[str, Any]) -> tuple[bool, float]:
 
 
 def _scores(job: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the scores of the weights in model/ if they are known, else those of the last validation."""
+    """Return the scores of the weights in model/ if they are known, else those of the last
+    validation.
+    """
     return job.get("exported") or job.get("after") or {}
 
 

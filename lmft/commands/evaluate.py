@@ -53,7 +53,8 @@ def checked_config(config: dict[str, Any], overrides: Sequence[str]) -> dict[str
 
 
 def measure(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the scores of a model on the validation text: loss (nats per target), perplexity, accuracy, ….
+    """Return the scores of a model on the validation text: loss (nats per target), perplexity, accuracy,
+    ….
 
     Raises: UserError.
     """

@@ -25,7 +25,9 @@ def predict(job: Job) -> None:
     prompts = prompts_of(job.config)
     is_forced = job.config["teacher_forced"]
     if job.config["completion"] and not is_forced:
-        raise UserError("a completion is read only with teacher_forced=true", fix="add teacher_forced=true")
+        raise UserError(
+            "a completion is read only with teacher_forced=true", fix="add teacher_forced=true"
+        )
     config = checked_config(job.config, job.overrides)
     answer(config, prompts, job.config["completion"] if is_forced else None)
 
@@ -66,18 +68,22 @@ def _messages(chat: str) -> str | list[dict[str, Any]]:
     try:
         messages = json.loads(chat)
     except ValueError as error:
-        raise UserError(f"the chat is no valid JSON: {error}", "chat", 'chat="what the user says"') from error
+        raise UserError(
+            f"the chat is no valid JSON: {error}", "chat", 'chat="what the user says"'
+        ) from error
     for message in messages:
         if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
             raise UserError("each message of a chat has a role and a content", "chat")
     return messages
 
 
-def answer(config: dict[str, Any], prompts: list[Any], completion: str | None = None) -> list[dict[str, Any]]:
+def answer(
+    config: dict[str, Any], prompts: list[Any], completion: str | None = None
+) -> list[dict[str, Any]]:
     """Return the model's answers to the prompts, in their order.
 
-    completion: if given, each of its tokens is compared with a causal model's prediction there; "" compares
-    the prompt's own tokens.
+    completion: if given, each of its tokens is compared with a causal model's prediction there; ""
+    compares the prompt's own tokens.
 
     Raises: UserError.
     """
@@ -90,7 +96,9 @@ def answer(config: dict[str, Any], prompts: list[Any], completion: str | None = 
     module = load_module(config)
     if completion is not None:
         if not isinstance(module, CausalLanguageModel):
-            raise UserError("teacher_forced=true needs a causal model", fix="model=causal, or the run of one")
+            raise UserError(
+                "teacher_forced=true needs a causal model", fix="model=causal, or the run of one"
+            )
         forced = [module.teacher_forced(prompt, completion) for prompt in prompts]
         answers.print_teacher_forced(forced)
         return forced

@@ -24,7 +24,9 @@ def prepare(job: Job) -> None:
 
 
 def tokenise(config: dict[str, Any]) -> dict[str, Any]:
-    """Tokenise a config's texts, training its vocabulary if needed; return the ledger. Raises: UserError."""
+    """Tokenise a config's texts, training its vocabulary if needed; return the ledger. Raises:
+    UserError.
+    """
     from lmft.assembly import assemble
     from lmft.reporting import tables
     from lmft.training.trainer import silence_libraries

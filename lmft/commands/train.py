@@ -37,7 +37,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def train(job: Job) -> float | None:
-    """Train by the job's config; return the validation loss of the exported weights, in nats per target."""
+    """Train by the job's config; return the validation loss of the exported weights, in nats per
+    target.
+    """
     from lmft.cli import checks
 
     checks.check(job.config)
@@ -87,7 +89,9 @@ def fit(config: dict[str, Any], run: Run) -> dict[str, Any]:
 
 
 def _is_done(config: dict[str, Any], run: Run, num_steps: int) -> bool:
-    """Return whether a complete run has nothing left to do. Raises: UserError if its settings changed."""
+    """Return whether a complete run has nothing left to do. Raises: UserError if its settings
+    changed.
+    """
     num_done = read_json(run.paths.metrics)["steps"]
     recorded = recorded_settings(run.paths)
     check_changes(recorded, run.redacted(config), run.paths.config)

@@ -1,6 +1,7 @@
 """Refuse options of the command line that have no effect with the others, or contradict them.
 
-Only options on the command line are checked: a YAML may hold values for cases that do not occur in this run.
+Only options on the command line are checked: a YAML may hold values for cases that do not occur in this
+run.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -118,7 +119,12 @@ DATA_RULES = (
         "data=chat data.train=FILE.jsonl",
     ),
     Rule(
-        ("data.columns.source", "data.columns.target", "data.max_source_tokens", "data.max_target_tokens"),
+        (
+            "data.columns.source",
+            "data.columns.target",
+            "data.max_source_tokens",
+            "data.max_target_tokens",
+        ),
         lambda config: config["data"].get("format") == "pairs",
         "pairs of texts (data.format=pairs)",
         "data=pairs objective=pairs data.train=FILE.jsonl",
@@ -158,7 +164,8 @@ DATA_RULES = (
     Rule(
         ("data.path", "data.name", "data.revision", "data.splits"),
         _reads_path,
-        "a split that comes from data.path, and both come from elsewhere (data.train and data.validation)",
+        "a split that comes from data.path, and both come from elsewhere "
+        "(data.train and data.validation)",
         "leave one of them out",
     ),
     Rule(

@@ -25,8 +25,8 @@ _ENDINGS = {  # ending of the name of the class that a model was saved from -> f
 def with_implied_choices(overrides: Sequence[str], ask_hub: bool = True) -> list[str]:
     """Return the overrides with the choices of `model` and `data` that they imply.
 
-    A choice that the user makes takes precedence: `model=…`, `data=…`, or an `experiment`, which may choose
-    both. A sweep over folders implies nothing; each of its jobs does, for its one folder.
+    A choice that the user makes takes precedence: `model=…`, `data=…`, or an `experiment`, which may
+    choose both. A sweep over folders implies nothing; each of its jobs does, for its one folder.
 
     Args:
         overrides: `key=value` arguments.
@@ -63,7 +63,12 @@ def family_of(name_or_path: str, revision: str | None = None, ask_hub: bool = Tr
 def _text(given: Mapping[str, Override], key: str) -> str | None:
     """Return the value of an override; None if it is not given, or is a sweep over several."""
     override = given.get(key)
-    if override is None or override.is_delete() or override.is_sweep_override() or override.value() is None:
+    if (
+        override is None
+        or override.is_delete()
+        or override.is_sweep_override()
+        or override.value() is None
+    ):
         return None
     return str(override.value())
 
@@ -71,8 +76,8 @@ def _text(given: Mapping[str, Override], key: str) -> str | None:
 def _family(config: Mapping[str, Any], name_or_path: str) -> str:
     """Return the family by the class that the model was saved from.
 
-    If that class has no language modelling head, the family is the first in which transformers has a class
-    for the model type.
+    If that class has no language modelling head, the family is the first in which transformers has a
+    class for the model type.
     """
     if config.get("model_type") == "xlnet":
         return "permuted"

@@ -193,11 +193,15 @@ def _combinations(choices: Sequence[Override]) -> Iterator[list[str]]:
 def _is_choice(override: Override, groups: set[str]) -> bool:
     """Return whether `override` chooses which YAML files are read; otherwise it sets a value."""
     key = override.key_or_group
-    return "/" in key or key in {*groups, "hydra.mode", "hydra.searchpath"} or override.package is not None
+    return (
+        "/" in key or key in {*groups, "hydra.mode", "hydra.searchpath"} or override.package is not None
+    )
 
 
 def _values(node: DictConfig, prefix: str) -> Iterator[tuple[str, Any]]:
-    """Yield (key with dots, value) for every value and group of values; None for an unresolvable value."""
+    """Yield (key with dots, value) for every value and group of values; None for an unresolvable
+    value.
+    """
     for name in node:
         value = OmegaConf.select(node, str(name), throw_on_resolution_failure=False)
         key = f"{prefix}{name}"

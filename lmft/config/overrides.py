@@ -63,9 +63,9 @@ def parse(argument: str) -> Override:
 def quote_for_hydra(argument: str) -> str:
     """Return `argument` in a form that Hydra's grammar reads as it was meant.
 
-    Free text, and values that the grammar cannot parse (`run=runs/sweep/seed=1`), are quoted; `~/` at the
-    beginning of a value becomes the user's home; keys of `OPEN` groups get the `++` that Hydra requires.
-    Idempotent.
+    Free text, and values that the grammar cannot parse (`run=runs/sweep/seed=1`), are quoted; `~/` at
+    the beginning of a value becomes the user's home; keys of `OPEN` groups get the `++` that Hydra
+    requires. Idempotent.
     """
     argument = _NONE_CHOSEN.get(argument, argument)
     key, equals, value = argument.partition("=")
@@ -130,7 +130,9 @@ def unknown(key: str, known: Collection[str], where: str | None) -> UserError:
 
 
 def full_name(name: str, known: Collection[str]) -> str:
-    """Return the option meant by `lr`, `learning_rate` or `batch-size`; the name itself if none is known."""
+    """Return the option meant by `lr`, `learning_rate` or `batch-size`; the name itself if none is
+    known.
+    """
     name = name.replace("-", "_")
     if name in _OTHER_NAMES:
         return _OTHER_NAMES[name]

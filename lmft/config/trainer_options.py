@@ -49,7 +49,8 @@ _NOT_SET_HERE = {  # arguments of Lightning's Trainer that lmft sets itself or d
     "logger": "logger.NAME._target_=CLASS adds a logger, logger=none leaves only metrics.csv",
     "callbacks": "callbacks.NAME._target_=CLASS adds a callback",
     "plugins": (
-        "trainer.precision and trainer.strategy; SLURM requeues nothing without `#SBATCH --signal=SIGUSR1@90`"
+        "trainer.precision and trainer.strategy; SLURM requeues nothing without "
+        "`#SBATCH --signal=SIGUSR1@90`"
     ),
     "default_root_dir": "run.dir=FOLDER run.name=NAME",
     "num_sanity_val_steps": "validate_before=true validates before the first step",
@@ -100,7 +101,9 @@ def _are_devices(value: Any) -> bool:
 
 
 _COUNT = _Rule(_is_count, "a whole number, 1 or more")
-_COUNT_OR_NULL = _Rule(lambda value: value is None or _is_count(value), "a whole number, 1 or more, or null")
+_COUNT_OR_NULL = _Rule(
+    lambda value: value is None or _is_count(value), "a whole number, 1 or more, or null"
+)
 _TRUE_OR_FALSE = _Rule(lambda value: isinstance(value, bool), "true or false")
 _PROFILERS = ("simple", "advanced", "pytorch")
 _NO_TRAINING = "`python -m lmft.evaluate` measures a model without training it"
@@ -157,7 +160,9 @@ _TRAINER = {
 }
 _CHECKPOINT = {
     "every_n_steps": _Rule(_is_count, "a number of steps, 1 or more"),
-    "keep_last": _Rule(lambda value: _is_count(value, -1), "a number of checkpoints", "0 keeps none, -1 all"),
+    "keep_last": _Rule(
+        lambda value: _is_count(value, -1), "a number of checkpoints", "0 keeps none, -1 all"
+    ),
     "max_disk_gb": _Rule(
         lambda value: value is None or (_is_number(value) and value > 0),
         "gigabytes, more than 0",
@@ -167,16 +172,21 @@ _CHECKPOINT = {
 _SCHEDULER = {
     "name": _Rule(lambda value: isinstance(value, str), "the name of a schedule"),
     "warmup": _Rule(
-        lambda value: _is_number(value) and value >= 0, "a number of steps, or below 1 a share of all steps"
+        lambda value: _is_number(value) and value >= 0,
+        "a number of steps, or below 1 a share of all steps",
     ),
-    "options": _Rule(lambda value: isinstance(value, Mapping), "a group: scheduler.options.num_cycles=2"),
+    "options": _Rule(
+        lambda value: isinstance(value, Mapping), "a group: scheduler.options.num_cycles=2"
+    ),
 }
 
 
 def check(config: Mapping[str, Any]) -> None:
-    """Raise UserError for invalid options of trainer, checkpoint, nonfinite, scheduler, callbacks and logger.
+    """Raise UserError for invalid options of trainer, checkpoint, nonfinite, scheduler, callbacks and
+    logger.
 
-    config: plain and resolved. `lmft.training.trainer.try_out` finds the mistakes that only Lightning knows.
+    config: plain and resolved. `lmft.training.trainer.try_out` finds the mistakes that only Lightning
+    knows.
     """
     _check_trainer(config["trainer"])
     if isinstance(config["checkpoint"], Mapping):  # in an evaluation it names a checkpoint
@@ -203,7 +213,9 @@ def _check_trainer(options: Mapping[str, Any]) -> None:
     _check_values(options, "trainer", _TRAINER)
     interval = options.get("val_check_interval", 1.0)
     if options.get("check_val_every_n_epoch", 1) is None and isinstance(interval, float):
-        what = f"trainer.val_check_interval={interval} is a share of an epoch, but must count across epochs"
+        what = (
+            f"trainer.val_check_interval={interval} is a share of an epoch, but must count across epochs"
+        )
         fix = "a number of micro-batches, or the default of 1"
         raise UserError(what, "trainer.check_val_every_n_epoch=null", fix)
     for unit in ("epochs", "steps"):
@@ -212,7 +224,9 @@ def _check_trainer(options: Mapping[str, Any]) -> None:
         if least is not None and most not in (None, -1) and least > most:
             raise UserError(f"trainer.min_{unit}={least} is more than trainer.max_{unit}={most}")
     if options.get("max_epochs", -1) in (None, -1) and options.get("max_steps", -1) == -1:
-        raise UserError("nothing ends this training", fix="trainer.max_epochs=3, or trainer.max_steps=1000")
+        raise UserError(
+            "nothing ends this training", fix="trainer.max_epochs=3, or trainer.max_steps=1000"
+        )
 
 
 def _check_precision(precision: Any) -> None:
@@ -260,7 +274,9 @@ def _check_extension(node: Any, where: str) -> None:
 
 
 def is_installed(package: str) -> bool:
-    """Return whether a package can be imported; a folder without __init__.py (wandb makes one) cannot."""
+    """Return whether a package can be imported; a folder without __init__.py (wandb makes one)
+    cannot.
+    """
     spec = find_spec(package)
     return spec is not None and spec.origin is not None
 

@@ -1,9 +1,10 @@
-"""Check which classes a config names, since a YAML may come from anyone; only the command line is trusted.
+"""Check which classes a config names, since a YAML may come from anyone; only the command line is
+trusted.
 
-Hydra calls a `_target_` with the arguments in its node, so `_target_: builtins.open` in a downloaded YAML
-would suffice to overwrite a file. Allowed are lmft's objectives, PyTorch's optimizers, Lightning's trainer
-with its callbacks, loggers and plugins, and the names that the command line adds by `trust.targets=[…]`:
-exact names, or `package.*`.
+Hydra calls a `_target_` with the arguments in its node, so `_target_: builtins.open` in a downloaded
+YAML would suffice to overwrite a file. Allowed are lmft's objectives, PyTorch's optimizers, Lightning's
+trainer with its callbacks, loggers and plugins, and the names that the command line adds by
+`trust.targets=[…]`: exact names, or `package.*`.
 """
 
 import re
@@ -43,7 +44,8 @@ def check_hydras(config: DictConfig) -> None:
 
 
 def check(config: Mapping[str, Any], command_line: Iterable[str]) -> None:
-    """Refuse each `_target_` whose name is not in a trusted package, and options that a YAML must not set.
+    """Refuse each `_target_` whose name is not in a trusted package, and options that a YAML must not
+    set.
 
     Args:
         config: plain.
@@ -64,15 +66,17 @@ def check(config: Mapping[str, Any], command_line: Iterable[str]) -> None:
         fix = f"add {key}=… to the command line, if you know what that runs"
         raise UserError(f"{key} counts only on the command line", "it is set in a YAML", fix)
     if isinstance(trusted, str):
-        raise UserError("trust.targets is a list", f"trust.targets={trusted}", f"trust.targets=[{trusted}]")
+        raise UserError(
+            "trust.targets is a list", f"trust.targets={trusted}", f"trust.targets=[{trusted}]"
+        )
     _check_names(config, "", trusted or ())
 
 
 def trusted_instance(node: Mapping[str, Any], trusted: Sequence[str], where: str, **further: Any) -> Any:
     """Make an instance of a node's `_target_`, after each `_target_` in the node has been checked.
 
-    A name alone is not enough (`torch.optim.sgd.torch.load` is `torch.load`): it must resolve to a class of a
-    trusted package and of a kind that lmft uses.
+    A name alone is not enough (`torch.optim.sgd.torch.load` is `torch.load`): it must resolve to a class
+    of a trusted package and of a kind that lmft uses.
 
     Args:
         node: plain, with `_target_`, perhaps with others inside its arguments.
@@ -80,8 +84,8 @@ def trusted_instance(node: Mapping[str, Any], trusted: Sequence[str], where: str
         where: the node's key in the config.
         further: arguments that are objects already.
 
-    Raises: UserError for a class that is not trusted or does not exist; else what `hydra.utils.instantiate`
-    raises.
+    Raises: UserError for a class that is not trusted or does not exist; else what
+    `hydra.utils.instantiate` raises.
     """
     from hydra.utils import instantiate
 
@@ -104,7 +108,8 @@ def _check_all(node: Any, trusted: Sequence[str], where: str) -> None:
 
 
 def subclass_of(parent: type[T], name: str, where: str) -> type[T]:
-    """Return the class of a full name (`my_package.MyModule`), which the command line has named or trusted.
+    """Return the class of a full name (`my_package.MyModule`), which the command line has named or
+    trusted.
 
     Raises: UserError if it does not exist, or is not derived from `parent`.
     """
@@ -126,13 +131,16 @@ def _check_names(node: Any, where: str, trusted: Sequence[str]) -> list[tuple[st
 def _check_resolved(node: Any, where: str) -> None:
     """Raise UserError for an interpolation that is left: Hydra would resolve it to an unchecked node."""
     if isinstance(node, str) and "${" in node:
-        raise UserError(f"an interpolation that gives an interpolation: {node}", where, "write its value")
+        raise UserError(
+            f"an interpolation that gives an interpolation: {node}", where, "write its value"
+        )
     for key, item in _items(node, where):
         _check_resolved(item, key)
 
 
 def _located(target: str, where: str) -> Any:
-    from hydra._internal.utils import _locate  # as in instantiate; hydra.utils.get_class would log errors
+    # As in instantiate; hydra.utils.get_class would log errors.
+    from hydra._internal.utils import _locate
 
     try:
         return _locate(target)
@@ -187,7 +195,9 @@ def _items(node: Any, where: str) -> Iterator[tuple[str, Any]]:
 
 
 def _resolved(node: Any) -> Any:
-    """Return a node as plain data, with None for values that are not known yet, such as a run's folder."""
+    """Return a node as plain data, with None for values that are not known yet, such as a run's
+    folder.
+    """
     if isinstance(node, DictConfig):
         return {key: _resolved(_value(node, key)) for key in node}
     if OmegaConf.is_config(node):

@@ -24,7 +24,9 @@ class DataConfig:
     path: str | None = None
     name: str | None = None
     revision: str | None = None
-    splits: dict[str, str] = field(default_factory=lambda: {"train": "train", "validation": "validation"})
+    splits: dict[str, str] = field(
+        default_factory=lambda: {"train": "train", "validation": "validation"}
+    )
     train: str | list[str] | None = None
     validation: str | list[str] | None = None
     validation_fraction: float | None = None
@@ -68,7 +70,9 @@ class DataConfig:
             value = getattr(self, name)
             if value not in known:
                 hint = did_you_mean(str(value), known)
-                raise UserError(f"data.{name}={value} is unknown{hint}", fix=f"one of: {', '.join(known)}")
+                raise UserError(
+                    f"data.{name}={value} is unknown{hint}", fix=f"one of: {', '.join(known)}"
+                )
 
     def _check_examples(self) -> None:
         """Raise UserError if format and examples do not fit together."""
@@ -88,8 +92,11 @@ class DataConfig:
     def _check_validation(self) -> None:
         """Raise UserError if the validation text is not clear."""
         if self.validation_fraction is not None and not 0 <= self.validation_fraction < 1:
-            what = f"data.validation_fraction={self.validation_fraction} is not a share from 0 to below 1"
-            fix = f"data.validation_fraction={DEFAULT_VALIDATION_FRACTION}, or 0 to train without validation"
+            what = (
+                f"data.validation_fraction={self.validation_fraction} is not a share from 0 to below 1"
+            )
+            usual = f"data.validation_fraction={DEFAULT_VALIDATION_FRACTION}"
+            fix = f"{usual}, or 0 to train without validation"
             raise UserError(what, fix=fix)
         if self.validation and self.train_only:
             what = "data.validation names a text, data.validation_fraction=0 asks for no validation"

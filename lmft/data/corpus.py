@@ -13,7 +13,13 @@ from transformers import PreTrainedTokenizerFast
 from lmft.data.config import DataConfig, Split
 from lmft.data.examples.base import Examples
 from lmft.data.examples.cut import Cutter
-from lmft.data.examples.documents import TRAIN_ON, Documents, is_held_out, share_that_splits, split_by_content
+from lmft.data.examples.documents import (
+    TRAIN_ON,
+    Documents,
+    is_held_out,
+    share_that_splits,
+    split_by_content,
+)
 from lmft.data.formats.base import Format, id_of, tokenize
 from lmft.data.formats.chat import ChatFormat
 from lmft.data.formats.pairs import SIDES, PairsFormat, pairs
@@ -76,7 +82,9 @@ def training_text_key(config: DataConfig) -> str:
 def _training_source(config: DataConfig) -> Source:
     source = open_source(config, "train")
     if source is None:
-        raise UserError("no training text is named", fix="data=imdb, or data=files data.train=reviews.txt")
+        raise UserError(
+            "no training text is named", fix="data=imdb, or data=files data.train=reviews.txt"
+        )
     return source
 
 
@@ -151,7 +159,9 @@ def load_corpus(
         if source is not None
     }
     bit = TRAIN_ON[config.train_on]
-    texts: dict[Split, Documents] = {split: Documents(store, None, bit) for split, store in stores.items()}
+    texts: dict[Split, Documents] = {
+        split: Documents(store, None, bit) for split, store in stores.items()
+    }
     if is_held_out:
         share = held_out_share(config)
         texts["train"], texts["validation"] = split_by_content(stores["train"], share, bit)
@@ -182,7 +192,9 @@ def _check_split(train: Documents, validation: Documents, share: float) -> None:
         return
     num_documents = len(train) + len(validation)
     if not len(validation):
-        what = f"no document of the {num_documents} falls to validation: too few for a share of {share:g}"
+        what = (
+            f"no document of the {num_documents} falls to validation: too few for a share of {share:g}"
+        )
     else:
         what = f"all documents ({num_documents}) fall to validation, and none is left to train on"
     possible = share_that_splits(train.store.hashes)

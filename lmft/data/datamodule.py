@@ -83,8 +83,8 @@ class _Devices:
 class DataModule(LightningDataModule):
     """DataLoaders for training and validation; each item is one ready micro-batch.
 
-    Order and noise follow from the seed, and the position in training is two integers. The loaders work with
-    a Trainer and without one.
+    Order and noise follow from the seed, and the position in training is two integers. The loaders work
+    with a Trainer and without one.
 
     >>> data = parts.datamodule()
     >>> batch = next(iter(data.train_dataloader()))
@@ -217,7 +217,9 @@ class DataModule(LightningDataModule):
         """
         return self._loader("validation") if "validation" in self.corpus.examples else []
 
-    def batch(self, examples: Sequence[int] | np.ndarray, epoch: int = 0, split: Split = "train") -> Batch:
+    def batch(
+        self, examples: Sequence[int] | np.ndarray, epoch: int = 0, split: Split = "train"
+    ) -> Batch:
         """Return these examples of a split as one batch, with the noise that they have in that epoch."""
         return self._batches(split)[MicroBatch(epoch, np.asarray(examples))]
 
@@ -261,9 +263,13 @@ class DataModule(LightningDataModule):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue at the position of `state_dict`, converted to the present layout. Raises: UserError."""
+        """Continue at the position of `state_dict`, converted to the present layout. Raises:
+        UserError.
+        """
         if state_dict["text"] != self.corpus.fingerprint:
-            fix = "give the run the text and the tokenizer it began with, or begin a new one: run.name=NEW"
+            fix = (
+                "give the run the text and the tokenizer it began with, or begin a new one: run.name=NEW"
+            )
             raise UserError("the training text, as tokenised, is not the one of the checkpoint", fix=fix)
         before = Layout(**state_dict["layout"])
         self.layout.check_same_steps(before)
@@ -274,4 +280,6 @@ class DataModule(LightningDataModule):
         if type(self).__qualname__ not in checkpoint:
             return  # the checkpoint was made with other DataLoaders
         before = Layout(**checkpoint[type(self).__qualname__]["layout"])
-        self.layout.convert_counters(checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"], before)
+        self.layout.convert_counters(
+            checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"], before
+        )

@@ -1,4 +1,6 @@
-"""The ledger: documents, tokens and examples counted, from text to examples; and the unigram baseline."""
+"""The ledger: documents, tokens and examples counted, from text to examples; and the unigram
+baseline.
+"""
 
 import math
 from typing import Any
@@ -42,8 +44,8 @@ def check_enough_examples(num_examples: int, batch_size: int, num_devices: int) 
 def unigram_perplexity(train: Documents, validation: Documents, vocab_size: int) -> float | None:
     """Return the perplexity of the validation tokens under the training tokens' frequencies.
 
-    One is added to each count. Special tokens, and tokens that chats do not train on, are left out; None if
-    there are no others.
+    One is added to each count. Special tokens, and tokens that chats do not train on, are left out; None
+    if there are no others.
     """
     frequencies = _counts(train, vocab_size) + 1.0
     occurrences = _counts(validation, vocab_size)

@@ -200,8 +200,8 @@ def open_or_build(
 ) -> TokenStore:
     """Open the store in `folder`; build it if it is missing, and rebuild it if it is damaged.
 
-    Of several processes, one builds and the others wait. A failed build leaves no files. If the cache cannot
-    be written to, an existing store is read.
+    Of several processes, one builds and the others wait. A failed build leaves no files. If the cache
+    cannot be written to, an existing store is read.
 
     Args:
         folder: folder of the store.

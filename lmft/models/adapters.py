@@ -93,7 +93,9 @@ def _without_pefts_warning() -> Iterator[None]:
         yield
 
 
-def add_adapters(model: PreTrainedModel, config: LoraConfig, new_token_ids: Sequence[int] = ()) -> Adapted:
+def add_adapters(
+    model: PreTrainedModel, config: LoraConfig, new_token_ids: Sequence[int] = ()
+) -> Adapted:
     """Freeze the model and add trained adapters to it in place.
 
     Args:
@@ -183,7 +185,9 @@ def _token_rows(
     saved: dict[str, nn.Module],
     targets: dict[str, nn.Module],
 ) -> dict[str, list[int]]:
-    """Return {module: rows to train} of the embeddings, and of the output projection if it is not tied."""
+    """Return {module: rows to train} of the embeddings, and of the output projection if it is not
+    tied.
+    """
     if not token_ids:
         return {}
     embeddings = model.get_input_embeddings()
@@ -213,15 +217,16 @@ def _check_base(model: PreTrainedModel, token_rows: dict[str, list[int]]) -> Non
     if not model.name_or_path:
         reason = "an adapter needs a model to be loaded into, and this one starts from scratch"
     elif token_rows and getattr(model.get_output_embeddings(), "bias", None) is not None:
-        reason = (
-            f"peft loads new tokens into the output projection of {model.config.model_type} without its bias"
-        )
+        kind = model.config.model_type
+        reason = f"peft loads new tokens into the output projection of {kind} without its bias"
     if reason:
         raise UserError(reason, where="model.lora.merge=false", fix="model.lora.merge=true")
 
 
 def _add_bias(head: Any, _args: Any, logits: Tensor) -> Tensor:
-    """Forward hook: add the bias that peft's layer for trained rows of the output projection leaves out."""
+    """Forward hook: add the bias that peft's layer for trained rows of the output projection leaves
+    out.
+    """
     return logits + head.original_module.bias
 
 

@@ -16,7 +16,8 @@ _LAYER_TYPES = {"full_attention", "sliding_attention"}  # values of `layer_types
 
 
 def cannot_mask_reason(model_class: type[PreTrainedModel], config: PreTrainedConfig) -> str | None:
-    """Return the reason why an architecture cannot mask attention between documents; None if none is known.
+    """Return the reason why an architecture cannot mask attention between documents; None if none is
+    known.
 
     Args:
         model_class: the class of the model, which is not built yet.
@@ -40,14 +41,16 @@ def cannot_mask_reason(model_class: type[PreTrainedModel], config: PreTrainedCon
 def enable_document_masking(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, causal: bool = False
 ) -> None:
-    """Prepare the model for `document_mask_inputs`, and check that two documents in a row do not interact.
+    """Prepare the model for `document_mask_inputs`, and check that two documents in a row do not
+    interact.
 
     Args:
         model: the model; some architectures get a hook.
         tokenizer: its tokenizer, whose tokens the check uses.
         causal: whether a token sees only the tokens before it.
 
-    Raises: UserError if hidden states of two documents in a row differ from those of each document alone.
+    Raises: UserError if hidden states of two documents in a row differ from those of each document
+    alone.
     """
     fix = "data.isolate_documents=false, or data.examples=lines"
     model_type = model.config.model_type
@@ -72,7 +75,9 @@ def enable_document_masking(
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{model_type} cannot keep attention inside a document", reason, fix) from error
     if not difference < 1e-3:
-        what = f"{model_type} does not keep attention inside a document (logits differ by {difference:.2g})"
+        what = (
+            f"{model_type} does not keep attention inside a document (logits differ by {difference:.2g})"
+        )
         raise UserError(what, fix=fix)
 
 
@@ -102,8 +107,8 @@ def _one_mask_a_token(
 def _alibi_ignoring_documents(build_from_padding_mask: Any) -> Any:
     """Return Bloom's `build_alibi_tensor` for masks [B, 1, T, T] too.
 
-    Bloom derives positions from a padding mask [B, T]. Only differences of positions matter, so positions in
-    the row serve for its documents too.
+    Bloom derives positions from a padding mask [B, T]. Only differences of positions matter, so
+    positions in the row serve for its documents too.
     """
 
     def build_alibi_tensor(attention_mask: Tensor, num_heads: int, dtype: torch.dtype) -> Tensor:
@@ -119,7 +124,8 @@ def _alibi_ignoring_documents(build_from_padding_mask: Any) -> Any:
 def document_mask_inputs(
     model: PreTrainedModel, document_ids: Tensor, causal: bool = False
 ) -> dict[str, Any]:
-    """Return inputs of the body that restrict attention to a token's document; positions restart in each.
+    """Return inputs of the body that restrict attention to a token's document; positions restart in
+    each.
 
     Args:
         model: a model that `enable_document_masking` has prepared.
@@ -136,7 +142,8 @@ def document_mask_inputs(
     inputs: dict[str, Any] = {"attention_mask": _masks(model, same, positions, causal)}
     if "position_ids" in inspect.signature(model.base_model.forward).parameters:
         embeddings: Any = getattr(model.base_model, "embeddings", None)
-        if hasattr(embeddings, "create_position_ids_from_input_ids"):  # RoBERTa's start after the padding id
+        # RoBERTa's start after the padding id.
+        if hasattr(embeddings, "create_position_ids_from_input_ids"):
             positions = positions + embeddings.padding_idx + 1
         inputs["position_ids"] = positions
     return inputs
@@ -165,7 +172,9 @@ def _masks(model: PreTrainedModel, same: Tensor, positions: Tensor, causal: bool
 
 
 def _mask(model: PreTrainedModel, allowed: Tensor) -> Tensor:
-    """Return the mask [B, 1, T, T] of `allowed` [B, T, T] bool: bool for sdpa, else added to the scores."""
+    """Return the mask [B, 1, T, T] of `allowed` [B, T, T] bool: bool for sdpa, else added to the
+    scores.
+    """
     allowed = allowed.unsqueeze(1)
     if model.config._attn_implementation == "sdpa":
         return allowed

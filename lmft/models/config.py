@@ -13,7 +13,9 @@ EXPORTS = ("best", "last")
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """The options of `model.lora`. Raises: UserError for impossible values, and if peft is not installed."""
+    """The options of `model.lora`. Raises: UserError for impossible values, and if peft is not
+    installed.
+    """
 
     r: int = 0  # rank of the adapters; 0: none
     alpha: int | None = None  # their outputs are scaled by alpha / r; None: 2 * r
@@ -26,7 +28,9 @@ class LoraConfig:
 
     def __post_init__(self):
         if not isinstance(self.r, int) or self.r < 0:
-            raise UserError(f"model.lora.r={self.r} is no rank", fix="model.lora.r=16, or 0 for no adapters")
+            raise UserError(
+                f"model.lora.r={self.r} is no rank", fix="model.lora.r=16, or 0 for no adapters"
+            )
         if self.alpha is not None and not (isinstance(self.alpha, int) and self.alpha > 0):
             raise UserError(
                 f"model.lora.alpha={self.alpha} is no whole number above 0",
@@ -97,7 +101,8 @@ class ModelConfig:
             )
         if not self.from_scratch and not self.name_or_path:
             raise UserError(
-                "no model is named", fix="model.name_or_path=FOLDER_OR_HUB_ID, or model.from_scratch=true"
+                "no model is named",
+                fix="model.name_or_path=FOLDER_OR_HUB_ID, or model.from_scratch=true",
             )
         if isinstance(self.freeze, str):
             object.__setattr__(self, "freeze", [self.freeze])
@@ -107,7 +112,10 @@ class ModelConfig:
                 fix="adapters leave all other weights as they are",
             )
         if self.trust_remote_code and not re.fullmatch("[0-9a-f]{40}", str(self.revision)):
-            what = "model.trust_remote_code=true runs a repository's code, which a branch or tag does not pin"
+            what = (
+                "model.trust_remote_code=true runs a repository's code, "
+                "which a branch or tag does not pin"
+            )
             raise UserError(
                 what, f"model.revision={self.revision}", "model.revision=COMMIT, all 40 digits of it"
             )
@@ -120,7 +128,10 @@ class ModelConfig:
     @property
     def hub_options(self) -> dict[str, Any]:
         """Arguments of each `from_pretrained` call; `revision` pins code in another repository too."""
-        options: dict[str, Any] = {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
+        options: dict[str, Any] = {
+            "revision": self.revision,
+            "trust_remote_code": self.trust_remote_code,
+        }
         if self.trust_remote_code:
             options["code_revision"] = self.revision
         return options
@@ -130,5 +141,7 @@ def require_peft(where: str) -> None:
     """Raise UserError unless peft is installed."""
     if find_spec("peft") is None:
         raise UserError(
-            "adapters need peft, which is not installed", where=where, fix='pip install "peft>=0.21,<0.22"'
+            "adapters need peft, which is not installed",
+            where=where,
+            fix='pip install "peft>=0.21,<0.22"',
         )

@@ -19,15 +19,17 @@ def freeze(model: PreTrainedModel, parts: Sequence[str]) -> int:
 
     Args:
         model: the model.
-        parts: each one of:
-            `embeddings`: all of the body outside its layers, except final norms: embeddings of tokens,
+        parts: each one of: `embeddings`: all of the body outside its layers, except final norms:
+            embeddings of tokens,
                 positions and token types, with their norms and projections (ALBERT, OPT), and DeBERTa's
                 relative positions.
-            `layers`, `layers.2`, `layers.0-3`: blocks of the body, counted from 0, the last one included. An
-                encoder-decoder has `encoder.layers` and `decoder.layers`; `layers` means both. Blocks are
+            `layers`, `layers.2`, `layers.0-3`: blocks of the body, counted from 0, the last one
+            included. An
+                encoder-decoder has `encoder.layers` and `decoder.layers`; `layers` means both. Blocks
+                are
                 counted as they are stored: ALBERT's layers share one, `layers.0`.
             `head`: what turns hidden states into logits, except weights that are tied to the embeddings.
-            the beginning of parameters' names: `transformer.h.0`, `model.norm`.
+                the beginning of parameters' names: `transformer.h.0`, `model.norm`.
 
     Raises: UserError if a part is unknown, or nothing is left to train.
     """
@@ -56,7 +58,8 @@ def keep_trained(state_dict: dict[str, Tensor], model: nn.Module, prefix: str) -
 
 
 def layer_stacks(model: PreTrainedModel) -> dict[str, nn.ModuleList]:
-    """Return the body's layers: {"layers": …}; {"encoder.layers": …, "decoder.layers": …} if it has both.
+    """Return the body's layers: {"layers": …}; {"encoder.layers": …, "decoder.layers": …} if it has
+    both.
 
     A stack is the largest ModuleList that is inside no other ModuleList.
     """
@@ -123,7 +126,9 @@ def _head(model: PreTrainedModel) -> set[nn.Parameter]:
 
 def _final_norms(body: nn.Module, stacks: list[nn.ModuleList]) -> set[nn.Parameter]:
     """Return the weights of norms in the same module as a stack, except those of the embeddings."""
-    parents = [module for module in body.modules() if any(child in stacks for child in module.children())]
+    parents = [
+        module for module in body.modules() if any(child in stacks for child in module.children())
+    ]
     return {
         weight
         for parent in parents
@@ -164,5 +169,6 @@ def _refuse_unknown(model: PreTrainedModel, part: str) -> NoReturn:
     hint = did_you_mean(part, [*names, *prefixes])
     raise UserError(
         f"model.freeze: {model.config.model_type} has no part '{part}'{hint}",
-        fix=f"{', '.join(names)}, some layers ({next(iter(stacks))}.0-1), or the beginning of weights' names",
+        fix=f"{', '.join(names)}, some layers ({next(iter(stacks))}.0-1), "
+        "or the beginning of weights' names",
     )

@@ -15,11 +15,13 @@ Head = Callable[[Tensor], Tensor]
 _MOST_LOGITS = {"cpu": 1 << 24, "cuda": 1 << 27}  # at a time: 64 MB and 512 MB of float32
 
 
-def target_logits(model: nn.Module, body: nn.Module, inputs: dict[str, Any], target_index: Tensor) -> Tensor:
+def target_logits(
+    model: nn.Module, body: nn.Module, inputs: dict[str, Any], target_index: Tensor
+) -> Tensor:
     """Return the model's logits at some positions only. [K, V]
 
-    A hook selects K rows of the body's output, so that all that follows (transform, vocabulary projection,
-    biases, soft caps) is the model's own code on K rows instead of B * T.
+    A hook selects K rows of the body's output, so that all that follows (transform, vocabulary
+    projection, biases, soft caps) is the model's own code on K rows instead of B * T.
 
     Args:
         model: the model with its head.
@@ -29,7 +31,8 @@ def target_logits(model: nn.Module, body: nn.Module, inputs: dict[str, Any], tar
     """
 
     def keep_targets(_module: nn.Module, _args: Any, output: Any) -> Any:
-        output.last_hidden_state = _rows(output.last_hidden_state, target_index).unsqueeze(0)  # [1, K, D]
+        # [1, K, D].
+        output.last_hidden_state = _rows(output.last_hidden_state, target_index).unsqueeze(0)
         return output
 
     handle = body.register_forward_hook(keep_targets)
@@ -40,7 +43,11 @@ def target_logits(model: nn.Module, body: nn.Module, inputs: dict[str, Any], tar
 
 
 def target_nats(
-    model: PreTrainedModel, body: nn.Module, inputs: dict[str, Any], target_index: Tensor, targets: Tensor
+    model: PreTrainedModel,
+    body: nn.Module,
+    inputs: dict[str, Any],
+    target_index: Tensor,
+    targets: Tensor,
 ) -> Tensor:
     """Return the sum of −log p(target) over the targets [K]; targets of −100 are left out.
 
@@ -58,9 +65,15 @@ def target_nats(
 
 
 def target_scores(
-    model: PreTrainedModel, body: nn.Module, inputs: dict[str, Any], target_index: Tensor, targets: Tensor
+    model: PreTrainedModel,
+    body: nn.Module,
+    inputs: dict[str, Any],
+    target_index: Tensor,
+    targets: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Return the sum of nats and the number of right predictions over the targets [K], without gradients."""
+    """Return the sum of nats and the number of right predictions over the targets [K], without
+    gradients.
+    """
     hidden, head = _split_at_head(model, body, inputs, target_index)
     max_rows = rows_at_a_time(model, targets.device)
     sums = []

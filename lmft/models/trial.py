@@ -19,9 +19,10 @@ def ordinary_tokens(
 ) -> tuple[Tensor, Tensor]:
     """Return the tokens of a row [T], and another token for each of them [T].
 
-    T is `count`, or the model's number of positions if that is less. No token is special, because some change
-    more than themselves: RoBERTa derives positions from the padding. All are different if the vocabulary is
-    large enough.
+    T is `count`, or the model's number of positions if that is less. No token is special, because some
+    change
+    more than themselves: RoBERTa derives positions from the padding. All are different if the vocabulary
+    is large enough.
     """
     special = set(tokenizer.all_special_ids)
     vocab_size = min(len(tokenizer), config.get_text_config().vocab_size)
@@ -37,7 +38,8 @@ def ordinary_tokens(
 def to_be_tried(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
     """Yield a copy of the model in evaluation mode, without gradients; it shares the weights.
 
-    Calling the model itself can change it: BigBird turns its sparse attention off for good after a short row.
+    Calling the model itself can change it: BigBird turns its sparse attention off for good after a short
+    row.
     """
     copied = copy.deepcopy(model, {id(weight): weight for weight in model.parameters()})
     if copied.config._attn_implementation not in _RUNS_EVERYWHERE:

@@ -37,7 +37,9 @@ class LanguageModel(LightningModule):
 
     >>> parts = assemble(compose(["model=gpt2_tiny", "trainer.max_steps=2"]))
     >>> quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    >>> trainer = lightning.Trainer(max_steps=2, log_every_n_steps=1, enable_checkpointing=False, **quiet)
+    >>> trainer = lightning.Trainer(
+    ...     max_steps=2, log_every_n_steps=1, enable_checkpointing=False, **quiet
+    ... )
     >>> trainer.fit(parts.module(), parts.datamodule())
     >>> sorted(trainer.callback_metrics)
     ['train/loss']
@@ -71,8 +73,8 @@ class LanguageModel(LightningModule):
             schedule: the learning rate's schedule; needed for training.
             seed: seed of dropout and of sampled answers.
             nonfinite: what happens to a step whose loss or gradient is not finite; see `OptimizerStep`.
-            tokens_per_byte: tokens per byte of the validation text, for bits per byte; None if the loss is no
-                likelihood of the text.
+            tokens_per_byte: tokens per byte of the validation text, for bits per byte; None if the loss
+                is no likelihood of the text.
             generation: arguments of transformers' `generate` for answers.
             adapted: the model's adapters, if it has any.
             compile: whether torch.compile compiles the model's stacks.
@@ -115,7 +117,9 @@ class LanguageModel(LightningModule):
         return [self.body]
 
     def trial(self, tokens: Tensor) -> tuple[dict[str, Tensor], list[Sight]]:
-        """Return inputs of one row of these tokens [T], and which of them its predictions must (not) see."""
+        """Return inputs of one row of these tokens [T], and which of them its predictions must (not)
+        see.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not define what its predictions see")
 
     def answer(self, prompts: Sequence[Any]) -> list[dict[str, Any]]:
@@ -141,12 +145,14 @@ class LanguageModel(LightningModule):
         return self.inputs_with_labels(batch)
 
     def inputs_with_labels(self, batch: Mapping[str, Any]) -> Batch:
-        """Return the Batch of a dict of `input_ids` [B, T] and `labels`, as transformers' collators make it.
+        """Return the Batch of a dict of `input_ids` [B, T] and `labels`, as transformers' collators make
+        it.
 
         Raises: UserError if the family has no such batches.
         """
         raise UserError(
-            f"a {self.family.name} model takes no batches of input_ids and labels", fix="lmft's DataModule"
+            f"a {self.family.name} model takes no batches of input_ids and labels",
+            fix="lmft's DataModule",
         )
 
     def inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,7 +173,8 @@ class LanguageModel(LightningModule):
         return target_logits(self.model, self.body, self.inputs(batch.inputs), batch.target_index)
 
     def log_training_loss(self) -> float | None:
-        """Log and return `train/loss` if the optimizer step is complete and a logging step; else return None.
+        """Log and return `train/loss` if the optimizer step is complete and a logging step; else return
+        None.
 
         Called at the end of each training batch, and by callbacks that need the loss before that.
         """
@@ -189,7 +196,9 @@ class LanguageModel(LightningModule):
         self.step.begin_micro_batch(batch_idx)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Return the micro-batch's share of the step's loss, not yet divided by the number of targets."""
+        """Return the micro-batch's share of the step's loss, not yet divided by the number of
+        targets.
+        """
         return self.step.forward(self.as_batch(batch))
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
@@ -229,7 +238,8 @@ class LanguageModel(LightningModule):
         if self.make_optimizer is None or self.schedule is None:
             raise UserError("this module has no optimizer: it was made to evaluate or to answer")
         optimizer = self.make_optimizer(parameter_groups(self.model))
-        # Fused optimizers would unscale fp16 gradients in their step, after clipping; now the scaler does it.
+        # Fused optimizers would unscale fp16 gradients in their step, after clipping; now the scaler
+        # does it.
         optimizer._step_supports_amp_scaling = False  # pyright: ignore[reportAttributeAccessIssue]
         num_steps = self.trainer.estimated_stepping_batches
         if num_steps == float("inf"):
@@ -257,7 +267,9 @@ class LanguageModel(LightningModule):
         checkpoint["steps"] = self.step.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the step's state, and convert Lightning's counters to the current number of devices."""
+        """Restore the step's state, and convert Lightning's counters to the current number of
+        devices.
+        """
         data = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
         if isinstance(data, DataModule):
             data.convert_counters(checkpoint)
@@ -276,8 +288,8 @@ class LanguageModel(LightningModule):
             checkpoint_path: a .ckpt file of `lmft.train`, or of any Trainer that trained a module of
                 `api.assemble`.
             map_location: device to load onto; None: the CPU.
-            arguments: arguments of the constructor. Without `model` and `tokenizer` the module is built from
-                the config in the checkpoint.
+            arguments: arguments of the constructor. Without `model` and `tokenizer` the module is built
+                from the config in the checkpoint.
 
         Raises: UserError if the file is no checkpoint, or does not fit.
         """

@@ -1,4 +1,6 @@
-"""Causal language models: they predict each token from those before it, continue text, and answer chats."""
+"""Causal language models: they predict each token from those before it, continue text, and answer
+chats.
+"""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -61,11 +63,15 @@ class CausalLanguageModel(GeneratingModel):
         ]
 
     def inputs_with_labels(self, batch: Mapping[str, Any]) -> Batch:
-        """Return the Batch of `input_ids` and `labels` [B, T]; the position before a label predicts it."""
+        """Return the Batch of `input_ids` and `labels` [B, T]; the position before a label predicts
+        it.
+        """
         inputs = {name: value for name, value in batch.items() if name != "labels"}
         labels = batch["labels"]
         positions = torch.arange(labels.numel()).view_as(labels)
-        return batch_of_labels(inputs, labels[:, 1:].flatten(), predicted_from=positions[:, :-1].flatten())
+        return batch_of_labels(
+            inputs, labels[:, 1:].flatten(), predicted_from=positions[:, :-1].flatten()
+        )
 
     def prompt_ids(self, prompt: Any) -> list[int]:
         """Return the tokens of a prompt: a text up to its first `[MASK]`, or {"chat": TEXT | MESSAGES}.
@@ -94,11 +100,15 @@ class CausalLanguageModel(GeneratingModel):
         return up_to_mask(str(prompt))
 
     def max_new_tokens_left(self, num_tokens: int) -> int:
-        """Return how many positions are left after a prompt of `num_tokens`. Raises: UserError if none."""
+        """Return how many positions are left after a prompt of `num_tokens`. Raises: UserError if
+        none.
+        """
         num_left = self._num_positions_left(num_tokens)
         if num_left < 1:
             num_positions = num_tokens + num_left
-            raise UserError(f"a prompt of {num_tokens} tokens fills the model's {num_positions} positions")
+            raise UserError(
+                f"a prompt of {num_tokens} tokens fills the model's {num_positions} positions"
+            )
         return num_left
 
     @torch.no_grad()
@@ -107,8 +117,8 @@ class CausalLanguageModel(GeneratingModel):
 
         Args:
             prompt: as for `answer`.
-            completion: the text whose tokens are predicted; if empty, the tokens of the prompt are, but the
-                first.
+            completion: the text whose tokens are predicted; if empty, the tokens of the prompt are, but
+                the first.
 
         Returns: {"prompt", "completion", "tokens": [{"token", "predicted", "probability", "rank"}]};
             probability and rank (from 1) are those of the true token.
@@ -147,7 +157,9 @@ class CausalLanguageModel(GeneratingModel):
         return {"prompt": self.shown(prompt), "completion": completion, "tokens": tokens}
 
     def _num_positions_left(self, num_tokens: int) -> int:
-        """Return how many positions are left after `num_tokens`; negative if there are too many tokens."""
+        """Return how many positions are left after `num_tokens`; negative if there are too many
+        tokens.
+        """
         return (max_positions(self.model.config) or 10**9) - num_tokens
 
     def _ids_with_completion(self, prompt: Any, completion: str) -> list[int]:

@@ -66,10 +66,12 @@ class GeneratingModel(LanguageModel):
     def generate(self, prompts: list[list[int]], options: dict[str, Any]) -> list[list[int]]:
         """Return the new tokens of each prompt, generated in one batch; padding follows an answer's end.
 
-        A decoder continues the end of a row, so prompts are padded on the left. Encoders count positions from
-        the start of a row, so prompts of encoder-decoders are padded on the right.
+        A decoder continues the end of a row, so prompts are padded on the left. Encoders count positions
+        from the start of a row, so prompts of encoder-decoders are padded on the right.
         """
-        ends = _as_list(self.model.generation_config.eos_token_id) + _as_list(self.tokenizer.eos_token_id)
+        ends = _as_list(self.model.generation_config.eos_token_id) + _as_list(
+            self.tokenizer.eos_token_id
+        )
         pad: Any = self.tokenizer.pad_token_id
         if pad is None:
             pad = ends[0] if ends else 0

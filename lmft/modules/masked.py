@@ -37,9 +37,9 @@ class MaskedLanguageModel(LanguageModel):
             does="fills in tokens that are hidden from it",
             task="fill-mask",
             mean_over="the masked tokens; the masks are the same at every measurement",
-            comparison="A masked model reads the words on both sides of a gap, so its perplexity cannot be "
-            "compared with that of a causal model, nor with one of another vocabulary or another share of "
-            "masked tokens",
+            comparison="A masked model reads the words on both sides of a gap, so its perplexity cannot "
+            "be compared with that of a causal model, nor with one of another vocabulary or another "
+            "share of masked tokens",
             peft_class="AutoPeftModel",
             verb="fill",
             call='fill({prompt}.replace("[MASK]", fill.tokenizer.mask_token))',
@@ -89,7 +89,9 @@ class MaskedLanguageModel(LanguageModel):
 
 
 def masked_text(prompt: str, tokenizer: PreTrainedTokenizerFast) -> str:
-    """Return the prompt with the tokenizer's mask token for `[MASK]`. Raises: UserError if it has neither."""
+    """Return the prompt with the tokenizer's mask token for `[MASK]`. Raises: UserError if it has
+    neither.
+    """
     mask = str(tokenizer.mask_token)
     text = str(prompt).replace("[MASK]", mask)
     if mask not in text:

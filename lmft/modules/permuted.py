@@ -19,7 +19,8 @@ from lmft.reporting.model_card import FamilyCard
 class PermutedLanguageModel(GeneratingModel):
     """XLNet. It continues the text before the first `[MASK]` of a prompt.
 
-    With `target_mapping` [B, P, T] in a batch its body returns hidden states of the targets alone, [B, P, D].
+    With `target_mapping` [B, P, T] in a batch its body returns hidden states of the targets alone, [B,
+    P, D].
 
     >>> parts = assemble(compose(["model=xlnet_tiny"]))
     >>> sorted(parts.module().answer(["Return True if"])[0]["texts"])
@@ -43,31 +44,46 @@ class PermutedLanguageModel(GeneratingModel):
     body_options: ClassVar[dict[str, Any]] = {"use_mems": False}  # no row continues the one before it
 
     def trial(self, tokens: Tensor) -> tuple[dict[str, Tensor], list[Sight]]:
-        """Require that predictions see tokens [T] that are no target, and targets before them in an order.
+        """Require that predictions see tokens [T] that are no target, and targets before them in an
+        order.
 
-        They must not see themselves, nor later targets. The masks are those that the objective `Permutation`
-        makes of the order.
+        They must not see themselves, nor later targets. The masks are those that the objective
+        `Permutation` makes of the order.
         """
         order = torch.tensor([2, -1, 0, 3, -1, 1])[: len(tokens)]  # of the targets; −1: no target
         is_target = order >= 0
         may_not_see = order[:, None] <= torch.where(is_target, order, -2)  # [T, T]
         unseen = may_not_see[is_target]  # [P, T]
         mapping = torch.eye(len(tokens))[is_target]
-        batch = {"input_ids": tokens[None], "perm_mask": may_not_see[None], "target_mapping": mapping[None]}
+        batch = {
+            "input_ids": tokens[None],
+            "perm_mask": may_not_see[None],
+            "target_mapping": mapping[None],
+        }
         return batch, [
-            Sight("input_ids", unseen, False, "sees the tokens that it is to predict, or to predict later"),
-            Sight("input_ids", ~unseen & is_target, True, "does not see the tokens that it predicted before"),
+            Sight(
+                "input_ids", unseen, False, "sees the tokens that it is to predict, or to predict later"
+            ),
+            Sight(
+                "input_ids",
+                ~unseen & is_target,
+                True,
+                "does not see the tokens that it predicted before",
+            ),
             Sight("input_ids", ~unseen & ~is_target, True, "does not see the text that it is given"),
         ]
 
     def inputs_with_labels(self, batch: Mapping[str, Any]) -> Batch:
         """Return the Batch of what `DataCollatorForPermutationLanguageModeling` makes.
 
-        It has `input_ids`, `labels` and one query a position: `perm_mask` and `target_mapping` [B, T, T].
+        It has `input_ids`, `labels` and one query a position: `perm_mask` and `target_mapping` [B, T,
+        T].
         """
         if "target_mapping" not in batch:
             fix = "DataCollatorForPermutationLanguageModeling of transformers"
-            raise UserError("a batch of an XLNet needs perm_mask and target_mapping", "your DataLoader", fix)
+            raise UserError(
+                "a batch of an XLNet needs perm_mask and target_mapping", "your DataLoader", fix
+            )
         inputs = {name: value for name, value in batch.items() if name != "labels"}
         labels = batch["labels"].flatten()
         return batch_of_labels(inputs, labels, predicted_from=torch.arange(len(labels)))

@@ -23,8 +23,8 @@ from lmft.reporting.model_card import FamilyCard
 class Seq2SeqLanguageModel(GeneratingModel):
     """Any model of AutoModelForSeq2SeqLM.
 
-    It answers a prompt with text. `[MASK]` stands for the next sentinel, and the answer is the prompt with
-    the sentinels filled in; in models without sentinels it stands for the mask token.
+    It answers a prompt with text. `[MASK]` stands for the next sentinel, and the answer is the prompt
+    with the sentinels filled in; in models without sentinels it stands for the mask token.
 
     >>> parts = assemble(compose(["model=t5_tiny"]))
     >>> sorted(parts.module().answer(["Return [MASK] if"])[0]["texts"])
@@ -41,7 +41,8 @@ class Seq2SeqLanguageModel(GeneratingModel):
             does="reads one text and writes another",
             task="text2text-generation",
             mean_over="the tokens that the decoder predicts; they are the same at every measurement",
-            comparison="Perplexities can be compared under the same tokenizer and the same objective only",
+            comparison="Perplexities can be compared under the same tokenizer and the same objective "
+            "only",
             peft_class="AutoPeftModelForSeq2SeqLM",
             loader="AutoModelForSeq2SeqLM",
         ),
@@ -68,7 +69,12 @@ class Seq2SeqLanguageModel(GeneratingModel):
         return batch, [
             Sight(decoder, later, False, "has a decoder that sees the tokens that it is to predict"),
             Sight(decoder, earlier, True, "has a decoder that does not see the tokens before"),
-            Sight("input_ids", every_pair, True, "has a decoder that sees nothing of what the encoder reads"),
+            Sight(
+                "input_ids",
+                every_pair,
+                True,
+                "has a decoder that sees nothing of what the encoder reads",
+            ),
         ]
 
     def inputs_with_labels(self, batch: Mapping[str, Any]) -> Batch:
@@ -90,7 +96,9 @@ class Seq2SeqLanguageModel(GeneratingModel):
         if longest is None:
             return super().max_new_tokens_left(num_tokens)
         if num_tokens > longest:
-            raise UserError(f"a prompt of {num_tokens} tokens is longer than the model's {longest} positions")
+            raise UserError(
+                f"a prompt of {num_tokens} tokens is longer than the model's {longest} positions"
+            )
         return longest - 1
 
     def answer_of(self, prompt: Any, ids: list[int]) -> str:
@@ -129,5 +137,7 @@ class Seq2SeqLanguageModel(GeneratingModel):
     def _sentinels(self) -> dict[int, str]:
         added = {token_id: str(token) for token_id, token in self.tokenizer.added_tokens_decoder.items()}
         return {
-            token_id: token for token_id, token in added.items() if re.fullmatch(r"<extra_id_\d+>", token)
+            token_id: token
+            for token_id, token in added.items()
+            if re.fullmatch(r"<extra_id_\d+>", token)
         }

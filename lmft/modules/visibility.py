@@ -20,9 +20,9 @@ from lmft.models.trial import ordinary_tokens, to_be_tried
 log = logging.getLogger(__name__)
 
 _NUM_TOKENS = 6  # length of the row
-# A prediction has changed if one of its logits has, by this share of the largest logit. Rounding stays below
-# 2e-6 in all of transformers' architectures. Tokens that are seen change predictions of new models of width
-# 32 by 1.5e-4 or more, and those of trained models by a tenth.
+# A prediction has changed if one of its logits has, by this share of the largest logit. Rounding stays
+# below 2e-6 in all of transformers' architectures. Tokens that are seen change predictions of new models
+# of width 32 by 1.5e-4 or more, and those of trained models by a tenth.
 _CHANGED = 2e-5
 # Options of configs that control the direction of attention, with their causal values.
 _CAUSAL_OPTIONS = {
@@ -35,7 +35,9 @@ _CAUSAL_OPTIONS = {
 
 @dataclass(frozen=True)
 class Sight:
-    """A requirement: predictions of a family depend on at least one of some tokens, or on none of them."""
+    """A requirement: predictions of a family depend on at least one of some tokens, or on none of
+    them.
+    """
 
     name: str  # the batch's input that has the tokens
     pairs: Tensor  # [P, T] bool: the tokens meant, for each prediction

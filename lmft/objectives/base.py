@@ -75,8 +75,8 @@ class Noise(Protocol):
     def bits(self, stream: str, positions: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
         """Return uniform uint64 bits, [B, T] of all rows at `positions` [T].
 
-        With `rows` [N], return [N] bits: of each row at its entry of `positions` [N]. Streams are independent
-        of each other.
+        With `rows` [N], return [N] bits: of each row at its entry of `positions` [N]. Streams are
+        independent of each other.
         """
         ...
 
@@ -84,8 +84,8 @@ class Noise(Protocol):
 class Objective(ABC):
     """Makes batches of examples: decides which tokens are hidden and which are predicted.
 
-    It is stateless: the same rows and noise give the same batch. To add one, write a class in any file, and
-    a YAML with its name as `_target_`:
+    It is stateless: the same rows and noise give the same batch. To add one, write a class in any file,
+    and a YAML with its name as `_target_`:
 
     >>> class LastToken(Objective):
     ...     families = ("causal",)
@@ -128,7 +128,9 @@ class Objective(ABC):
 
     @abstractmethod
     def __call__(self, rows: Rows, vocabulary: Vocabulary, noise: Noise) -> dict[str, np.ndarray]:
-        """Return a batch's arrays: the inputs of the model's body, `target_index` [K] and `targets` [K]."""
+        """Return a batch's arrays: the inputs of the model's body, `target_index` [K] and `targets`
+        [K].
+        """
 
 
 def threshold(share: float) -> np.uint64:

@@ -12,16 +12,18 @@ from lmft.objectives.base import Noise, Objective, Rows, Vocabulary, padded_targ
 class NextToken(Objective):
     """Predicts every trainable token at the position before it, special tokens included.
 
-    The first token of a row, and of an isolated document, has nothing before it and is no target. Padding
-    comes after the text, where no position attends to it. It is recognised by position, not by its id: a
-    padding token that is also the end-of-text token hides no target.
+    The first token of a row, and of an isolated document, has nothing before it and is no target.
+    Padding comes after the text, where no position attends to it. It is recognised by position, not by
+    its id: a padding token that is also the end-of-text token hides no target.
     """
 
     families = ("causal",)
     is_likelihood: ClassVar[bool] = True
 
     def __call__(self, rows: Rows, vocabulary: Vocabulary, noise: Noise) -> dict[str, np.ndarray]:
-        """Return input_ids [B, T], target_index [K], targets [K]; if isolated, also document_ids [B, T]."""
+        """Return input_ids [B, T], target_index [K], targets [K]; if isolated, also document_ids [B,
+        T].
+        """
         return causal_batch(rows)
 
 

@@ -20,8 +20,8 @@ class Sequences(NamedTuple):
 class Denoising(Objective):
     """The encoder reads a corrupted text, and the decoder predicts every token of its targets.
 
-    The decoder's inputs are its start token and then the targets except the last one. Padding comes after
-    them, where no position attends to it.
+    The decoder's inputs are its start token and then the targets except the last one. Padding comes
+    after them, where no position attends to it.
     """
 
     families = ("seq2seq",)
@@ -38,7 +38,9 @@ class Denoising(Objective):
         self.check_text(vocabulary, self.num_raw_tokens(block_size))
 
     def check_text(self, vocabulary: Vocabulary, num_tokens: int) -> None:
-        """Raise ValueError if it cannot corrupt texts of up to `num_tokens` tokens with this vocabulary."""
+        """Raise ValueError if it cannot corrupt texts of up to `num_tokens` tokens with this
+        vocabulary.
+        """
         check_decoder(vocabulary)
 
     def __call__(self, rows: Rows, vocabulary: Vocabulary, noise: Noise) -> dict[str, np.ndarray]:
@@ -70,13 +72,17 @@ def flat(sequences: Sequences) -> tuple[np.ndarray, np.ndarray]:
 def check_decoder(vocabulary: Vocabulary) -> None:
     """Raise ValueError if the model's config does not name the decoder's start token."""
     if vocabulary.decoder_start_id is None:
-        raise ValueError("the model's config has no decoder_start_token_id, which seq2seq objectives need")
+        raise ValueError(
+            "the model's config has no decoder_start_token_id, which seq2seq objectives need"
+        )
 
 
 def check_end(vocabulary: Vocabulary) -> None:
     """Raise ValueError if the tokenizer has no end-of-sequence token."""
     if vocabulary.eos_id is None:
-        raise ValueError("the tokenizer has no end-of-sequence token, which inputs and targets must end with")
+        raise ValueError(
+            "the tokenizer has no end-of-sequence token, which inputs and targets must end with"
+        )
 
 
 def shifted_right(tokens: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:

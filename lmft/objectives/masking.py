@@ -73,8 +73,8 @@ class Masking(Objective):
 def choose(bits: np.ndarray, candidates: np.ndarray, share: float) -> np.ndarray:
     """Return the tokens chosen: each candidate with probability `share`. [B, T] bool
 
-    If none of a row's candidates is chosen, the one with the lowest bits is. Candidates of a row with the
-    same bits are chosen together.
+    If none of a row's candidates is chosen, the one with the lowest bits is. Candidates of a row with
+    the same bits are chosen together.
 
     Args:
         bits: [B, T] uniform uint64.
@@ -84,7 +84,9 @@ def choose(bits: np.ndarray, candidates: np.ndarray, share: float) -> np.ndarray
     chosen = (bits < threshold(share)) & candidates
     empty = np.flatnonzero(~chosen.any(axis=1))
     if len(empty):
-        nearest = np.where(candidates[empty], bits[empty], np.iinfo(np.uint64).max).min(axis=1, keepdims=True)
+        nearest = np.where(candidates[empty], bits[empty], np.iinfo(np.uint64).max).min(
+            axis=1, keepdims=True
+        )
         # A row without candidates stays without targets.
         chosen[empty] = (bits[empty] == nearest) & candidates[empty]
     return chosen

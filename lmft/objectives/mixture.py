@@ -13,8 +13,8 @@ from lmft.objectives.denoising import Denoising, Sequences
 class Mixture(Denoising):
     """Each row of a batch gets one of several objectives, with probability proportional to its weight.
 
-    Example: UL2's denoisers (Tay et al. 2022). All objectives get texts of the same length, the longest from
-    which each of them makes an input that fits.
+    Example: UL2's denoisers (Tay et al. 2022). All objectives get texts of the same length, the longest
+    from which each of them makes an input that fits.
     """
 
     objectives: Sequence[Denoising]
@@ -36,7 +36,9 @@ class Mixture(Denoising):
         return min(objective.num_raw_tokens(block_size) for objective in self.objectives)
 
     def check_text(self, vocabulary: Vocabulary, num_tokens: int) -> None:
-        """Raise ValueError if one of the objectives cannot corrupt texts of up to `num_tokens` tokens."""
+        """Raise ValueError if one of the objectives cannot corrupt texts of up to `num_tokens`
+        tokens.
+        """
         for objective in self.objectives:
             objective.check_text(vocabulary, num_tokens)
 
@@ -64,7 +66,9 @@ class NoiseOfSome:
     members: np.ndarray  # [b] numbers of these rows in the batch
 
     def bits(self, stream: str, positions: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
-        """Return uniform uint64: [b, T] at positions [T], or [N] for pairs of rows [N] and positions [N]."""
+        """Return uniform uint64: [b, T] at positions [T], or [N] for pairs of rows [N] and positions
+        [N].
+        """
         num_rows = len(self.members)
         if rows is not None:
             return self.noise.bits(stream, positions, self.members[rows])

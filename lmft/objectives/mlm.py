@@ -10,12 +10,16 @@ from lmft.objectives.masking import Masking, choose, may_be_hidden
 
 
 class MaskedTokens(Masking):
-    """Each ordinary token becomes a target with probability `mlm_probability`, at least one per example."""
+    """Each ordinary token becomes a target with probability `mlm_probability`, at least one per
+    example.
+    """
 
     families = ("masked", "seq2seq")
 
     def for_family(self, family: str) -> Objective | None:
-        """Return MaskedDenoising for seq2seq models, else this objective; None if the family has none."""
+        """Return MaskedDenoising for seq2seq models, else this objective; None if the family has
+        none.
+        """
         if family == "seq2seq":
             return MaskedDenoising(**asdict(self))
         return super().for_family(family)
@@ -31,7 +35,8 @@ class MaskedTokens(Masking):
 class MaskedDenoising(MaskedTokens):
     """The encoder reads masks, and the decoder predicts the tokens they hide.
 
-    The decoder is given the whole original text, but only the hidden tokens are targets. Both sides have the
+    The decoder is given the whole original text, but only the hidden tokens are targets. Both sides have
+    the
     same length: the token hidden at a column is predicted at that column.
     """
 

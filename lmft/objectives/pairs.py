@@ -1,4 +1,6 @@
-"""Pairs of texts, such as articles and summaries: the encoder reads the source, the decoder the target."""
+"""Pairs of texts, such as articles and summaries: the encoder reads the source, the decoder the
+target.
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar

@@ -13,14 +13,15 @@ class Permutation(Objective):
     """Yang et al. 2019, as `DataCollatorForPermutationLanguageModeling` of transformers defines it.
 
     A text is cut into stretches of span / plm_probability tokens, where span is uniform over 1 …
-    max_span_length. At a random place of each stretch, span tokens are targets, except special ones. Inputs
-    show the mask token there. All other tokens are visible from every position. A target is visible from
-    those targets and special tokens that come after it in a random order. In this order, the row's first half
-    comes before its second, and both halves have the same order.
+    max_span_length. At a random place of each stretch, span tokens are targets, except special ones.
+    Inputs show the mask token there. All other tokens are visible from every position. A target is
+    visible from those targets and special tokens that come after it in a random order. In this order,
+    the row's first half comes before its second, and both halves have the same order.
 
-    Two things differ from that collator. It requires rows of even length: here blocks are even, and a row of
-    odd length is ordered as if followed by one padding token. And only targets have a query stream:
-    `target_mapping` has as many rows as the most targets of an example in the batch, which changes no loss.
+    Two things differ from that collator. It requires rows of even length: here blocks are even, and a
+    row of odd length is ordered as if followed by one padding token. And only targets have a query
+    stream: `target_mapping` has as many rows as the most targets of an example in the batch, which
+    changes no loss.
     """
 
     plm_probability: float = 1 / 6
@@ -42,18 +43,21 @@ class Permutation(Objective):
     def check(self, vocabulary: Vocabulary, block_size: int) -> None:
         """Raise ValueError if the tokenizer has no mask token, or blocks have fewer than two tokens."""
         if vocabulary.mask_id is None:
-            raise ValueError("the tokenizer has no mask token, which permutation language modelling needs")
+            raise ValueError(
+                "the tokenizer has no mask token, which permutation language modelling needs"
+            )
         if block_size < 2:
             raise ValueError(
                 f"blocks of {block_size} tokens are too short for permutation language modelling"
             )
 
     def __call__(self, rows: Rows, vocabulary: Vocabulary, noise: Noise) -> dict[str, np.ndarray]:
-        """Return input_ids [B, T], perm_mask [B, T, T], target_mapping [B, P, T], target_index, targets [K].
+        """Return input_ids [B, T], perm_mask [B, T, T], target_mapping [B, P, T], target_index, targets
+        [K].
 
         If rows are padded, also attention_mask [B, T]. P is the number of targets of a row, padded to a
-        multiple of 8. `target_index` counts the queries: row * P + number in the row. perm_mask[b, i, j] is
-        True if i may not see j; as bool it has a quarter of a float's bytes.
+        multiple of 8. `target_index` counts the queries: row * P + number in the row. perm_mask[b, i, j]
+        is True if i may not see j; as bool it has a quarter of a float's bytes.
         """
         chosen = self.chosen(rows, noise)  # [B, T]
         row, column = np.nonzero(chosen)  # [N]
@@ -78,9 +82,12 @@ class Permutation(Objective):
         span_lengths = range(1, self.max_span_length + 1)
         stretch_of = np.array([int(span / self.plm_probability) for span in span_lengths])
         draws = np.arange(-(-num_tokens // stretch_of[0]))  # enough even if all spans are the shortest
-        spans = 1 + (noise.bits("span", draws) % np.uint64(self.max_span_length)).astype(np.int64)  # [B, S]
+        # [B, S].
+        spans = 1 + (noise.bits("span", draws) % np.uint64(self.max_span_length)).astype(np.int64)
         stretches = stretch_of[spans - 1]
-        places = (noise.bits("place", draws) % (stretches - spans + 1).astype(np.uint64)).astype(np.int64)
+        places = (noise.bits("place", draws) % (stretches - spans + 1).astype(np.uint64)).astype(
+            np.int64
+        )
         starts = np.cumsum(stretches, axis=1) - stretches + places
         within = np.arange(self.max_span_length)
         columns = starts[:, :, None] + within  # [B, S, max_span_length]

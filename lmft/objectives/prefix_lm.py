@@ -12,8 +12,8 @@ from lmft.objectives.denoising import Denoising, Sequences, check_end, ended, le
 class PrefixLM(Denoising):
     """Raffel et al. 2020, section 3.3.1: a text is split in two at a uniformly random place.
 
-    Each part has at least one token, and then the end-of-sequence token. If a text is a single token, its
-    second part is the end-of-sequence token alone.
+    Each part has at least one token, and then the end-of-sequence token. If a text is a single token,
+    its second part is the end-of-sequence token alone.
     """
 
     def check_text(self, vocabulary: Vocabulary, num_tokens: int) -> None:

@@ -10,8 +10,8 @@ def with_sentences_permuted(
 ) -> np.ndarray:
     """Return the tokens [B, T]; in a share of the rows, each document's sentences are in random order.
 
-    A sentence ends with one of `vocabulary.sentence_end_ids`, or where a special token or the row ends the
-    document. Special tokens keep their places.
+    A sentence ends with one of `vocabulary.sentence_end_ids`, or where a special token or the row ends
+    the document. Special tokens keep their places.
 
     Args:
         tokens: [B, T] int64.
@@ -65,7 +65,9 @@ def is_special(rows: Rows) -> np.ndarray:
 
 
 def document_begins(special: np.ndarray) -> np.ndarray:
-    """Return where pieces begin: texts between special tokens, and single special tokens. [B * T] bool"""
+    """Return where pieces begin: texts between special tokens, and single special tokens. [B * T]
+    bool
+    """
     begins = special.copy()
     begins[:, 0] = True
     begins[:, 1:] |= special[:, :-1]
@@ -73,6 +75,8 @@ def document_begins(special: np.ndarray) -> np.ndarray:
 
 
 def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Return start, start + 1, …, start + length - 1 of each range in turn. starts, lengths [N] → [sum]"""
+    """Return start, start + 1, …, start + length - 1 of each range in turn. starts, lengths [N] →
+    [sum]
+    """
     begins = np.cumsum(lengths) - lengths
     return np.repeat(starts - begins, lengths) + np.arange(lengths.sum())

@@ -1,4 +1,6 @@
-"""Span corruption (T5): sentinels replace hidden spans, and the decoder predicts each sentinel's span."""
+"""Span corruption (T5): sentinels replace hidden spans, and the decoder predicts each sentinel's
+span.
+"""
 
 from dataclasses import dataclass
 
@@ -14,14 +16,16 @@ _PLACE = np.uint64(2**20 - 1)  # the bits that hold a place
 class SpanCorruption(Denoising):
     """Raffel et al. 2020, section 3.1.4, with the sizes of their code.
 
-    A text of L tokens has round(L * noise_density) hidden tokens in round(hidden / mean_noise_span_length)
-    spans, at least one of each. Hidden and shown tokens are split into that many parts each, uniformly over
-    all splits; the parts alternate, beginning with a shown one.
+    A text of L tokens has round(L * noise_density) hidden tokens in round(hidden /
+    mean_noise_span_length) spans, at least one of each. Hidden and shown tokens are split into that many
+    parts each, uniformly over all splits; the parts alternate, beginning with a shown one.
 
-    Inputs: the text with `<extra_id_0>`, `<extra_id_1>`, … in place of the spans, then the end-of-sequence
-    token. Targets: each sentinel followed by its span, then the end-of-sequence token. As in their code, and
-    unlike the paper's figure 2, there is no final sentinel: 568 tokens of text make 512 of input and 114
-    targets. A text of a single token is not corrupted, and its only target is the end-of-sequence token.
+    Inputs: the text with `<extra_id_0>`, `<extra_id_1>`, … in place of the spans, then the
+    end-of-sequence
+    token. Targets: each sentinel followed by its span, then the end-of-sequence token. As in their code,
+    and unlike the paper's figure 2, there is no final sentinel: 568 tokens of text make 512 of input and
+    114 targets. A text of a single token is not corrupted, and its only target is the end-of-sequence
+    token.
     """
 
     noise_density: float = 0.15
@@ -29,14 +33,19 @@ class SpanCorruption(Denoising):
 
     def __post_init__(self):
         if not 0 < self.noise_density < 1:
-            raise ValueError(f"objective.noise_density={self.noise_density} is not a share between 0 and 1")
+            raise ValueError(
+                f"objective.noise_density={self.noise_density} is not a share between 0 and 1"
+            )
         if not 1 <= self.mean_noise_span_length < float("inf"):
             what = f"objective.mean_noise_span_length={self.mean_noise_span_length}"
             raise ValueError(f"{what} must be 1 token or more")
 
     def num_raw_tokens(self, block_size: int) -> int:
-        """Return the length of the longest text whose input fits. Raises: ValueError if there is none."""
-        # An input has at least as many tokens as are shown; rounding changes their number by less than one.
+        """Return the length of the longest text whose input fits. Raises: ValueError if there is
+        none.
+        """
+        # An input has at least as many tokens as are shown; rounding changes their number by less than
+        # one.
         lengths = np.arange(2, 3 + int((block_size + 1) / (1 - self.noise_density)))
         num_hidden, num_spans = self.sizes(lengths)
         fitting = lengths[lengths - num_hidden + num_spans + 1 <= block_size]
@@ -76,7 +85,8 @@ class SpanCorruption(Denoising):
         rows = without_end(rows, vocabulary)
         num_hidden, num_spans = self.sizes(rows.lengths)
         row = np.repeat(np.arange(len(num_spans)), num_spans)  # [S] row of each span
-        number = np.arange(len(row)) - (np.cumsum(num_spans) - num_spans)[row]  # [S] of the span in its row
+        # [S] of the span in its row.
+        number = np.arange(len(row)) - (np.cumsum(num_spans) - num_spans)[row]
         shown_ends = part_ends(rows.lengths - num_hidden, num_spans, noise, "shown")  # [S]
         hidden_ends = part_ends(num_hidden, num_spans, noise, "hidden")  # [S]
         # [S] hidden tokens of the row before each span; not valid for a row's first span.

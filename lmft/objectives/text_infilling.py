@@ -1,4 +1,6 @@
-"""Text infilling (BART): one mask per hidden span, permuted sentences; the decoder predicts the original."""
+"""Text infilling (BART): one mask per hidden span, permuted sentences; the decoder predicts the
+original.
+"""
 
 import math
 from dataclasses import dataclass
@@ -17,10 +19,11 @@ _SHARES = ("mask_ratio", "permute_sentences", "token_mask_ratio", "token_delete_
 class TextInfilling(Denoising):
     """Lewis et al. 2020, section 2.2, on tokens rather than words.
 
-    Spans of Poisson-distributed length are each replaced by one mask token; a span of no tokens inserts a
-    mask. Their places between the tokens that stay are random. The shares are exact on average: each row uses
-    a stretch of mask_ratio tokens of an endless sequence of spans, and takes the spans that begin in it, so
-    that its end shortens none. Special tokens keep their places; one inside a span splits it in two. An
+    Spans of Poisson-distributed length are each replaced by one mask token; a span of no tokens inserts
+    a mask. Their places between the tokens that stay are random. The shares are exact on average: each
+    row uses a stretch of mask_ratio tokens of an endless sequence of spans, and takes the spans that
+    begin in it, so that its end shortens none. Special tokens keep their places; one inside a span
+    splits it in two. An
     input has no more tokens than its text: in texts of a few tokens, surplus masks are left out.
 
     Args:
@@ -29,7 +32,8 @@ class TextInfilling(Denoising):
         permute_sentences: share of the rows whose documents have their sentences in random order.
         token_mask_ratio: share of the tokens outside the spans that are each shown as a mask.
         token_delete_ratio: share of the tokens outside the spans that are left out.
-        rotate: share of the rows whose documents begin at a random token; the tokens before it come last.
+        rotate: share of the rows whose documents begin at a random token; the tokens before it come
+            last.
     """
 
     mask_ratio: float = 0.3
@@ -42,7 +46,9 @@ class TextInfilling(Denoising):
     def __post_init__(self):
         for name in _SHARES:
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"objective.{name}={getattr(self, name)} is not a share between 0 and 1")
+                raise ValueError(
+                    f"objective.{name}={getattr(self, name)} is not a share between 0 and 1"
+                )
         if not 0 < self.poisson_lambda <= 100:
             raise ValueError(
                 f"objective.poisson_lambda={self.poisson_lambda} is not between 0 and 100 tokens"
@@ -84,9 +90,10 @@ class TextInfilling(Denoising):
             stays = bits >= threshold(self.token_mask_ratio + self.token_delete_ratio)
             visible &= ~candidates | as_mask | stays
 
-        # Each column's output: the masks inserted before it, then its token, or the mask of the span that
-        # begins there.
-        ends = np.cumsum(inserted[:, :-1] + (visible | masked), axis=1)  # [B, T] end of a column's output
+        # Each column's output: the masks inserted before it, then its token, or the mask of the span
+        # that begins there.
+        # [B, T] end of a column's output.
+        ends = np.cumsum(inserted[:, :-1] + (visible | masked), axis=1)
         lengths = ends[:, -1] + inserted[:, -1]
         width = max(1, int(lengths.max()))
         shown = np.full((num_rows, width), mask_id, dtype=np.int64)
@@ -134,7 +141,8 @@ class TextInfilling(Denoising):
         # Directly after the row's last candidate, before special tokens that follow.
         is_last = start == num_candidates[row]
         column = places[first - is_last] % num_tokens + is_last
-        num_spare = num_hidden - np.count_nonzero(masked, axis=1)  # [B] tokens that the input is shorter by
+        # [B] tokens that the input is shorter by.
+        num_spare = num_hidden - np.count_nonzero(masked, axis=1)
         nth = np.arange(len(row)) - np.searchsorted(row, row)  # of the row's insertions
         fits = nth < num_spare[row]
         place = row[fits] * (num_tokens + 1) + column[fits]
@@ -161,8 +169,8 @@ class TextInfilling(Denoising):
         draws = noise.bits("length", np.arange(num_spans)) * 2.0**-64  # [B, S]
         # [B, S] number of tail probabilities above the draw.
         lengths = np.searchsorted(-at_least, -draws, side="left")
-        # A stretch of an endless sequence of spans begins inside a span; its first whole span begins after j
-        # tokens with P(j) ~ P(length > j).
+        # A stretch of an endless sequence of spans begins inside a span; its first whole span begins
+        # after j tokens with P(j) ~ P(length > j).
         offset = np.searchsorted(np.cumsum(at_least) / at_least.sum(), phase, side="right")
         begins = offset[:, None] + np.cumsum(lengths, axis=1) - lengths
         # [B, S] candidates that are left for a span.

@@ -13,8 +13,8 @@ from lmft.objectives.masking import Masking, choose, may_be_hidden
 class MaskedWords(Masking):
     """Each word becomes a target, with all its tokens, with probability `mlm_probability`.
 
-    Each example has at least one. Words are those of the tokenizer's `word_ids`; the part of a word that a
-    block's edge cuts off counts as a word.
+    Each example has at least one. Words are those of the tokenizer's `word_ids`; the part of a word that
+    a block's edge cuts off counts as a word.
     """
 
     mlm_probability: float = 0.2

@@ -19,7 +19,9 @@ from lmft.reporting.tables import ABSENT
 from lmft.reporting.terminal import indented, show
 
 Answer = Mapping[str, Any]
-"""{"prompt", "fills": [[{"token", "probability"}, …] for each mask]} or {"prompt", "texts": {name: text}}."""
+"""{"prompt", "fills": [[{"token", "probability"}, …] for each mask]} or {"prompt", "texts": {name:
+text}}.
+"""
 
 MAX_CHARACTERS = 300  # of a text in a table or a list
 _CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]")  # all but the newline
@@ -46,8 +48,8 @@ def print_teacher_forced(answers: Sequence[Answer], console: Console | None = No
     """Print the model's prediction and the true token's probability for each token, and their mean.
 
     Args:
-        answers: {"prompt", "completion", "tokens": [{"token", "predicted", "probability", "rank"}]} each;
-            probability and rank (from 1) are the true token's.
+        answers: {"prompt", "completion", "tokens": [{"token", "predicted", "probability", "rank"}]}
+            each; probability and rank (from 1) are the true token's.
         console: where to print; None: the terminal.
     """
     for answer in answers:
@@ -59,7 +61,9 @@ def print_teacher_forced(answers: Sequence[Answer], console: Console | None = No
 
 
 def printable(text: str, newline: str = "↵ ") -> str:
-    """Return a text with `newline` for its line ends and escapes for control characters, or `(empty)`."""
+    """Return a text with `newline` for its line ends and escapes for control characters, or
+    `(empty)`.
+    """
     shown = _CONTROLS.sub(lambda control: control[0].encode("unicode_escape").decode(), text)
     return shown.replace("\n", newline) or "(empty)"
 
@@ -82,7 +86,8 @@ def token_text(token: str) -> str:
 
 def _by_prompt(answers: Mapping[str, Sequence[Answer]]) -> list[tuple[str, dict[str, Answer]]]:
     """Return each prompt with its answer at each stage; a prompt that was asked twice stays twice."""
-    by_prompt: dict[tuple[str, int], dict[str, Answer]] = {}  # {(prompt, number of its repetition): answers}
+    # {(prompt, number of its repetition): answers}.
+    by_prompt: dict[tuple[str, int], dict[str, Answer]] = {}
     for stage, stage_answers in answers.items():
         num_asked: Counter[str] = Counter()
         for answer in stage_answers:

@@ -142,7 +142,9 @@ def _family_values(
     }
 
 
-def _metadata(name: str, config: Mapping[str, Any], metrics: Mapping[str, Any], task: str) -> ModelCardData:
+def _metadata(
+    name: str, config: Mapping[str, Any], metrics: Mapping[str, Any], task: str
+) -> ModelCardData:
     model = config["model"]
     data = config["data"]
     perplexity = (metrics.get("exported") or {}).get("perplexity")

@@ -1,4 +1,6 @@
-"""Progress of work: a bar on a terminal; lines in the log, which the run's train.log gets in either case."""
+"""Progress of work: a bar on a terminal; lines in the log, which the run's train.log gets in either
+case.
+"""
 
 import logging
 import time
@@ -12,7 +14,11 @@ from lmft.reporting.tables import duration
 from lmft.reporting.terminal import draws, is_muted, record
 
 REFRESH_SECONDS = 0.25
-COLUMNS = (bars.TextColumn("{task.description}"), bars.BarColumn(bar_width=30), bars.MofNCompleteColumn())
+COLUMNS = (
+    bars.TextColumn("{task.description}"),
+    bars.BarColumn(bar_width=30),
+    bars.MofNCompleteColumn(),
+)
 log = logging.getLogger(__name__)
 
 
@@ -58,12 +64,16 @@ def counting_progress(
         yield advance
         bar.update(task, completed=num_done, refresh=True)
     seconds = max(time.monotonic() - started, 1e-9)
-    line = f"{description}: {num_done:,} {unit} in {duration(seconds)} ({num_done / seconds:,.0f} {unit}/s)"
+    line = (
+        f"{description}: {num_done:,} {unit} in {duration(seconds)} ({num_done / seconds:,.0f} {unit}/s)"
+    )
     log_line(line, is_drawn=not bar.disable)
 
 
 def log_line(line: str, is_drawn: bool) -> None:
-    """Log a line; if a bar has drawn its content on the terminal, write it to the run's train.log alone."""
+    """Log a line; if a bar has drawn its content on the terminal, write it to the run's train.log
+    alone.
+    """
     if is_drawn:
         record(line, log.name)
     else:

@@ -79,8 +79,8 @@ def line_plot(
     """Return the coordinates of a plot over optimizer steps; None if no series has a point.
 
     Args:
-        series: {name: points (step, value)}; the name is the line's CSS class. Each point of `val`, which has
-            few, also gets a dot.
+        series: {name: points (step, value)}; the name is the line's CSS class. Each point of `val`,
+            which has few, also gets a dot.
         label: what the y axis shows.
         height: pixels.
         low: where the y axis begins; None: at the lowest value.
@@ -170,7 +170,9 @@ def _tick_label(value: float) -> str:
 
 
 def _probes(samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return for each prompt its samples in order, and the names of their texts (none if they are fills)."""
+    """Return for each prompt its samples in order, and the names of their texts (none if they are
+    fills).
+    """
     by_prompt: dict[str, list[Mapping[str, Any]]] = {}
     for sample in samples:
         by_prompt.setdefault(sample["prompt"], []).append(sample)
@@ -178,7 +180,9 @@ def _probes(samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         {
             "prompt": prompt,
             "samples": asked,
-            "text_names": list(dict.fromkeys(name for sample in asked for name in sample.get("texts", ()))),
+            "text_names": list(
+                dict.fromkeys(name for sample in asked for name in sample.get("texts", ()))
+            ),
         }
         for prompt, asked in by_prompt.items()
     ]

@@ -71,8 +71,8 @@ def results(
 def _exported_scores(trained: list[dict[str, Any]], exported: dict[str, Any]) -> dict[str, Any]:
     """Return the scores of the exported weights; None for each if no validation measured them.
 
-    A step may have several validations, because callbacks may change weights after the first one. The best
-    weights are those of its lowest loss, the last weights those of its last validation.
+    A step may have several validations, because callbacks may change weights after the first one. The
+    best weights are those of its lowest loss, the last weights those of its last validation.
     """
     passes = [scores for scores in trained if scores["step"] == exported["step"]]
     if not passes:
@@ -91,7 +91,9 @@ def _scores(validation: dict[str, Any]) -> dict[str, Any]:
 
 
 def peak_memory_gb() -> float:
-    """Return the most memory held so far, in gigabytes: of the GPU if there is one, else of this process."""
+    """Return the most memory held so far, in gigabytes: of the GPU if there is one, else of this
+    process.
+    """
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e9
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

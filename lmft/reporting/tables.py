@@ -1,6 +1,7 @@
 """Print a run's config, text and scores as tables.
 
-`score_table`, `ledger_table` and `training_line` also format these numbers for report.html and model card.
+`score_table`, `ledger_table` and `training_line` also format these numbers for report.html and model
+card.
 """
 
 import io
@@ -61,13 +62,15 @@ def duration(seconds: float) -> str:
 
 
 def score_table(metrics: Mapping[str, Any]) -> Table:
-    """Return the table of scores: before, after, best, those of a unigram model if known, and the change.
+    """Return the table of scores: before, after, best, those of a unigram model if known, and the
+    change.
 
-    Rows without any score are left out. The change is from before to after; empty if one of them is absent or
-    not finite.
+    Rows without any score are left out. The change is from before to after; empty if one of them is
+    absent or not finite.
 
     Args:
-        metrics: content of metrics.json; before, after and best may be None. If all are, there are no rows.
+        metrics: content of metrics.json; before, after and best may be None. If all are, there are no
+            rows.
     """
     scores = {stage: metrics.get(stage) or {} for stage in ("before", "after", "best")}
     if not any(scores.values()):
@@ -103,7 +106,9 @@ def ledger_table(ledger: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def ledger_equations(ledger: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return a line per split that accounts for each of its tokens; it shows a difference if there is one."""
+    """Return a line per split that accounts for each of its tokens; it shows a difference if there is
+    one.
+    """
     lines = []
     for name, split in ledger.items():
         if not {"tokens", "tokens_in_examples", "tokens_dropped"} <= split.keys():
@@ -154,7 +159,8 @@ def training_line(metrics: Mapping[str, Any]) -> str:
 
 
 def print_config(config: Mapping[str, Any], console: Console | None = None) -> None:
-    """Print the composed config as a tree of groups and `key: value`; None and empty values are left out.
+    """Print the composed config as a tree of groups and `key: value`; None and empty values are left
+    out.
 
     Args:
         config: the config, without secrets.
@@ -177,7 +183,10 @@ def print_config(config: Mapping[str, Any], console: Console | None = None) -> N
 def print_ledger(ledger: Mapping[str, Mapping[str, Any]], console: Console | None = None) -> None:
     """Print what happened to the text of each split, and the sum that accounts for every token."""
     console = console or terminal()
-    show(*table_page("text", *ledger_table(ledger), ledger_equations(ledger), console.width), console=console)
+    show(
+        *table_page("text", *ledger_table(ledger), ledger_equations(ledger), console.width),
+        console=console,
+    )
 
 
 def print_scores(metrics: Mapping[str, Any], console: Console | None = None) -> None:
@@ -209,7 +218,9 @@ def print_validation(scores: Mapping[str, Any], console: Console | None = None) 
     """Print the scores of one validation."""
     console = console or terminal()
     rows = [
-        (label, _score(scores[key], form)) for label, key, form, _ in SCORES if scores.get(key) is not None
+        (label, _score(scores[key], form))
+        for label, key, form, _ in SCORES
+        if scores.get(key) is not None
     ]
     show(*table_page(_SCORES_TITLE, ("", "value"), rows, [], console.width), console=console)
 
@@ -219,11 +230,14 @@ def _score(value: float | None, form: str) -> str:
         return ABSENT
     if abs(value) < 1e12:
         return form.format(value)
-    return f"{value:.3g}"  # the perplexity of a model that has diverged can have dozens of digits, or be NaN
+    # The perplexity of a model that has diverged can have dozens of digits, or be NaN.
+    return f"{value:.3g}"
 
 
 def _count(value: Any) -> str:
-    """Return `1,234`; for counts by reason the sum and the reasons that occurred: `3 (2 blank, 1 none)`."""
+    """Return `1,234`; for counts by reason the sum and the reasons that occurred: `3 (2 blank, 1
+    none)`.
+    """
     if value is None:
         return ABSENT
     if not isinstance(value, Mapping):

@@ -41,7 +41,9 @@ def show(*blocks: RenderableType, console: Console | None = None) -> None:
     if not _is_muted:
         console.print(page)
     plain = io.StringIO()
-    Console(file=plain, width=console.width, color_system=None, force_jupyter=False, _environ={}).print(page)
+    Console(file=plain, width=console.width, color_system=None, force_jupyter=False, _environ={}).print(
+        page
+    )
     # A newline first, so that the first line is not indented by the record's time.
     record("\n" + plain.getvalue().rstrip("\n"))
 
@@ -84,7 +86,9 @@ def draws(console: Console) -> bool:
 def table_page(
     title: str, heads: Row, rows: Sequence[Row], notes: Sequence[str], width: int
 ) -> list[RenderableType]:
-    """Return a title, below it a table, split into several if it is too wide, and below that the notes."""
+    """Return a title, below it a table, split into several if it is too wide, and below that the
+    notes.
+    """
     parts = parted(heads, rows, width) if rows else []
     tables = [
         table([heads[i] for i in columns], [[row[i] for i in columns] for row in rows], width)
@@ -95,7 +99,9 @@ def table_page(
 
 
 def parted(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[list[int]]:
-    """Split a table's columns, given by their numbers, into tables that fit; the first is in each of them."""
+    """Split a table's columns, given by their numbers, into tables that fit; the first is in each of
+    them.
+    """
     least = _least_widths(heads, rows)
     parts: list[list[int]] = []
     for column in range(1, len(heads)):
@@ -119,7 +125,9 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Pa
         widths[i] += max(0, min(full_widths[i] - widths[i], spare))
     rich_table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     for i, head in enumerate(heads):
-        rich_table.add_column(Text(head), justify="right" if i else "left", overflow="fold", width=widths[i])
+        rich_table.add_column(
+            Text(head), justify="right" if i else "left", overflow="fold", width=widths[i]
+        )
     for row in rows:
         rich_table.add_row(*map(Text, row))
     return indented(rich_table)
@@ -140,7 +148,9 @@ def _least_widths(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[i
 
 
 def _total_width(widths: Sequence[int]) -> int:
-    """Return the width of an indented table: columns have a space on both sides, and one more in between."""
+    """Return the width of an indented table: columns have a space on both sides, and one more in
+    between.
+    """
     return 1 + sum(width + 2 for width in widths) + len(widths) - 1
 
 

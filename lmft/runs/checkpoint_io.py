@@ -24,16 +24,19 @@ _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint to a temporary file, syncs it to the disk and renames it; records its checksum.
+    """Writes a checkpoint to a temporary file, syncs it to the disk and renames it; records its
+    checksum.
 
-    folder: the run's folder. While it exists, folders for checkpoints are made with their parents; once it
-    is deleted, it is not made again.
+    folder: the run's folder. While it exists, folders for checkpoints are made with their parents; once
+    it is deleted, it is not made again.
     """
 
     def __init__(self, folder: Path | None = None):
         self.folder = folder
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
         """Write `path` and `path`.xxh3; a crash meanwhile leaves an earlier checkpoint unchanged.
 
         If the disk is full, the run's older checkpoints are deleted to make room.
@@ -61,7 +64,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True
     ) -> dict[str, Any]:
-        """Read a checkpoint: tensors and plain values only, whatever `weights_only` is. Raises: UserError."""
+        """Read a checkpoint: tensors and plain values only, whatever `weights_only` is. Raises:
+        UserError.
+        """
         return read(Path(path), map_location)
 
     def remove_checkpoint(self, path: Any) -> None:
@@ -84,11 +89,15 @@ def read(path: Path, map_location: Any = "cpu", mmap: bool = False) -> dict[str,
         raise UserError(f"{path} holds more than a checkpoint may, or is none", fix=fix) from error
     except Exception as error:  # corrupt bytes raise errors of any kind
         reason = str(error).partition("\n")[0] or type(error).__name__
-        raise UserError(f"{path} cannot be read as a checkpoint", reason, "resume=PATH of another") from error
+        raise UserError(
+            f"{path} cannot be read as a checkpoint", reason, "resume=PATH of another"
+        ) from error
 
 
 def settings_of(path: Path) -> dict[str, Any]:
-    """Return the redacted config in a run's checkpoint. Raises: UserError if it is not a run's checkpoint."""
+    """Return the redacted config in a run's checkpoint. Raises: UserError if it is not a run's
+    checkpoint.
+    """
     checkpoint = read(path, mmap=True)
     if not {"loops", "hyper_parameters"} <= checkpoint.keys():
         fix = "to begin with the weights of a model: model.name_or_path=FOLDER"
@@ -97,7 +106,9 @@ def settings_of(path: Path) -> dict[str, Any]:
 
 
 def load_weights(module: LightningModule, path: Path) -> int:
-    """Load a checkpoint's trained weights into a module; return their optimizer step. Raises: UserError."""
+    """Load a checkpoint's trained weights into a module; return their optimizer step. Raises:
+    UserError.
+    """
     checkpoint = read(path)
     try:
         module.load_state_dict(checkpoint["state_dict"], strict=module.strict_loading)

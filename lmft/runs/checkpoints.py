@@ -1,9 +1,12 @@
-"""A run's checkpoint files: their names, their checksums, the newest valid one, and which may be deleted.
+"""A run's checkpoint files: their names, their checksums, the newest valid one, and which may be
+deleted.
 
-checkpoints/  step=N.ckpt; last.ckpt and best.ckpt are hard links to two of them; each has a NAME.ckpt.xxh3
+checkpoints/  step=N.ckpt; last.ckpt and best.ckpt are hard links to two of them
+              NAME.ckpt.xxh3 for each
 
-A checkpoint is valid if its checksum file holds the checksum of its content. While a file is replaced, its
-checksum file holds both the old and the new checksum, so that a crash at any point leaves a valid pair.
+A checkpoint is valid if its checksum file holds the checksum of its content. While a file is replaced,
+its checksum file holds both the old and the new checksum, so that a crash at any point leaves a valid
+pair.
 """
 
 import os
@@ -76,8 +79,8 @@ def checkpoints_by_step(folder: Path) -> list[Path]:
 def checkpoints_by_age(folder: Path) -> list[Path]:
     """Return the files step=N.ckpt of a run, oldest first.
 
-    Those of more steps than last.ckpt count as older than all others: the run was resumed from an earlier
-    step and abandoned them.
+    Those of more steps than last.ckpt count as older than all others: the run was resumed from an
+    earlier step and abandoned them.
     """
     by_step = checkpoints_by_step(folder)
     last = _recorded(folder / LAST)[-1:]
@@ -88,10 +91,11 @@ def checkpoints_by_age(folder: Path) -> list[Path]:
 
 
 def newest_valid(folder: Path) -> tuple[Path | None, list[str]]:
-    """Return the checkpoint to resume from (last.ckpt, else the newest valid step=N.ckpt), and error lines.
+    """Return the checkpoint to resume from (last.ckpt, else the newest valid step=N.ckpt), and error
+    lines.
 
-    There is a line for each invalid checkpoint that was skipped. best.ckpt does not count, since it may have
-    been saved in the middle of an optimizer step. Each file is read at most once.
+    There is a line for each invalid checkpoint that was skipped. best.ckpt does not count, since it may
+    have been saved in the middle of an optimizer step. Each file is read at most once.
     """
     checksums: dict[tuple[int, int], str] = {}
     errors: list[str] = []
@@ -120,7 +124,9 @@ def recording_checksum(target: Path, digest: str) -> Iterator[None]:
 
 
 def link_as(path: Path, name: str) -> None:
-    """Give a checkpoint a further name in its folder: a hard link, or a copy if those are not supported."""
+    """Give a checkpoint a further name in its folder: a hard link, or a copy if those are not
+    supported.
+    """
     target = path.with_name(name)
     temporary = files.temporary_path(target)
     try:
@@ -138,7 +144,8 @@ def link_as(path: Path, name: str) -> None:
 
 
 def prune(folder: Path, keep_last: int, max_disk_gb: float | None = None) -> list[Path]:
-    """Delete old files step=N.ckpt, and no others. The newest and the one that best.ckpt links to are kept.
+    """Delete old files step=N.ckpt, and no others. The newest and the one that best.ckpt links to are
+    kept.
 
     Args:
         folder: checkpoints/ of a run. If it is a link to outside the run's folder, nothing is deleted.
@@ -164,7 +171,9 @@ def prune(folder: Path, keep_last: int, max_disk_gb: float | None = None) -> lis
 
 
 def make_room(folder: Path) -> list[Path]:
-    """Delete all step=N.ckpt but the newest valid one and the best; none if none is valid. Return them."""
+    """Delete all step=N.ckpt but the newest valid one and the best; none if none is valid. Return
+    them.
+    """
     kept, _ = newest_valid(folder)
     if kept is None:
         return []
@@ -192,7 +201,9 @@ def disk_usage(folder: Path) -> int:
 
 
 def _recorded(path: Path) -> list[str]:
-    """Return the checksums in a checkpoint's checksum file: one, or two while the checkpoint is replaced."""
+    """Return the checksums in a checkpoint's checksum file: one, or two while the checkpoint is
+    replaced.
+    """
     try:
         return checksum_file(path).read_text("ascii", "replace").split()
     except FileNotFoundError:

@@ -17,7 +17,8 @@ from lmft.runs import checkpoints
 from lmft.system.files import read_json
 
 log = logging.getLogger(__name__)
-_NAME = re.compile(r"[^\W_][\w.,=+@-]*(/[^\W_][\w.,=+@-]*)?")  # one folder, or a sweep's folder and a job's
+# One folder, or a sweep's folder and a job's.
+_NAME = re.compile(r"[^\W_][\w.,=+@-]*(/[^\W_][\w.,=+@-]*)?")
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,9 @@ class RunFolder:
         return read_json(self.metrics).get("status")
 
     def checkpoint(self, which: Any) -> Path:
-        """Return the file of `best`, `last` or an optimizer step. Raises: UserError, listing what exists."""
+        """Return the file of `best`, `last` or an optimizer step. Raises: UserError, listing what
+        exists.
+        """
         named = ("best", "last")
         name = f"{which}.ckpt" if which in named else f"step={which}.ckpt"
         path = self.checkpoints / name
@@ -105,7 +108,9 @@ class RunFolder:
 
 
 def checked_name(name: str) -> str:
-    """Return `name` if it names a folder in `run.dir`, or a job's folder in a sweep's. Raises: UserError."""
+    """Return `name` if it names a folder in `run.dir`, or a job's folder in a sweep's. Raises:
+    UserError.
+    """
     if not _NAME.fullmatch(name):
         fix = (
             "begin with a letter or digit, continue with letters, digits and . , = + @ - _; "

@@ -1,4 +1,6 @@
-"""A run's train.log: all log records and warnings since the command's start, and the terminal's output."""
+"""A run's train.log: all log records and warnings since the command's start, and the terminal's
+output.
+"""
 
 import logging
 import sys
@@ -38,8 +40,10 @@ class LogBuffer(logging.Handler):
 def buffering_logs(starts_empty: bool = False) -> Iterator[LogBuffer]:
     """Keep the block's log records and warnings until a run's log opens, which gets them first.
 
-    Nested in another such block whose buffer has not been handed over, this uses the same buffer, unless it
-    `starts_empty`: then no earlier record belongs to the run. The buffer is cleared at the end of the block.
+    Nested in another such block whose buffer has not been handed over, this uses the same buffer, unless
+    it
+    `starts_empty`: then no earlier record belongs to the run. The buffer is cleared at the end of the
+    block.
     """
     global _buffer
     before = _buffer
@@ -63,7 +67,9 @@ def buffering_logs(starts_empty: bool = False) -> Iterator[LogBuffer]:
 
 @contextmanager
 def logging_to(path: Path, redactor: Redactor) -> Iterator[logging.Handler]:
-    """Append the buffered records, then the block's records and warnings, to a file; secrets are redacted."""
+    """Append the buffered records, then the block's records and warnings, to a file; secrets are
+    redacted.
+    """
     handler = _LogFile(path, encoding="utf-8")
     handler.setFormatter(_RedactingFormatter(redactor))
     try:
@@ -91,7 +97,12 @@ def capturing_logs(handler: logging.Handler) -> Iterator[None]:
         show(message, category, filename, lineno, file, line)
         if file is None:
             text = warnings.formatwarning(message, category, filename, lineno, line).rstrip()
-            record = {"name": "py.warnings", "levelno": logging.WARNING, "levelname": "WARNING", "msg": text}
+            record = {
+                "name": "py.warnings",
+                "levelno": logging.WARNING,
+                "levelname": "WARNING",
+                "msg": text,
+            }
             handler.handle(logging.makeLogRecord(record))
 
     warnings.showwarning = show_and_log
@@ -128,7 +139,9 @@ def _capturing_records(handler: logging.Handler) -> Iterator[None]:
 
 
 class _LogFile(logging.FileHandler):
-    """A log that reports a full disk once, in one line; logging would print a traceback for each record."""
+    """A log that reports a full disk once, in one line; logging would print a traceback for each
+    record.
+    """
 
     _has_reported = False
 

@@ -16,12 +16,26 @@ _ALWAYS_SECRET = re.compile(  # includes compounds written as one word: apikey, 
 # Scheme://user:password@.
 _IN_URL = re.compile(r"(\b[a-z][a-z0-9+.-]*://)([^\s/@:?#]*)(:[^\s/@]*)?@", re.IGNORECASE)
 _IN_QUERY = re.compile(r"(?<=[?&])([\w.-]+)=([^&#\s'\"<>]+)")  # ?token=…
-_SPECIAL_TOKENS = {"mask", "pad", "bos", "eos", "unk", "cls", "sep", "start", "end", "special", "additional"}
+_SPECIAL_TOKENS = {
+    "mask",
+    "pad",
+    "bos",
+    "eos",
+    "unk",
+    "cls",
+    "sep",
+    "start",
+    "end",
+    "special",
+    "additional",
+}
 _SHORTEST_SECRET = 6  # characters; shorter values would match ordinary text
 
 
 def is_secret_name(name: str) -> bool:
-    """Return whether a word of `name` names a secret: in `api_key` and `HF_TOKEN`, not in `mask_token`."""
+    """Return whether a word of `name` names a secret: in `api_key` and `HF_TOKEN`, not in
+    `mask_token`.
+    """
     words = _words(name)
     return any(
         _ALWAYS_SECRET.fullmatch(word) or (word == "token" and previous not in _SPECIAL_TOKENS)
@@ -32,8 +46,8 @@ def is_secret_name(name: str) -> bool:
 class Redactor:
     """Replaces the secrets of a config and of the environment by `<redacted>`.
 
-    Secrets are the values under a secret name (a key of the config, an environment variable, a parameter of
-    a URL's query), and the passwords in URLs.
+    Secrets are the values under a secret name (a key of the config, an environment variable, a parameter
+    of a URL's query), and the passwords in URLs.
     """
 
     def __init__(self, config: Mapping[str, Any]):
@@ -58,7 +72,8 @@ class Redactor:
         """Return plain data (dicts, lists, scalars) with its secrets replaced."""
         if isinstance(value, Mapping):
             return {
-                key: REDACTED if _is_secret(key, item) else self.value(item) for key, item in value.items()
+                key: REDACTED if _is_secret(key, item) else self.value(item)
+                for key, item in value.items()
             }
         if isinstance(value, list | tuple):
             return [self.value(item) for item in value]

@@ -15,8 +15,8 @@ log = logging.getLogger(__name__)
 # Options of the trainer that end a training.
 _ENDINGS = ("max_epochs", "max_steps", "min_epochs", "min_steps", "max_time", "limit_train_batches")
 
-# Options, or groups of options, that may change on resume: they change neither the model nor its training
-# text. The number of examples per step must stay the same too, which the DataModule checks.
+# Options, or groups of options, that may change on resume: they change neither the model nor its
+# training text. The number of examples per step must stay the same too, which the DataModule checks.
 FREE = (
     *("run", "resume", "trust", "validate_before", "checkpoint", "nonfinite", "callbacks", "logger"),
     *("data.cache_dir", "data.num_workers", "data.worker_timeout", "data.batch_size", "data.probes"),
@@ -27,7 +27,8 @@ FREE = (
 
 
 def check_changes(recorded: Mapping[str, Any], config: Mapping[str, Any], recorded_in: Path) -> None:
-    """Log which settings have changed since a run was trained. Raise UserError if that is another training.
+    """Log which settings have changed since a run was trained. Raise UserError if that is another
+    training.
 
     Args:
         recorded: the config of the earlier training, plain and redacted.
@@ -43,7 +44,9 @@ def check_changes(recorded: Mapping[str, Any], config: Mapping[str, Any], record
 def check_bound(recorded: Mapping[str, Any], config: Mapping[str, Any], recorded_in: Path) -> None:
     """Raise UserError if a setting has changed that must not; arguments as of `check_changes`."""
     changes = [
-        f"{key}: {before} → {now}" for key, before, now in _changes(recorded, config, "") if not _is_free(key)
+        f"{key}: {before} → {now}"
+        for key, before, now in _changes(recorded, config, "")
+        if not _is_free(key)
     ]
     if changes:
         if len(changes) > 6:
@@ -75,7 +78,8 @@ def recorded_settings(run: RunFolder) -> dict[str, Any]:
 
 
 def ends_alike(recorded: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
-    """Return whether all that can end a training is unchanged: numbers of steps and epochs, and callbacks.
+    """Return whether all that can end a training is unchanged: numbers of steps and epochs, and
+    callbacks.
 
     recorded, config: earlier and present config, both plain and redacted.
     """
@@ -93,9 +97,9 @@ def checkpoint_to_resume(run: RunFolder, name: str, resume: str) -> Path | None:
     Args:
         run: the run's folder.
         name: the run's name, for messages.
-        resume: `auto`: the newest of this run, if any; `must`: the newest of this run, an error without one;
-            `never`: none, an error if the run has one; else a .ckpt file, or a run's folder, whose newest is
-            taken.
+        resume: `auto`: the newest of this run, if any; `must`: the newest of this run, an error without
+            one; `never`: none, an error if the run has one; else a .ckpt file, or a run's folder, whose
+            newest is taken.
 
     Raises: UserError.
     """
@@ -120,7 +124,9 @@ def newest_checkpoint(run: RunFolder) -> Path | None:
     """
     newest, errors = checkpoints.newest_valid(run.checkpoints)
     if newest is None and errors:
-        fix = "resume=PATH of another checkpoint and another run.name; another run.name alone starts over"
+        fix = (
+            "resume=PATH of another checkpoint and another run.name; another run.name alone starts over"
+        )
         raise UserError(f"no checkpoint is valid: {'; '.join(errors)}", str(run.checkpoints), fix)
     if newest is not None and errors:
         log.warning("%s; resuming from %s", "; ".join(errors), newest.name)

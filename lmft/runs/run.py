@@ -53,21 +53,23 @@ class Run:
             metrics = train(checkpoint=run.checkpoint)
             run.write_metrics(metrics)
 
-    Entering makes the folder, locks it, and opens train.log. Nothing else is written before `begin`, which is
-    called after the last check and writes config.yaml and command.txt.
+    Entering makes the folder, locks it, and opens train.log. Nothing else is written before `begin`,
+    which is called after the last check and writes config.yaml and command.txt.
 
-    Leaving by a `UserError` or a signal before `begin` undoes everything: each file of an earlier run is as
-    it was. Leaving by a `UserError` after `begin` deletes the folder if it is new and nothing was trained.
-    After another error metrics.json has the status `failed`; after an interrupt or a signal the status
-    `stopped` and the command that continues; unless `write_metrics` has been called. Only rank 0 writes.
+    Leaving by a `UserError` or a signal before `begin` undoes everything: each file of an earlier run is
+    as it was. Leaving by a `UserError` after `begin` deletes the folder if it is new and nothing was
+    trained. After another error metrics.json has the status `failed`; after an interrupt or a signal the
+    status `stopped` and the command that continues; unless `write_metrics` has been called. Only rank 0
+    writes.
 
     Args:
         config: plain config with `run.dir`, `run.name`, `resume`.
         choices: group -> name of its YAML; the default name is <model>-<data>-<time>.
         arguments: command-line arguments of this run; None if it was started from Python.
 
-    Raises: UserError: on construction if the name would leave `run.dir`; on entering if the folder is in use
-    by another process, or its content does not fit `resume`; on leaving by an error if the folder is gone.
+    Raises: UserError: on construction if the name would leave `run.dir`; on entering if the folder is in
+    use by another process, or its content does not fit `resume`; on leaving by an error if the folder is
+    gone.
     """
 
     paths: RunFolder
@@ -166,7 +168,9 @@ class Run:
         return True
 
     def check_settings(self) -> None:
-        """Compare the config with that of the run to continue, before anything slow. Raises: UserError."""
+        """Compare the config with that of the run to continue, before anything slow. Raises:
+        UserError.
+        """
         continued = self._continued()
         if continued is not None and continued.is_run():
             recorded = recorded_settings(continued)
@@ -174,7 +178,9 @@ class Run:
                 check_bound(recorded, self._redactor.value(self._config), continued.config)
 
     def _continued(self) -> RunFolder | None:
-        """Return the run whose checkpoint this one resumes from; None if there is none, or it is unknown."""
+        """Return the run whose checkpoint this one resumes from; None if there is none, or it is
+        unknown.
+        """
         resume = str(self._config["resume"])
         if resume in ("auto", "must", "never"):
             has_trained = self.status() == "complete" or any(self.paths.checkpoints.glob("*.ckpt"))

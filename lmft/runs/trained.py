@@ -14,7 +14,8 @@ log = logging.getLogger(__name__)
 
 
 def config_to_use(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Return the config for using a trained model: that of the run if `run` is given, else `config` itself.
+    """Return the config for using a trained model: that of the run if `run` is given, else `config`
+    itself.
 
     Raises: UserError if neither a run nor a model is named, or both.
     """
@@ -25,7 +26,9 @@ def config_to_use(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
         what = "checkpoint= names a checkpoint of a run, and there is no run="
         raise UserError(what, f"checkpoint={config['checkpoint']}", "add run=…")
     if config["model"]["name_or_path"] is None:
-        raise UserError("no model is named", fix="add run=runs/NAME, or model.name_or_path=FOLDER_OR_HUB_ID")
+        raise UserError(
+            "no model is named", fix="add run=runs/NAME, or model.name_or_path=FOLDER_OR_HUB_ID"
+        )
     return dict(config)
 
 
@@ -41,9 +44,9 @@ def recorded_config(path: Path, config: Mapping[str, Any], overrides: Sequence[s
     """Return the config to use the finished run in folder `path` with.
 
     It is the run's own, but its group `model` loads the run's folder model/ or, if `config` names a
-    `checkpoint`, builds the model as for training, so that the checkpoint's weights can be loaded. Device,
-    cache, callbacks and loggers are those of `config`, as is every key in `overrides`: `data=wikitext2`
-    copies the whole group, `data.batch_size=8` one value.
+    `checkpoint`, builds the model as for training, so that the checkpoint's weights can be loaded.
+    Device, cache, callbacks and loggers are those of `config`, as is every key in `overrides`:
+    `data=wikitext2` copies the whole group, `data.batch_size=8` one value.
 
     Args:
         path: the run's folder.

@@ -1,4 +1,6 @@
-"""Check that a Hub repository is cached or reachable, by one short request, before anything is downloaded."""
+"""Check that a Hub repository is cached or reachable, by one short request, before anything is
+downloaded.
+"""
 
 import json
 import threading
@@ -22,20 +24,25 @@ TOKENIZER_FILES = (
 )
 
 Kind = Literal["model", "tokenizer", "dataset"]
-OPTIONS = {"model": "model.name_or_path", "tokenizer": "model.tokenizer.name_or_path", "dataset": "data.path"}
+OPTIONS = {
+    "model": "model.name_or_path",
+    "tokenizer": "model.tokenizer.name_or_path",
+    "dataset": "data.path",
+}
 
 
 def require(repo_id: str, kind: Kind, revision: str | None = None) -> str | None:
     """Return the folder of a repository's copy in the Hugging Face cache; None if it must be downloaded.
 
-    Load from that folder if there is one: loading by id asks the hub about every optional file, and retries
-    each for half a minute if the hub is unreachable. The folder's name is the commit.
+    Load from that folder if there is one: loading by id asks the hub about every optional file, and
+    retries each for half a minute if the hub is unreachable. The folder's name is the commit.
 
-    A cached model with all its weights, or a cached tokenizer, is used without asking the hub. A cached data
-    set may be incomplete, so the hub is asked first and the copy is used only if the hub does not respond.
+    A cached model with all its weights, or a cached tokenizer, is used without asking the hub. A cached
+    data set may be incomplete, so the hub is asked first and the copy is used only if the hub does not
+    respond.
 
-    Raises: UserError, within 10 seconds, if the repository is neither cached nor reachable, or if it, its
-    revision or access to it is missing.
+    Raises: UserError, within 10 seconds, if the repository is neither cached nor reachable, or if it,
+    its revision or access to it is missing.
     """
     copy = _cached_copy(repo_id, kind, revision)
     if copy and _is_complete(copy, kind):
@@ -67,7 +74,9 @@ def config_file(repo_id: str, revision: str | None, may_ask: bool) -> Path | Non
 
 
 def _cached_copy(repo_id: str, kind: Kind, revision: str | None) -> Path | None:
-    """Return the revision's snapshot in the Hugging Face cache, complete or not; None if it is not cached."""
+    """Return the revision's snapshot in the Hugging Face cache, complete or not; None if it is not
+    cached.
+    """
     from huggingface_hub import constants
 
     prefix = "datasets" if kind == "dataset" else "models"

@@ -1,7 +1,7 @@
 """The state of Lightning's loops: their private attributes are read and set here, and nowhere else.
 
-Without these lmft would need a training loop of its own. Written for lightning 2.6; a new minor version needs
-a look at `loops/fit_loop.py`, `loops/training_epoch_loop.py` and `loops/evaluation_loop.py`.
+Without these lmft would need a training loop of its own. Written for lightning 2.6; a new minor version
+needs a look at `loops/fit_loop.py`, `loops/training_epoch_loop.py` and `loops/evaluation_loop.py`.
 """
 
 from typing import Any
@@ -47,7 +47,9 @@ def is_last_batch_of_epoch(trainer: Trainer) -> bool:
 
 
 def validation_is_next(trainer: Trainer) -> bool:
-    """Return whether a validation comes before the next training batch. Call it at the end of a batch."""
+    """Return whether a validation comes before the next training batch. Call it at the end of a
+    batch.
+    """
     loop = trainer.fit_loop.epoch_loop
     fetcher = trainer.fit_loop._data_fetcher
     assert fetcher is not None
@@ -63,7 +65,8 @@ def is_logging_step(trainer: Trainer) -> bool:
 
 
 def count_epoch_from_its_start(trainer: Trainer) -> None:
-    """Make Lightning count the epoch that begins after resuming from a checkpoint of an epoch's last step.
+    """Make Lightning count the epoch that begins after resuming from a checkpoint of an epoch's last
+    step.
 
     Otherwise Lightning would treat a checkpoint inside that epoch as one between two epochs.
     """
@@ -87,7 +90,9 @@ def requeues_on_slurm(trainer: Trainer) -> bool:
 
 
 def replaces_samplers(trainer: Trainer) -> bool:
-    """Return whether Lightning replaces the samplers of DataLoaders, so that each device gets its share."""
+    """Return whether Lightning replaces the samplers of DataLoaders, so that each device gets its
+    share.
+    """
     return bool(trainer._accelerator_connector.use_distributed_sampler) and trainer.world_size > 1
 
 

@@ -1,4 +1,6 @@
-"""Find the folder or hub repository of a model or tokenizer, and read its config. Imports nothing heavy."""
+"""Find the folder or hub repository of a model or tokenizer, and read its config. Imports nothing
+heavy.
+"""
 
 import json
 from pathlib import Path
@@ -9,7 +11,9 @@ from lmft.system import hub
 
 
 def located(name_or_path: str, kind: Literal["model", "tokenizer"], revision: str | None) -> str:
-    """Return the folder to load from, or the id of a repository that can be downloaded. Raises: UserError."""
+    """Return the folder to load from, or the id of a repository that can be downloaded. Raises:
+    UserError.
+    """
     check_folder(name_or_path, hub.OPTIONS[kind])
     folder = Path(name_or_path).expanduser()
     if folder.is_dir():
@@ -31,7 +35,8 @@ def stored_config(
 ) -> dict[str, Any] | None:
     """Return the config.json of a model; of its base model if a folder holds only adapters.
 
-    None if the model is a repository that is not cached, and the hub may not be asked. Raises: UserError.
+    None if the model is a repository that is not cached, and the hub may not be asked. Raises:
+    UserError.
     """
     folder = Path(name_or_path).expanduser()
     option = hub.OPTIONS["model"]
@@ -58,11 +63,15 @@ def _check_is_hub_id(name: str, option: str) -> None:
 
 
 def _check_is_no_run(folder: Path, option: str) -> None:
-    """Raise UserError for a run's folder, whose model is in its subfolder `model` once it is complete."""
+    """Raise UserError for a run's folder, whose model is in its subfolder `model` once it is
+    complete.
+    """
     if (folder / "config.json").exists() or not (folder / "config.yaml").is_file():
         return
     if (folder / "model").is_dir():
-        raise UserError(f"{folder} is a run; its model is inside", option, f"{option}={folder / 'model'}")
+        raise UserError(
+            f"{folder} is a run; its model is inside", option, f"{option}={folder / 'model'}"
+        )
     fix = f"continue it with the command in {folder / 'command.txt'}, then {option}={folder / 'model'}"
     raise UserError(f"{folder} is a run without a finished model", option, fix)
 

@@ -37,7 +37,9 @@ class Stopped(BaseException):
 
     @property
     def exit_code(self) -> int:
-        """The exit code that shells give a process killed by the signal: 143 for SIGTERM, 130 for Ctrl-C."""
+        """The exit code that shells give a process killed by the signal: 143 for SIGTERM, 130 for
+        Ctrl-C.
+        """
         return 128 + self.signum
 
     def __str__(self) -> str:
@@ -64,7 +66,8 @@ _state = _State()
 
 @contextmanager
 def handling_signals() -> Iterator[None]:
-    """Raise `Stopped` at the block's first SIGTERM, SIGINT or closed stdout or stderr; ignore later signals.
+    """Raise `Stopped` at the block's first SIGTERM, SIGINT or closed stdout or stderr; ignore later
+    signals.
 
     A SIGPIPE of another pipe is ignored, as in Python by default: the writer gets an error.
 
@@ -117,9 +120,9 @@ def record_signal(signum: int) -> None:
 def let_parent_handle_signals(*_: Any) -> None:
     """Let the parent process handle signals; a DataLoader's `worker_init_fn`.
 
-    Ctrl-C, and SIGTERM from most schedulers, go to all processes of a group. A worker that died would lose
-    the batches that its parent needs to finish the step. A second SIGTERM ends the worker, as the parent may
-    send one itself.
+    Ctrl-C, and SIGTERM from most schedulers, go to all processes of a group. A worker that died would
+    lose the batches that its parent needs to finish the step. A second SIGTERM ends the worker, as the
+    parent may send one itself.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))

@@ -17,9 +17,10 @@ _RANGE = 2**16  # values of an element's random bits
 def fast_cpu_dropout() -> Iterator[None]:
     """Replace F.dropout by the faster `dropout` below, for CPU tensors.
 
-    This covers all modules and functions of PyTorch but scaled_dot_product_attention. A TorchFunctionMode
-    would not do: it is suspended in the backward pass, where gradient checkpointing computes the forward pass
-    again.
+    This covers all modules and functions of PyTorch but scaled_dot_product_attention. A
+    TorchFunctionMode
+    would not do: it is suspended in the backward pass, where gradient checkpointing computes the forward
+    pass again.
     """
     original = F.dropout
 
@@ -60,10 +61,11 @@ _MMAP_MAX = -4
 
 
 def keep_freed_memory_in_process() -> None:
-    """Tell glibc's malloc not to return freed memory to the operating system; do nothing with another libc.
+    """Tell glibc's malloc not to return freed memory to the operating system; do nothing with another
+    libc.
 
-    By default it returns large blocks, and every step requests them again, page by page. On a virtual machine
-    these page faults took up to a third of a step.
+    By default it returns large blocks, and every step requests them again, page by page. On a virtual
+    machine these page faults took up to a third of a step.
     """
     if platform.libc_ver()[0] != "glibc":
         return

@@ -107,7 +107,9 @@ def make_plugin(
 
 
 def _target(node: Mapping[str, Any], kind: type, trusted: Sequence[str], where: str) -> Any:
-    """Return the class or function that a node names. Raises: UserError if it is a class of another kind."""
+    """Return the class or function that a node names. Raises: UserError if it is a class of another
+    kind.
+    """
     target = trusted_class(node, trusted, where)
     if isinstance(target, type) and not issubclass(target, kind):
         raise UserError(f"{node['_target_']} is no {kind.__name__}", f"{where}._target_")
@@ -150,7 +152,9 @@ def _check_monitors(callbacks_by_key: Mapping[str, Callback]) -> None:
 def monitors(config: Mapping[str, Any]) -> list[Monitor]:
     """Return the monitors of the config's callbacks that need a validation."""
     return [
-        Monitor(f"callbacks.{name}.monitor={node['monitor']}", bool(node.get("check_on_train_epoch_end")))
+        Monitor(
+            f"callbacks.{name}.monitor={node['monitor']}", bool(node.get("check_on_train_epoch_end"))
+        )
         for name, node in config["callbacks"].items()
         if node is not None and node.get("monitor") in MONITORED
     ]
@@ -165,7 +169,9 @@ def check_loggers(config: Mapping[str, Any]) -> None:
     """
     for where, node in _loggers(config):
         target = _target(node, Logger, config["trust"]["targets"], where)
-        arguments: dict[str, Any] = {name: value for name, value in node.items() if not name.startswith("_")}
+        arguments: dict[str, Any] = {
+            name: value for name, value in node.items() if not name.startswith("_")
+        }
         for option in (_FOLDER.get(target), _NAME.get(target)):  # `add_loggers` fills them in
             if option:
                 arguments.setdefault(option, None)
@@ -192,7 +198,9 @@ def add_loggers(trainer: Trainer, config: Mapping[str, Any], folder: Path, run_n
     for where, node in sorted(_loggers(config), key=lambda logger: _only_writes_files(logger[1])):
         target = _target(node, Logger, trusted, where)
         defaults = {_FOLDER.get(target): str(folder), _NAME.get(target): run_name}
-        missing = {option: value for option, value in defaults.items() if option and node.get(option) is None}
+        missing = {
+            option: value for option, value in defaults.items() if option and node.get(option) is None
+        }
         try:
             with _no_terminal_input():
                 logger = make_plugin({**node, **missing}, Logger, trusted, where)
@@ -203,7 +211,9 @@ def add_loggers(trainer: Trainer, config: Mapping[str, Any], folder: Path, run_n
                 _remove(set(folder.glob("*")) - existing)
             if isinstance(error, UserError):
                 raise
-            fix = "log in or set its key, or check that its server is running; logger=none trains without"
+            fix = (
+                "log in or set its key, or check that its server is running; logger=none trains without"
+            )
             raise UserError(f"{where} cannot start: {_one_line(error)}", where, fix) from error
         trainer.loggers = [*trainer.loggers, logger]
 
@@ -239,7 +249,8 @@ def _no_terminal_input() -> Iterator[None]:
 def check_strategy(trainer: Trainer, option: Any) -> None:
     """Raise UserError unless the strategy is a single device, or DDP with arguments that it takes.
 
-    Other strategies shard the weights, which are exported whole, or start processes that report nothing back.
+    Other strategies shard the weights, which are exported whole, or start processes that report nothing
+    back.
 
     Args:
         trainer: the Trainer.
@@ -248,7 +259,9 @@ def check_strategy(trainer: Trainer, option: Any) -> None:
     is_supported = isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy)
     if not is_supported or isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
         name = option["_target_"] if isinstance(option, Mapping) else option
-        raise UserError(f"trainer.strategy={name} does not work in lmft", fix="trainer.strategy=ddp, or auto")
+        raise UserError(
+            f"trainer.strategy={name} does not work in lmft", fix="trainer.strategy=ddp, or auto"
+        )
     if isinstance(trainer.strategy, DDPStrategy):
         try:
             inspect.signature(DistributedDataParallel).bind_partial(**trainer.strategy._ddp_kwargs)
@@ -261,7 +274,8 @@ def show_profile(trainer: Any, folder: Path | None) -> None:
 
     Args:
         trainer: the Trainer.
-        folder: the run's folder, if there is one; the summary is then that of training, else of validation.
+        folder: the run's folder, if there is one; the summary is then that of training, else of
+            validation.
     """
     profiler: Profiler = trainer.profiler  # pyright: ignore[reportAttributeAccessIssue]
     summarize = profiler.summary

@@ -10,8 +10,8 @@ from lmft.training.cpu import cpu_computes_bf16
 def resolve_precision(precision: str, accelerator: str) -> str:
     """Return the precision; for `auto` the fastest that the device computes in.
 
-    That is bf16-mixed on GPUs and CPUs with bf16 units (AVX512-BF16, AMX), else 16-mixed on GPUs and 32-true
-    elsewhere.
+    That is bf16-mixed on GPUs and CPUs with bf16 units (AVX512-BF16, AMX), else 16-mixed on GPUs and
+    32-true elsewhere.
     """
     if precision != "auto":
         return precision
@@ -23,7 +23,9 @@ def resolve_precision(precision: str, accelerator: str) -> str:
 
 
 def check_precision(precision: str, trainer: Trainer) -> None:
-    """Raise UserError if Lightning replaced the precision by another one, as it does with float16 on CPUs."""
+    """Raise UserError if Lightning replaced the precision by another one, as it does with float16 on
+    CPUs.
+    """
     if trainer.precision != precision:
         device = trainer.strategy.root_device.type
         what = f"trainer.precision={precision}: on {device} it would be {trainer.precision}"
@@ -39,5 +41,6 @@ def check_accelerator(accelerator: str) -> None:
     }
     if isinstance(accelerator, str) and accelerator in is_available and not is_available[accelerator]():
         raise UserError(
-            f"trainer.accelerator={accelerator}: this machine has none", fix="trainer=auto or trainer=cpu"
+            f"trainer.accelerator={accelerator}: this machine has none",
+            fix="trainer=auto or trainer=cpu",
         )

@@ -16,8 +16,8 @@ MONITORED = ("val/loss", "val/perplexity", "val/accuracy")
 class Scores(Metric):
     """Token-weighted scores: sums over all targets of all batches and devices, divided once at the end.
 
-    So the batch size does not change them. The sums of each batch are kept and added in float64 on the CPU,
-    which avoids rounding and needs no device with doubles.
+    So the batch size does not change them. The sums of each batch are kept and added in float64 on the
+    CPU, which avoids rounding and needs no device with doubles.
     """
 
     full_state_update = False
@@ -29,8 +29,8 @@ class Scores(Metric):
         """Create the metric.
 
         Args:
-            tokens_per_byte: tokens per byte of the validation text, for bits per byte; None if the loss is no
-                likelihood of the text.
+            tokens_per_byte: tokens per byte of the validation text, for bits per byte; None if the loss
+                is no likelihood of the text.
         """
         super().__init__()
         self.tokens_per_byte = tokens_per_byte
@@ -79,7 +79,9 @@ def perplexity(loss: float) -> float:
 
 
 class TrainingLoss:
-    """The mean training loss (nats per target) of the steps since it was last taken, over all devices."""
+    """The mean training loss (nats per target) of the steps since it was last taken, over all
+    devices.
+    """
 
     def __init__(self) -> None:
         self.nats: Any = 0.0  # of this device; later a tensor on it, so that adding does not wait for it

@@ -20,7 +20,8 @@ from lmft.training.nonfinite import NonFiniteStepError
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-# What sums are divided by until the step's number of targets is known; a power of two costs no precision.
+# What sums are divided by until the step's number of targets is known; a power of two costs no
+# precision.
 _CONSTANT = 1024.0
 _SMALLER = "a smaller data.block_size, model.gradient_checkpointing=true, or a smaller model"
 
@@ -28,12 +29,13 @@ _SMALLER = "a smaller data.block_size, model.gradient_checkpointing=true, or a s
 class OptimizerStep:
     """The micro-batches of an optimizer step on this device.
 
-    The step's gradient is the sum over the targets of all its micro-batches on all devices, divided once by
-    their number. A mean of the micro-batches' means would weigh a target by the size of its micro-batch.
+    The step's gradient is the sum over the targets of all its micro-batches on all devices, divided once
+    by their number. A mean of the micro-batches' means would weigh a target by the size of its
+    micro-batch.
 
-    If memory is too small for a micro-batch, the step is repeated from its first micro-batch, with each one
-    split into twice as many parts; later steps are split too. The parts together have the examples and noise
-    of the whole, and their sums add up to the same total, so the step stays the same.
+    If memory is too small for a micro-batch, the step is repeated from its first micro-batch, with each
+    one split into twice as many parts; later steps are split too. The parts together have the examples
+    and noise of the whole, and their sums add up to the same total, so the step stays the same.
     """
 
     def __init__(
@@ -74,15 +76,17 @@ class OptimizerStep:
             self._forget_sums()
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return the micro-batch's loss for `backward`; 0 if it is split, as backward has run already."""
+        """Return the micro-batch's loss for `backward`; 0 if it is split, as backward has run
+        already.
+        """
         with self._dropout():
             if self.module.trainer.world_size > 1:  # the strategy has to see the loss itself
                 return self._loss(batch)
             if self.num_parts == 1:
                 loss = none_if_out_of_memory(lambda: self._loss(batch))
                 if loss is not None:
-                    # Lightning gets a leaf, so that `_whole` holds the only reference to the graph and its
-                    # memory can be freed if the backward pass fails.
+                    # Lightning gets a leaf, so that `_whole` holds the only reference to the graph and
+                    # its memory can be freed if the backward pass fails.
                     leaf = loss.detach().requires_grad_()
                     self._whole = (loss, leaf)
                     return leaf
@@ -223,7 +227,8 @@ class OptimizerStep:
             if self.module.device.type == "cuda":
                 torch.cuda.empty_cache()
             log.warning(
-                "out of memory in step %d: it and later steps run with each micro-batch split into %d parts",
+                "out of memory in step %d: "
+                "it and later steps run with each micro-batch split into %d parts",
                 trainer.global_step + 1,
                 self.num_parts,
             )
@@ -249,9 +254,13 @@ class OptimizerStep:
 
 
 def _datamodule(trainer: Any, where: str) -> DataModule:
-    """Return lmft's DataModule, which can split a micro-batch. Raises: UserError if there is another one."""
+    """Return lmft's DataModule, which can split a micro-batch. Raises: UserError if there is another
+    one.
+    """
     if not isinstance(trainer.datamodule, DataModule):
-        raise UserError("out of memory", where, "a smaller batch_size of your DataLoader, or a smaller model")
+        raise UserError(
+            "out of memory", where, "a smaller batch_size of your DataLoader, or a smaller model"
+        )
     return trainer.datamodule
 
 

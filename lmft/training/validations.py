@@ -18,7 +18,11 @@ class Monitor:
 
 
 def check_validations(
-    options: Mapping[str, Any], monitors: Sequence[Monitor], num_batches: int, num_steps: int, has_text: bool
+    options: Mapping[str, Any],
+    monitors: Sequence[Monitor],
+    num_batches: int,
+    num_steps: int,
+    has_text: bool,
 ) -> None:
     """Raise UserError, before the first step, if a validation that is needed would not take place.
 
@@ -33,16 +37,17 @@ def check_validations(
     every_n_epochs = options["check_val_every_n_epoch"]
     if monitors and not has_text:
         what = f"{monitors[0].argument}: there is no validation text"
-        raise UserError(what, fix="data.validation=FILE or data.validation_fraction=0.05; or callbacks=none")
+        raise UserError(
+            what, fix="data.validation=FILE or data.validation_fraction=0.05; or callbacks=none"
+        )
     if options["limit_val_batches"] == 0:
         if monitors:
             what = f"{monitors[0].argument}: trainer.limit_val_batches=0 leaves no validation"
             raise UserError(what, fix="trainer.limit_val_batches=1.0, or callbacks=none")
         return
     if isinstance(interval, int) and every_n_epochs is not None and interval > num_batches:
-        what = (
-            f"trainer.val_check_interval={interval} is more than the {num_batches} micro-batches of an epoch"
-        )
+        option = f"trainer.val_check_interval={interval}"
+        what = f"{option} is more than the {num_batches} micro-batches of an epoch"
         fix = (
             f"trainer.val_check_interval={num_batches}; "
             "trainer.check_val_every_n_epoch=null counts across epochs"
@@ -62,9 +67,8 @@ def check_validations(
                 f"{monitor.argument}: {event} after {end} micro-batches, "
                 f"its first validation comes after {first}"
             )
-            fix = (
-                f"trainer.check_val_every_n_epoch=null trainer.val_check_interval={end}, or a longer training"
-            )
+            earlier = f"trainer.check_val_every_n_epoch=null trainer.val_check_interval={end}"
+            fix = f"{earlier}, or a longer training"
             raise UserError(what, "trainer.val_check_interval and trainer.check_val_every_n_epoch", fix)
 
 

@@ -36,7 +36,8 @@ class Sample:
 
     def __init__(self, examples: Examples, size: int, seed: int):
         self.examples = examples
-        self.numbers = np.sort(Permutation(len(examples), key(seed, "sample"))(np.arange(size)))  # [size]
+        # [size].
+        self.numbers = np.sort(Permutation(len(examples), key(seed, "sample"))(np.arange(size)))
         self.num_tokens = sum(  # a thousand at a time, so that memory stays constant
             int(examples.rows(self.numbers[i : i + 1024]).lengths.sum()) for i in range(0, size, 1024)
         )

@@ -42,7 +42,9 @@ class Blocks:
         self.documents_dropped: dict[str, int] = {}
         self.num_tokens = documents.num_tokens
         # A run is a sequence of documents that are consecutive in the store too.
-        joins = np.flatnonzero(documents.starts[1:] != documents.starts[:-1] + documents.lengths[:-1]) + 1
+        joins = (
+            np.flatnonzero(documents.starts[1:] != documents.starts[:-1] + documents.lengths[:-1]) + 1
+        )
         firsts = np.concatenate(([0], joins)) if len(documents) else np.zeros(0, np.int64)
         # [n] where each document begins in the stream.
         stream_starts = np.cumsum(documents.lengths) - documents.lengths

@@ -74,7 +74,10 @@ class Cutter:
         if windows.first_dropped is not None:
             first = self.format.place_of(self.source, int(texts.numbers[windows.first_dropped]))
             log.warning(
-                "%s documents dropped: %s (the first: %s)", split, _reasons(windows.documents_dropped), first
+                "%s documents dropped: %s (the first: %s)",
+                split,
+                _reasons(windows.documents_dropped),
+                first,
             )
         return examples
 

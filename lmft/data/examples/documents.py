@@ -57,7 +57,9 @@ def is_held_out(hashes: np.ndarray, share: float) -> np.ndarray:
 
 
 def share_that_splits(hashes: np.ndarray) -> float | None:
-    """Return the smallest share, in hundredths, that leaves documents on both sides; None if none does."""
+    """Return the smallest share, in hundredths, that leaves documents on both sides; None if none
+    does.
+    """
     for hundredths in range(1, 100):
         share = hundredths / 100
         if 0 < is_held_out(hashes, share).sum() < len(hashes):

@@ -6,19 +6,20 @@ import numpy as np
 def best_fit_decreasing(lengths: np.ndarray, capacity: int) -> tuple[np.ndarray, np.ndarray]:
     """Pack items, the longest first, each into the fullest pack that still has room (Johnson 1973).
 
-    Items of one length are placed together: the fullest pack with room for one remains the fullest with room
-    until it is full. So the work grows with the number of distinct lengths, not with that of items.
+    Items of one length are placed together: the fullest pack with room for one remains the fullest with
+    room until it is full. So the work grows with the number of distinct lengths, not with that of items.
 
     Args:
         lengths: [n] length of each item, from 1 to `capacity`.
         capacity: largest length of a pack.
 
-    Returns: members [n] and offsets [packs + 1]; pack p has the items members[offsets[p] : offsets[p + 1]],
-    in ascending order. The same lengths give the same packs.
+    Returns: members [n] and offsets [packs + 1]; pack p has the items members[offsets[p] : offsets[p +
+    1]], in ascending order. The same lengths give the same packs.
     """
     order = np.argsort(-lengths, kind="stable")
     pack_of = np.empty(len(lengths), np.int64)
-    room: list[list[np.ndarray]] = [[] for _ in range(capacity + 1)]  # packs by the length they have left
+    # Packs by the length they have left.
+    room: list[list[np.ndarray]] = [[] for _ in range(capacity + 1)]
     num_open = np.zeros(capacity + 1, np.int64)  # packs in each entry of `room`
     num_packs = 0
     values, firsts = np.unique(-lengths[order], return_index=True)
@@ -54,7 +55,8 @@ def _place(
     per_pack = left // length
     placed = items[: len(packs) * per_pack]
     pack_of[placed] = np.repeat(packs, per_pack)[: len(placed)]
-    in_last = len(placed) - (len(packs) - 1) * per_pack  # items of the last pack, which may have more room
+    # Items of the last pack, which may have more room.
+    in_last = len(placed) - (len(packs) - 1) * per_pack
     for filled, count in ((packs[:-1], per_pack), (packs[-1:], in_last)):
         if len(filled):
             room[left - count * length].append(filled)

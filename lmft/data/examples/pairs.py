@@ -15,7 +15,9 @@ class PairLines:
 
     num_repeated = 0
 
-    def __init__(self, documents: Documents, max_source_tokens: int, max_target_tokens: int, pad_id: int):
+    def __init__(
+        self, documents: Documents, max_source_tokens: int, max_target_tokens: int, pad_id: int
+    ):
         self.documents = documents
         self.pad_id = pad_id
         self.documents_dropped: dict[str, int] = {}

@@ -1,4 +1,6 @@
-"""Examples that keep documents apart: lines (one document per row) and packs (several whole ones per row)."""
+"""Examples that keep documents apart: lines (one document per row) and packs (several whole ones per
+row).
+"""
 
 from dataclasses import replace
 
@@ -14,8 +16,9 @@ _SHORTEST = 2  # tokens; a single token is not predicted from anything
 class Windows:
     """Parts of at most `block_size` tokens, each of one document, with the separators around it.
 
-    A longer document is cut into windows that begin `stride` tokens of text apart; with `only_first`, only
-    the first one is kept. A window without a token that may be a target, or of a single token, is left out.
+    A longer document is cut into windows that begin `stride` tokens of text apart; with `only_first`,
+    only the first one is kept. A window without a token that may be a target, or of a single token, is
+    left out.
     """
 
     def __init__(self, documents: Documents, block_size: int, stride: int | None, only_first: bool):
@@ -104,7 +107,8 @@ class Windows:
             isolated: no token may attend to another window.
         """
         lengths = self.lengths[windows]
-        starts = np.cumsum(lengths) - lengths  # [n] where each begins in the sequence of all their tokens
+        # [n] where each begins in the sequence of all their tokens.
+        starts = np.cumsum(lengths) - lengths
         num_rows = len(examples)
         row_lengths = np.bincount(row_of, lengths, num_rows).astype(np.int64)
         row_starts = np.cumsum(row_lengths) - row_lengths  # [B]
@@ -171,7 +175,8 @@ class Lines:
 
 
 class Packs:
-    """Several whole documents per example, at most `block_size` tokens; attention stays in each document.
+    """Several whole documents per example, at most `block_size` tokens; attention stays in each
+    document.
 
     Packs are made once, by best fit decreasing; the schedule orders them.
     """

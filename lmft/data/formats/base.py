@@ -110,13 +110,17 @@ def batches(
 def tokenize(
     documents: Iterable[Document], encoder: DocumentEncoder[Document], writer: StoreWriter
 ) -> Counter[str]:
-    """Write all documents into a store, in constant memory; return the counts `documents` and `bytes`."""
+    """Write all documents into a store, in constant memory; return the counts `documents` and
+    `bytes`.
+    """
     counts: Counter[str] = Counter()
 
     def write(batch: list[Document], encoded: Encoded) -> None:
         contents = [encoder.content(document).encode("utf-8", "surrogatepass") for document in batch]
         num_bytes = np.array([len(content) for content in contents])
-        writer.append(*encoded, np.array([bytes_hash(content) for content in contents], np.uint64), num_bytes)
+        writer.append(
+            *encoded, np.array([bytes_hash(content) for content in contents], np.uint64), num_bytes
+        )
         counts["documents"] += len(batch)
         counts["bytes"] += int(num_bytes.sum())
 

@@ -32,7 +32,9 @@ _SHAPE = 'messages are [{"role": "user", "content": "…"}, {"role": "assistant"
 
 
 class ChatFormat:
-    """A row is a conversation, or a prompt and its completion, in the columns that `data.columns` names."""
+    """A row is a conversation, or a prompt and its completion, in the columns that `data.columns`
+    names.
+    """
 
     def __init__(self, config: DataConfig, tokenizer: PreTrainedTokenizerFast, word_starts: bool):
         self.columns = config.columns
@@ -54,11 +56,15 @@ class ChatFormat:
 
     def place_of(self, source: Source, number: int) -> str:
         """Return file and row of a conversation, found by reading up to it."""
-        place, _ = next(islice(conversations(source, self.columns, self.template, Counter()), number, None))
+        place, _ = next(
+            islice(conversations(source, self.columns, self.template, Counter()), number, None)
+        )
         return str(place)
 
     def warnings(self) -> list[str]:
-        """Warn about tokens that straddle prompt and answer: a prompt alone would end with other tokens."""
+        """Warn about tokens that straddle prompt and answer: a prompt alone would end with other
+        tokens.
+        """
         count = self.encoder.num_straddling
         if not count:
             return []
@@ -67,7 +73,9 @@ class ChatFormat:
 
 
 def chat_template(config: DataConfig, tokenizer: PreTrainedTokenizerFast) -> ChatTemplate | None:
-    """Return the template that the user names, or the tokenizer's; None: rows can only be plain texts."""
+    """Return the template that the user names, or the tokenizer's; None: rows can only be plain
+    texts.
+    """
     if config.chat_template is None and not tokenizer.chat_template:
         return None
     return ChatTemplate.load(config.chat_template, tokenizer)
@@ -89,8 +97,8 @@ def conversations(
         cleaned: counts rows cleaned, by reason, and as `none` rows without a value.
         advance: called with the number of bytes read.
 
-    Raises: UserError, naming the row, for what is not a conversation, for what the template cannot render,
-        and for what cannot be read.
+    Raises: UserError, naming the row, for what is not a conversation, for what the template cannot
+    render, and for what cannot be read.
     """
     return clean_rows(source, lambda row: _conversation(row, columns, template), cleaned, advance)
 
@@ -100,8 +108,8 @@ def _conversation(
 ) -> Conversation | None:
     """Make a row's conversation; None if it has no value.
 
-    A row has `messages`, or a `prompt` and a `completion` that are both text or both messages. Its `tools`
-    are given to the template.
+    A row has `messages`, or a `prompt` and a `completion` that are both text or both messages. Its
+    `tools` are given to the template.
     """
     messages = row.get(columns["messages"])
     prompt = row.get(columns["prompt"])
@@ -114,7 +122,8 @@ def _conversation(
     for name, value in (("prompt", prompt), ("completion", completion)):
         if value is None:
             raise UserError(
-                f"there is no '{columns[name]}'", fix=f"data.columns.{name}=NAME of the column that holds it"
+                f"there is no '{columns[name]}'",
+                fix=f"data.columns.{name}=NAME of the column that holds it",
             )
     if isinstance(prompt, list) and isinstance(completion, list):
         before = _checked_messages(prompt, columns["prompt"])
@@ -135,7 +144,9 @@ def _conversation(
 def _render(messages: Messages, first: int, row: dict, template: ChatTemplate | None) -> Conversation:
     """Render messages, with the row's tools; assistant turns before message `first` are context."""
     tools = row.get("tools")
-    if tools is not None and not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
+    if tools is not None and not (
+        isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)
+    ):
         raise UserError(
             f"'tools' holds {type_name(tools)}, not a list of objects", fix="one JSON schema a tool"
         )
@@ -145,12 +156,16 @@ def _render(messages: Messages, first: int, row: dict, template: ChatTemplate | 
 
 
 def _checked_messages(messages: object, column: str) -> Messages:
-    """Return the messages without keys that have no value. Raises: UserError for what is not a message."""
+    """Return the messages without keys that have no value. Raises: UserError for what is not a
+    message.
+    """
     if not isinstance(messages, list):
         raise UserError(f"'{column}' holds {type_name(messages)}, not a list of messages", fix=_SHAPE)
     if not messages:
         raise UserError(f"'{column}' is empty", fix="leave the row out, or give its messages")
-    return [_checked_message(message, f"message {i} of '{column}'") for i, message in enumerate(messages, 1)]
+    return [
+        _checked_message(message, f"message {i} of '{column}'") for i, message in enumerate(messages, 1)
+    ]
 
 
 def _checked_message(message: object, name: str) -> dict[str, Any]:
@@ -179,8 +194,12 @@ def _check_columns(row: dict, columns: Mapping[str, str]) -> None:
     if not {columns["messages"], columns["prompt"], columns["completion"]} & row.keys():
         name = columns["messages"]
         others = ", ".join(row) or "nothing"
-        what = f"there is neither '{name}'{did_you_mean(name, row)} nor '{columns['prompt']}', but {others}"
-        raise UserError(what, fix="data.columns.messages=NAME of the column that holds the conversations")
+        what = (
+            f"there is neither '{name}'{did_you_mean(name, row)} nor '{columns['prompt']}', but {others}"
+        )
+        raise UserError(
+            what, fix="data.columns.messages=NAME of the column that holds the conversations"
+        )
 
 
 class ChatEncoder:
@@ -190,9 +209,9 @@ class ChatEncoder:
     answer, and also LAST_ANSWER if that is the conversation's last one. (A character can take several
     tokens.) Truncation and padding saved in the tokenizer are switched off.
 
-    A chat template writes its own separators. But if the last answer ends the text without a special token,
-    the end-of-text token is added to the answer. A prompt with its completion gets the tokens that the
-    tokenizer's own template puts before a text, and the end-of-text token.
+    A chat template writes its own separators. But if the last answer ends the text without a special
+    token, the end-of-text token is added to the answer. A prompt with its completion gets the tokens
+    that the tokenizer's own template puts before a text, and the end-of-text token.
 
     Create it after the chat template's special tokens were added to the tokenizer.
     """
@@ -222,7 +241,9 @@ class ChatEncoder:
 
     @property
     def fingerprint(self) -> str:
-        """Cache key of the encoder, without the template: it changes if ids or flags of any text might."""
+        """Cache key of the encoder, without the template: it changes if ids or flags of any text
+        might.
+        """
         return fingerprint(
             self.backend.to_str(), self._before, self._end, self._flags.tolist(), self._variables
         )
@@ -276,8 +297,8 @@ class ChatEncoder:
     def _tokens_of(self, encoding: Encoding, start: int, end: int) -> tuple[int, int]:
         """Return [first, stop) of the tokens with a character of [start, end).
 
-        `char_to_token` gives a character's first token, or None if the tokenizer's normalizer dropped it.
-        (Looking up a few characters takes a hundredth of the time of listing all tokens' offsets.)
+        `char_to_token` gives a character's first token, or None if the tokenizer's normalizer dropped
+        it. (Looking up a few characters takes a hundredth of the time of listing all tokens' offsets.)
         """
         tokens = (encoding.char_to_token(at) for at in range(start, end))
         first = next((token for token in tokens if token is not None), len(encoding))

@@ -34,20 +34,22 @@ class Conversation:
     # [start, end) of each answer in `text`, in characters, in order; empty: only context.
     answers: list[tuple[int, int]]
     content: str  # texts of the messages without the template
-    is_rendered: bool  # by a chat template, which writes its own separators; else a prompt and its completion
+    # By a chat template, which writes its own separators; else a prompt and its completion.
+    is_rendered: bool
 
 
 @dataclass(frozen=True)
 class ChatTemplate:
     """A jinja template that renders conversations, and finds the answers in the text.
 
-    Its `{% generation %}` marks tell the answers, if it has any. If not, an answer is the text that follows
-    the rendered messages before it with the generation prompt: exactly the text that the model has to write
-    there. If the template has no generation prompt, or nothing comes before the answer, it begins after the
-    header of its turn. (A turn with only tool calls is then an answer as a whole.)
+    Its `{% generation %}` marks tell the answers, if it has any. If not, an answer is the text that
+    follows the rendered messages before it with the generation prompt: exactly the text that the model
+    has to write there. If the template has no generation prompt, or nothing comes before the answer, it
+    begins after the header of its turn. (A turn with only tool calls is then an answer as a whole.)
 
-    An answer ends with its end-of-turn token; white space after that is the template's. If the marks exclude
-    the last end-of-turn token, the last answer is extended to it, so that the end of a turn is always learnt.
+    An answer ends with its end-of-turn token; white space after that is the template's. If the marks
+    exclude the last end-of-turn token, the last answer is extended to it, so that the end of a turn is
+    always learnt.
     """
 
     source: str
@@ -77,7 +79,9 @@ class ChatTemplate:
             raise UserError(what, f"{where}, line {error.lineno}", NO_TEMPLATE_FIX) from error
         return cls(source, tokenizer, list(tokens), end)
 
-    def render(self, messages: Messages, tools: list[dict] | None = None, first: int = 0) -> Conversation:
+    def render(
+        self, messages: Messages, tools: list[dict] | None = None, first: int = 0
+    ) -> Conversation:
         """Render a conversation; assistant turns before message number `first` are context.
 
         Raises: UserError.
@@ -97,7 +101,9 @@ class ChatTemplate:
         answers = [(start, end) for start, end in answers if start < end]
         return Conversation(text, answers, _contents(messages), is_rendered=True)
 
-    def _find_turn(self, messages: Messages, i: int, tools: list[dict] | None, text: str) -> tuple[int, int]:
+    def _find_turn(
+        self, messages: Messages, i: int, tools: list[dict] | None, text: str
+    ) -> tuple[int, int]:
         """Return [start, end) of message i, which is the assistant's, in the text of all messages."""
         upto = text if i + 1 == len(messages) else self._write(messages[: i + 1], tools)[0]
         _check_beginning(text, upto, i)
@@ -111,8 +117,12 @@ class ChatTemplate:
             return len(before) + self._header_length(messages[: i + 1], tools, before, turn), len(upto)
         return len(before), len(upto)
 
-    def _header_length(self, messages: Messages, tools: list[dict] | None, before: str, turn: str) -> int:
-        """Return the length of the last turn's header, found by rendering a placeholder as its content."""
+    def _header_length(
+        self, messages: Messages, tools: list[dict] | None, before: str, turn: str
+    ) -> int:
+        """Return the length of the last turn's header, found by rendering a placeholder as its
+        content.
+        """
         last = messages[-1]
         placeholders = {
             key: _PLACEHOLDER for key in _CONTENTS if last.get(key) and isinstance(last[key], str)
@@ -177,7 +187,9 @@ class ChatTemplate:
 
     @cached_property
     def _specials(self) -> tuple[str, ...]:
-        added = [token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special]
+        added = [
+            token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special
+        ]
         return tuple(sorted({*added, *self.tokenizer.all_special_tokens}))
 
     @cached_property
@@ -192,7 +204,9 @@ def _check_beginning(text: str, beginning: str, i: int) -> None:
     if text.startswith(beginning):
         return
     at = next((at for at, (a, b) in enumerate(zip(text, beginning, strict=False)) if a != b), len(text))
-    what = f"the chat template writes message {i + 1}, or what precedes it, differently when more follows"
+    what = (
+        f"the chat template writes message {i + 1}, or what precedes it, differently when more follows"
+    )
     what += f": {text[at : at + 20]!r} instead of {beginning[at : at + 20]!r} at character {at + 1}"
     raise UserError(what, fix=_OTHER_TEMPLATE_FIX)
 

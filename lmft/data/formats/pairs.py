@@ -74,8 +74,8 @@ def pairs(
         cleaned: counts rows cleaned, by reason, and as `none` rows without both values.
         advance: called with the number of bytes read.
 
-    Raises: UserError, naming the row, for a value that is missing, empty or not text, and for what cannot be
-        read.
+    Raises: UserError, naming the row, for a value that is missing, empty or not text, and for what
+    cannot be read.
     """
     return clean_rows(source, lambda row: _pair(row, columns), cleaned, advance)
 
@@ -92,7 +92,9 @@ def _pair(row: dict, columns: Mapping[str, str]) -> Pair | None:
     for name, value in zip(names, values, strict=True):
         if not isinstance(value, str):
             what = "nothing" if value is None else type_name(value)
-            raise UserError(f"'{name}' holds {what}, not text", fix="leave the row out, or give its text")
+            raise UserError(
+                f"'{name}' holds {what}, not text", fix="leave the row out, or give its text"
+            )
         if not value.strip():
             raise UserError(f"'{name}' is empty", fix="leave the row out, or give its text")
     return Pair(*values)
@@ -101,8 +103,8 @@ def _pair(row: dict, columns: Mapping[str, str]) -> Pair | None:
 class PairEncoder:
     """Turns pairs into ids and flags.
 
-    The tokens of the source come first, then those of the target, which are flagged ANSWER. Each side has
-    the tokenizer's separators around it, and ends with its end-of-text token, if it has one.
+    The tokens of the source come first, then those of the target, which are flagged ANSWER. Each side
+    has the tokenizer's separators around it, and ends with its end-of-text token, if it has one.
     """
 
     has_word_starts = False

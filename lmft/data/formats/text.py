@@ -53,8 +53,8 @@ class Encoder:
     """Turns texts into ids and flags, with the tokenizer's own separators around each document.
 
     If the tokenizer's template does not end texts (GPT-2, Llama), its end-of-text token is added to each
-    document, if it has one. `prefix` and `suffix` belong around every window of a long document, `closing`
-    only at the document's end. Truncation and padding saved in the tokenizer are switched off.
+    document, if it has one. `prefix` and `suffix` belong around every window of a long document,
+    `closing` only at the document's end. Truncation and padding saved in the tokenizer are switched off.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, word_starts: bool):
@@ -62,9 +62,9 @@ class Encoder:
 
         Args:
             tokenizer: the tokenizer.
-            word_starts: WORD_START has to be set even if the vocabulary does not determine it. WordPiece and
-                Metaspace vocabularies do, exactly as `word_ids` would; for others, the slower encoding that
-                keeps `word_ids` is used.
+            word_starts: WORD_START has to be set even if the vocabulary does not determine it. WordPiece
+                and Metaspace vocabularies do, exactly as `word_ids` would; for others, the slower
+                encoding that keeps `word_ids` is used.
         """
         self.backend: Tokenizer = copy.deepcopy(tokenizer.backend_tokenizer)
         self.backend.no_truncation()
@@ -116,8 +116,8 @@ class Encoder:
     def _by_vocabulary(self, texts: list[str]) -> Encoded | None:
         """Encode texts with word starts from token ids alone; None if ids do not determine them.
 
-        They do not if a text holds an added token, or spells the unknown token: it begins a word there, but
-        the model can use the same id inside a word.
+        They do not if a text holds an added token, or spells the unknown token: it begins a word there,
+        but the model can use the same id inside a word.
         """
         if self._begins is None or (self._unknown and any(self._unknown in text for text in texts)):
             return None
@@ -164,9 +164,9 @@ class Encoder:
 def word_beginnings(backend: Tokenizer) -> list[int] | None:
     """Return the ids that always begin a word, if they alone determine where words begin; else None.
 
-    They do with BERT's pre-tokenizer, which isolates every "#", so that only a continuation can begin with
-    WordPiece's "##"; and with Metaspace, which puts its mark before every word and splits there. (A text's
-    first token begins a word too.)
+    They do with BERT's pre-tokenizer, which isolates every "#", so that only a continuation can begin
+    with WordPiece's "##"; and with Metaspace, which puts its mark before every word and splits there. (A
+    text's first token begins a word too.)
     """
     spec = json.loads(backend.to_str())
     splitter: dict[str, Any] = spec["pre_tokenizer"] or {"type": None}
@@ -211,8 +211,8 @@ def _word_starts(encodings: list[Encoding], num_tokens: int) -> np.ndarray:
 def pieces_of(text: str) -> list[str]:
     """Split a long text before spaces, where pre-tokenizers split too, so that its tokens stay the same.
 
-    Only a space that follows a character other than white space is split at. A piece without any is split
-    at its maximal length.
+    Only a space that follows a character other than white space is split at. A piece without any is
+    split at its maximal length.
     """
     pieces = []
     start = 0

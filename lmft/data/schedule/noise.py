@@ -1,8 +1,8 @@
 """Counter-based random numbers: each is a hash of what it is for; there is no generator with a state.
 
-So workers, ranks, batch sizes and resuming cannot change it. The hash is the output function of SplitMix64
-(Steele et al. 2014, with the constants of Stafford's "variant 13"), applied once per example and once per
-token.
+So workers, ranks, batch sizes and resuming cannot change it. The hash is the output function of
+SplitMix64 (Steele et al. 2014, with the constants of Stafford's "variant 13"), applied once per example
+and once per token.
 """
 
 import hashlib
@@ -19,7 +19,8 @@ _S31 = np.uint64(31)
 
 
 def mix(bits: np.ndarray) -> np.ndarray:
-    """Apply a bijection of uint64 that scatters neighbours over the whole range; overwrite and return `bits`.
+    """Apply a bijection of uint64 that scatters neighbours over the whole range; overwrite and return
+    `bits`.
 
     Any shape.
     """
@@ -59,7 +60,9 @@ class TokenNoise:
         self.examples = examples.astype(np.uint64)
 
     def bits(self, stream: str, positions: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
-        """Return uniform uint64: [B, T] at positions [T], or [N] for pairs of rows [N] and positions [N]."""
+        """Return uniform uint64: [B, T] at positions [T], or [N] for pairs of rows [N] and positions
+        [N].
+        """
         row_keys = mix(self.examples * _GOLDEN + key(self.seed, stream, self.epoch))  # [B]
         counters = (positions.astype(np.uint64) + np.uint64(1)) * _GOLDEN
         if rows is None:

@@ -1,4 +1,5 @@
-"""Schedule: the order of the examples, a pure function of (seed, epoch, position) that is cheap anywhere.
+"""Schedule: the order of the examples, a pure function of (seed, epoch, position) that is cheap
+anywhere.
 
 position     number of a micro-batch in its epoch, the same on all ranks
 micro-batch  examples of one rank at a position
@@ -31,15 +32,16 @@ class MicroBatch:
 class Schedule(Sampler[MicroBatch]):
     """This rank's micro-batches, epoch by epoch.
 
-    The micro-batches of all ranks at a position are one stretch of the epoch's order, so that the examples of
-    an optimizer step depend on the global batch size alone. The last stretch of an epoch is split as evenly
-    as possible.
+    The micro-batches of all ranks at a position are one stretch of the epoch's order, so that the
+    examples of an optimizer step depend on the global batch size alone. The last stretch of an epoch is
+    split as evenly as possible.
 
-    If the examples' lengths differ, examples of similar length share a step, so that little is padding. Each
-    window is sorted by length and split into steps, so that the largest step, padded, holds as few tokens as
-    possible: a step has many short or few long examples, and `batch_size` is their mean. Each step is split
-    into its stretches in the same way. The last window has up to 128 steps; an incomplete step comes last and
-    has the shortest examples.
+    If the examples' lengths differ, examples of similar length share a step, so that little is padding.
+    Each window is sorted by length and split into steps, so that the largest step, padded, holds as few
+    tokens as
+    possible: a step has many short or few long examples, and `batch_size` is their mean. Each step is
+    split into its stretches in the same way. The last window has up to 128 steps; an incomplete step
+    comes last and has the shortest examples.
     """
 
     def __init__(
@@ -133,8 +135,8 @@ class Schedule(Sampler[MicroBatch]):
     def _steps(self, epoch: int, start: int, stop: int) -> list[np.ndarray]:
         """Return the steps of a window: places `start` to `stop` of an epoch's order.
 
-        Their examples are sorted by length and split into steps, which are shuffled. An incomplete step comes
-        last, and holds its share of the window's tokens in the shortest examples.
+        Their examples are sorted by length and split into steps, which are shuffled. An incomplete step
+        comes last, and holds its share of the window's tokens in the shortest examples.
         """
         assert self.lengths is not None
         examples = self._in_order(epoch, start, stop)
@@ -150,7 +152,9 @@ class Schedule(Sampler[MicroBatch]):
         return [*steps, examples[:num_shortest]]
 
     def _split(self, examples: np.ndarray, num_parts: int) -> list[np.ndarray]:
-        """Split examples [n], sorted by length, into balanced parts; some are empty if n is too small."""
+        """Split examples [n], sorted by length, into balanced parts; some are empty if n is too
+        small.
+        """
         assert self.lengths is not None
         if len(examples) < num_parts:
             return np.array_split(examples, num_parts)

@@ -17,16 +17,19 @@ CLEANERS: dict[str, Callable[[str], str]] = {
 
 
 def documents(
-    source: Source, text_column: str, cleaned: Counter[str], advance: Callable[[int], object] | None = None
+    source: Source,
+    text_column: str,
+    cleaned: Counter[str],
+    advance: Callable[[int], object] | None = None,
 ) -> Iterator[str]:
     """Yield the cleaned text of each row that has any.
 
     Args:
         source: where rows are read.
         text_column: the column of the texts.
-        cleaned: counts the rows dropped (`none`: no value, `blank`: only white space) and the texts cleaned
-            (`nul`: NUL characters removed, `bom`: a leading byte order mark removed, `surrogate`: halves of
-            surrogate pairs, which no encoding can write, replaced by U+FFFD).
+        cleaned: counts the rows dropped (`none`: no value, `blank`: only white space) and the texts
+            cleaned (`nul`: NUL characters removed, `bom`: a leading byte order mark removed,
+            `surrogate`: halves of surrogate pairs, which no encoding can write, replaced by U+FFFD).
         advance: called with the number of bytes of `source.size` read since the last call.
 
     Raises: UserError, naming the row, for a value that is not text and for what cannot be read.

@@ -22,8 +22,8 @@ def without_bom(blocks: Iterator[tuple[str, int]]) -> Iterator[tuple[str, int]]:
 def split(blocks: Iterator[tuple[str, int]], separator: str) -> Iterator[tuple[list[str], int]]:
     """Split a text that comes in blocks at each separator; "" splits nothing.
 
-    Yield, for each block, the pieces that end in it and its number of bytes. An empty piece at the end is
-    left out.
+    Yield, for each block, the pieces that end in it and its number of bytes. An empty piece at the end
+    is left out.
     """
     overlap = max(len(separator) - 1, 0)  # characters that may be the beginning of a separator
     held = []
@@ -43,7 +43,9 @@ def split(blocks: Iterator[tuple[str, int]], separator: str) -> Iterator[tuple[l
 
 
 def texts(file: File, encoding: str) -> Iterator[tuple[str, int]]:
-    r"""Yield the file's text block by block, with \n for \r\n, and the bytes of the file each block took."""
+    r"""Yield the file's text block by block, with \n for \r\n, and the bytes of the file each block
+    took.
+    """
     held = ""
     for decoded, num_bytes in _decoded(file, encoding):
         text = held + decoded
@@ -66,9 +68,11 @@ def _decoded(file: File, encoding: str) -> Iterator[tuple[str, int]]:
         line, column = _place_after(text, encoding, line, column)
 
 
-def _undecodable(error: UnicodeDecodeError, label: str, encoding: str, line: int, column: int) -> UserError:
-    # error.object begins with the bytes of an unfinished character that the decoder kept from the previous
-    # block.
+def _undecodable(
+    error: UnicodeDecodeError, label: str, encoding: str, line: int, column: int
+) -> UserError:
+    # error.object begins with the bytes of an unfinished character that the decoder kept from the
+    # previous block.
     good = error.object[: error.start]
     bad = error.object[error.start]
     if line == column == 1 and error.object[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
@@ -77,7 +81,9 @@ def _undecodable(error: UnicodeDecodeError, label: str, encoding: str, line: int
         likely = "latin-1"
     line, column = _place_after(good.decode(encoding, "replace"), encoding, line, column)
     fix = f"data.encoding={likely}, or whichever it was written in"
-    return UserError(f"not {encoding} text: byte 0x{bad:02x}", f"{label}, line {line}, byte {column}", fix)
+    return UserError(
+        f"not {encoding} text: byte 0x{bad:02x}", f"{label}, line {line}, byte {column}", fix
+    )
 
 
 def _place_after(text: str, encoding: str, line: int, column: int) -> tuple[int, int]:
@@ -91,7 +97,9 @@ def _place_after(text: str, encoding: str, line: int, column: int) -> tuple[int,
 
 
 def _blocks(file: File) -> Iterator[tuple[bytes, int]]:
-    """Yield the file's unzipped content, and the bytes of the file each block took; the last one is empty."""
+    """Yield the file's unzipped content, and the bytes of the file each block took; the last one is
+    empty.
+    """
     try:
         with file.path.open("rb") as raw:
             content = gzip.GzipFile(fileobj=raw) if file.gzipped else raw

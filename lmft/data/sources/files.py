@@ -1,4 +1,6 @@
-"""The user's files: paths and patterns to files, the format of each, and a fingerprint of their content."""
+"""The user's files: paths and patterns to files, the format of each, and a fingerprint of their
+content.
+"""
 
 import glob
 import hashlib
@@ -25,8 +27,8 @@ FORMATS = {
 }
 BINARY = ("parquet", "arrow")
 MEMO = "fingerprints.json"  # in the cache folder: path -> size and times of change, hash
-# Nanoseconds since its last change until a file's hash is remembered: before, it could change again without
-# its time of change showing it.
+# Nanoseconds since its last change until a file's hash is remembered: before, it could change again
+# without its time of change showing it.
 SETTLED = 2_000_000_000
 
 
@@ -93,7 +95,9 @@ def no_such(path: Path, where: str) -> UserError:
 
 
 def _known(path: Path, option: str, separator: str | None = None) -> File:
-    """Return the file with its format. Raises: UserError if that is unknown, or not read through gzip."""
+    """Return the file with its format. Raises: UserError if that is unknown, or not read through
+    gzip.
+    """
     file = by_extension(path)
     if file is None and separator is not None:
         return File(path, "txt", path.suffix.lower() == ".gz", str(path))
@@ -103,14 +107,17 @@ def _known(path: Path, option: str, separator: str | None = None) -> File:
         raise UserError(f"'{path}' has no known extension", f"{option}={path}", fix)
     if file.gzipped and file.format in BINARY:
         fix = f"`gunzip {path}`: the format is compressed within"
-        raise UserError(f"a {file.format} file is not read through gzip: {path}", f"{option}={path}", fix)
+        raise UserError(
+            f"a {file.format} file is not read through gzip: {path}", f"{option}={path}", fix
+        )
     return file
 
 
 def of_split(folder: Path, split: str) -> list[File]:
     """Return the folder's files of a split, sorted.
 
-    Their formats are known, and their names begin with the split's, followed by neither letter nor digit.
+    Their formats are known, and their names begin with the split's, followed by neither letter nor
+    digit.
 
     Raises: UserError if they have several formats, as these may hold the same text twice.
     """
@@ -135,7 +142,9 @@ def splits_in(folder: Path) -> list[str]:
 
 
 def pattern_of_all(folder: Path) -> str | None:
-    """Return a pattern of all the folder's files of known formats; None if they have several extensions."""
+    """Return a pattern of all the folder's files of known formats; None if they have several
+    extensions.
+    """
     if not folder.is_dir():
         return None
     names = [path.name for path in folder.iterdir() if by_extension(path)]
@@ -144,7 +153,8 @@ def pattern_of_all(folder: Path) -> str | None:
 
 
 def fingerprint(files: Iterable[File], reading: Sequence[str | None], cache_dir: Path) -> str:
-    """Return the fingerprint of files: it changes with their content, order and formats, not their names.
+    """Return the fingerprint of files: it changes with their content, order and formats, not their
+    names.
 
     It also changes with `reading`, the settings they are read with. A file's hash is remembered in
     `cache_dir` until its size or time of change differs.
@@ -180,14 +190,18 @@ def _content_hash(file: File) -> str:
 
 
 def _load_memo(path: Path) -> dict[str, dict]:
-    """Return the remembered hashes; none if the memo is missing or corrupt, as they can be computed again."""
+    """Return the remembered hashes; none if the memo is missing or corrupt, as they can be computed
+    again.
+    """
     try:
         memo = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     entries = memo.items() if isinstance(memo, dict) else ()
     return {
-        key: entry for key, entry in entries if isinstance(entry, dict) and isinstance(entry.get("hash"), str)
+        key: entry
+        for key, entry in entries
+        if isinstance(entry, dict) and isinstance(entry.get("hash"), str)
     }
 
 

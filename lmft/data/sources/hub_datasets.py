@@ -21,7 +21,9 @@ def arrow_files(path: str, name: str | None, revision: str | None, split: str) -
     if folder is None:
         folder, commit = _convert(path, name, revision, split)
     _check_split(split, _splits(folder), path)
-    shards = sorted([*folder.glob(f"*-{split}.arrow"), *folder.glob(f"*-{split}-[0-9]*-of-[0-9]*.arrow")])
+    shards = sorted(
+        [*folder.glob(f"*-{split}.arrow"), *folder.glob(f"*-{split}-[0-9]*-of-[0-9]*.arrow")]
+    )
     label = f"{path}, split {split}"
     labels = [label] if len(shards) == 1 else [f"{label}, {shard.name}" for shard in shards]
     files = [File(shard, "arrow", False, label) for shard, label in zip(shards, labels, strict=True)]
@@ -29,7 +31,8 @@ def arrow_files(path: str, name: str | None, revision: str | None, split: str) -
 
 
 def _converted(path: str, config: str, revision: str | None) -> Path | None:
-    """Return the newest folder where `datasets` keeps Arrow files of a configuration; None if there is none.
+    """Return the newest folder where `datasets` keeps Arrow files of a configuration; None if there is
+    none.
 
     With the configuration "*", return that of the only one; None if there are several.
     """
@@ -61,7 +64,8 @@ def _convert(path: str, name: str | None, revision: str | None, split: str) -> t
         return only, only.name
     try:
         builder = datasets.load_dataset_builder(copy or path, name, revision=None if copy else revision)
-        _check_split(split, builder.info.splits or [split], path)  # before the download, if splits are known
+        # Before the download, if splits are known.
+        _check_split(split, builder.info.splits or [split], path)
         builder.download_and_prepare()
     except (ValueError, OSError, RuntimeError, DatasetsError) as error:
         reason = " ".join(str(error).split())

@@ -27,7 +27,9 @@ _RULER = re.compile(r"^[ \t]*([*=~^`#-])\1{2,}[ \t]*\n?", re.MULTILINE)  # the l
 
 
 def fingerprint() -> str:
-    """Return the fingerprint: the Python version, and names and sizes of the standard library's files."""
+    """Return the fingerprint: the Python version, and names and sizes of the standard library's
+    files.
+    """
     files = [(label, path.stat().st_size) for label, path in _sources()]
     return fingerprint_of(FORMAT, platform.python_implementation(), platform.python_version(), files)
 
@@ -58,7 +60,9 @@ def read(columns: Sequence[str] | None = None) -> Iterator[Chunk]:
         yield Chunk(label, numbers, {"text": texts}, num_bytes)
     if not seen:
         fix = "data=files data.train=FILE for text of your own"
-        raise UserError("this Python has neither pydoc's topics nor the library's source code", NAME, fix)
+        raise UserError(
+            "this Python has neither pydoc's topics nor the library's source code", NAME, fix
+        )
 
 
 def _files() -> Iterator[tuple[str, list[tuple[int, str]], int]]:
@@ -88,7 +92,9 @@ def _sources() -> list[tuple[str, Path]]:
 
 
 def _docstrings(code: bytes) -> list[tuple[int, str]]:
-    """Return line and text of every docstring, without indentation; none if the code cannot be parsed."""
+    """Return line and text of every docstring, without indentation; none if the code cannot be
+    parsed.
+    """
     docstrings = []
     with warnings.catch_warnings(action="ignore"), _without_collection():
         try:
@@ -106,7 +112,8 @@ def _docstrings(code: bytes) -> list[tuple[int, str]]:
 def _without_collection() -> Iterator[None]:
     """Context manager: disable garbage collection, which would double the time of parsing.
 
-    A syntax tree has many objects but no cycles, and each collection looks at all of torch's objects too.
+    A syntax tree has many objects but no cycles, and each collection looks at all of torch's objects
+    too.
     """
     was_enabled = gc.isenabled()
     gc.disable()

@@ -19,7 +19,9 @@ MAX_FIELD = 1 << 27  # characters of a csv field: limits the text that an unclos
 
 
 class Place(NamedTuple):
-    """File and row; `row` counts from 1. In txt, jsonl and csv files it is the line where the row begins."""
+    """File and row; `row` counts from 1. In txt, jsonl and csv files it is the line where the row
+    begins.
+    """
 
     file: str
     row: int
@@ -29,7 +31,9 @@ class Place(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """Several hundred or thousand rows, column by column; `numbers` and every column have the same length."""
+    """Several hundred or thousand rows, column by column; `numbers` and every column have the same
+    length.
+    """
 
     file: str
     numbers: Sequence[int]  # Place.row of each row
@@ -47,8 +51,8 @@ def read_files(
     Args:
         files: the files.
         encoding: encoding of text formats.
-        separator: separator of the documents of txt files, whose only column is `text`; None: each line is a
-            document; "": each file is one.
+        separator: separator of the documents of txt files, whose only column is `text`; None: each line
+            is a document; "": each file is one.
         columns: columns to read; None: all.
 
     Raises: UserError, naming the place, for what is damaged or malformed, and for a missing column.
@@ -66,7 +70,9 @@ def read_files(
             yield from _read_csv(file, encoding, "\t" if file.format == "tsv" else ",", columns)
 
 
-def _read_txt(file: File, encoding: str, separator: str, columns: Sequence[str] | None) -> Iterator[Chunk]:
+def _read_txt(
+    file: File, encoding: str, separator: str, columns: Sequence[str] | None
+) -> Iterator[Chunk]:
     check_columns(columns, ["text"], file.label)
     row = 1
     num_newlines = separator.count("\n")
@@ -94,7 +100,9 @@ def _read_json(file: File, encoding: str, columns: Sequence[str] | None) -> Iter
         yield Chunk(file.label, numbers, values, num_bytes)
 
 
-def _by_keys(label: str, numbers: list[int], rows: list[dict[str, Any]], num_bytes: int) -> Iterator[Chunk]:
+def _by_keys(
+    label: str, numbers: list[int], rows: list[dict[str, Any]], num_bytes: int
+) -> Iterator[Chunk]:
     """Group consecutive rows by their keys: a missing key is not a null."""
     for names, group in groupby(zip(numbers, rows, strict=True), lambda pair: pair[1].keys()):
         members = list(group)
@@ -117,7 +125,9 @@ def _parse_object(line: str, place: Place) -> dict[str, Any]:
     return row
 
 
-def _read_csv(file: File, encoding: str, delimiter: str, columns: Sequence[str] | None) -> Iterator[Chunk]:
+def _read_csv(
+    file: File, encoding: str, delimiter: str, columns: Sequence[str] | None
+) -> Iterator[Chunk]:
     num_bytes = 0
 
     def lines() -> Iterator[str]:
@@ -146,7 +156,9 @@ def _read_csv(file: File, encoding: str, delimiter: str, columns: Sequence[str] 
         raise UserError(f"malformed csv: {error}", where, fix) from error
 
 
-def _csv_batches(reader: Any, num_columns: int, label: str) -> Iterator[tuple[list[int], list[list[str]]]]:
+def _csv_batches(
+    reader: Any, num_columns: int, label: str
+) -> Iterator[tuple[list[int], list[list[str]]]]:
     """Yield numbers and fields of up to BATCH rows at a time."""
     numbers = []
     rows = []

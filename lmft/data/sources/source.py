@@ -29,7 +29,9 @@ class Source:
     read: Callable[[Sequence[str] | None], Iterator[Chunk]] = field(repr=False)
 
     def rows(self, columns: Sequence[str] | None = None) -> Iterator[tuple[Place, dict]]:
-        """Yield each row's place, and its values by column. Raises: UserError for what cannot be read."""
+        """Yield each row's place, and its values by column. Raises: UserError for what cannot be
+        read.
+        """
         for chunk in self.read(columns):
             for number, *values in zip(chunk.numbers, *chunk.columns.values(), strict=True):
                 yield Place(chunk.file, number), dict(zip(chunk.columns, values, strict=True))
@@ -38,9 +40,10 @@ class Source:
 def open_source(data: DataConfig, split: Split) -> Source | None:
     """Open the source of a split's rows; None if validation takes its documents from the training split.
 
-    In order of preference: the files of `data.train` or `data.validation`; for validation, a share of the
-    training documents (`held_out_share`), if there is one; the split of `data.path` that `data.splits` names.
-    `data.path` is a folder or file if there is one, or else `lmft:python_docs` or a hub id.
+    In order of preference: the files of `data.train` or `data.validation`; for validation, a share of
+    the training documents (`held_out_share`), if there is one; the split of `data.path` that
+    `data.splits` names. `data.path` is a folder or file if there is one, or else `lmft:python_docs` or a
+    hub id.
 
     No row is read, but files that were not hashed before are hashed.
 
@@ -74,10 +77,11 @@ def open_source(data: DataConfig, split: Split) -> Source | None:
 
 
 def held_out_share(data: DataConfig) -> float:
-    """Return the share of the training documents held out for validation; 0 if it has other text or is off.
+    """Return the share of the training documents held out for validation; 0 if it has other text or is
+    off.
 
-    It is `data.validation_fraction`. If that is null, it is 0.05 for local files that come without validation
-    text, those of `data.train` or of `data.path`, and 0 for a data set of the hub.
+    It is `data.validation_fraction`. If that is null, it is 0.05 for local files that come without
+    validation text, those of `data.train` or of `data.path`, and 0 for a data set of the hub.
     """
     if data.validation:
         return 0.0
@@ -108,7 +112,11 @@ def _of_files(members: list[File], data: DataConfig) -> Source:
 
 
 def _source(
-    name: str, fingerprint: str, members: list[File], encoding: str = "utf-8", separator: str | None = None
+    name: str,
+    fingerprint: str,
+    members: list[File],
+    encoding: str = "utf-8",
+    separator: str | None = None,
 ) -> Source:
     size = sum(file.path.stat().st_size for file in members)
     return Source(name, fingerprint, size, partial(read_files, members, encoding, separator))
@@ -164,5 +172,7 @@ def _codec(encoding: str) -> str:
 
 
 def _unescaped(separator: str | None) -> str | None:
-    r"""Return the separator with its \n and \t, as typed on a command line, replaced by newline and tab."""
+    r"""Return the separator with its \n and \t, as typed on a command line, replaced by newline and
+    tab.
+    """
     return separator and separator.replace("\\n", "\n").replace("\\t", "\t").replace("\r\n", "\n")

@@ -27,9 +27,8 @@ def read(auto_class: Any, name_or_path: str, what: str, options: dict[str, Any])
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         if "trust_remote_code=True" in str(error):
             message = f"{what} needs code that comes with the model, and it is not run"
-            fix = (
-                "read that code, then model.trust_remote_code=true model.revision=COMMIT on the command line"
-            )
+            needed = "model.trust_remote_code=true model.revision=COMMIT"
+            fix = f"read that code, then {needed} on the command line"
             raise UserError(message, name_or_path, fix) from error
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"cannot read the {what} of {name_or_path}", where=reason) from error

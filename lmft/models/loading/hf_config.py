@@ -39,7 +39,9 @@ def load_config(config: ModelConfig, families: Mapping[str, Family]) -> PreTrain
     for name in config.config:
         if name not in known:
             hint = did_you_mean(name, known)
-            raise UserError(f"model.config.{name}: a {hf_config.model_type} config has no such value{hint}")
+            raise UserError(
+                f"model.config.{name}: a {hf_config.model_type} config has no such value{hint}"
+            )
     overrides = config.config
     try:
         if config.from_scratch:  # by the constructor, which derives some values from others
@@ -56,7 +58,9 @@ def load_config(config: ModelConfig, families: Mapping[str, Family]) -> PreTrain
     return hf_config
 
 
-def _make_causal(hf_config: PreTrainedConfig, overrides: Mapping[str, Any], exports_adapters: bool) -> None:
+def _make_causal(
+    hf_config: PreTrainedConfig, overrides: Mapping[str, Any], exports_adapters: bool
+) -> None:
     """Switch bidirectional attention off in the config, with a warning.
 
     Options that the model's code does not read stay: GPT-NeoX is causal whatever its `is_decoder` is.
@@ -75,13 +79,18 @@ def _make_causal(hf_config: PreTrainedConfig, overrides: Mapping[str, Any], expo
             continue
         change = f"model.config.{name}={str(causal).lower()}"
         if name in overrides:
-            what = f"{hf_config.model_type} attends to both sides, and so to the token that it is to predict"
+            kind = hf_config.model_type
+            what = f"{kind} attends to both sides, and so to the token that it is to predict"
             raise UserError(what, f"model.config.{name}={str(bidirectional).lower()}", change)
         if exports_adapters:
-            what = f"{hf_config.model_type} is made causal by {change}, which adapters alone do not record"
+            what = (
+                f"{hf_config.model_type} is made causal by {change}, which adapters alone do not record"
+            )
             raise UserError(what, "model.lora.merge=false", "model.lora.merge=true")
         log.warning(
-            "%s attends to both sides; %s makes it causal, here and in model/", hf_config.model_type, change
+            "%s attends to both sides; %s makes it causal, here and in model/",
+            hf_config.model_type,
+            change,
         )
         setattr(hf_config, name, causal)
 
@@ -97,7 +106,9 @@ def _new_config(config: ModelConfig) -> PreTrainedConfig:
 def _stored_config(config: ModelConfig) -> PreTrainedConfig:
     folder, _ = folders_of(config)
     if config.trust_remote_code:
-        log.warning("model.trust_remote_code: runs code of %s at %s", config.name_or_path, config.revision)
+        log.warning(
+            "model.trust_remote_code: runs code of %s at %s", config.name_or_path, config.revision
+        )
     return read(AutoConfig, folder, "config.json", config.hub_options)
 
 
@@ -114,7 +125,9 @@ def folders_of(config: ModelConfig) -> tuple[str, str | None]:
 
 
 def _options_of(hf_config: PreTrainedConfig) -> set[str]:
-    """Return the names of the config's options, their aliases, and undeclared options that the code reads."""
+    """Return the names of the config's options, their aliases, and undeclared options that the code
+    reads.
+    """
     undeclared = re.findall(
         r'(?:getattr\((?:self\.)?config, |kwargs\.(?:get|pop)\()"(\w+)"', _code_of(hf_config)
     )
@@ -129,7 +142,9 @@ def _code_of(hf_config: PreTrainedConfig) -> str:
     return "".join(file.read_text("utf-8") for file in path.parent.glob(f"*_{name}.py"))
 
 
-def _check_family(config: ModelConfig, families: Mapping[str, Family], hf_config: PreTrainedConfig) -> None:
+def _check_family(
+    config: ModelConfig, families: Mapping[str, Family], hf_config: PreTrainedConfig
+) -> None:
     if config.trust_remote_code or families[config.family].model_class(hf_config):
         return
     fitting = [name for name, family in families.items() if family.model_class(hf_config)]
@@ -145,7 +160,9 @@ _POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "xlm-roberta-
 
 
 def max_positions(hf_config: PreTrainedConfig) -> int | None:
-    """Return the length of the longest example that the model takes, in tokens; None if there is no limit."""
+    """Return the length of the longest example that the model takes, in tokens; None if there is no
+    limit.
+    """
     positions = getattr(hf_config, "max_position_embeddings", None)
     if positions == -1:  # XLNet: no limit
         return None

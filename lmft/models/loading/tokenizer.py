@@ -58,14 +58,18 @@ def load_tokenizer(
             fix="model.tokenizer.name_or_path=FOLDER, or model.tokenizer.train=true",
         )
     if not getattr(tokenizer, "is_fast", False):
-        raise UserError(f"{options.name_or_path} has no tokenizer.json (a fast tokenizer), which lmft needs")
+        raise UserError(
+            f"{options.name_or_path} has no tokenizer.json (a fast tokenizer), which lmft needs"
+        )
     return tokenizer
 
 
 def _trained(
     options: TokenizerConfig, texts: Iterable[str], text_key: Callable[[], str], cache: Path
 ) -> Path:
-    """Return the folder of a trained tokenizer; train it if the cache has no valid one. Raises: UserError."""
+    """Return the folder of a trained tokenizer; train it if the cache has no valid one. Raises:
+    UserError.
+    """
     case = "lower" if options.lowercase else "cased"
     special_tokens = options.special_tokens or "usual"
     name = f"{options.algorithm}-{special_tokens}-{options.vocab_size}-{case}-{text_key()}"

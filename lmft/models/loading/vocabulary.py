@@ -91,7 +91,8 @@ def train_vocabulary(
 
     Args:
         texts: the texts; WordPiece iterates over them twice.
-        algorithm: `wordpiece` (BERT), `bpe` (byte-level; RoBERTa, GPT-2) or `unigram` (SentencePiece; T5).
+        algorithm: `wordpiece` (BERT), `bpe` (byte-level; RoBERTa, GPT-2) or `unigram` (SentencePiece;
+            T5).
         vocab_size: number of tokens.
         lowercase: whether texts are lower-cased.
         style: a key of STYLES; None: `bert` for WordPiece, else `roberta`.
@@ -107,15 +108,16 @@ def train_vocabulary(
                 fix=f"one of {', '.join(known)}",
             )
     special = STYLES[style]
-    # In vocabularies whose words include the space before them, a token that hides a word includes it too:
-    # otherwise the space would be left as a token.
+    # In vocabularies whose words include the space before them, a token that hides a word includes it
+    # too: otherwise the space would be left as a token.
     hide_words = set()
     if algorithm != "wordpiece":
         hide_words = {special.names.get("mask"), *special.last}
 
     def added(tokens: Iterable[str]) -> list[AddedToken]:
         return [
-            AddedToken(token, lstrip=token in hide_words, special=True) for token in dict.fromkeys(tokens)
+            AddedToken(token, lstrip=token in hide_words, special=True)
+            for token in dict.fromkeys(tokens)
         ]
 
     first = added((*special.names.values(), *special.further))
@@ -143,15 +145,16 @@ def _wordpiece(
     backend.train_from_iterator(
         texts, trainers.WordPieceTrainer(vocab_size=1, special_tokens=special, show_progress=False)
     )
-    # The trainer numbers continuations (##a) in the order of a hash table, and breaks ties between merges by
-    # number. Passing them as special tokens, sorted, makes the vocabulary deterministic.
+    # The trainer numbers continuations (##a) in the order of a hash table, and breaks ties between
+    # merges by number. Passing them as special tokens, sorted, makes the vocabulary deterministic.
     continuations = sorted(
         token for token in backend.get_vocab() if token.startswith("##") and len(token) == 3
     )
     ordered = [*special, *(AddedToken(token, special=True) for token in continuations)]
     backend = _untrained_wordpiece({}, lowercase, unknown)
     backend.train_from_iterator(
-        texts, trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=ordered, show_progress=False)
+        texts,
+        trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=ordered, show_progress=False),
     )
     trained = _untrained_wordpiece(backend.get_vocab(), lowercase, unknown)
     trained.add_special_tokens(special)

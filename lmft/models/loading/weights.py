@@ -31,8 +31,8 @@ def load_model(
         family: its family.
         hf_config: its Hugging Face config.
         tokenizer: its tokenizer.
-        num_new_tokens: number of tokens that were added to the tokenizer; a loaded embedding gets the rows
-            that it lacks for them.
+        num_new_tokens: number of tokens that were added to the tokenizer; a loaded embedding gets the
+            rows that it lacks for them.
 
     Raises: UserError.
     """
@@ -47,13 +47,16 @@ def load_model(
             fix = "model.gradient_checkpointing=false"
             raise UserError(f"{hf_config.model_type} cannot compute activations a second time", fix=fix)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # about an attribute that transformers itself uses
+            # About an attribute that transformers itself uses.
+            warnings.simplefilter("ignore", FutureWarning)
             model.gradient_checkpointing_enable({"use_reentrant": False})
     return model.train()  # from_pretrained returns it in evaluation mode, without dropout
 
 
 def _add_end_of_text(generation_config: Any, token_id: Any) -> None:
-    """Let generation end at the tokenizer's end of text too; the config has an id, a list of ids or None."""
+    """Let generation end at the tokenizer's end of text too; the config has an id, a list of ids or
+    None.
+    """
     ends = generation_config.eos_token_id
     if ends is None:
         ends = []
@@ -118,10 +121,11 @@ def _load(
 
 
 def fit_to_tokenizer(hf_config: PreTrainedConfig, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Give a new model's config the size of the tokenizer's vocabulary and the ids of its special tokens.
+    """Give a new model's config the size of the tokenizer's vocabulary and the ids of its special
+    tokens.
 
-    Ids of the decoder (start, forced begin and end) keep their role: BART's decoder starts with the token
-    that ends a text. A config without a start gets the padding token, as in T5.
+    Ids of the decoder (start, forced begin and end) keep their role: BART's decoder starts with the
+    token that ends a text. A config without a start gets the padding token, as in T5.
     """
     names = {getattr(hf_config, f"{name}_token_id", None): name for name in ("bos", "eos", "pad")}
     hf_config.vocab_size = len(tokenizer)

@@ -29,15 +29,16 @@ class Exported:
 class Checkpoints(Checkpoint):
     """Saves `step=N.ckpt` every `every_n_steps`, after each epoch and at the end.
 
-    `last.ckpt` and `best.ckpt` are hard links to the newest one and the one with the lowest validation loss.
+    `last.ckpt` and `best.ckpt` are hard links to the newest one and the one with the lowest validation
+    loss.
 
     Args:
         folder: the run's checkpoints/.
         every_n_steps: optimizer steps between checkpoints.
         keep_last: how many of the newest are kept; 0: none are saved, -1: all are kept.
         max_disk_gb: gigabytes that they may take together; the newest and the best are always kept.
-        appended_files: files of the run that others append to; resuming truncates them to their length at the
-            checkpoint.
+        appended_files: files of the run that others append to; resuming truncates them to their length
+            at the checkpoint.
         keeps_best_weights: with keep_last=0, save the best weights as best.ckpt until they are exported.
     """
 
@@ -66,7 +67,9 @@ class Checkpoints(Checkpoint):
         self._saved_step: int | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return best loss and step, whether a validation is pending, and the lengths of appended files."""
+        """Return best loss and step, whether a validation is pending, and the lengths of appended
+        files.
+        """
         lengths = {path.name: path.stat().st_size for path in self.appended_files if path.exists()}
         return {
             "best_loss": self.best_loss,
@@ -86,7 +89,9 @@ class Checkpoints(Checkpoint):
                 os.truncate(path, length)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin with a pending validation, if there is one; make sure that best.ckpt is the best step's."""
+        """Begin with a pending validation, if there is one; make sure that best.ckpt is the best
+        step's.
+        """
         loop_state.count_epoch_from_its_start(trainer)
         self._saved_step = None if self._validation_pending else trainer.global_step
         step_file = self._step_file(trainer)
@@ -155,7 +160,8 @@ class Checkpoints(Checkpoint):
         return path
 
     def load_best(self, module: LightningModule, last_step: int) -> Exported:
-        """Load the weights of the best validation into a trained module; return which weights it has now.
+        """Load the weights of the best validation into a trained module; return which weights it has
+        now.
 
         Args:
             module: the trained module.
@@ -171,7 +177,9 @@ class Checkpoints(Checkpoint):
             return Exported(last_step, "last")
         if reason := why_invalid(best):
             log.warning(
-                "best.ckpt, of step %s, is broken (%s): the last weights are exported", self.best_step, reason
+                "best.ckpt, of step %s, is broken (%s): the last weights are exported",
+                self.best_step,
+                reason,
             )
             return Exported(last_step, "last")
         step = load_weights(module, best)
@@ -198,8 +206,8 @@ class Checkpoints(Checkpoint):
     def _is_due(self, trainer: Trainer) -> bool:
         """Return whether the step is complete and a multiple of every_n_steps, or the last of an epoch.
 
-        An epoch's end is saved with its last step: with `trainer.max_steps`, resuming from the counters that
-        Lightning has a little later would train for an epoch too many.
+        An epoch's end is saved with its last step: with `trainer.max_steps`, resuming from the counters
+        that Lightning has a little later would train for an epoch too many.
         """
         if loop_state.is_accumulating(trainer):
             return False

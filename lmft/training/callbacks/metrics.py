@@ -51,9 +51,9 @@ COLUMNS: tuple[str, ...] = (
 class MetricsFile(Logger):
     """metrics.csv: a row for each logged step and one for each validation, written at once.
 
-    It is a Logger because Lightning's callbacks save into the folder of the first logger: <run>/lightning.
-    `Metrics` writes the rows itself, before the checkpoint of the same step. Lightning would log them after
-    it, and resuming would lose the row.
+    It is a Logger because Lightning's callbacks save into the folder of the first logger:
+    <run>/lightning. `Metrics` writes the rows itself, before the checkpoint of the same step. Lightning
+    would log them after it, and resuming would lose the row.
     """
 
     def __init__(self, path: Path):
@@ -86,7 +86,8 @@ class MetricsFile(Logger):
         if others and not self._has_reported:
             self._has_reported = True
             log.info(
-                "metrics.csv has no column for %s: another logger, such as logger=tensorboard, keeps all",
+                "metrics.csv has no column for %s: "
+                "another logger, such as logger=tensorboard, keeps all",
                 ", ".join(others),
             )
 
@@ -179,7 +180,9 @@ class Metrics(Callback):
         return {name: int(count) for name, count in zip(self._counts, counts, strict=True)}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clocks. On resume, restore the last validation's scores for callbacks that read them."""
+        """Start the clocks. On resume, restore the last validation's scores for callbacks that read
+        them.
+        """
         now = time.perf_counter()
         self._training_start = now
         self._row_start = now
@@ -238,7 +241,9 @@ class Metrics(Callback):
         scores = module.latest_scores
         self.live.val_loss = scores["loss"]
         self.validations.append({"step": trainer.global_step, "epoch": trainer.current_epoch, **scores})
-        self._append(trainer, {f"val/{name}": scores[name] for name in ("loss", "perplexity", "accuracy")})
+        self._append(
+            trainer, {f"val/{name}": scores[name] for name in ("loss", "perplexity", "accuracy")}
+        )
         now = time.perf_counter()
         self._row_start += now - self._pause_start
         self._training_start = now

@@ -52,7 +52,9 @@ class Probes(Callback):
             self.first = self.latest
         with self.path.open("a", encoding="utf-8") as file:
             for answer in self.latest:
-                file.write(json.dumps({"step": step, "stage": stage, **answer}, ensure_ascii=False) + "\n")
+                file.write(
+                    json.dumps({"step": step, "stage": stage, **answer}, ensure_ascii=False) + "\n"
+                )
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -23,9 +23,9 @@ LINES_PER_RUN = 10
 class Progress(ProgressBar):
     """Shows the optimizer steps of the whole training, the numbers of `live`, and the time left.
 
-    A line is logged at every tenth of the steps, and after 30 seconds without one. On a terminal a bar is
-    drawn at most four times a second, and the lines go to the run's train.log alone. Only the first process
-    shows anything. No tensor is read, so that the host never waits for a device.
+    A line is logged at every tenth of the steps, and after 30 seconds without one. On a terminal a bar
+    is drawn at most four times a second, and the lines go to the run's train.log alone. Only the first
+    process shows anything. No tensor is read, so that the host never waits for a device.
     """
 
     def __init__(self, live: LatestMetrics, console: Console | None = None):
@@ -69,7 +69,9 @@ class Progress(ProgressBar):
                 "training", total=self._total, completed=self._first_step, left=""
             )
 
-    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_train_epoch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
         """Show the number of the epoch."""
         self._draw(self._training_row, at_once=True, description=_epoch(trainer, self._total))
 
@@ -97,7 +99,9 @@ class Progress(ProgressBar):
         if self._log(position, left, at_once=is_last or is_tenth):
             self._line_step = step
 
-    def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_validation_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
         """Begin to count validation batches, during training or on their own."""
         self._num_validated = 0
         self._open()
@@ -123,7 +127,9 @@ class Progress(ProgressBar):
             position += f"/{total}"
         self._log(position)
 
-    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_validation_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
         """Remove the row of validation batches."""
         if self._bar and self._validation_row is not None:
             self._bar.remove_task(self._validation_row)
@@ -140,7 +146,9 @@ class Progress(ProgressBar):
         """Close the bar before the error is printed."""
         self._close()
 
-    def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+    def teardown(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str
+    ) -> None:
         """Close the bar of a validation on its own."""
         self._close()
 
@@ -184,7 +192,9 @@ class Progress(ProgressBar):
 
 
 class _Bar(bars.Progress):
-    """A row for the training, one for a validation while it runs, and below them the numbers of `live`."""
+    """A row for the training, one for a validation while it runs, and below them the numbers of
+    `live`.
+    """
 
     def __init__(self, live: LatestMetrics, console: Console):
         self._numbers = live

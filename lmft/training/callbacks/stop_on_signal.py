@@ -12,13 +12,14 @@ from lmft.training.callbacks.checkpoint import Checkpoints
 
 
 class StopOnSignal(Checkpoint):
-    """Saves the current step after a signal to any of the processes, and raises `Stopped` in all of them.
+    """Saves the current step after a signal to any of the processes, and raises `Stopped` in all of
+    them.
 
-    A validation is interrupted; resuming runs it again from its start. A validation between micro-batches of
-    one step cannot be saved; resuming begins with the last checkpoint then.
+    A validation is interrupted; resuming runs it again from its start. A validation between
+    micro-batches of one step cannot be saved; resuming begins with the last checkpoint then.
 
-    It is a `Checkpoint` so that Lightning calls it after all other callbacks, which have counted the step
-    then. If SLURM requeues the job, Lightning's signal handlers stay installed too.
+    It is a `Checkpoint` so that Lightning calls it after all other callbacks, which have counted the
+    step then. If SLURM requeues the job, Lightning's signal handlers stay installed too.
 
     Args:
         checkpoints: the callback that saves.
@@ -35,7 +36,9 @@ class StopOnSignal(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop after a complete step. If validation or the epoch's end is next, that hook stops instead."""
+        """Stop after a complete step. If validation or the epoch's end is next, that hook stops
+        instead.
+        """
         if loop_state.is_accumulating(trainer) or loop_state.validation_is_next(trainer):
             return
         if not loop_state.is_last_batch_of_epoch(trainer):
@@ -68,8 +71,12 @@ class StopOnSignal(Checkpoint):
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._stop_if_requested(trainer, validation_pending=True)
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Let signals end the process at once; end the processes it started, which may be waiting for it."""
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Let signals end the process at once; end the processes it started, which may be waiting for
+        it.
+        """
         signals.raise_signals()
         if isinstance(exception, Stopped):
             exception.is_silent = not trainer.is_global_zero
