@@ -140,7 +140,9 @@ class ChatTemplate:
         body = text[start:end].rstrip()
         if body.endswith(self._specials):
             return start + len(body)
-        rest = self._only_an_end.fullmatch(text, end) if is_last else None
+        if not is_last:
+            return end
+        rest = self._only_an_end.fullmatch(text, end)
         return rest.end(1) if rest else end
 
     def _without_end(self, turn: str) -> str:

@@ -57,9 +57,12 @@ def read_files(
 
     Raises: UserError, naming the place, for what is damaged or malformed, and for a missing column.
     """
+    if separator is None:
+        separator = "\n"
+    delimiters = {"csv": ",", "tsv": "\t"}
     for file in files:
         if file.format == "txt":
-            yield from _read_txt(file, encoding, "\n" if separator is None else separator, columns)
+            yield from _read_txt(file, encoding, separator, columns)
         elif file.format == "json":
             yield from _read_json(file, encoding, columns)
         elif file.format == "parquet":
@@ -67,7 +70,7 @@ def read_files(
         elif file.format == "arrow":
             yield from _read_arrow(file, columns)
         else:
-            yield from _read_csv(file, encoding, "\t" if file.format == "tsv" else ",", columns)
+            yield from _read_csv(file, encoding, delimiters[file.format], columns)
 
 
 def _read_txt(
@@ -207,13 +210,19 @@ def _read_arrow(file: File, columns: Sequence[str] | None) -> Iterator[Chunk]:
     with _readable(file), pyarrow.OSFile(str(file.path)) as stream:
         is_file = stream.read(6) == b"ARROW1"
         stream.seek(0)
-        reader = pyarrow.ipc.open_file(stream) if is_file else pyarrow.ipc.open_stream(stream)
+        batches: Iterable[pyarrow.RecordBatch]
+        if is_file:
+            reader = pyarrow.ipc.open_file(stream)
+            batches = map(reader.get_batch, range(reader.num_record_batches))
+        else:
+            batches = reader = pyarrow.ipc.open_stream(stream)
         check_columns(columns, reader.schema.names, file.label)
-        batches = map(reader.get_batch, range(reader.num_record_batches)) if is_file else reader
         first = 1
         position = 0
         for batch in batches:
-            chosen = batch if columns is None else batch.select(list(columns))
+            chosen = batch
+            if columns is not None:
+                chosen = batch.select(list(columns))
             num_bytes = stream.tell() - position
             position = stream.tell()
             for start in range(0, len(chosen), BATCH):
