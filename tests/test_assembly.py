@@ -50,7 +50,7 @@ def test_a_model_of_another_family(gpt2):
 
 
 def test_an_objective_that_cannot_be(gpt2):
-    assert "objective.fim_rate=2 is no share" in refused(compose([*gpt2, "objective=fim", "objective.fim_rate=2"]))
+    assert "objective.fim_rate=2 is not a share" in refused(compose([*gpt2, "objective=fim", "objective.fim_rate=2"]))
     assert "blocks of 6 tokens or more" in refused(compose([*gpt2, "objective=fim", "data.block_size=5"]))
 
 
