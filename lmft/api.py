@@ -27,7 +27,7 @@ from lmft.config.load import compose, compose_job
 from lmft.data.batch import Batch
 from lmft.data.datamodule import DataModule
 from lmft.data.schedule.noise import TokenNoise
-from lmft.errors import UserError
+from lmft.errors import UserError, did_you_mean
 from lmft.models.family import Family
 from lmft.modules.base import LanguageModel
 from lmft.modules.causal import CausalLanguageModel
@@ -141,11 +141,28 @@ def train(config: Config | Sequence[str]) -> Result:
 
 def _run(config: Config | Sequence[str]) -> Run:
     if isinstance(config, Mapping):
+        _check_is_of_a_training(config)
         checks.check(config)
         return Run(config)
     job = compose_job(config, "train")
     checks.check(job.config)
     return Run(job.config, job.choices, job.arguments)
+
+
+def _check_is_of_a_training(config: Config) -> None:
+    """Refuse a config of another command, and keys that nothing reads. Raises: UserError."""
+    known = compose_job([], "train").config
+    if isinstance(config.get("run"), str):  # which of its values count besides the run's is not known
+        fix = f'the arguments themselves: ["run={config["run"]}", …]'
+        raise UserError("a config with run=FOLDER does not tell which values were given", "run", fix)
+    for name in config:
+        if name not in known:
+            what = f"nothing reads '{name}'{did_you_mean(str(name), known)}"
+            raise UserError(what, "the config", f"take it out; known: {', '.join(known)}")
+    for name in known:
+        if name not in config:
+            fix = "compose([…]) returns a whole config"
+            raise UserError(f"'{name}' is missing", "the config", fix)
 
 
 def evaluate(config: Config | Sequence[str]) -> dict[str, Any]:
@@ -158,7 +175,7 @@ def evaluate(config: Config | Sequence[str]) -> dict[str, Any]:
 
     Args:
         config: the `key=value` arguments of the command, `run=FOLDER` among them for a run; or a config
-            as `compose` returns it, of a model and its data.
+            as `compose` returns it for a training, of a model and its data.
 
     Returns: loss (nats per target), perplexity, accuracy, bits per byte and number of targets as
     `validation`; the ledger as `data`; versions and device as `environment`.
@@ -166,13 +183,16 @@ def evaluate(config: Config | Sequence[str]) -> dict[str, Any]:
     Raises: UserError.
     """
     if isinstance(config, Mapping):
+        _check_is_of_a_training(config)
         checks.check(config, trains=False)
         return measure(dict(config))
     return measure(_config_to_evaluate(compose(config, "evaluate"), config))
 
 
 def predict(
-    config: Sequence[str], prompts: str | Sequence[Any], completion: str | None = None
+    config: Sequence[str],
+    prompts: str | Mapping[str, Any] | Sequence[Any],
+    completion: str | None = None,
 ) -> list[dict[str, Any]]:
     """Return a model's answers to prompts, as `python -m lmft.predict` does.
 
@@ -192,7 +212,10 @@ def predict(
 
     Raises: UserError.
     """
-    if isinstance(prompts, str):
+    if isinstance(config, Mapping):
+        fix = '["run=FOLDER"], or ["model.name_or_path=FOLDER"]'
+        raise UserError("predict takes arguments, not a config", "config", fix)
+    if isinstance(prompts, str | Mapping):
         prompts = [prompts]
     checked = _config_to_predict(compose(config, "predict"), config)
     return answer(checked, list(prompts), completion)
@@ -211,6 +234,10 @@ def prepare(config: Config | Sequence[str]) -> dict[str, Any]:
 
     Raises: UserError.
     """
-    composed = dict(config) if isinstance(config, Mapping) else compose(config, "prepare")
+    if isinstance(config, Mapping):
+        _check_is_of_a_training(config)
+        composed = dict(config)
+    else:
+        composed = compose(config, "prepare")
     checks.check(composed)
     return tokenise(composed)

@@ -109,6 +109,20 @@ class TestFunctions:
         with pytest.raises(api.UserError, match="did you mean 'text'"):
             function(config)
 
+    @pytest.mark.parametrize(
+        ("asked", "said"),
+        [
+            (lambda run: api.train("model=gpt2_tiny"), "one text is given"),
+            (lambda run: api.train({**api.compose([]), "sed": 3}), "did you mean 'seed'"),
+            (lambda run: api.train({"model": {}}), "is missing"),
+            (lambda run: api.evaluate(api.compose([f"run={run.folder}"], "evaluate")), "does not tell which values"),
+            (lambda run: api.predict(api.compose([f"run={run.folder}"], "predict"), "a"), "takes arguments"),
+        ],
+    )
+    def test_nothing_that_is_given_is_ignored(self, asked, said, run):
+        with pytest.raises(api.UserError, match=said):
+            asked(run)
+
 
 class TestWithAnyTrainer:
     @pytest.mark.parametrize("model", ["distilbert_tiny", "bart_tiny"])
@@ -153,6 +167,8 @@ class TestWithAnyTrainer:
             loaded = wanted.load_from_checkpoint(tmp_path / "x.ckpt", **arguments)
             assert type(loaded) is api.MaskedLanguageModel and not loaded.training
             assert all(map(torch.equal, loaded.state_dict().values(), module.state_dict().values()))
+        with pytest.raises(api.UserError, match="seed would not be used"):
+            api.LanguageModel.load_from_checkpoint(tmp_path / "x.ckpt", seed=3)
         with pytest.raises(api.UserError, match="is of a MaskedLanguageModel, not of a CausalLanguageModel"):
             api.CausalLanguageModel.load_from_checkpoint(tmp_path / "x.ckpt")
 
@@ -202,6 +218,17 @@ class TestDataModule:
         batches = list(data.train_dataloader())
         assert sum(batch.num_tokens for batch in batches) == parts.corpus.ledger["train"]["tokens_in_examples"]
         assert all(isinstance(batch, api.Batch) for batch in data.val_dataloader())
+
+    def test_what_an_earlier_use_has_left_counts_no_more(self, folder, tmp_path):
+        parts = api.assemble(tiny(folder, *PLAIN, "data.examples=lines"))
+        used, fresh = parts.datamodule(), parts.datamodule()
+        list(used.train_dataloader())
+        trained = []
+        for data in (used, fresh):
+            module = parts.module()
+            plain_trainer(tmp_path, max_steps=3, accumulate_grad_batches=2).fit(module, data)
+            trained.append(module.state_dict().values())
+        assert all(map(torch.equal, *trained))
 
     def test_chosen_examples_are_one_batch(self, parts):
         data = parts.datamodule()

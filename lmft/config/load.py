@@ -57,6 +57,8 @@ def compose(overrides: Sequence[str] = (), command: str = "train") -> dict[str, 
 
 def compose_job(overrides: Sequence[str], command: str) -> Job:
     """Return the config of `compose`, and which YAMLs it was composed of. Raises: UserError."""
+    if isinstance(overrides, str):
+        raise UserError("one text is given for a list of arguments", overrides, f"[{overrides!r}]")
     given = with_implied_choices([quote_for_hydra(override) for override in overrides])
     check(given, command)
     refuse_several_values(given)

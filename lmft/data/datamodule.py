@@ -125,12 +125,16 @@ class DataModule(LightningDataModule):
         self._schedules: dict[tuple[Split, int], Schedule] = {}  # by split and rank
 
     def setup(self, stage: str) -> None:
-        """Make Lightning use one batch if it would round a share of the batches down to none.
+        """Forget what holds for an earlier trainer, or for none: its devices, and where it resumed.
+
+        Lightning is made to use one batch if it would round a share of the batches down to none.
 
         Raises: UserError if the trainer would replace the samplers.
         """
         trainer = self.trainer
         assert trainer is not None
+        self._schedules.clear()
+        self._resume_at = (0, 0)
         if loop_state.replaces_samplers(trainer):
             what = "lmft's DataModule gives each device its share of the batches itself"
             raise UserError(what, "lightning.Trainer", "Trainer(use_distributed_sampler=False)")

@@ -297,6 +297,9 @@ class LanguageModel(LightningModule):
         module: Any
         if {"model", "tokenizer"} <= arguments.keys():
             module = cls(**arguments)
+        elif arguments:
+            what = f"{', '.join(arguments)} would not be used without model and tokenizer"
+            raise UserError(what, str(path), "give model= and tokenizer= as well, or no argument")
         elif cls.build is None:
             raise UserError(
                 "model= and tokenizer= are needed",

@@ -68,7 +68,7 @@ class CausalLanguageModel(GeneratingModel):
         """
         inputs = {name: value for name, value in batch.items() if name != "labels"}
         labels = batch["labels"]
-        positions = torch.arange(labels.numel()).view_as(labels)
+        positions = torch.arange(labels.numel(), device=labels.device).view_as(labels)
         return batch_of_labels(
             inputs, labels[:, 1:].flatten(), predicted_from=positions[:, :-1].flatten()
         )

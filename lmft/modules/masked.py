@@ -62,7 +62,9 @@ class MaskedLanguageModel(LanguageModel):
         """Return the Batch of `input_ids` and `labels` [B, T]; each position predicts its own label."""
         inputs = {name: value for name, value in batch.items() if name != "labels"}
         labels = batch["labels"].flatten()
-        return batch_of_labels(inputs, labels, predicted_from=torch.arange(len(labels)))
+        return batch_of_labels(
+            inputs, labels, predicted_from=torch.arange(len(labels), device=labels.device)
+        )
 
     def answer(self, prompts: Sequence[str]) -> list[dict[str, Any]]:
         """Return the five likeliest tokens at each `[MASK]` of each prompt, with their probabilities.

@@ -86,7 +86,9 @@ class PermutedLanguageModel(GeneratingModel):
             )
         inputs = {name: value for name, value in batch.items() if name != "labels"}
         labels = batch["labels"].flatten()
-        return batch_of_labels(inputs, labels, predicted_from=torch.arange(len(labels)))
+        return batch_of_labels(
+            inputs, labels, predicted_from=torch.arange(len(labels), device=labels.device)
+        )
 
     def prompt_ids(self, prompt: Any) -> list[int]:
         """Return the tokens of the text without the tokenizer's separators, which would end it."""

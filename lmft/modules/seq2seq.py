@@ -84,7 +84,9 @@ class Seq2SeqLanguageModel(GeneratingModel):
         if "decoder_input_ids" not in inputs:
             shift: Any = self.model.prepare_decoder_input_ids_from_labels
             inputs["decoder_input_ids"] = shift(labels=labels)
-        return batch_of_labels(inputs, labels.flatten(), predicted_from=torch.arange(labels.numel()))
+        return batch_of_labels(
+            inputs, labels.flatten(), predicted_from=torch.arange(labels.numel(), device=labels.device)
+        )
 
     def prompt_ids(self, prompt: Any) -> list[int]:
         """Return the encoder's tokens of a prompt, with the tokenizer's separators."""
