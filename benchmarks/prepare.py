@@ -32,6 +32,7 @@ def prepare(tokenizer: str, text: str, word_ids: bool, cache: str) -> dict[str, 
     """Seconds from a file to ready blocks, in this process; a store that is there is opened."""
     from transformers import AutoTokenizer
 
+    from lmft.config.schema import build
     from lmft.data.config import DataConfig
     from lmft.data.corpus import load_corpus
     from lmft.data.formats import text as text_format
@@ -42,7 +43,7 @@ def prepare(tokenizer: str, text: str, word_ids: bool, cache: str) -> dict[str, 
     if word_ids:  # as for a vocabulary that does not tell where words begin
         text_format.word_beginnings = lambda *_: None
     files = sorted(str(path) for path in Path(text).glob("train*")) if Path(text).is_dir() else text
-    config = DataConfig(train=files, validation_fraction=0, cache_dir=cache)
+    config = build(DataConfig, {"train": files, "validation_fraction": 0, "cache_dir": cache}, "data")
     start = time.perf_counter()
     corpus = load_corpus(config, loaded, MaskedWords() if word_ids else MaskedTokens(), 1, silent)
     corpus.examples["train"].rows(np.arange(64))

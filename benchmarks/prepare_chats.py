@@ -16,6 +16,7 @@ from pathlib import Path
 from transformers import AutoTokenizer
 
 from lmft.config.load import compose
+from lmft.config.schema import build
 from lmft.data.config import DataConfig
 from lmft.data.corpus import load_corpus
 from lmft.objectives.causal import NextToken
@@ -28,7 +29,7 @@ def ours(arguments: argparse.Namespace, tokenizer, folder: Path) -> dict[str, fl
     cache = folder / "cache"
     shutil.rmtree(cache, ignore_errors=True)
     options = ["data=chat", f"data.train={arguments.chats}", "data.validation_fraction=0", f"data.cache_dir={cache}"]
-    data = DataConfig(**compose(options)["data"])
+    data = build(DataConfig, compose(options)["data"], "data")
     start = time.perf_counter()
     corpus = load_corpus(data, tokenizer, NextToken(), 1, counting_progress)
     return {"rows_per_s": corpus.ledger["train"]["documents"] / (time.perf_counter() - start)}

@@ -7,8 +7,8 @@ from transformers import AutoTokenizer
 from lmft.assembly import assemble, load_module
 from lmft.config.load import compose
 from lmft.errors import UserError
-from lmft.models.config import ModelConfig
 from tests.helpers.causal import SCRATCH, chat_arguments, saved, text_arguments
+from tests.helpers.options import model_options
 from tests.helpers.runs import tiny
 
 
@@ -193,4 +193,4 @@ def test_a_loaded_model_answers_without_any_data(gpt2):
 
 def test_adapters_and_freezing_exclude_each_other():
     with pytest.raises(UserError, match="exclude each other"):
-        ModelConfig(name_or_path="x", lora={"r": 4}, freeze=["layers.0"])
+        model_options(name_or_path="x", lora={"r": 4}, freeze=["layers.0"])

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lmft.config.load import compose, config_dir
+from lmft.config.load import compose
+from lmft.config.shipped import config_dir
 from lmft.config.trainer_options import LIGHTNINGS_LOGGERS
 
 CHECKOUT = Path(__file__).resolve().parent.parent

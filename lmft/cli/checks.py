@@ -10,8 +10,8 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 from lmft.config import trainer_options
-from lmft.config.load import config_dir
 from lmft.config.schema import build
+from lmft.config.shipped import config_dir
 from lmft.config.trust import trusted_instance
 from lmft.data.config import DataConfig, Split
 from lmft.data.sources import files

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig
 
-from lmft.config.load import config_dir
+from lmft.config.shipped import config_dir
 
 
 def usage(config_name: str) -> str:
@@ -29,8 +29,9 @@ def choices(chosen: DictConfig, sources: ListConfig) -> str:
     groups = sorted((str(group) for group in chosen if str(group).split("/")[0] != "hydra"), key=_order)
     lines = []
     for group in groups:
-        names = sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
-        shown = [f"[{name}]" if name == chosen[group] else name for name in names]
+        # A name that begins with "_" is what other YAMLs start from.
+        names = {path.stem for folder in folders for path in (folder / group).glob("[!_]*.yaml")}
+        shown = [f"[{name}]" if name == chosen[group] else name for name in sorted(names)]
         lines.append(f"  {group:<10} {' '.join(shown)}")
     return "\n".join(lines)
 

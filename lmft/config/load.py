@@ -14,15 +14,10 @@ from lmft.config import contradictions, trust
 from lmft.config.hydra_errors import config_errors_are_user_errors
 from lmft.config.implied import with_implied_choices
 from lmft.config.overrides import check_overrides, parse, quote_for_hydra, quoted, refuse_several_values
+from lmft.config.shipped import config_dir
 from lmft.errors import UserError, did_you_mean
 
 HYDRA_VERSION = "1.3"  # the version whose defaults Hydra uses
-
-
-def config_dir() -> Path:
-    """Return the folder of the shipped YAMLs: in the package in a wheel, next to it in a checkout."""
-    package = Path(__file__).resolve().parent.parent
-    return next(folder for folder in (package / "conf", package.parent / "conf") if folder.is_dir())
 
 
 @dataclass(frozen=True)

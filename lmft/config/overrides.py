@@ -222,7 +222,7 @@ def _check_type(override: Override, value: Any, default: Any) -> None:
         fix = None
         if key == "run":
             fix = f"run.name={value} names a run; lmft.evaluate and lmft.predict take run=FOLDER"
-        raise UserError(f"'{key}' is {type_name}, not {value!r}", override.input_line, fix)
+        raise UserError(f"'{key}' must be {type_name}, not {value!r}", override.input_line, fix)
 
 
 def _compare_types(value: Any, default: Any) -> tuple[bool, str]:

@@ -6,6 +6,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from lmft.config.shipped import defaults_of
 from lmft.errors import UserError, did_you_mean
 
 T = TypeVar("T")
@@ -17,7 +18,8 @@ def build(schema: type[T], values: Mapping[str, Any], key: str) -> T:
 
     Args:
         schema: a dataclass; its annotations are the types that are accepted.
-        values: option -> value, plain. An option that is left out keeps its default.
+        values: option -> value, plain. An option that is left out has the value in the group's
+            `_base.yaml`.
         key: the group's key in the config (`data`), for messages.
 
     Raises: UserError.
@@ -29,9 +31,9 @@ def build(schema: type[T], values: Mapping[str, Any], key: str) -> T:
             raise UserError(f"unknown option '{key}.{name}'{did_you_mean(name, names)}", fix=SHOW_ALL)
         if not _is_a(value, hints[name]):
             shown = "null" if value is None else repr(value)
-            what = f"'{key}.{name}' is {_name_of(hints[name])}, not {shown}"
+            what = f"'{key}.{name}' must be {_name_of(hints[name])}, not {shown}"
             raise UserError(what, f"{key}.{name}")
-    return schema(**values)
+    return schema(**{**defaults_of(key), **values})
 
 
 def _is_a(value: Any, hint: Any) -> bool:

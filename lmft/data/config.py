@@ -1,6 +1,6 @@
 """DataConfig: the values of a data set's YAML, checked without reading text. Imports nothing heavy."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,40 +17,38 @@ _CHOICES = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """The values of a data set's YAML; conf/data/files.yaml explains each of them."""
+    """The options of `data`; conf/data/_base.yaml explains each and states its default."""
 
-    path: str | None = None
-    name: str | None = None
-    revision: str | None = None
-    splits: dict[str, str] = field(
-        default_factory=lambda: {"train": "train", "validation": "validation"}
-    )
-    train: str | list[str] | None = None
-    validation: str | list[str] | None = None
-    validation_fraction: float | None = None
-    format: str = "text"
-    text_column: str = "text"
-    columns: dict[str, str] = field(default_factory=lambda: {name: name for name in COLUMNS})
-    chat_template: str | None = None
-    train_on: str = "all"
-    encoding: str = "utf-8"
-    document_separator: str | None = None
-    examples: str = "blocks"
-    block_size: int = 128
-    stride: int | None = None
-    max_source_tokens: int = 512
-    max_target_tokens: int = 128
-    too_long: str = "windows"
-    isolate_documents: bool = False
-    batch_size: int = 64
-    num_workers: int | None = None
-    worker_timeout: float = 600
-    max_train_examples: int | None = None
-    max_validation_examples: int | None = None
-    cache_dir: str = "~/.cache/lmft"
-    probes: list[Any] = field(default_factory=list)
+    path: str | None
+    name: str | None
+    revision: str | None
+    splits: dict[str, str]
+    train: str | list[str] | None
+    validation: str | list[str] | None
+    validation_fraction: float | None
+    format: str
+    text_column: str
+    columns: dict[str, str]
+    chat_template: str | None
+    train_on: str
+    encoding: str
+    document_separator: str | None
+    examples: str
+    block_size: int
+    stride: int | None
+    max_source_tokens: int
+    max_target_tokens: int
+    too_long: str
+    isolate_documents: bool
+    batch_size: int
+    num_workers: int | None
+    worker_timeout: float
+    max_train_examples: int | None
+    max_validation_examples: int | None
+    cache_dir: str
+    probes: list[Any]
 
     def __post_init__(self):
         self._check_values()

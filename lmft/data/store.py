@@ -9,25 +9,22 @@ A store is a folder of raw little-endian arrays of N tokens and M documents, and
     bytes.bin    uint32 [M]            UTF-8 bytes of each document's text
 """
 
+import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import xxhash
-from filelock import FileLock
 
-from lmft.errors import UserError
+from lmft.system.cache import built_once
 
 FORMAT = 1
 _ARRAYS = {"flags": "<u1", "offsets": "<i8", "hashes": "<u8", "bytes": "<u4"}
-_CHUNK = 1 << 24  # bytes read at a time for a checksum
 
 
 class CorruptStore(Exception):
@@ -85,8 +82,8 @@ class TokenStore:
         """Separators after each document."""
         return self.meta["suffix"]
 
-    def verify(self) -> Self:
-        """Compare every file with its checksum and return the store. Raises: CorruptStore."""
+    def verify(self) -> None:
+        """Compare every file with its checksum. Raises: CorruptStore."""
         for name, expected in self.meta["checksums"].items():
             try:
                 actual = _checksum(self.folder / name)
@@ -94,7 +91,6 @@ class TokenStore:
                 raise CorruptStore(f"{self.folder.name}: {error}") from error
             if actual != expected:
                 raise CorruptStore(f"{self.folder.name}/{name}: checksum {actual}, not {expected}")
-        return self
 
 
 def content_hash(text: str) -> int:
@@ -123,11 +119,8 @@ def _meta_checksum(meta: dict[str, Any]) -> str:
 
 
 def _checksum(path: Path) -> str:
-    digest = xxhash.xxh3_64()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, xxhash.xxh3_64).hexdigest()  # type: ignore[arg-type]
 
 
 @dataclass
@@ -200,43 +193,33 @@ def open_or_build(
 ) -> TokenStore:
     """Open the store in `folder`; build it if it is missing, and rebuild it if it is damaged.
 
-    Of several processes, one builds and the others wait. A failed build leaves no files. If the cache
-    cannot be written to, an existing store is read.
-
     Args:
-        folder: folder of the store.
+        folder: folder of the store; built once by one of several processes.
         dtype: of the token ids: <u2 or <u4.
         build: writes and finishes the store.
         warn: called with a message if the store is damaged.
 
     Raises: UserError if the cache cannot be written to, and the errors of `build`.
     """
-    with ExitStack() as stack:
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(FileLock(f"{folder}.lock"))
-        except OSError as error:
-            if folder.exists():
-                return TokenStore(folder).verify()
-            what = f"cannot write to the cache: {error.strerror}"
-            fix = "data.cache_dir=FOLDER that can be written to"
-            raise UserError(what, str(folder.parent), fix) from error
-        if folder.exists():
-            try:
-                return TokenStore(folder).verify()
-            except CorruptStore as error:
-                warn(f"the token store is damaged and is built again ({error})")
-                shutil.rmtree(folder)
-        temporary = folder.with_name(folder.name + ".building")
-        # It may be left from a killed build; the lock excludes a running one.
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        writer = StoreWriter(temporary, dtype)
+
+    def write(into: Path) -> None:
+        writer = StoreWriter(into, dtype)
         try:
             build(writer)
         except BaseException:
             writer.close()
-            shutil.rmtree(temporary)
             raise
-        temporary.rename(folder)
-    return TokenStore(folder)
+
+    def warn_of(damage: str) -> None:
+        warn(f"the token store is damaged and is built again ({damage})")
+
+    return TokenStore(built_once(folder, build=write, damage=_damage, warn=warn_of))
+
+
+def _damage(folder: Path) -> str | None:
+    """Return what is wrong with a store's files; None if nothing is."""
+    try:
+        TokenStore(folder).verify()
+    except CorruptStore as error:
+        return str(error)
+    return None

@@ -1,7 +1,7 @@
 """The options of `model`, checked as far as possible without building one; imports no torch."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
@@ -11,78 +11,75 @@ from lmft.errors import UserError, did_you_mean
 EXPORTS = ("best", "last")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LoraConfig:
-    """The options of `model.lora`. Raises: UserError for impossible values, and if peft is not
-    installed.
+    """The options of `model.lora`, explained in conf/model/_base.yaml.
+
+    Raises: UserError for impossible values, and if peft is not installed.
     """
 
-    r: int = 0  # rank of the adapters; 0: none
-    alpha: int | None = None  # their outputs are scaled by alpha / r; None: 2 * r
-    dropout: float = 0.0  # of the adapters' inputs
-    # Ends of modules' names, or one regular expression for full names; None: all linear layers.
-    target_modules: list[str] | str | None = None
-    merge: bool = True  # whether the exported model has the adapters added into its weights
-    # Ends of names of modules that are trained in full.
-    modules_to_save: list[str] = field(default_factory=list)
+    r: int
+    alpha: int | None
+    dropout: float
+    target_modules: list[str] | str | None
+    merge: bool
+    modules_to_save: list[str]
 
     def __post_init__(self):
-        if not isinstance(self.r, int) or self.r < 0:
+        if self.r < 0:
             raise UserError(
                 f"model.lora.r={self.r} is no rank", fix="model.lora.r=16, or 0 for no adapters"
             )
-        if self.alpha is not None and not (isinstance(self.alpha, int) and self.alpha > 0):
+        if self.alpha is not None and self.alpha < 1:
             raise UserError(
                 f"model.lora.alpha={self.alpha} is no whole number above 0",
                 fix=f"model.lora.alpha={2 * self.r or 32}",
             )
-        if not (isinstance(self.dropout, int | float) and 0 <= self.dropout < 1):
+        if not 0 <= self.dropout < 1:
             raise UserError(
                 f"model.lora.dropout={self.dropout} is no share below 1", fix="model.lora.dropout=0.05"
             )
         if self.target_modules is not None and not self.target_modules:
             raise UserError("model.lora.target_modules names nothing", fix="null, for all linear layers")
-        if isinstance(self.modules_to_save, str):
-            raise UserError("model.lora.modules_to_save is a list", fix=f"…=[{self.modules_to_save}]")
         if self.r:
             require_peft("model.lora")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TokenizerConfig:
-    """The options of `model.tokenizer`, documented in conf/model/masked.yaml."""
+    """The options of `model.tokenizer`, explained in conf/model/_base.yaml."""
 
-    name_or_path: str | None = None
-    train: bool = False
-    algorithm: str = "wordpiece"
-    special_tokens: str | None = None
-    vocab_size: int = 30522
-    lowercase: bool = True
+    name_or_path: str | None
+    train: bool
+    algorithm: str
+    special_tokens: str | None
+    vocab_size: int
+    lowercase: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The options of `model`, documented in conf/model/masked.yaml."""
+    """The options of `model`, explained in conf/model/_base.yaml."""
 
-    family: str = "masked"
-    name_or_path: str | None = None
-    architecture: str | None = None
-    revision: str | None = None
-    trust_remote_code: bool = False
-    from_scratch: bool = False
-    shape: dict[str, Any] = field(default_factory=dict)
-    config: dict[str, Any] = field(default_factory=dict)
-    attn_implementation: str = "auto"
-    compile: bool = False
-    gradient_checkpointing: bool = False
-    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
-    lora: LoraConfig = field(default_factory=LoraConfig)
-    freeze: list[str] | str = field(default_factory=list)
-    probes: list[Any] = field(default_factory=list)
-    generation: dict[str, Any] = field(default_factory=dict)
-    recipe: dict[str, Any] = field(default_factory=dict)
-    export: str = "best"
-    module: str | None = None
+    family: str
+    name_or_path: str | None
+    architecture: str | None
+    revision: str | None
+    trust_remote_code: bool
+    from_scratch: bool
+    shape: dict[str, Any]
+    config: dict[str, Any]
+    attn_implementation: str
+    compile: bool
+    gradient_checkpointing: bool
+    tokenizer: TokenizerConfig
+    lora: LoraConfig
+    freeze: list[str] | str
+    probes: list[Any]
+    generation: dict[str, Any]
+    recipe: dict[str, Any]
+    export: str
+    module: str | None
 
     def __post_init__(self):
         for name, kind in (("tokenizer", TokenizerConfig), ("lora", LoraConfig)):

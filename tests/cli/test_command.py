@@ -14,7 +14,8 @@ from omegaconf import OmegaConf
 
 from lmft import evaluate, predict, prepare, train
 from lmft.config import overrides
-from lmft.config.load import compose, config_dir
+from lmft.config.load import compose
+from lmft.config.shipped import config_dir
 from lmft.errors import UserError
 from lmft.system.signals import Stopped
 from tests.helpers.runs import tiny_arguments
@@ -78,7 +79,7 @@ def mistake(capsys, command, *argv):
         (["see=1"], "did you mean 'seed'?"),
         (["lr=1e-4"], "did you mean 'optimizer.lr'?"),
         (["trainer.overfit_batches=1"], "+trainer.overfit_batches="),
-        (["seed=abc"], "'seed' is a whole number, not 'abc'"),
+        (["seed=abc"], "'seed' must be a whole number, not 'abc'"),
         (["data"], "cannot be read"),
         (["data.train=[a"], "cannot be read"),
         (["seed=1,2"], "--multirun"),
@@ -102,9 +103,9 @@ KNOWN = {"seed": 1, "data": {"block_size": 128}, "data.block_size": 128, "lr": 0
     ("argument", "said"),
     [
         ("~data.blocksize", "did you mean 'data.block_size'?"),
-        ("seed=1.5", "'seed' is a whole number, not 1.5"),
+        ("seed=1.5", "'seed' must be a whole number, not 1.5"),
         ("seed=true", "a whole number"),
-        ("lr=2e-5)", "'lr' is a number, not '2e-5)'"),
+        ("lr=2e-5)", "'lr' must be a number, not '2e-5)'"),
         ("on=3", "true or false"),
         ("data=x", "a group of options (block_size)"),
         ("seed=1,x", "not 'x'"),

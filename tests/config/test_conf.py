@@ -9,7 +9,9 @@ import yaml
 from hydra.utils import get_object, instantiate
 
 from lmft.config import overrides
-from lmft.config.load import compose, composed, config_dir, plain
+from lmft.config.load import compose, composed, plain
+from lmft.config.schema import build
+from lmft.config.shipped import config_dir, defaults_of
 from lmft.data.config import DataConfig
 from lmft.models.config import LoraConfig, ModelConfig, TokenizerConfig
 from lmft.models.loading.hf_config import load_config
@@ -17,6 +19,7 @@ from lmft.models.loading.vocabulary import train_vocabulary
 from lmft.training.callbacks.checkpoint import Checkpoints
 from lmft.training.optimizer import ScheduleConfig
 from tests.helpers.models import FAMILIES, TEXTS, TINY, TINY_CAUSAL, TINY_PERMUTED, TINY_SEQ2SEQ
+from tests.helpers.options import data_options, model_options
 from tests.helpers.printed import commands_in
 
 CONF = config_dir()
@@ -25,7 +28,9 @@ NEEDED = {"predict": ["text=x"]}  # what a command's YAML leaves to the user
 
 # conf/hydra holds no choices: every command's YAML includes it.
 CHOICES = sorted(
-    path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.rglob("*/*.yaml") if path.parent.name != "hydra"
+    path.relative_to(CONF).with_suffix("").as_posix()
+    for path in CONF.rglob("*/*.yaml")
+    if path.parent.name != "hydra" and path.stem != "_base"
 )
 OBJECTIVES = [  # whose classes have defaults for all that their YAMLs say
     *("mlm", "whole_word", "causal", "fim", "span_corruption", "prefix_lm", "text_infilling", "pairs", "permutation")
@@ -70,8 +75,8 @@ def check_class(node, *further):
 
 def check_fits(config):
     """That the code that reads each group takes what is in it."""
-    ModelConfig(**config["model"])
-    DataConfig(**config["data"])
+    model_options(**config["model"])
+    data_options(**config["data"])
     ScheduleConfig(**config["scheduler"])
     inspect.signature(Checkpoints).bind(folder=None, **(config["checkpoint"] or KEEP))
     check_class(config["trainer"])
@@ -114,28 +119,31 @@ def test_groups_are_those_of_the_defaults():
     assert named - {"hydra"} == GROUPS
 
 
-# the schema, said twice: in the dataclass and in the YAML that all others start from
+# defaults: in the YAML that the others of a group start from
 
 
-def defaults_of(schema):
-    return {
-        field.name: field.default_factory() if callable(field.default_factory) else field.default
-        for field in dataclasses.fields(schema)
-        if field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
-    }
+@pytest.mark.parametrize(
+    ("key", "schema"),
+    [("data", DataConfig), ("model", ModelConfig), ("model.tokenizer", TokenizerConfig), ("model.lora", LoraConfig)],
+)
+def test_a_base_yaml_has_a_default_for_each_option_of_its_class(key, schema):
+    without = {"family"} if key == "model" else set()  # a family's YAML states it
+    assert defaults_of(key).keys() | without == {field.name for field in dataclasses.fields(schema)}
 
 
-def test_files_yaml_says_the_defaults_of_the_class(monkeypatch):
-    monkeypatch.delenv("LMFT_CACHE", raising=False)
-    assert compose(["data=files"])["data"] == defaults_of(DataConfig)
+@pytest.mark.parametrize("group", ["data", "model"])
+def test_a_base_yaml_explains_each_option(group):
+    explained = {}  # of each depth: whether the line above at this depth has a comment
+    for line in (CONF / group / "_base.yaml").read_text().splitlines():
+        depth = len(line) - len(line.lstrip())
+        explained[depth] = "#" in line
+        assert explained[depth] or explained[depth - 2], line
 
 
-def test_masked_yaml_says_the_defaults_of_the_class():
-    given, expected = compose(["model=masked"])["model"], defaults_of(ModelConfig)
-    assert given.pop("lora") == dataclasses.asdict(expected.pop("lora")) == defaults_of(LoraConfig)
-    assert given.pop("tokenizer") == dataclasses.asdict(expected.pop("tokenizer")) == defaults_of(TokenizerConfig)
-    assert given.pop("recipe").keys() == RECIPE and expected.pop("recipe") == {}
-    assert given == expected
+def test_an_option_that_is_left_out_has_its_default(monkeypatch):
+    monkeypatch.setenv("LMFT_CACHE", "/elsewhere")
+    built = build(DataConfig, {"block_size": 64}, "data")
+    assert (built.block_size, built.batch_size, built.cache_dir) == (64, 64, "/elsewhere")
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -149,7 +157,7 @@ def test_an_objectives_yaml_says_the_defaults_of_the_class(name):
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name not in FAMILIES and "tiny" not in name])
 def test_from_scratch_a_model_is_as_large_as_the_one_it_is_named_after(name):
-    model = ModelConfig(**compose([f"model={name}", "model.from_scratch=true"])["model"])
+    model = model_options(**compose([f"model={name}", "model.from_scratch=true"])["model"])
     tested = {**TINY, **TINY_CAUSAL, **TINY_SEQ2SEQ, **TINY_PERMUTED}
     assert model.architecture in tested, "then its head and its isolation are tested"
     hf_config = load_config(model, FAMILIES)
@@ -161,7 +169,7 @@ def test_from_scratch_a_model_is_as_large_as_the_one_it_is_named_after(name):
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name not in FAMILIES])
 def test_a_models_vocabulary_can_be_trained(name):
-    wanted = ModelConfig(**compose([f"model={name}", "model.from_scratch=true"])["model"]).tokenizer
+    wanted = model_options(**compose([f"model={name}", "model.from_scratch=true"])["model"]).tokenizer
     tokenizer = train_vocabulary(TEXTS, wanted.algorithm, 330, wanted.lowercase, wanted.special_tokens)
     upper, lower = (tokenizer(text)["input_ids"] for text in ("The", "the"))
     assert (upper == lower) == wanted.lowercase

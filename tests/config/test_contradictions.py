@@ -4,10 +4,11 @@ import pytest
 
 from lmft.cli.checks import check
 from lmft.config.load import compose
-from lmft.data.config import _CHOICES, DataConfig
+from lmft.data.config import _CHOICES
 from lmft.data.corpus import FORMATS
 from lmft.data.examples.documents import TRAIN_ON
 from lmft.errors import UserError
+from tests.helpers.options import data_options
 
 SILENT = [
     (["model=gpt2_tiny", "model.name_or_path=FOLDER"], "starts from random weights"),
@@ -138,4 +139,4 @@ def test_an_evaluation_needs_no_training_text_where_there_is_other(tmp_path):
 
 def test_choices_are_those_of_the_code_that_reads_them():
     assert set(_CHOICES["format"]) == set(FORMATS) and set(_CHOICES["train_on"]) == set(TRAIN_ON)
-    assert DataConfig(train="x").format in FORMATS
+    assert data_options(train="x").format in FORMATS

@@ -22,6 +22,7 @@ from lmft.objectives.fim import FillInTheMiddle
 from lmft.objectives.mlm import MaskedTokens
 from lmft.objectives.whole_word import MaskedWords
 from tests.helpers.models import TEXTS
+from tests.helpers.options import data_options
 from tests.helpers.stores import SHOWN, counting
 
 TOKENS, WORDS = MaskedTokens(0.2), MaskedWords(0.2)
@@ -41,7 +42,7 @@ def write(name: str, lines: list[str] = LINES) -> str:
 
 def config(**values) -> DataConfig:
     given = {"train": "train.txt", "validation_fraction": 0.2, "block_size": 32, "cache_dir": "cache", **values}
-    return DataConfig(**given)
+    return data_options(**given)
 
 
 def load(tokenizer, objective=TOKENS, seed=1, splits=("train", "validation"), **values) -> Corpus:

@@ -86,8 +86,7 @@ def test_a_cache_that_cannot_be_written_to_is_read(terminal, monkeypatch):
     memo = terminal.folder / "cache" / "fingerprints.json"  # written once a file has not changed for two seconds
     memo.unlink(missing_ok=True)
     before = contents(terminal.folder / "cache")
-    for module in ("lmft.data.store", "lmft.models.loading.tokenizer"):
-        monkeypatch.setattr(f"{module}.FileLock", read_only)
+    monkeypatch.setattr("lmft.system.cache.FileLock", read_only)
     terminal.succeeds(*command)
     memo.unlink(missing_ok=True)
     assert contents(terminal.folder / "cache") == before

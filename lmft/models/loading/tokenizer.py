@@ -3,11 +3,9 @@
 import logging
 import shutil
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
 from pathlib import Path
 
 import xxhash
-from filelock import FileLock
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from lmft.errors import UserError
@@ -15,6 +13,7 @@ from lmft.models.config import ModelConfig, TokenizerConfig
 from lmft.models.loading.folders import read
 from lmft.models.loading.vocabulary import train_vocabulary
 from lmft.system import files
+from lmft.system.cache import built_once
 from lmft.system.repositories import located
 
 log = logging.getLogger(__name__)
@@ -67,50 +66,36 @@ def load_tokenizer(
 def _trained(
     options: TokenizerConfig, texts: Iterable[str], text_key: Callable[[], str], cache: Path
 ) -> Path:
-    """Return the folder of a trained tokenizer; train it if the cache has no valid one. Raises:
-    UserError.
+    """Return the folder of a trained tokenizer; train it if the cache has no valid one.
+
+    Raises: UserError.
     """
+
+    def train_into(folder: Path) -> None:
+        log.info("training a %s vocabulary of %d tokens", options.algorithm, options.vocab_size)
+        tokenizer = train_vocabulary(
+            texts, options.algorithm, options.vocab_size, options.lowercase, options.special_tokens
+        )
+        tokenizer.save_pretrained(folder)
+        (folder / _CHECKSUM).write_text(_checksum(folder))
+
+    def warn_of(damage: str) -> None:
+        log.warning("a trained vocabulary is damaged and is trained again (%s)", damage)
+
     case = "lower" if options.lowercase else "cased"
     special_tokens = options.special_tokens or "usual"
     name = f"{options.algorithm}-{special_tokens}-{options.vocab_size}-{case}-{text_key()}"
-    folder = cache / "tokenizers" / name
-    with ExitStack() as locks:
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            locks.enter_context(FileLock(f"{folder}.lock"))
-        except OSError as error:
-            if folder.exists() and _is_valid(folder):
-                return folder
-            fix = "data.cache_dir=FOLDER that can be written to"
-            raise UserError(
-                f"cannot write to the cache: {error.strerror}", str(folder.parent), fix
-            ) from error
-        if folder.exists() and not _is_valid(folder):
-            log.warning("the vocabulary in %s is damaged and is trained again", folder)
-            shutil.rmtree(folder)
-        if not folder.exists():
-            _train_into(folder, options, texts)
-    return folder
+    return built_once(cache / "tokenizers" / name, build=train_into, damage=_damage, warn=warn_of)
 
 
-def _train_into(folder: Path, options: TokenizerConfig, texts: Iterable[str]) -> None:
-    """Train a tokenizer and write it to the folder, with a checksum of its file."""
-    log.info("training a %s vocabulary of %d tokens", options.algorithm, options.vocab_size)
-    tokenizer = train_vocabulary(
-        texts, options.algorithm, options.vocab_size, options.lowercase, options.special_tokens
-    )
-    temporary = folder.with_name(folder.name + ".building")
-    shutil.rmtree(temporary, ignore_errors=True)
-    tokenizer.save_pretrained(temporary)
-    (temporary / _CHECKSUM).write_text(_checksum(temporary))
-    temporary.rename(folder)
-
-
-def _is_valid(folder: Path) -> bool:
+def _damage(folder: Path) -> str | None:
+    """Return what is wrong with a trained tokenizer's files; None if nothing is."""
     checksum = folder / _CHECKSUM
     if not checksum.is_file() or not (folder / "tokenizer.json").is_file():
-        return False
-    return checksum.read_text() == _checksum(folder)
+        return f"{folder}: files are missing"
+    if checksum.read_text() != _checksum(folder):
+        return f"{folder / 'tokenizer.json'}: it is not what was written"
+    return None
 
 
 def _checksum(folder: Path) -> str:

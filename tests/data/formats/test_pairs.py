@@ -6,7 +6,6 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from lmft.data.config import DataConfig
 from lmft.data.corpus import TrainingTexts, load_corpus
 from lmft.data.formats.pairs import Pair, PairEncoder, pairs
 from lmft.data.sources.readers import Chunk
@@ -15,6 +14,7 @@ from lmft.errors import UserError
 from lmft.objectives.base import ANSWER, SPECIAL
 from lmft.objectives.pairs import Pairs
 from tests.helpers.models import TEXTS
+from tests.helpers.options import data_options
 from tests.helpers.stores import counting
 
 COLUMNS = {"source": "source", "target": "target"}
@@ -80,7 +80,7 @@ def corpus_of(folder, tokenizer, **options):
     file = folder / "pairs.jsonl"
     file.write_text("".join(json.dumps(pair._asdict()) + "\n" for pair in PAIRS))
     given = {"train": str(file), "validation_fraction": 0, "cache_dir": str(folder / "cache"), **options}
-    config = DataConfig(**{"format": "pairs", "examples": "lines", "too_long": "cut", **given})
+    config = data_options(**{"format": "pairs", "examples": "lines", "too_long": "cut", **given})
     return load_corpus(config, tokenizer, Pairs(), 1, counting)
 
 
@@ -130,11 +130,11 @@ def test_a_limit_without_room_is_refused(bart_tokenizer, tmp_path):
 @pytest.mark.parametrize("options", [{"examples": "blocks"}, {"examples": "packs"}, {"examples": "lines"}])
 def test_pairs_are_not_cut_in_other_ways(options):
     with pytest.raises(UserError, match="pairs stay whole"):
-        DataConfig(format="pairs", **options)
+        data_options(format="pairs", **options)
 
 
 def test_a_vocabulary_is_trained_on_both_sides(tmp_path):
     file = tmp_path / "pairs.jsonl"
     file.write_text("".join(json.dumps(pair._asdict()) + "\n" for pair in PAIRS))
-    config = DataConfig(train=str(file), validation_fraction=0.0, format="pairs", examples="lines", too_long="cut")
+    config = data_options(train=str(file), validation_fraction=0.0, format="pairs", examples="lines", too_long="cut")
     assert list(TrainingTexts(config)) == [side for pair in PAIRS for side in pair]

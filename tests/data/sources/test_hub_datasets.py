@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import constants
 
-from lmft.data.config import DataConfig
 from lmft.data.sources.cleaning import documents
 from lmft.data.sources.source import open_source
 from lmft.errors import UserError
+from tests.helpers.options import data_options
 
 COMMIT = "c" * 40
 
@@ -29,7 +29,7 @@ def caches(tmp_path, monkeypatch):
 
 def source_of(split="train", name=None, revision=None, path="acme/Reviews"):
     splits = {"train": "train", "validation": "test"}
-    source = open_source(DataConfig(path=path, name=name, revision=revision, splits=splits), split)
+    source = open_source(data_options(path=path, name=name, revision=revision, splits=splits), split)
     assert source is not None
     return source
 
@@ -116,7 +116,7 @@ def test_downloaded_ahead(caches):
 
 def test_splits(caches):
     converted(caches, "default")
-    data = DataConfig(path="acme/Reviews", splits={"train": "tran"})
+    data = data_options(path="acme/Reviews", splits={"train": "tran"})
     with pytest.raises(UserError, match=r"no split 'tran' \(did you mean 'train'\?\): 'acme/Reviews' has train, test"):
         open_source(data, "train")
 

@@ -21,6 +21,7 @@ from lmft.data.sources.cleaning import documents
 from lmft.data.sources.readers import Place
 from lmft.data.sources.source import held_out_share, open_source
 from lmft.errors import UserError
+from tests.helpers.options import data_options
 
 TEXTS = ["The first.", "Ein zweiter: größer, schöner.", "a \u2028 b \u0085 c", "後で", 'She said "no", twice.']
 SPLITS = {"train": "train", "validation": "validation"}
@@ -32,7 +33,7 @@ def in_tmp_path(tmp_path, monkeypatch):
 
 
 def config(**values) -> DataConfig:
-    return DataConfig(**{"splits": SPLITS, "cache_dir": "cache", **values})
+    return data_options(**{"splits": SPLITS, "cache_dir": "cache", **values})
 
 
 def source_of(split="train", **values):

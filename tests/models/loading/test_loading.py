@@ -8,13 +8,13 @@ from lmft.assembly import assemble, load_module
 from lmft.config.load import compose
 from lmft.data.formats.text import Encoder
 from lmft.errors import UserError
-from lmft.models.config import ModelConfig, TokenizerConfig
 from lmft.models.export import export
 from lmft.models.loading.hf_config import load_config, max_positions
 from lmft.models.loading.tokenizer import load_tokenizer
 from lmft.models.loading.weights import fit_to_tokenizer, load_model
 from tests.helpers.closeness import assert_close
 from tests.helpers.models import FAMILIES, TEXTS, TINY, TINY_PERMUTED, TINY_SEQ2SEQ, tiny_model
+from tests.helpers.options import model_options, tokenizer_options
 
 
 class Texts:
@@ -78,7 +78,7 @@ def bert(tmp_path_factory, tokenizer):
     ],
 )
 def test_from_scratch(architecture, overrides, said):
-    config = ModelConfig(from_scratch=True, architecture=architecture, config=overrides)
+    config = model_options(from_scratch=True, architecture=architecture, config=overrides)
     assert said in mistake(load_config, config, FAMILIES)
 
 
@@ -93,13 +93,13 @@ def test_from_scratch(architecture, overrides, said):
 )
 def test_a_family_that_transformers_would_let_pass(architecture, family, said):
     assert said in mistake(
-        load_config, ModelConfig(from_scratch=True, architecture=architecture, family=family), FAMILIES
+        load_config, model_options(from_scratch=True, architecture=architecture, family=family), FAMILIES
     )
 
 
 def test_a_folder_of_another_family(tmp_path):
     AutoConfig.for_model("gpt2").save_pretrained(tmp_path)  # neither weights nor tokenizer: none is looked for
-    said = mistake(load_config, ModelConfig(name_or_path=str(tmp_path)), FAMILIES)
+    said = mistake(load_config, model_options(name_or_path=str(tmp_path)), FAMILIES)
     assert "gpt2 is causal, not masked" in said and str(tmp_path) in said
 
 
@@ -107,38 +107,38 @@ def test_a_folder_of_another_family(tmp_path):
     "overrides", [{"num_attention_heads": 5}, {"hidden_act": "no such thing"}], ids=["heads", "activation"]
 )
 def test_values_that_do_not_go_together(overrides, tokenizer):
-    config = ModelConfig(from_scratch=True, architecture="bert", config={**TINY["bert"], **overrides})
+    config = model_options(from_scratch=True, architecture="bert", config={**TINY["bert"], **overrides})
     said = mistake(load_model, config, FAMILIES[config.family], load_config(config, FAMILIES), tokenizer)
     assert said.startswith("bert cannot be built: ") and "model.config" in said
 
 
 def test_a_loaded_configs_values_are_checked_too(bert):
-    said = mistake(load_config, ModelConfig(name_or_path=str(bert), config={"hidden_dropout_prob": "much"}), FAMILIES)
+    said = mistake(load_config, model_options(name_or_path=str(bert), config={"hidden_dropout_prob": "much"}), FAMILIES)
     assert "Field 'hidden_dropout_prob'" in said
 
 
 def test_values_are_derived_from_those_given():
     config = {"num_hidden_layers": 4, "global_attn_every_n_layers": 2}
-    loaded = load_config(ModelConfig(from_scratch=True, architecture="modernbert", config=config), FAMILIES)
+    loaded = load_config(model_options(from_scratch=True, architecture="modernbert", config=config), FAMILIES)
     assert loaded.layer_types == ["full_attention", "sliding_attention"] * 2
 
 
 def test_the_shape_is_read_only_from_scratch(bert):
     shape = {"num_hidden_layers": 7, "hidden_size": 24}
     new = load_config(
-        ModelConfig(from_scratch=True, architecture="bert", shape=shape, config={"hidden_size": 48}), FAMILIES
+        model_options(from_scratch=True, architecture="bert", shape=shape, config={"hidden_size": 48}), FAMILIES
     )
     assert (new.num_hidden_layers, new.hidden_size) == (7, 48)
-    assert load_config(ModelConfig(name_or_path=str(bert), shape=shape), FAMILIES).num_hidden_layers == 2
+    assert load_config(model_options(name_or_path=str(bert), shape=shape), FAMILIES).num_hidden_layers == 2
 
 
 def test_an_override_by_the_name_that_all_models_share(bert):
     config = load_config(
-        ModelConfig(from_scratch=True, architecture="distilbert", config={"hidden_size": 48}), FAMILIES
+        model_options(from_scratch=True, architecture="distilbert", config={"hidden_size": 48}), FAMILIES
     )
     assert config.dim == 48
     assert "did you mean 'hidden_act'" in mistake(
-        load_config, ModelConfig(name_or_path=str(bert), config={"hiden_act": "relu"}), FAMILIES
+        load_config, model_options(name_or_path=str(bert), config={"hiden_act": "relu"}), FAMILIES
     )
 
 
@@ -151,31 +151,31 @@ def test_an_override_by_the_name_that_all_models_share(bert):
     ],
 )
 def test_configs_that_cannot_be(given, said):
-    assert said in mistake(lambda: ModelConfig(**given))
+    assert said in mistake(lambda: model_options(**given))
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "/no/where", "a/b/c"])
 def test_a_folder_that_is_not_there(name):
-    said = mistake(load_config, ModelConfig(name_or_path=name), FAMILIES)
+    said = mistake(load_config, model_options(name_or_path=name), FAMILIES)
     assert f"there is no folder {name}" in said and "model.name_or_path" in said
 
 
 def test_a_folder_that_holds_something_else(tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
     assert f"cannot read the config.json of {tmp_path}" in mistake(
-        load_config, ModelConfig(name_or_path=str(tmp_path)), FAMILIES
+        load_config, model_options(name_or_path=str(tmp_path)), FAMILIES
     )
-    config = ModelConfig(name_or_path=str(tmp_path), tokenizer=TokenizerConfig(name_or_path=str(tmp_path)))
+    config = model_options(name_or_path=str(tmp_path), tokenizer=tokenizer_options(name_or_path=str(tmp_path)))
     assert f"{tmp_path}" in mistake(tokenizer_of, config, tmp_path)
 
 
 def test_no_tokenizer_at_all(tmp_path):
-    said = mistake(tokenizer_of, ModelConfig(from_scratch=True, architecture="bert"), tmp_path)
+    said = mistake(tokenizer_of, model_options(from_scratch=True, architecture="bert"), tmp_path)
     assert "model.tokenizer.name_or_path=FOLDER, or model.tokenizer.train=true" in said
 
 
 def test_more_tokens_than_the_embedding_has(bert, tokenizer, any_tokenizer, tmp_path):
-    config = ModelConfig(name_or_path=str(bert), tokenizer=TokenizerConfig(name_or_path="elsewhere"))
+    config = model_options(name_or_path=str(bert), tokenizer=tokenizer_options(name_or_path="elsewhere"))
     hf_config = load_config(config, FAMILIES)
     if len(any_tokenizer) <= hf_config.vocab_size:
         load_model(config, FAMILIES[config.family], hf_config, any_tokenizer)
@@ -218,7 +218,7 @@ def test_positions_end_where_the_model_says(architecture, any_tokenizer):
 
 def test_activations_that_cannot_be_computed_again(xlnet_tokenizer):
     options = {"from_scratch": True, "architecture": "xlnet", "family": "permuted", "config": TINY_PERMUTED["xlnet"]}
-    config = ModelConfig(**options, gradient_checkpointing=True)
+    config = model_options(**options, gradient_checkpointing=True)
     said = mistake(load_model, config, FAMILIES[config.family], load_config(config, FAMILIES), xlnet_tokenizer)
     assert "xlnet cannot compute activations" in said and "model.gradient_checkpointing=false" in said
 
@@ -227,7 +227,7 @@ def test_activations_that_cannot_be_computed_again(xlnet_tokenizer):
 
 
 def test_weights_are_float32_and_overrides_are_heeded(bert, tokenizer):
-    config = ModelConfig(name_or_path=str(bert), config={"hidden_dropout_prob": 0.25})
+    config = model_options(name_or_path=str(bert), config={"hidden_dropout_prob": 0.25})
     model = load_model(config, FAMILIES[config.family], load_config(config, FAMILIES), tokenizer)
     assert {weight.dtype for weight in model.parameters()} == {torch.float32}
     assert model.bert.encoder.layer[0].output.dropout.p == 0.25
@@ -241,7 +241,7 @@ def test_weights_are_float32_and_overrides_are_heeded(bert, tokenizer):
 def test_attention(asked, expected, from_scratch, bert, tokenizer, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     start = {"from_scratch": True, "architecture": "bert", "config": TINY["bert"]}
-    config = ModelConfig(attn_implementation=asked, **(start if from_scratch else {"name_or_path": str(bert)}))
+    config = model_options(attn_implementation=asked, **(start if from_scratch else {"name_or_path": str(bert)}))
     model = load_model(config, FAMILIES[config.family], load_config(config, FAMILIES), tokenizer)
     assert model.config._attn_implementation == expected
 
@@ -249,7 +249,7 @@ def test_attention(asked, expected, from_scratch, bert, tokenizer, monkeypatch):
 def test_new_weights_are_named(bert, tokenizer, tmp_path, caplog):
     body = AutoModel.from_pretrained(bert)
     body.save_pretrained(tmp_path)
-    config = ModelConfig(name_or_path=str(tmp_path))
+    config = model_options(name_or_path=str(tmp_path))
     with caplog.at_level(logging.WARNING, "lmft"):
         load_model(config, FAMILIES[config.family], load_config(config, FAMILIES), tokenizer)
     assert "newly initialised (not in the checkpoint): cls.predictions" in caplog.text
@@ -257,7 +257,7 @@ def test_new_weights_are_named(bert, tokenizer, tmp_path, caplog):
 
 @pytest.mark.parametrize("architecture", TINY)
 def test_a_new_model_fits_its_tokenizer(architecture, any_tokenizer):
-    config = ModelConfig(from_scratch=True, architecture=architecture, config=TINY[architecture])
+    config = model_options(from_scratch=True, architecture=architecture, config=TINY[architecture])
     model = load_model(config, FAMILIES[config.family], load_config(config, FAMILIES), any_tokenizer)
     assert model.config.vocab_size == len(any_tokenizer)
     embedding = model.get_input_embeddings()
@@ -273,7 +273,7 @@ def test_a_new_model_fits_its_tokenizer(architecture, any_tokenizer):
 def test_a_new_decoder_starts_as_its_kind_does(architecture, kind, start, request):
     tokenizer = request.getfixturevalue(f"{kind}_tokenizer")
     shape = TINY_SEQ2SEQ[architecture]
-    config = ModelConfig(from_scratch=True, architecture=architecture, family="seq2seq", config=shape)
+    config = model_options(from_scratch=True, architecture=architecture, family="seq2seq", config=shape)
     hf_config = load_config(config, FAMILIES)
     for _ in range(2):  # done once before the objective is checked and once for the model
         fit_to_tokenizer(hf_config, tokenizer)
@@ -312,14 +312,16 @@ def test_what_is_exported_works_in_a_pipeline(architecture, any_tokenizer, tmp_p
 
 def test_a_vocabulary_is_trained_once(tmp_path):
     texts = Texts()
-    config = ModelConfig(from_scratch=True, architecture="bert", tokenizer=TokenizerConfig(train=True, vocab_size=100))
+    config = model_options(
+        from_scratch=True, architecture="bert", tokenizer=tokenizer_options(train=True, vocab_size=100)
+    )
     first = tokenizer_of(config, tmp_path, texts)
     second = tokenizer_of(config, tmp_path, nothing)
     assert first.get_vocab() == second.get_vocab() and texts.num_read == 2  # WordPiece reads twice
     tokenizer_of(config, tmp_path, texts, key="other texts")
     for other in ({"vocab_size": 90}, {"algorithm": "unigram"}, {"lowercase": False}):
-        wanted = TokenizerConfig(**{"train": True, "vocab_size": 100, **other})
-        tokenizer_of(ModelConfig(from_scratch=True, architecture="bert", tokenizer=wanted), tmp_path, texts)
+        wanted = tokenizer_options(**{"train": True, "vocab_size": 100, **other})
+        tokenizer_of(model_options(from_scratch=True, architecture="bert", tokenizer=wanted), tmp_path, texts)
     assert texts.num_read == 2 + 2 + 2 + 1 + 2
 
 
@@ -328,7 +330,9 @@ def test_a_training_that_fails_leaves_no_vocabulary(tmp_path):
         yield "the quick brown fox"
         raise UserError("a line that cannot be read")
 
-    config = ModelConfig(from_scratch=True, architecture="bert", tokenizer=TokenizerConfig(train=True, vocab_size=100))
+    config = model_options(
+        from_scratch=True, architecture="bert", tokenizer=tokenizer_options(train=True, vocab_size=100)
+    )
     with pytest.raises(UserError, match="cannot be read"):
         tokenizer_of(config, tmp_path, fails())
     assert len(tokenizer_of(config, tmp_path, TEXTS)) > 50
@@ -345,7 +349,7 @@ def test_baked_truncation_is_neither_heeded_nor_lost(tmp_path, tokenizer):
     backend.enable_truncation(7)
     backend.enable_padding(length=7, pad_id=0, pad_token="[PAD]")
     backend.save(str(file))
-    config = ModelConfig(name_or_path="x", tokenizer=TokenizerConfig(name_or_path=str(folder)))
+    config = model_options(name_or_path="x", tokenizer=tokenizer_options(name_or_path=str(folder)))
     loaded = tokenizer_of(config, tmp_path)
     long = " ".join(TEXTS)
     encoded = Encoder(loaded, word_starts=False).encode([long, "fox"])

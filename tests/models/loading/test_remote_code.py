@@ -8,11 +8,11 @@ import pytest
 from transformers.dynamic_module_utils import HF_MODULES_CACHE
 
 from lmft.errors import UserError
-from lmft.models.config import ModelConfig, TokenizerConfig
 from lmft.models.loading.hf_config import load_config
 from lmft.models.loading.tokenizer import load_tokenizer
 from lmft.models.loading.weights import load_model
 from tests.helpers.models import FAMILIES, TINY
+from tests.helpers.options import model_options, tokenizer_options
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CODE = """
@@ -52,7 +52,7 @@ def folder(tmp_path, tokenizer):
 
 def test_a_models_code_is_not_run_unasked(folder, ran):
     with pytest.raises(UserError) as error:
-        load_config(ModelConfig(name_or_path=str(folder)), FAMILIES)
+        load_config(model_options(name_or_path=str(folder)), FAMILIES)
     assert not ran.exists()
     assert error.value.where == str(folder) and "code that comes with the model" in error.value.what
     assert "model.trust_remote_code=true model.revision=COMMIT" in error.value.fix
@@ -63,8 +63,8 @@ def test_nor_is_a_tokenizers(is_the_models, folder, ran):
     described = folder / "tokenizer_config.json"
     values = {**json.loads(described.read_text()), "auto_map": {"AutoTokenizer": ["code.None", "code.MyConfig"]}}
     described.write_text(json.dumps({**values, "tokenizer_class": "MyTokenizer"}))
-    wanted = TokenizerConfig(name_or_path=str(folder))
-    config = ModelConfig(name_or_path=str(folder) if is_the_models else "another", tokenizer=wanted)
+    wanted = tokenizer_options(name_or_path=str(folder))
+    config = model_options(name_or_path=str(folder) if is_the_models else "another", tokenizer=wanted)
     with pytest.raises(UserError, match="code that comes with"):
         load_tokenizer(config, (), lambda: "none", folder)
     assert not ran.exists()
@@ -73,12 +73,12 @@ def test_nor_is_a_tokenizers(is_the_models, folder, ran):
 @pytest.mark.parametrize("revision", [None, "main", "v1.0", COMMIT[:12], f"{COMMIT}0", COMMIT.upper()])
 def test_a_branch_or_tag_pins_nothing(revision):
     with pytest.raises(UserError, match=r"a branch or tag does not pin") as error:
-        ModelConfig(name_or_path="somebody/model", revision=revision, trust_remote_code=True)
+        model_options(name_or_path="somebody/model", revision=revision, trust_remote_code=True)
     assert error.value.where == f"model.revision={revision}" and "all 40 digits" in error.value.fix
 
 
 def test_it_is_run_and_said_where_the_user_wants_it(folder, ran, tokenizer, caplog):
-    config = ModelConfig(name_or_path=str(folder), revision=COMMIT, trust_remote_code=True)
+    config = model_options(name_or_path=str(folder), revision=COMMIT, trust_remote_code=True)
     with caplog.at_level(logging.WARNING, "lmft"):
         hf_config = load_config(config, FAMILIES)
     assert ran.exists() and f"runs code of {folder} at {COMMIT}" in caplog.text
@@ -88,6 +88,6 @@ def test_it_is_run_and_said_where_the_user_wants_it(folder, ran, tokenizer, capl
 
 
 def test_code_in_another_repository_is_pinned_too():
-    options = ModelConfig(name_or_path="x", revision=COMMIT, trust_remote_code=True).hub_options
+    options = model_options(name_or_path="x", revision=COMMIT, trust_remote_code=True).hub_options
     assert options == {"revision": COMMIT, "code_revision": COMMIT, "trust_remote_code": True}
-    assert ModelConfig(name_or_path="x").hub_options == {"revision": None, "trust_remote_code": False}
+    assert model_options(name_or_path="x").hub_options == {"revision": None, "trust_remote_code": False}

@@ -1,0 +1,29 @@
+"""The YAML files that come with lmft: where they are, and the defaults that they state."""
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+
+def config_dir() -> Path:
+    """Return the folder of the shipped YAMLs: in the package in a wheel, next to it in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    return next(folder for folder in (package / "conf", package.parent / "conf") if folder.is_dir())
+
+
+def defaults_of(key: str) -> dict[str, Any]:
+    """Return the default of each option of a group that has a `_base.yaml`; {} for other groups.
+
+    Args:
+        key: the group's key in the config: `data`, `model`, `model.tokenizer`.
+    """
+    group, *path = key.split(".")
+    file = config_dir() / group / "_base.yaml"
+    if not file.is_file():
+        return {}
+    defaults = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
+    for name in path:
+        defaults = defaults[name]  # type: ignore[index]
+    # `???` is OmegaConf's mark of an option that has no default.
+    return {str(name): value for name, value in defaults.items() if value != "???"}  # type: ignore[union-attr]
