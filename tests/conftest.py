@@ -11,10 +11,17 @@ import pytest
 import torch
 
 from lmft.models.loading.vocabulary import train_vocabulary
+from tests.helpers.composing import yamls_read_once
 from tests.helpers.models import TEXTS
 
 warnings.filterwarnings("ignore", module="lightning")
 torch.set_num_threads(1)  # for tiny models a second thread is mostly waiting
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _yamls_read_once():
+    with yamls_read_once():
+        yield
 
 
 @pytest.fixture(scope="session")
