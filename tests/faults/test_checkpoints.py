@@ -1,6 +1,7 @@
 """Rows 4, 5, 13 and 14: checkpoints that cannot be written, are damaged, of another training, or not there."""
 
 import os
+import subprocess
 
 import pytest
 
@@ -18,17 +19,30 @@ pytestmark = pytest.mark.timeout(120)
 OPTIONS = ("model.config.dropout=0.3", "checkpoint.every_n_steps=1", "checkpoint.keep_last=4")
 
 
-@pytest.fixture
-def undisturbed(terminal):
+@pytest.fixture(scope="module")
+def undisturbed(place):
     """A run that nothing happens to."""
-    return train(terminal.folder, "run.name=undisturbed", *OPTIONS)[0]
+    return train(place, "run.name=undisturbed", *OPTIONS)[0]
+
+
+@pytest.fixture(scope="module")
+def kept(place, undisturbed):
+    """What was left of a run that was killed in its seventh step."""
+    kill_in_training(place, 6, "run.name=killed", *OPTIONS)
+    return (place / "runs" / "killed").rename(place / "kept")
 
 
 @pytest.fixture
-def killed(terminal, undisturbed):
-    """The folder of a run that was killed in its seventh step."""
-    kill_in_training(terminal.folder, 6, "run.name=killed", *OPTIONS)
-    return RunFolder(terminal.folder / "runs" / "killed")
+def terminal(shared_terminal):
+    return shared_terminal
+
+
+@pytest.fixture
+def killed(terminal, kept):
+    """The folder of that run, anew for each test."""
+    folder = terminal.folder / "runs" / "killed"
+    subprocess.run(["cp", "-a", kept, folder], check=True)  # a file of two names stays one
+    return RunFolder(folder)
 
 
 def assert_goes_on(terminal, undisturbed):

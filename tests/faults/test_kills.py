@@ -85,7 +85,9 @@ def assert_a_killed_run_ends_the_same(model, seed, num_kills, undisturbed, folde
     assert names(resumed) == names(run)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    "model", ["masked", *(pytest.param(each, marks=pytest.mark.slow) for each in MODELS if each != "masked")]
+)
 def test_fault_01_a_run_that_is_killed_at_any_moment_ends_the_same(model, undisturbed, folder):
     assert_a_killed_run_ends_the_same(model, 1, 2, undisturbed, folder)
 
@@ -93,10 +95,18 @@ def test_fault_01_a_run_that_is_killed_at_any_moment_ends_the_same(model, undist
 @pytest.mark.parametrize(
     ("victims", "options"),
     [
-        ((9, 13), (ACCUMULATED, "checkpoint.every_n_steps=1", "trainer.val_check_interval=4")),
-        ((11,), ("checkpoint.every_n_steps=100", "trainer.max_steps=13", "trainer.check_val_every_n_epoch=2")),
+        pytest.param(
+            (9, 13),
+            (ACCUMULATED, "checkpoint.every_n_steps=1", "trainer.val_check_interval=4"),
+            id="and the epoch that begins there is died in too",
+        ),
+        pytest.param(
+            (11,),
+            ("checkpoint.every_n_steps=100", "trainer.max_steps=13", "trainer.check_val_every_n_epoch=2"),
+            id="which only the epoch's end asks for, under max_steps",
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["and the epoch that begins there is died in too", "which only the epoch's end asks for, under max_steps"],
 )
 def test_fault_06_nor_does_it_matter_what_comes_after_an_epochs_last_step(victims, options, folder):
     """An epoch has nine micro-batches: where two make a step, its last has one, so that which it is has to be known."""
@@ -126,21 +136,21 @@ def train_until(function, folder, model, name):
     trained(folder, model, name)
 
 
-@pytest.mark.parametrize(
-    "function",
-    [
-        "lmft.models.loading.tokenizer.Path.rename",
-        "lmft.models.export.export",
-        "lmft.reporting.report.write_report",
-        "lmft.runs.run.write_json",
-    ],
+# Where a training keeps its vocabulary, and between the files that it ends with.
+BEGINS_OR_ENDS = (
+    "lmft.models.loading.tokenizer.Path.rename",
+    "lmft.models.export.export",
+    "lmft.reporting.report.write_report",
+    "lmft.runs.run.write_json",
 )
-def test_fault_01_so_does_one_that_is_killed_as_it_begins_or_ends(function, undisturbed, folder):
-    """As it keeps its vocabulary, and between the files that it ends with."""
+
+
+def test_fault_01_so_does_one_that_is_killed_as_it_begins_and_as_it_ends(undisturbed, folder):
+    """One and the same run, each time it is begun again."""
     run, _, _ = undisturbed("masked")
-    name = f"killed-at-{function.rpartition('.')[2]}"
-    in_another_process(train_until, function, folder, "masked", name)
-    resumed, _ = trained(folder, "masked", name)
+    for function in BEGINS_OR_ENDS:
+        in_another_process(train_until, function, folder, "masked", "killed-at-ends")
+    resumed, _ = trained(folder, "masked", "killed-at-ends")
     assert_same(resumed, run)
     assert names(resumed) == names(run)
 

@@ -20,6 +20,12 @@ pytestmark = pytest.mark.timeout(120)
 OPTIONS = ("model.config.dropout=0.3", "checkpoint.every_n_steps=100", "trainer.log_every_n_steps=1")
 
 
+@pytest.fixture(scope="module")
+def undisturbed(place):
+    """A run that nothing happens to."""
+    return train(place, "run.name=undisturbed", *OPTIONS)[0]
+
+
 def stopped(terminal, code, *options):
     """The command that a training names as a signal ends it: with it, it goes on."""
     found, _, err = terminal.run("train", *tiny_arguments(terminal.folder), "run.name=stopped", *options)
@@ -31,18 +37,24 @@ def stopped(terminal, code, *options):
     return shlex.split(record["command"])
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-@pytest.mark.parametrize(("hook", "call", "step"), [("training_step", 4, 4), ("validation_step", 3, 9)])
-def test_fault_10_a_signal_costs_not_a_step(hook, call, step, signum, code, terminal, monkeypatch):
-    undisturbed, _ = train(terminal.folder, "run.name=undisturbed", *OPTIONS)
+@pytest.mark.parametrize(
+    ("hook", "call", "step", "signum", "code"),
+    [
+        ("training_step", 4, 4, signal.SIGTERM, 143),
+        ("validation_step", 3, 9, signal.SIGINT, 130),
+        pytest.param("training_step", 4, 4, signal.SIGINT, 130, marks=pytest.mark.slow),
+        pytest.param("validation_step", 3, 9, signal.SIGTERM, 143, marks=pytest.mark.slow),
+    ],
+)
+def test_fault_10_a_signal_costs_not_a_step(hook, call, step, signum, code, undisturbed, shared_terminal, monkeypatch):
     with monkeypatch.context() as patched:
         signals(patched, hook, [call], signum)
-        python, flag, command, *words = stopped(terminal, code, *OPTIONS)
-    saved = terminal.folder / f"runs/stopped/checkpoints/step={step}.ckpt"
+        python, flag, command, *words = stopped(shared_terminal, code, *OPTIONS)
+    saved = shared_terminal.folder / f"runs/stopped/checkpoints/step={step}.ckpt"
     assert is_valid(saved) and saved.samefile(saved.with_name("last.ckpt"))
     assert (python, flag, command) == ("python", "-m", "lmft.train")
-    terminal.succeeds("train", *words)
-    assert_same(terminal.ended("stopped"), undisturbed)
+    shared_terminal.succeeds("train", *words)
+    assert_same(shared_terminal.ended("stopped"), undisturbed)
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -57,8 +69,7 @@ def test_fault_10_while_the_text_is_tokenised_nothing_is_left_behind(signum, cod
     terminal.succeeds("train", *arguments)
 
 
-def test_fault_11_further_signals_while_it_saves_change_nothing(terminal, monkeypatch):
-    undisturbed, _ = train(terminal.folder, "run.name=undisturbed", *OPTIONS)
+def test_fault_11_further_signals_while_it_saves_change_nothing(undisturbed, shared_terminal, monkeypatch):
     save = torch.save
 
     def impatiently(*arguments):
@@ -69,24 +80,23 @@ def test_fault_11_further_signals_while_it_saves_change_nothing(terminal, monkey
     with monkeypatch.context() as patched:
         patched.setattr(torch, "save", impatiently)
         signals(patched, "training_step", [4], signal.SIGINT)
-        words = stopped(terminal, 130, *OPTIONS)
-    assert is_valid(terminal.folder / "runs/stopped/checkpoints/last.ckpt")
-    terminal.succeeds("train", *words[3:])
-    assert_same(terminal.ended("stopped"), undisturbed)
+        words = stopped(shared_terminal, 130, *OPTIONS)
+    assert is_valid(shared_terminal.folder / "runs/stopped/checkpoints/last.ckpt")
+    shared_terminal.succeeds("train", *words[3:])
+    assert_same(shared_terminal.ended("stopped"), undisturbed)
 
 
-def test_fault_10_a_job_that_slurm_requeues_goes_on_where_it_was(terminal, monkeypatch):
+def test_fault_10_a_job_that_slurm_requeues_goes_on_where_it_was(undisturbed, shared_terminal, monkeypatch):
     """Lightning answers SIGUSR1 by asking for it; SLURM then ends the job as any other, by SIGTERM."""
-    undisturbed, _ = train(terminal.folder, "run.name=undisturbed", *OPTIONS)
-    scontrol = terminal.folder / "scontrol"
+    scontrol = shared_terminal.folder / "scontrol"
     scontrol.write_text("#!/bin/sh\necho $@ > asked\nkill -TERM $PPID\n")
     scontrol.chmod(0o755)
     with monkeypatch.context() as patched:
         for name, value in {"JOB_ID": "7", "JOB_NAME": "films", "NTASKS": "1", "PROCID": "0", "LOCALID": "0"}.items():
             patched.setenv(f"SLURM_{name}", value)
-        patched.setenv("PATH", str(terminal.folder), prepend=os.pathsep)
+        patched.setenv("PATH", str(shared_terminal.folder), prepend=os.pathsep)
         signals(patched, "training_step", [4], signal.SIGUSR1)
-        words = stopped(terminal, 143, *OPTIONS)
-        assert (terminal.folder / "asked").read_text() == "requeue 7\n"
-        terminal.succeeds("train", *words[3:])
-    assert_same(terminal.ended("stopped"), undisturbed)
+        words = stopped(shared_terminal, 143, *OPTIONS)
+        assert (shared_terminal.folder / "asked").read_text() == "requeue 7\n"
+        shared_terminal.succeeds("train", *words[3:])
+    assert_same(shared_terminal.ended("stopped"), undisturbed)

@@ -29,10 +29,15 @@ BROKEN = {
 }
 
 
-@pytest.fixture
-def undisturbed(terminal):
+@pytest.fixture(scope="module")
+def undisturbed(place):
     """A run that nothing happens to."""
-    return train(terminal.folder, "run.name=undisturbed", *OPTIONS)[0]
+    return train(place, "run.name=undisturbed", *OPTIONS)[0]
+
+
+@pytest.fixture
+def terminal(shared_terminal):
+    return shared_terminal
 
 
 @pytest.fixture
@@ -67,7 +72,7 @@ def test_fault_21_a_step_that_does_not_fit_is_taken_in_parts(where, terminal, di
     """It ends in a step's second micro-batch. (Adam would make much of the rounding of gradients next to none.)"""
     options = ("optimizer=sgd", "optimizer.lr=0.1", "trainer.gradient_clip_val=null")
     options = (*options, "trainer.accumulate_grad_batches=2")
-    undisturbed, result = train(terminal.folder, "run.name=undisturbed", *options)
+    undisturbed, result = train(terminal.folder, "run.name=with-sgd", *options)
     ample, scarce = LanguageModel.nats, memory_for(1, 1, where)
 
     def nats(self, batch):

@@ -16,7 +16,7 @@ import omegaconf.base
 import pytest
 from hydra._internal import config_loader_impl
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.defaults_list import DefaultsList, Overrides
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -36,7 +36,7 @@ def yamls_read_once() -> Iterator[None]:
             lambda loader, **what: composed.config(loader, **what),
         )
         patch.setattr(OverridesParser, "parse_rule", _copies_of(OverridesParser.parse_rule))
-        patch.setattr(FileConfigSource, "load_config", _copies_of_files(FileConfigSource.load_config))
+        patch.setattr(ConfigRepository, "load_config", _copies_of_files(ConfigRepository.load_config))
         interpolations = _kept(omegaconf.base.parse)
         patch.setattr(omegaconf.base, "parse", interpolations)
         patch.setattr(omegaconf._utils, "parse", interpolations)
@@ -107,15 +107,16 @@ def _copies_of(parse_rule: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _copies_of_files(load_config: Callable[..., Any]) -> Callable[..., Any]:
-    """Like FileConfigSource's `load_config`; a file of the shipped YAMLs is read once, and each caller gets a copy."""
-    known: dict[str, bytes] = {}
+    """Like ConfigRepository's `load_config`; a file of the shipped YAMLs is read once, and each caller gets a copy."""
+    known: dict[tuple, bytes] = {}
 
     @wraps(load_config)
-    def load_once(source: FileConfigSource, config_path: str) -> Any:
-        if source.path != str(config_dir()):
-            return load_config(source, config_path)
-        if config_path not in known:
-            known[config_path] = pickle.dumps(load_config(source, config_path))
-        return pickle.loads(known[config_path])
+    def load_once(repo: ConfigRepository, config_path: str) -> Any:
+        if not _reads_shipped_yamls_alone(repo):
+            return load_config(repo, config_path)
+        key = (*_sources(repo), config_path)
+        if key not in known:
+            known[key] = pickle.dumps(load_config(repo, config_path))
+        return pickle.loads(known[key])
 
     return load_once
