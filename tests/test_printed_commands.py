@@ -232,6 +232,7 @@ def test_a_printed_command(command, place, tmp_path, monkeypatch, capsys):
         CHECKS[command.command](command, tmp_path, said)
 
 
+@pytest.mark.slow
 def test_the_python_code_of_the_readme_runs(place, tmp_path, monkeypatch):
     (code,) = re.findall(r"^```python\n(.*?)^```$", (printed.CHECKOUT / "README.md").read_text("utf-8"), re.S | re.M)
     monkeypatch.chdir(tmp_path)

@@ -33,6 +33,8 @@ from tests.helpers.models import tiny_model
 from tests.helpers.resuming import assert_same, cut
 from tests.helpers.runs import numbers, rows
 
+SLOW = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -162,7 +164,7 @@ def test_gradient_checkpointing_changes_no_loss(folder):
     assert_close(losses[1], losses[0], 2, SIX_DIGITS)
 
 
-@pytest.mark.parametrize("examples", ["blocks", "lines", "packs"])
+@pytest.mark.parametrize("examples", ["blocks", pytest.param("lines", marks=SLOW), pytest.param("packs", marks=SLOW)])
 def test_a_stored_model_learns_to_fill_in_the_middle(examples, folder):
     model = f"model.name_or_path={saved(folder, 'gpt2')}"
     options = ("objective=fim", "optimizer.lr=1e-2", f"data.examples={examples}", f"run.name=fim-{examples}")
@@ -413,8 +415,15 @@ def test_frozen_embeddings_stay_as_they_are_and_resume(folder):
     assert numbers(again) == numbers(result)
 
 
-@pytest.mark.parametrize("examples", ["lines", "packs"])
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize(
+    ("examples", "accumulate"),
+    [
+        ("lines", 1),
+        ("packs", 2),
+        pytest.param("lines", 2, marks=SLOW),
+        pytest.param("packs", 1, marks=SLOW),
+    ],
+)
 def test_a_killed_run_goes_on_bit_exactly(examples, accumulate, folder):
     options = [*chat_arguments(folder), f"data.examples={examples}", "data.batch_size=2", "data.block_size=200"]
     options += [f"trainer.accumulate_grad_batches={accumulate}", "model.config.attention_dropout=0.1"]

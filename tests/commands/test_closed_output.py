@@ -9,7 +9,8 @@ import pytest
 
 from lmft.runs.folder import RunFolder
 from lmft.system.files import read_json
-from tests.helpers.runs import CHECKOUT, start, tiny_arguments
+from tests.helpers.forked import Forked
+from tests.helpers.runs import CHECKOUT, tiny_arguments
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -36,11 +37,11 @@ def ended(folder: Path, command: str, stderr_is_closed: bool = False) -> tuple[i
     "command",
     [
         "-m lmft.train --help",
-        "-u -m lmft.train --help",
-        "-m lmft.train --cfg job",
-        "-m lmft --help",
-        "-m lmft --version",
         "-m lmft evaluate --cfg job",
+        "-m lmft --version",
+        pytest.param("-u -m lmft.train --help", marks=pytest.mark.slow),
+        pytest.param("-m lmft.train --cfg job", marks=pytest.mark.slow),
+        pytest.param("-m lmft --help", marks=pytest.mark.slow),
     ],
 )
 def test_what_only_shows_something_ends_without_a_word(command, tmp_path):
@@ -58,16 +59,14 @@ def test_a_mistake_is_said_all_the_same(tmp_path):
 
 def test_a_training_ends_as_an_interrupted_one(tmp_path):
     options = ("run.name=x", "validate_before=false", "trainer.max_epochs=-1", "trainer.max_steps=1000")
-    process = start(tmp_path, "lmft.train", *tiny_arguments(tmp_path), *options)
-    assert process.stdout and process.stderr
-    try:
-        while not process.stdout.readline().startswith("step "):
-            assert process.poll() is None, process.stderr.read()
-        process.stdout.close()
-        said = process.stderr.read()
-        code = process.wait()
-    finally:
-        process.kill()
+    process = Forked(tmp_path, "train", [*tiny_arguments(tmp_path), *options])
+    line = ""
+    while not line.startswith("step "):
+        line = process.stdout.readline()
+        assert line, process.stderr.read()
+    process.stdout.close()
+    said = process.stderr.read()
+    code = process.wait()
     run = RunFolder(tmp_path / "runs" / "x")
     metrics = read_json(run.metrics)
     first, goes_on = said.splitlines()

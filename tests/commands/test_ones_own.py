@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.forked import ended
 from tests.helpers.runs import start, tiny_arguments
 
 PACKAGE = {
@@ -98,20 +99,15 @@ def arguments(home):
     return ["data=mine", "trainer.max_steps=2", "run.name=own", *given, *ONES_OWN]
 
 
-def ended(process):
-    out, err = process.communicate(timeout=200)
-    return process.returncode, out, err
-
-
-@pytest.mark.parametrize("command", ["python -m lmft.train", "lmft train"])
+@pytest.mark.parametrize("command", [pytest.param("python -m lmft.train", marks=pytest.mark.slow), "lmft train"])
 def test_classes_and_data_of_ones_own(command, home):
     if command == "lmft train":
         script = Path(sysconfig.get_path("scripts")) / "lmft"
         process = start(home, "train", *arguments(home), *TRUST, program=[str(script)])
     else:
         process = start(home, "lmft.train", *arguments(home), *TRUST)
-    code, out, err = ended(process)
-    assert code == 0, out + err
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, out + err
     assert (home / "notes.txt").read_text() == "2 Doubled"
     metrics = json.loads((home / "runs" / "own" / "metrics.json").read_text())
     assert metrics["after"]["targets"] == metrics["data"]["validation"]["examples"]
@@ -124,7 +120,7 @@ def test_what_is_not_trusted_or_not_there_is_refused(home):
         ((TRUST[0], "model.module=my_package.modules.Other"), "not a subclass of MaskedLanguageModel"),
     ]
     for further, said in cases:
-        code, _, err = ended(start(home, "lmft.train", *arguments(home), *further))
+        code, _, err = ended(home, "train", *arguments(home), *further)
         assert code == 2 and said in err and len(err.splitlines()) <= 3, err
         assert not (home / "runs").exists()
 
@@ -135,5 +131,5 @@ def test_a_module_that_a_yaml_names_is_not_trusted(home):
         "defaults: [distilbert_tiny, _self_]\nmodule: my_package.modules.Doubled\n"
     )
     given = [each for each in arguments(home) if not each.startswith("model=")]
-    code, _, err = ended(start(home, "lmft.train", *given, TRUST[0], "model=odd"))
+    code, _, err = ended(home, "train", *given, TRUST[0], "model=odd")
     assert code == 2 and "model.module counts only on the command line" in err

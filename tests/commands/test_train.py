@@ -4,8 +4,6 @@ import json
 import os
 import pty
 import re
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -14,7 +12,8 @@ from transformers import AutoModelForMaskedLM, pipeline
 
 from lmft.runs.folder import RunFolder
 from tests.helpers.closeness import SIX_DIGITS, assert_close, assert_same_scores
-from tests.helpers.runs import CHECKOUT, model_arguments, start, write_text
+from tests.helpers.forked import Forked, ended
+from tests.helpers.runs import model_arguments, start, write_text
 
 CPU = ("trainer=cpu", "trainer.precision=32-true")
 OPTIONS = (
@@ -84,15 +83,13 @@ def test_the_log_holds_what_was_shown(trained):
     assert any("tokenising" in line for line in logged) and "text" in logged and "config" in logged
 
 
-def test_the_log_is_the_same_where_a_bar_was_drawn(trained, home):
+def test_the_log_is_the_same_where_a_bar_was_drawn(trained, home, monkeypatch):
     """Also what was tokenised and warned of before there was a file to write to."""
     _, first = trained
     terminal, its_end = pty.openpty()
-    environment = {**os.environ, "LMFT_CACHE": str(home / "cache"), "PYTHONPATH": str(CHECKOUT)}
-    environment.update(TERM="xterm", COLUMNS="100", OMP_NUM_THREADS="1")
+    monkeypatch.setenv("TERM", "xterm")
     (home / "cache").rename(home / "cache-of-first")
-    command = [sys.executable, "-m", "lmft.train", "run.dir=drawn", "run.name=first", *OPTIONS]
-    process = subprocess.Popen(command, cwd=home, env=environment, stdout=its_end, stderr=its_end)
+    process = Forked(home, "train", ["run.dir=drawn", "run.name=first", *OPTIONS], output=its_end)
     os.close(its_end)
     shown = read_terminal(terminal)
     assert process.wait() == 0, shown
@@ -115,9 +112,8 @@ def read_terminal(terminal):
 
 
 def test_without_validation_there_is_no_table_of_scores(home):
-    process = start(home, "lmft.train", "run.dir=unvalidated", *OPTIONS, "data.validation_fraction=0")
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
+    code, out, err = ended(home, "train", "run.dir=unvalidated", *OPTIONS, "data.validation_fraction=0")
+    assert code == 0, err
     assert "scores on the validation text" not in out and "complete: 6 optimizer steps" in out
 
 
@@ -150,30 +146,30 @@ def test_the_model_is_a_plain_hugging_face_folder(trained):
     assert "library_name: transformers" in (run.model / "README.md").read_text()
 
 
-@pytest.mark.usefixtures("trained")
-def test_what_follows_a_training(home, trained):
-    """Evaluating, predicting, and a training that cannot be: each a process, all at a time."""
+def test_evaluating_a_run_writes_and_shows_its_own_scores(home, trained):
     _, run = trained
-    processes = {
-        "evaluate": start(home, "lmft.evaluate", "run=runs/first", *CPU, "output=scores.json"),
-        "predict": start(home, "lmft", "predict", "run=runs/first", "text=the [MASK] fox"),
-        "mistake": start(home, "lmft.train", "run.name=second", *OPTIONS, "data.train=txet.txt"),
-    }
-    said = {name: process.communicate(timeout=240) for name, process in processes.items()}
-    codes = {name: process.returncode for name, process in processes.items()}
-    assert codes == {"evaluate": 0, "predict": 0, "mistake": 2}, said
-
+    code, out, err = ended(home, "evaluate", "run=runs/first", *CPU, "output=scores.json")
+    assert code == 0, err
     metrics, scores = json.loads(run.metrics.read_text()), json.loads((home / "scores.json").read_text())["validation"]
     assert_same_scores(scores, metrics["after"])
-    assert f"{scores['loss']:.4f}" in said["evaluate"][0]
+    assert f"{scores['loss']:.4f}" in out
 
+
+def test_predicting_shows_the_answers_of_the_run(home, trained):
+    _, run = trained
+    code, out, err = ended(home, "predict", "run=runs/first", "text=the [MASK] fox")
+    assert code == 0, err
     best = json.loads(run.samples.read_text().splitlines()[-1])["fills"][0][0]
-    assert re.search(rf"{re.escape(best['token'])} +{best['probability']:.1%}", said["predict"][0])
+    assert re.search(rf"{re.escape(best['token'])} +{best['probability']:.1%}", out)
 
-    lines = said["mistake"][1].splitlines()
-    assert len(lines) <= 3 and lines[0].startswith("error: no such file or folder: txet.txt"), said["mistake"]
+
+def test_a_mistake_is_said_in_three_lines_and_leaves_no_run(home, trained):
+    runs = sorted((home / "runs").iterdir())
+    code, _, err = ended(home, "train", "run.name=second", *OPTIONS, "data.train=txet.txt")
+    lines = err.splitlines()
+    assert code == 2 and len(lines) <= 3 and lines[0].startswith("error: no such file or folder: txet.txt"), err
     assert "did you mean 'text.txt'?" in lines[0]
-    assert [path.name for path in (home / "runs").iterdir()] == ["first"]
+    assert sorted((home / "runs").iterdir()) == runs
 
 
 @pytest.mark.slow

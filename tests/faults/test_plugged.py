@@ -77,8 +77,14 @@ def test_evaluating_on_nothing_is_refused(terminal):
     "profiler",
     [
         ("trainer.profiler=simple",),
-        ("trainer.profiler=advanced",),
-        ("+trainer.profiler._target_=lightning.pytorch.profilers.SimpleProfiler", "+trainer.profiler.extended=false"),
+        pytest.param(("trainer.profiler=advanced",), marks=pytest.mark.slow),
+        pytest.param(
+            (
+                "+trainer.profiler._target_=lightning.pytorch.profilers.SimpleProfiler",
+                "+trainer.profiler.extended=false",
+            ),
+            marks=pytest.mark.slow,
+        ),
         ("+trainer.profiler._target_=lightning.pytorch.profilers.SimpleProfiler", "+trainer.profiler.filename=own"),
     ],
     ids=["simple", "advanced", "an object", "one with a file"],
@@ -106,7 +112,7 @@ def test_lightnings_model_checkpoint_keeps_its_files_apart_from_the_runs(termina
     assert json.loads(run.metrics.read_text())["steps"] == 27
 
 
-@pytest.mark.parametrize("step", [5, 9, 13])
+@pytest.mark.parametrize("step", [5, pytest.param(9, marks=pytest.mark.slow), pytest.param(13, marks=pytest.mark.slow)])
 def test_early_stopping_goes_on_as_it_would_have(step, folder):
     options = ("callbacks=early_stopping", "checkpoint.every_n_steps=1", "checkpoint.keep_last=-1")
     whole, _ = train(folder, f"run.name=early-{step}", *options)

@@ -93,6 +93,7 @@ def fate_of(task: Callable[..., object], *arguments: object) -> int:
     pid = os.fork()
     if not pid:
         code = 1
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads have stayed in the other process
         try:
             task(*arguments)
             code = 0
