@@ -133,7 +133,7 @@ def test_what_a_command_loads_before_its_config_is_checked_is_light():
     assert {"cli.command", "config.load", "runs.run"} <= seen
 
 
-def test_one_lightning():
+def test_lightning_is_imported_by_its_one_name_alone():
     for name, tree in TREES.items():
         roots = {module.split(".")[0] for module, _ in imported(ast.walk(tree))}
         assert not roots & {"pytorch_lightning", "lightning_fabric"}, name

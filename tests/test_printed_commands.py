@@ -67,7 +67,7 @@ def test_what_looks_like_a_command_is_one(file):
     assert len(list(printed.commands_in(file))) == printed.num_that_look_like_commands(file)
 
 
-def test_there_are_many():
+def test_the_documentation_prints_many_commands():
     count = {file.name: len(list(printed.commands_in(file))) for file in printed.DOCUMENTS}
     assert count["README.md"] >= 18 and count["recipes.md"] >= 55 and count["RELIABILITY.md"] >= 3
     assert all(list(printed.commands_in(file)) for file in printed.YAMLS if file.stem != "lmft")
@@ -215,7 +215,7 @@ def test_a_printed_command_passes_all_checks_that_need_no_torch(command, place, 
 
 
 @pytest.mark.parametrize("command", list(parameters()))
-def test_a_printed_command(command, place, tmp_path, monkeypatch, capsys):
+def test_a_printed_command_does_what_is_printed(command, place, tmp_path, monkeypatch, capsys):
     place.prepare(tmp_path, command)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LMFT_DEBUG", raising=False)

@@ -37,7 +37,7 @@ def wheel(tmp_path_factory):
     return path
 
 
-def test_it_holds_the_package_and_its_yaml_files(wheel):
+def test_the_wheel_holds_the_package_and_its_yaml_files(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     tops = {name.split("/")[0] for name in names}

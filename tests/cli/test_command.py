@@ -125,7 +125,7 @@ def test_what_fits_is_let_through(argument):
 
 
 @pytest.mark.parametrize("flags", [["--cfg", "job"], ["--help"]])
-def test_mistakes_are_said_the_same_way_when_something_is_only_shown(flags, capsys):
+def test_a_mistake_is_said_in_the_same_words_where_a_flag_only_shows_something(flags, capsys):
     assert "did you mean 'data.block_size'?" in mistake(capsys, train, *flags, "data.blocksize=3")
 
 
@@ -331,7 +331,7 @@ def test_home_is_found(monkeypatch):
     assert overrides.quote_for_hydra("data.path=~/text") == "data.path=/home/me/text"
 
 
-def test_a_text_or_a_model_that_is_missing(capsys, fit):
+def test_a_missing_text_or_model_is_refused(capsys, fit):
     assert "no prompt is given" in mistake(capsys, predict, "model=masked", "model.name_or_path=x")
     assert "run=runs/NAME" in mistake(capsys, predict, "text=a")
     assert "run=runs/NAME" in mistake(capsys, evaluate)

@@ -72,7 +72,7 @@ def test_the_best_weights_are_handed_over(folder, spoilt):
     assert "step 9" in (run.paths.model / "README.md").read_text()
 
 
-def test_the_last_weights_on_request(folder):
+def test_the_last_weights_are_handed_over_on_request(folder):
     run, result = train(folder, "run.name=last", "model.export=last", *SPOIL)
     assert result["exported"]["step"] == 18 and result["exported"]["checkpoint"] == "last"
     assert result["exported"]["loss"] == result["after"]["loss"] > result["best"]["loss"]
@@ -97,12 +97,12 @@ def test_without_checkpoints_the_best_weights_are_kept_until_the_end(folder, spo
         train(folder, "run.name=none", "checkpoint.keep_last=0", "trainer.max_epochs=3", *SPOIL)
 
 
-def test_without_validation_the_last_weights(folder):
+def test_without_validation_the_last_weights_are_handed_over(folder):
     _, result = train(folder, "run.name=blind", "data.validation_fraction=0")
     assert result["exported"]["checkpoint"] == "last" and result["exported"]["loss"] is None
 
 
-def test_a_run_that_died_before_it_named_its_best(folder, spoilt):
+def test_a_run_that_died_before_it_named_its_best_names_it_when_resumed(folder, spoilt):
     run, _ = train(folder, "run.name=died", "trainer.max_epochs=1", *SPOIL)
     for name in ("best.ckpt", "best.ckpt.xxh3"):
         (run.paths.checkpoints / name).unlink()
@@ -119,7 +119,7 @@ def test_a_run_from_anothers_checkpoint_hands_over_the_best_of_its_own(folder, s
     assert exported_loss(folder, run) == pytest.approx(result["exported"]["loss"], rel=1e-5)
 
 
-def test_a_run_that_died_before_it_exported(folder, spoilt):
+def test_a_run_that_died_before_it_exported_exports_the_same(folder, spoilt):
     run, result = train(folder, "run.name=unexported", *SPOIL)
     before = weights_of(run)
     shutil.rmtree(run.paths.model)
@@ -159,7 +159,7 @@ def test_the_weights_of_a_checkpoint_answer(spoilt):
     assert best == pytest.approx(first, rel=1e-4) and last != pytest.approx(first, rel=1e-4)
 
 
-def test_the_weights_of_a_checkpoint_of_a_run_that_is_not_over(folder):
+def test_a_checkpoint_of_an_unfinished_run_is_measured_on_request(folder):
     run, _ = train(folder, "run.name=unfinished", "trainer.max_epochs=1")
     shutil.rmtree(run.paths.model)
     with pytest.raises(UserError, match="checkpoint=last"):
@@ -167,7 +167,7 @@ def test_the_weights_of_a_checkpoint_of_a_run_that_is_not_over(folder):
     assert measured(folder, run, "checkpoint=last")["targets"] > 0
 
 
-def test_a_checkpoint_of_adapters_and_new_tokens(tmp_path):
+def test_a_checkpoint_of_adapters_and_new_tokens_is_measured(tmp_path):
     arguments = [*chat_arguments(tmp_path), "model.lora.r=2", "run.name=adapters", "trainer.max_epochs=1"]
     run, result = train_causal(*arguments)
     assert measured(tmp_path, run, "checkpoint=last")["loss"] == pytest.approx(result["after"]["loss"], rel=1e-4)
@@ -182,7 +182,7 @@ def test_a_checkpoint_of_adapters_and_new_tokens(tmp_path):
         (["run=runs/x", "model.name_or_path=y"], "two models"),
     ],
 )
-def test_what_names_no_checkpoint_or_two_models(overrides, said):
+def test_a_checkpoint_without_a_run_and_two_models_are_refused(overrides, said):
     with pytest.raises(UserError, match=said):
         config_to_use(compose(overrides, "evaluate"), overrides)
 
@@ -196,7 +196,7 @@ def test_another_training_is_not_taken_for_the_complete_one(folder, spoilt):
     assert {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()} == before
 
 
-def test_what_a_complete_run_takes_no_notice_of_is_named(folder, spoilt, caplog):
+def test_changed_settings_that_a_complete_run_does_not_use_are_named(folder, spoilt, caplog):
     with caplog.at_level("INFO", "lmft"):
         train(folder, "run.name=spoilt", *SPOIL, "trainer.log_every_n_steps=3")
     assert "trainer.log_every_n_steps: 10 → 3" in caplog.text and "already complete" in caplog.text

@@ -298,7 +298,7 @@ def test_micro_batches_give_the_gradient_of_the_whole(examples, folder):
         assert_close(found, wanted)
 
 
-def test_what_is_trained_on(folder):
+def test_train_on_chooses_the_targets(folder):
     arguments = chat_arguments(folder)
     parts = assemble(compose(arguments))
     chats = conversations(9, seed=2)
@@ -314,7 +314,7 @@ def test_what_is_trained_on(folder):
     assert {name for name, scores in found.items() if scores["bits_per_byte"]} == {"all"}
 
 
-def test_prompts_and_completions(folder):
+def test_prompts_and_completions_train_on_the_completion(folder):
     pairs = [{"prompt": "the quick", "completion": " brown fox"}, {"prompt": "a", "completion": " lazy dog\n"}] * 4
     files = (f"data.train={write_rows(folder / 'pairs.jsonl', pairs)}", "data.validation=null")
     options = ("data.validation_fraction=0", "data.chat_template=null", "data.examples=lines", "trainer.max_epochs=1")
@@ -366,7 +366,7 @@ def test_a_checkpoint_holds_the_adapters_alone(adapted):
     assert any("trainable_tokens" in name for name in state), "the rows of <|im_start|> and <|im_end|>"
 
 
-def test_adapters_resume(adapted):
+def test_adapters_resume_bit_for_bit(adapted):
     run, result, options = adapted
     name = f"{run.name}-resumed"
     cut(run, name, 2)
@@ -385,7 +385,7 @@ def test_an_adapted_model_is_evaluated_and_asked(adapted):
     assert predict(recorded(run), [{"chat": "the fox?"}])[0]["texts"].keys() == {"greedy", "sampled"}
 
 
-def test_what_an_adapted_run_leaves(adapted, folder):
+def test_an_adapted_run_leaves_merged_weights_or_adapters(adapted, folder):
     run, _, _ = adapted
     names = {path.name for path in run.paths.model.iterdir()}
     if run.name == "lora-merged":
@@ -424,7 +424,7 @@ def test_frozen_embeddings_stay_as_they_are_and_resume(folder):
         pytest.param("packs", 1, marks=SLOW),
     ],
 )
-def test_a_killed_run_goes_on_bit_exactly(examples, accumulate, folder):
+def test_a_killed_run_on_chats_resumes_bit_for_bit(examples, accumulate, folder):
     options = [*chat_arguments(folder), f"data.examples={examples}", "data.batch_size=2", "data.block_size=200"]
     options += [f"trainer.accumulate_grad_batches={accumulate}", "model.config.attention_dropout=0.1"]
     options += ["checkpoint.every_n_steps=1", "checkpoint.keep_last=-1", 'data.probes=[{chat: "the fox?"}]']
@@ -476,13 +476,13 @@ def test_a_masked_model_is_made_causal_and_that_is_said(made_causal):
     assert said[0] == "bert attends to both sides; model.config.is_decoder=true makes it causal, here and in model/"
 
 
-def test_it_does_not_foretell_what_nothing_foretells(made_causal):
+def test_a_masked_model_made_causal_does_not_see_what_it_predicts(made_causal):
     _, result, _ = made_causal
     after, unigram = result["after"]["loss"], math.log(result["data"]["validation"]["unigram_perplexity"])
     assert 0.9 * unigram < after < result["before"]["loss"]
 
 
-def test_its_folder_is_causal_and_gives_its_scores(made_causal, masked):
+def test_the_folder_of_a_model_made_causal_is_causal_and_gives_its_scores(made_causal, masked):
     run, result, _ = made_causal
     model, tokenizer = reference(run)
     assert model.config.is_decoder and type(model).__name__ == "BertLMHeadModel"
@@ -503,7 +503,7 @@ def test_its_folder_is_causal_and_gives_its_scores(made_causal, masked):
     assert predict(recorded(run), ["the quick"])[0]["texts"].keys() == {"greedy", "sampled"}
 
 
-def test_it_goes_on_as_it_began(made_causal, masked):
+def test_a_model_made_causal_resumes_bit_for_bit(made_causal, masked):
     run, result, _ = made_causal
     _, arguments = masked
     cut(run, "bert-resumed", 5)
@@ -512,7 +512,7 @@ def test_it_goes_on_as_it_began(made_causal, masked):
     assert numbers(again) == numbers(result)
 
 
-def test_its_folder_fills_gaps_again_only_by_the_users_word(made_causal, masked):
+def test_the_folder_of_a_model_made_causal_fills_gaps_only_where_the_user_says_so(made_causal, masked):
     run, _, _ = made_causal
     folder, _ = masked
     options = [each for each in text_arguments(folder) if "generation" not in each]
@@ -592,7 +592,7 @@ def mistake(capsys, tmp_path, *argv):
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_is_said_in_a_few_lines(name, folder, tmp_path, capsys, monkeypatch):
+def test_a_mistake_in_causal_training_is_refused_in_three_lines(name, folder, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rows_besides, options, said = MISTAKES[name]
     (tmp_path / "forbids.jinja").write_text(FORBIDS)

@@ -44,20 +44,20 @@ def ended(folder: Path, command: str, stderr_is_closed: bool = False) -> tuple[i
         pytest.param("-m lmft --help", marks=pytest.mark.slow),
     ],
 )
-def test_what_only_shows_something_ends_without_a_word(command, tmp_path):
+def test_a_command_that_only_shows_something_ends_silently_with_141(command, tmp_path):
     assert ended(tmp_path, command) == (141, "")
 
 
-def test_nor_is_a_closed_stderr_a_reason_for_another_end(tmp_path):
+def test_a_closed_stderr_ends_with_the_same_exit_code(tmp_path):
     assert ended(tmp_path, "-m lmft.train --help", stderr_is_closed=True)[0] == 141
 
 
-def test_a_mistake_is_said_all_the_same(tmp_path):
+def test_a_mistake_is_said_on_stderr_where_stdout_is_closed(tmp_path):
     code, said = ended(tmp_path, "-m lmft.train sed=1")
     assert code == 2 and said.startswith("error: unknown option 'sed'")
 
 
-def test_a_training_ends_as_an_interrupted_one(tmp_path):
+def test_a_training_whose_output_is_closed_ends_as_an_interrupted_one(tmp_path):
     options = ("run.name=x", "validate_before=false", "trainer.max_epochs=-1", "trainer.max_steps=1000")
     process = Forked(tmp_path, "train", [*tiny_arguments(tmp_path), *options])
     line = ""

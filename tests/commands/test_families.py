@@ -43,7 +43,7 @@ def finished(request, folder):
     return request.param, run, result
 
 
-def test_it_learns_and_tells(finished):
+def test_a_run_of_each_family_learns_and_records_its_answers(finished):
     name, run, result = finished
     assert result["status"] == "complete" and result["after"]["loss"] < result["before"]["loss"]
     assert result["after"]["targets"] == result["before"]["targets"] > 0
@@ -71,7 +71,7 @@ def test_evaluating_a_run_gives_its_own_numbers(finished, folder):
     assert_same_scores(scores, result["after"])
 
 
-def test_a_killed_run_goes_on(finished, folder):
+def test_a_killed_run_of_each_family_resumes_bit_for_bit(finished, folder):
     name, run, result = finished
     config = tiny(folder, f"run.name={name}-killed", *OPTIONS, model=name)
     killed = run.folder.with_name(f"{name}-killed")
@@ -88,7 +88,7 @@ def test_a_killed_run_goes_on(finished, folder):
     assert numbers(again)["after"] == numbers(result)["after"] and rows(other) == rows(run)
 
 
-def test_pairs(folder):
+def test_pairs_are_learnt(folder):
     file = folder / "pairs.jsonl"
     each = ({"text": text, "summary": " ".join(text.split()[:2])} for text in TEXTS * 3)
     file.write_text("".join(json.dumps({**row, "text": f"{i} {row['text']}"}) + "\n" for i, row in enumerate(each)))
@@ -121,13 +121,13 @@ def test_pairs(folder):
         ),
     ],
 )
-def test_what_does_not_go_together(model, options, said, folder):
+def test_options_that_do_not_go_together_are_refused(model, options, said, folder):
     with pytest.raises(UserError) as error:
         assemble(tiny(folder, *options, model=model))
     assert said in str(error.value) and len(str(error.value).splitlines()) <= 3
 
 
-def test_a_decoder_that_nobody_says_the_start_of(folder, t5_tokenizer):
+def test_a_decoder_without_a_start_token_is_refused(folder, t5_tokenizer):
     model = tiny_model("t5", t5_tokenizer)
     model.config.decoder_start_token_id = None
     for part in (model, t5_tokenizer):

@@ -100,7 +100,7 @@ def arguments(home):
 
 
 @pytest.mark.parametrize("command", [pytest.param("python -m lmft.train", marks=pytest.mark.slow), "lmft train"])
-def test_classes_and_data_of_ones_own(command, home):
+def test_a_users_own_classes_and_data_are_used(command, home):
     if command == "lmft train":
         script = Path(sysconfig.get_path("scripts")) / "lmft"
         process = start(home, "train", *arguments(home), *TRUST, program=[str(script)])

@@ -122,7 +122,7 @@ def test_an_answer_in_a_chat_is_looked_at(chat_run, capsys):
         (("prompt=a", "model.generation.temperature=-1"), ("strictly positive", "model.generation")),
     ],
 )
-def test_mistakes(arguments, said, model, capsys):
+def test_a_prompt_that_cannot_be_answered_is_refused(arguments, said, model, capsys):
     found = mistake(capsys, *model, *arguments)
     for words in said:
         assert words in found
@@ -133,7 +133,7 @@ def test_a_template_that_refuses_a_chat(chat_run, capsys):
     assert "no place for tools" in mistake(capsys, f"run={chat_run.path}", f"chat={chat}")
 
 
-def test_no_model(capsys):
+def test_a_prediction_without_a_model_is_refused(capsys):
     assert "no model is named" in mistake(capsys, "prompt=a")
 
 

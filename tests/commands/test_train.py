@@ -54,7 +54,7 @@ def test_the_terminal_shows_config_text_probes_and_scores(trained):
         assert said in out, said
 
 
-def test_the_runs_folder(trained):
+def test_a_run_leaves_the_documented_files(trained):
     _, run = trained
     names = {path.relative_to(run.path).as_posix() for path in run.path.rglob("*") if path.is_file()} - {".lock"}
     checkpoints = {f"checkpoints/{name}.ckpt{end}" for name in ("step=6", "last", "best") for end in ("", ".xxh3")}
@@ -117,7 +117,7 @@ def test_without_validation_there_is_no_table_of_scores(home):
     assert "scores on the validation text" not in out and "complete: 6 optimizer steps" in out
 
 
-def test_metrics_json(trained):
+def test_metrics_json_holds_scores_counts_and_environment(trained):
     _, run = trained
     metrics = json.loads(run.metrics.read_text())
     stages = ("before", "after", "best", "exported")

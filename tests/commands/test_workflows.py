@@ -174,7 +174,7 @@ def test_the_learning_rate_counts_in_optimizer_steps(overrides, devices, steps, 
 
 
 @pytest.mark.parametrize("overrides", [("trainer.accumulate_grad_batches=2",), ("trainer.max_epochs=-1",)])
-def test_and_as_many_are_made(overrides, folder):
+def test_as_many_steps_are_made_as_the_learning_rate_counts(overrides, folder):
     run, result = train(folder, f"run.name=counted{overrides[0][-1]}", "trainer.max_steps=10", *overrides)
     assert result["steps"] == 10
     assert float([row for row in rows(run) if row["lr"]][-1]["lr"]) == 0, "the schedule ends where training does"
@@ -183,35 +183,35 @@ def test_and_as_many_are_made(overrides, folder):
 # mistakes
 
 
-def test_no_end(folder):
+def test_a_training_without_an_end_is_refused(folder):
     said = refused(folder, "trainer.max_epochs=-1")
     assert "nothing ends this training" in said and "trainer.max_epochs=3" in said
 
 
-def test_fewer_examples_than_a_batch(folder):
+def test_fewer_examples_than_a_batch_are_refused(folder):
     said = refused(folder, "data.batch_size=64")
     assert "34 examples, fewer than one batch of 64" in said and "data.batch_size=34" in said
 
 
-def test_an_accelerator_that_is_not_there(folder, monkeypatch):
+def test_an_accelerator_that_is_not_there_is_refused(folder, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert "trainer.accelerator=gpu" in refused(folder, "trainer=gpu")
 
 
-def test_an_objective_that_cannot_be(folder):
+def test_an_impossible_objective_is_refused(folder):
     assert "objective.mlm_probability=1.5" in refused(folder, "objective.mlm_probability=1.5")
 
 
-def test_a_mistyped_config_key(folder):
+def test_a_mistyped_config_key_is_refused(folder):
     said = refused(folder, "model.config.n_layer=3")
     assert "model.config.n_layer" in said and "did you mean 'n_layers'?" in said
 
 
-def test_heads_that_do_not_divide_the_width(folder):
+def test_heads_that_do_not_divide_the_width_are_refused(folder):
     assert "distilbert cannot be built" in refused(folder, "model.config.n_heads=5")
 
 
-def test_validation_text_that_is_missing(folder):
+def test_an_evaluation_without_validation_text_is_refused(folder):
     with pytest.raises(UserError, match="no validation text"):
         evaluate(tiny(folder, "data.validation_fraction=0"))
 

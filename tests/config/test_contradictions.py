@@ -56,7 +56,7 @@ def refusal(overrides):
 
 
 @pytest.mark.parametrize(("overrides", "said"), SILENT, ids=[" ".join(overrides) for overrides, _ in SILENT])
-def test_two_options_that_cannot_both_be_meant(overrides, said, tmp_path):
+def test_two_options_that_cannot_both_be_meant_are_refused(overrides, said, tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert", "architectures": ["BertForMaskedLM"]}')
     for name in ("x.txt", "y.txt", "x.parquet"):
         (tmp_path / name).write_text("a\n")
@@ -109,17 +109,17 @@ VALUES = [
 
 
 @pytest.mark.parametrize(("overrides", "said"), VALUES, ids=[" ".join(overrides) for overrides, _ in VALUES])
-def test_a_value_that_cannot_be(overrides, said):
+def test_a_value_that_cannot_be_is_refused(overrides, said):
     assert said in refusal(overrides)
 
 
 @pytest.mark.parametrize("overrides", [["~logger"], ["logger=null"], ["~callbacks"], ["callbacks=null"], ["~debug"]])
-def test_a_group_that_may_be_empty(overrides):
+def test_a_group_that_may_be_empty_is_let_be_empty(overrides):
     config = compose(overrides)
     assert config["logger"] == {} and config["callbacks"] == {}
 
 
-def test_a_value_of_a_wrong_type_in_a_yaml():
+def test_a_value_of_a_wrong_type_in_a_yaml_is_refused():
     for key, value in (("batch_size", None), ("batch_size", "many"), ("probes", "one"), ("splits", [])):
         config = compose([])
         config["data"][key] = value

@@ -227,7 +227,7 @@ class TestDataModule:
             assert_equal(one, other)
 
     @pytest.mark.parametrize("position", [0, 1, 3])
-    def test_it_goes_on_where_it_was(self, position, any_corpus, tokenizer):
+    def test_a_loaded_position_continues_with_the_batches_that_follow(self, position, any_corpus, tokenizer):
         whole = module_of(any_corpus, tokenizer).train_dataloader()
         later = module_of(any_corpus, tokenizer)
         later.load_state_dict(place(later, 3, position))
@@ -240,7 +240,7 @@ class TestDataModule:
                 assert_equal(one, other)
 
     @pytest.mark.parametrize(("seen", "epoch", "position"), [(0, 0, 0), (5, 0, 5), (7, 1, 0), (16, 2, 2)])
-    def test_its_state_is_what_comes_next(self, seen, epoch, position, corpus, tokenizer):
+    def test_the_state_names_the_next_micro_batch(self, seen, epoch, position, corpus, tokenizer):
         module = module_of(corpus, tokenizer)
         progress = SimpleNamespace(total=SimpleNamespace(ready=seen))
         module.trainer.fit_loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
@@ -248,7 +248,7 @@ class TestDataModule:
         assert module.state_dict() == place(module, epoch, position)
 
     @pytest.mark.parametrize(("batch_size", "accumulate", "world_size"), [(8, 1, 1), (2, 4, 1), (4, 1, 2), (2, 2, 2)])
-    def test_it_goes_on_with_the_same_steps_in_other_micro_batches(
+    def test_a_position_continues_with_the_same_steps_in_other_micro_batches(
         self, batch_size, accumulate, world_size, any_corpus, tokenizer
     ):
         before = module_of(any_corpus, tokenizer, batch_size=4, accumulate=2)
@@ -265,7 +265,7 @@ class TestDataModule:
             shares = [batch for batch in here if batch.num_targets]  # without one, a rank makes up an empty one
             assert sorted(examples_of(shares)) == sorted(step)
 
-    def test_it_does_not_go_on_with_other_steps(self, corpus, tokenizer):
+    def test_a_position_with_other_steps_is_refused(self, corpus, tokenizer):
         before = module_of(corpus, tokenizer, batch_size=8)
         with pytest.raises(UserError, match="step has 16 examples, in the checkpoint 8"):
             module_of(corpus, tokenizer, batch_size=8, accumulate=2).load_state_dict(place(before, 0, 1))

@@ -101,7 +101,7 @@ class TestRoundTrip:
 
 
 class TestReopening:
-    def test_it_is_not_built_again(self, tmp_path):
+    def test_a_whole_store_is_not_built_again(self, tmp_path):
         said = []
         build(tmp_path / "store", said)
         assert_holds(open_or_build(tmp_path / "store", "<u2", never, said.append))
@@ -200,7 +200,7 @@ class TestFailure:
         with pytest.raises(CorruptStore, match=r"store\.json"):
             TokenStore(tmp_path)
 
-    def test_it_is_no_store_before_it_is_finished(self, tmp_path):
+    def test_a_store_has_its_name_only_when_it_is_whole(self, tmp_path):
         def look(writer):
             assert not (tmp_path / "store").exists()
             assert not (writer.folder / "store.json").exists()

@@ -65,7 +65,9 @@ def test_fault_04_on_a_full_disk_older_checkpoints_make_room(terminal, killed, u
     assert said in out + killed.log.read_text()
 
 
-def test_fault_04_on_a_disk_that_stays_full_the_run_ends_in_three_lines_and_goes_on(terminal, killed, undisturbed):
+def test_fault_04_on_a_disk_that_stays_full_the_run_ends_in_three_lines_and_can_be_resumed(
+    terminal, killed, undisturbed
+):
     with pytest.MonkeyPatch().context() as patched:
         for step in (3, 4, 5):
             (killed.checkpoints / f"step={step}.ckpt").unlink()
@@ -84,21 +86,21 @@ def flip(path):
 
 
 @pytest.mark.parametrize("damage", [lambda path: os.truncate(path, 5000), flip], ids=["truncated", "a bit flipped"])
-def test_fault_05_a_broken_checkpoint_is_named_and_the_one_before_it_taken(damage, terminal, killed, undisturbed):
+def test_fault_05_a_broken_checkpoint_is_named_and_passed_over(damage, terminal, killed, undisturbed):
     damage(killed.checkpoints / "last.ckpt")  # and with it step=6.ckpt, another name of the same file
     out = assert_goes_on(terminal, undisturbed)
     for line in ("last.ckpt is broken", "step=6.ckpt is broken", "resuming from step=5.ckpt"):
         assert line in killed.log.read_text() and line.partition(" ")[0] in out
 
 
-def test_fault_05_if_none_is_whole_nothing_is_begun_anew(terminal, killed):
+def test_fault_05_a_run_without_a_valid_checkpoint_is_refused(terminal, killed):
     for name in ("last", "step=3", "step=4", "step=5"):
         flip(killed.checkpoints / f"{name}.ckpt")
     said = terminal.refuses_to_train("run.name=killed", *OPTIONS)
     assert "no checkpoint is valid" in said and "step=3.ckpt is broken" in said and "resume=PATH" in said
 
 
-def test_fault_13_what_does_not_fit_the_checkpoint_is_refused(terminal, killed):
+def test_fault_13_settings_that_do_not_fit_the_checkpoint_are_refused(terminal, killed):
     for changed, said in {
         "optimizer.lr=0.5": "optimizer.lr: 0.003 → 0.5",
         "seed=2": "seed: 1 → 2",
@@ -117,7 +119,7 @@ def test_fault_13_what_does_not_fit_the_checkpoint_is_refused(terminal, killed):
     ],
     ids=["larger steps", "more text"],
 )
-def test_fault_13_so_are_other_steps_and_another_text(changed, lines, said, terminal, killed, undisturbed):
+def test_fault_13_other_steps_and_another_text_are_refused(changed, lines, said, terminal, killed, undisturbed):
     text = terminal.folder / "text.txt"
     before = text.read_text()
     text.write_text(before + lines)
@@ -126,7 +128,7 @@ def test_fault_13_so_are_other_steps_and_another_text(changed, lines, said, term
     assert_goes_on(terminal, undisturbed)
 
 
-def test_fault_13_what_may_change_is_told(terminal, killed):
+def test_fault_13_settings_that_may_change_are_named(terminal, killed):
     out = terminal.trains("run.name=killed", *OPTIONS, "trainer.log_every_n_steps=1", "checkpoint.keep_last=1")
     for change in ("trainer.log_every_n_steps: 10 → 1", "checkpoint.keep_last: 4 → 1"):
         assert f"changed since then: {change}" in out + killed.log.read_text()
@@ -139,7 +141,7 @@ def test_fault_14_without_last_ckpt_the_newest_is_taken_and_named(terminal, kill
     assert "last.ckpt is missing; resuming from step=6.ckpt" in out + killed.log.read_text()
 
 
-def test_fault_14_what_must_go_on_never_begins_anew(terminal, killed):
+def test_fault_14_resume_must_without_a_checkpoint_is_refused(terminal, killed):
     for path in killed.checkpoints.iterdir():
         path.unlink()
     said = terminal.refuses_to_train("run.name=killed", *OPTIONS, "resume=must")

@@ -108,7 +108,7 @@ def test_fault_01_a_run_that_is_killed_at_any_moment_ends_the_same(model, undist
         ),
     ],
 )
-def test_fault_06_nor_does_it_matter_what_comes_after_an_epochs_last_step(victims, options, folder):
+def test_fault_06_a_run_that_is_killed_after_an_epochs_last_step_resumes_bit_for_bit(victims, options, folder):
     """An epoch has nine micro-batches: where two make a step, its last has one, so that which it is has to be known."""
     name, options = f"epochs-{len(victims)}", ("model.config.dropout=0.3", *options)
     run, result = train(folder, f"run.name={name}", *options)
@@ -120,7 +120,7 @@ def test_fault_06_nor_does_it_matter_what_comes_after_an_epochs_last_step(victim
 
 
 @pytest.mark.parametrize("steps", [6, 9], ids=["amid an epoch", "at its end"])
-def test_fault_12_a_raised_max_steps_goes_on_as_if_it_had_been_that_at_once(steps, folder):
+def test_fault_12_a_raised_max_steps_trains_as_if_it_had_been_given_at_once(steps, folder):
     constant = ("scheduler=constant_with_warmup", "scheduler.warmup=0")
     options = ("model.config.dropout=0.3", *constant, "checkpoint.every_n_steps=100", "trainer.val_check_interval=4")
     run, _ = train(folder, "run.name=thirteen", *options, "trainer.max_steps=13")
@@ -145,7 +145,7 @@ BEGINS_OR_ENDS = (
 )
 
 
-def test_fault_01_so_does_one_that_is_killed_as_it_begins_and_as_it_ends(undisturbed, folder):
+def test_fault_01_a_run_that_is_killed_as_it_begins_and_as_it_ends_ends_the_same(undisturbed, folder):
     """One and the same run, each time it is begun again."""
     run, _, _ = undisturbed("masked")
     for function in BEGINS_OR_ENDS:
@@ -157,7 +157,7 @@ def test_fault_01_so_does_one_that_is_killed_as_it_begins_and_as_it_ends(undistu
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
-def test_fault_01_so_does_one_that_is_killed_at_other_moments_every_time(model, undisturbed, folder):
+def test_fault_01_a_run_that_is_killed_at_new_random_moments_ends_the_same(model, undisturbed, folder):
     assert_a_killed_run_ends_the_same(model, random.randrange(1 << 30), 6, undisturbed, folder)
 
 

@@ -43,7 +43,7 @@ QUICK = ("run.name=x", "validate_before=false", "trainer.max_steps=3", "trainer.
         (("scheduler.options.foo=1",), "scheduler.name=linear: "),
     ],
 )
-def test_what_does_not_fit_is_refused(overrides, said, terminal):
+def test_callbacks_and_trainer_options_that_do_not_fit_are_refused(overrides, said, terminal):
     assert said in terminal.refuses_to_train(*overrides)
     assert not (terminal.folder / "runs").exists()
 
@@ -113,7 +113,7 @@ def test_lightnings_model_checkpoint_keeps_its_files_apart_from_the_runs(termina
 
 
 @pytest.mark.parametrize("step", [5, pytest.param(9, marks=pytest.mark.slow), pytest.param(13, marks=pytest.mark.slow)])
-def test_early_stopping_goes_on_as_it_would_have(step, folder):
+def test_early_stopping_resumes_bit_for_bit(step, folder):
     options = ("callbacks=early_stopping", "checkpoint.every_n_steps=1", "checkpoint.keep_last=-1")
     whole, _ = train(folder, f"run.name=early-{step}", *options)
     cut(whole, f"early-{step}-cut", step)
@@ -149,7 +149,7 @@ def installed(package):
 
 
 @installed("tensorboard")
-def test_tensorboard(terminal):
+def test_tensorboard_gets_its_files_in_the_runs_folder(terminal):
     terminal.trains("logger=tensorboard", *QUICK)
     run = terminal.folder / "runs" / "x"
     assert list((run / "tensorboard").glob("events.out.tfevents.*"))
@@ -157,7 +157,7 @@ def test_tensorboard(terminal):
 
 
 @installed("mlflow")
-def test_mlflow(terminal):
+def test_mlflow_gets_the_runs_name_and_losses(terminal):
     terminal.trains("logger=mlflow", *QUICK)
     assert sorted(path.name for path in (terminal.folder / "runs").iterdir()) == ["mlflow.db", "x"]
     from mlflow.tracking import MlflowClient
@@ -191,7 +191,7 @@ def test_wandb_without_a_key_asks_nobody(tmp_path):
 
 
 @installed("wandb")
-def test_wandb_offline(tmp_path):
+def test_wandb_offline_keeps_its_files_in_the_runs_folder(tmp_path):
     code, said = as_typed(tmp_path, "logger=wandb", "logger.wandb.offline=true", *QUICK)
     assert code == 0, said
     assert list((tmp_path / "runs" / "x" / "wandb").glob("offline-run-*/*.wandb"))

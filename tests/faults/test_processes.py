@@ -92,12 +92,12 @@ def test_two_processes_are_one(one, two):
 
 @pytest.mark.parametrize("step", [5, 9], ids=["amid an epoch", "at its end"])
 @pytest.mark.parametrize("options", [ONE, ACCUMULATED], ids=["larger batches", "accumulated"])
-def test_fault_09_one_process_goes_on_where_two_were(options, step, home, two):
+def test_fault_09_one_process_resumes_a_run_of_two(options, step, home, two):
     name = cut(two, f"two-to-one-{len(options)}-{step}", step)
     assert_alike(trained(home, name, *options), two)
 
 
-def test_fault_09_two_processes_go_on_where_one_was(home, one):
+def test_fault_09_two_processes_resume_a_run_of_one(home, one):
     assert_alike(trained(home, cut(one, "one-to-two", 5), *TWO), one)
 
 
@@ -109,6 +109,6 @@ def test_fault_09_other_steps_are_refused(home, one):
     assert "an optimizer step has 8 examples, in the checkpoint 4" in err and "Traceback" not in err
 
 
-def test_fault_01_two_killed_processes_go_on_bit_exactly(home, two):
+def test_fault_01_two_killed_processes_resume_bit_for_bit(home, two):
     resumed = exported(trained(home, cut(two, "two-again", 5), *TWO))
     assert all(torch.equal(resumed[name], weight) for name, weight in exported(two).items())

@@ -27,7 +27,7 @@ def undisturbed(folder):
     return train(folder, "run.name=undisturbed", *OPTIONS)
 
 
-def test_fault_06_a_checkpoint_on_an_epochs_last_step_is_gone_on_from_exactly(undisturbed, folder):
+def test_fault_06_a_checkpoint_on_an_epochs_last_step_resumes_bit_for_bit(undisturbed, folder):
     options = ("run.name=epoch", *OPTIONS, f"checkpoint.every_n_steps={BATCHES}")
     kill_in_training(folder, BATCHES + 2, *options)
     saved = RunFolder(folder / "runs" / "epoch").checkpoints.glob("step=*.ckpt")
@@ -48,7 +48,7 @@ def test_fault_07_several_deaths_in_one_epoch_leave_no_trace(undisturbed, folder
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_fault_08_dropout_and_masks_go_on_as_they_would_have(num_workers, undisturbed, folder):
+def test_fault_08_dropout_and_masks_continue_as_without_the_kill(num_workers, undisturbed, folder):
     options = (f"run.name=workers-{num_workers}", *OPTIONS, f"data.num_workers={num_workers}")
     kill_in_training(folder, 5, *options)
     resumed, _ = train(folder, *options)

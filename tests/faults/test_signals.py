@@ -86,7 +86,7 @@ def test_fault_11_further_signals_while_it_saves_change_nothing(undisturbed, sha
     assert_same(shared_terminal.ended("stopped"), undisturbed)
 
 
-def test_fault_10_a_job_that_slurm_requeues_goes_on_where_it_was(undisturbed, shared_terminal, monkeypatch):
+def test_fault_10_a_job_that_slurm_requeues_resumes_bit_for_bit(undisturbed, shared_terminal, monkeypatch):
     """Lightning answers SIGUSR1 by asking for it; SLURM then ends the job as any other, by SIGTERM."""
     scontrol = shared_terminal.folder / "scontrol"
     scontrol.write_text("#!/bin/sh\necho $@ > asked\nkill -TERM $PPID\n")

@@ -60,7 +60,7 @@ def test_fault_15_a_step_that_is_no_number_is_not_taken(what, terminal, disturbe
     assert_same(terminal.ended("disturbed"), undisturbed)
 
 
-def test_fault_15_or_left_out_and_counted(terminal, disturbed, monkeypatch):
+def test_fault_15_a_step_that_is_no_number_is_skipped_and_counted_on_request(terminal, disturbed, monkeypatch):
     monkeypatch.setattr(LanguageModel, "nats", BROKEN["nan"])
     assert "step 5 is skipped" in terminal.trains("run.name=disturbed", *OPTIONS, "nonfinite=skip")
     assert read_json(disturbed.metrics)["train"]["steps_skipped"] == 1
@@ -86,7 +86,7 @@ def test_fault_21_a_step_that_does_not_fit_is_taken_in_parts(where, terminal, di
     assert read_json(disturbed.metrics)["train"]["targets"] == result["train"]["targets"]
 
 
-def test_fault_21_where_not_one_example_fits_it_is_said(terminal, undisturbed, monkeypatch):
+def test_fault_21_a_step_of_which_not_one_example_fits_ends_the_run_in_three_lines(terminal, undisturbed, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(LanguageModel, "nats", memory_for(0, 3, "backward"))
         said = terminal.fails("run.name=disturbed", *OPTIONS)
@@ -135,6 +135,6 @@ def test_fault_22_a_batch_that_it_had_ready_is_lost_with_it(terminal, monkeypatc
     assert "a DataLoader worker died" in said and "data.num_workers=0" in said
 
 
-def test_fault_23_so_does_one_that_hangs(terminal, undisturbed, monkeypatch):
+def test_fault_23_a_loader_process_that_hangs_ends_the_run_in_three_lines(terminal, undisturbed, monkeypatch):
     said = "no batch came from the DataLoader workers within 2 seconds"
     assert_it_is_said_and_goes_on(said, terminal, undisturbed, monkeypatch, lambda: time.sleep(5))

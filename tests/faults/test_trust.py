@@ -62,7 +62,7 @@ def test_fault_38_nothing_is_called_because_a_yaml_file_names_it(where, target, 
 
 
 @pytest.mark.parametrize(("where", "target"), [*((where, LEADS_ASTRAY) for where in PLACES[:4]), *CASES[-len(CALLS) :]])
-def test_fault_38_nor_because_the_command_line_does(where, target, terminal, evil):
+def test_fault_38_nothing_is_called_because_the_command_line_names_it(where, target, terminal, evil):
     """There the user has the last word, but has to say it as such."""
     call = [f"++{where}.{each.replace(': ', '=')}" for each in CALLS[target].split(", ")]
     said = terminal.refuses_to_train(f"++{where}._target_={target}", *call)

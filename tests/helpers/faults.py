@@ -57,9 +57,6 @@ def memory_for(num_examples, first_step, where):
     return nats
 
 
-whole_nats = LanguageModel.nats
-
-
 def broken_at(step, factor):
     """A module's `nats` that is spoilt in one step."""
 

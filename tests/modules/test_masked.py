@@ -22,7 +22,7 @@ def test_five_likeliest_tokens(architecture, tokenizer):
     assert probabilities[-1] > 0 and sum(probabilities) <= 1
 
 
-def test_they_are_the_models_own_softmax(tokenizer):
+def test_probabilities_of_fills_are_the_models_own_softmax(tokenizer):
     model = tiny_model("bert", tokenizer)
     (fills,) = MaskedLanguageModel(model, tokenizer).eval().answer(["the [MASK] fox"])[0]["fills"]
     inputs = tokenizer("the [MASK] fox", return_tensors="pt")

@@ -78,7 +78,7 @@ def test_a_model_that_does_not_say_what_its_decoder_begins_with(objective):
 
 
 @every_objective
-def test_it_trains_seq2seq_models(objective):
+def test_denoising_objectives_train_seq2seq_models(objective):
     assert objective.families == ("seq2seq",)
 
 

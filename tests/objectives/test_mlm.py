@@ -181,7 +181,7 @@ def test_only_hidden_tokens_count_and_the_decoder_goes_through_the_text(rows, ra
         assert example.given[: len(text)] == [seq2seq.START, *text[:-1]]
 
 
-def test_it_is_the_same_objective_for_another_family():
+def test_masked_tokens_become_masked_denoising_for_seq2seq_models():
     objective = MaskedTokens(0.4, 0.9, 0.05, validation_mlm_probability=0.15)
     assert objective.for_family("masked") is objective and objective.for_family("causal") is None
     found = objective.for_family("seq2seq")

@@ -71,7 +71,7 @@ def by_transformers(objective, rows, row, epoch):
 
 @few
 @given(rows=drawn_rows(), rate=st.floats(0.1, 1), max_span=st.integers(1, 6), epoch=st.integers(0, 3))
-def test_it_is_that_of_transformers(rows, rate, max_span, epoch):
+def test_permuted_batches_are_those_of_transformers_collator(rows, rate, max_span, epoch):
     objective = Permutation(rate, max_span)
     batch = batch_of(objective, rows, epoch)
     labels = rectangle(batch)
@@ -184,7 +184,7 @@ def test_options_that_hide_nothing(wrong):
         Permutation(**wrong)
 
 
-def test_what_does_not_do():
+def test_a_vocabulary_or_block_that_permutation_cannot_use_is_refused():
     Permutation().check(VOCABULARY, 2)
     with pytest.raises(ValueError, match="mask token"):
         Permutation().check(replace(VOCABULARY, mask_id=None), 64)

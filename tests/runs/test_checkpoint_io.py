@@ -61,7 +61,7 @@ def test_what_is_saved_is_read(folder):
     assert step_of(folder / "step=3.ckpt") == step_of(folder / LAST) == 30
 
 
-def test_removing(folder):
+def test_removing_a_checkpoint_leaves_the_others_whole(folder):
     IO.remove_checkpoint(folder / "step=2.ckpt")
     assert_whole(folder, BEST, LAST, "step=1.ckpt", "step=3.ckpt")
 

@@ -224,7 +224,7 @@ def test_litter_is_swept(folder):
     assert len(remove_leftovers(folder)) == 2 and sorted(folder.iterdir()) == before
 
 
-def test_replacing_a_file(tmp_path):
+def test_a_file_is_replaced_as_a_whole(tmp_path):
     path = tmp_path / "a.json"
     for text in ("old", "new ü"):
         files.write_text(path, text)

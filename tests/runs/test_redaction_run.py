@@ -44,7 +44,7 @@ def test_no_file_of_a_run_holds_a_secret(told, tmp_path):
     assert leaks(run) == []
 
 
-def test_nor_does_the_log_of_one_that_failed(told):
+def test_the_log_of_a_failed_run_holds_no_secret(told):
     _, run = told
     with pytest.raises(ConnectionError), run:
         run.paths.checkpoints.mkdir()

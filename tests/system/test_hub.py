@@ -89,7 +89,7 @@ class TestAnswers:
             ("acme/down", "the hub is not reachable"),
         ],
     )
-    def test_refused(self, server, kind, name, what):
+    def test_a_refusal_of_the_hub_is_named_with_its_repository(self, server, kind, name, what):
         error = error_of(name, kind, "v1")
         assert what in error.what
         assert name in error.what
@@ -100,7 +100,7 @@ class TestAnswers:
 
 
 class TestUnreachable:
-    def test_offline(self, cache, monkeypatch):
+    def test_offline_a_repository_that_is_not_cached_is_refused(self, cache, monkeypatch):
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
         error = error_of("acme/open", "model")
         assert "'acme/open' is no local folder and not cached" in error.what
@@ -114,7 +114,7 @@ class TestUnreachable:
         server.server_close()
         assert "the hub is not reachable" in error_of("acme/open", "dataset").what
 
-    def test_no_answer(self, cache, monkeypatch):
+    def test_no_answer_of_the_hub_in_time_is_refused(self, cache, monkeypatch):
         monkeypatch.setattr(hub, "WAIT_SECONDS", 0.2)
         monkeypatch.setattr(hub, "_ask", lambda *arguments: time.sleep(5))
         began = time.monotonic()
@@ -128,7 +128,7 @@ class TestCached:
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
 
     @pytest.mark.parametrize("weights", ["model.safetensors", "pytorch_model.bin"])
-    def test_model(self, cache, weights):
+    def test_a_cached_model_is_found_by_branch_and_commit(self, cache, weights):
         snapshot = cached(cache, "models--acme--open", "config.json", weights)
         assert hub.require("acme/open", "model") == str(snapshot)
         assert hub.require("acme/open", "model", "main") == str(snapshot)

@@ -71,7 +71,7 @@ def refusal_of(function, *arguments):
 # callbacks
 
 
-def test_they_are_made():
+def test_callbacks_are_made_with_their_options():
     early, checkpoint = (
         callbacks(callback("EarlyStopping", monitor="val/loss", patience=7))[0],
         callbacks(callback("ModelCheckpoint", monitor="step"))[0],

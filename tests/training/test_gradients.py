@@ -44,7 +44,7 @@ def test_micro_batches_give_the_gradient_of_the_whole(batch_size, accumulate, in
         assert_close(found, wanted)
 
 
-def test_and_in_bf16_nearly_so(in_one_go, folder):
+def test_micro_batches_in_bf16_give_nearly_the_gradient_of_the_whole(in_one_go, folder):
     options = ("data.batch_size=2", "trainer.accumulate_grad_batches=4", "trainer.precision=bf16-mixed")
     steps, _, _ = gradients_of_steps(folder, tiny(folder, *LINES, *options))
     expected, _, _ = in_one_go

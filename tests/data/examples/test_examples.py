@@ -21,7 +21,7 @@ few = settings(max_examples=60, deadline=None)
 class TestDocuments:
     @few
     @given(part=parts())
-    def test_they_are_those_chosen(self, part):
+    def test_documents_are_those_chosen(self, part):
         store, numbers = part
         documents, chosen = Documents(store, numbers), numbers_of(*part)
         assert len(documents) == len(chosen)
@@ -34,7 +34,7 @@ class TestDocuments:
 class TestBlocks:
     @few
     @given(part=parts(), block_size=st.integers(1, 20), bit=st.sampled_from([0, ANSWER]), data=st.data())
-    def test_they_are_windows_over_the_joined_documents(self, part, block_size, bit, data):
+    def test_blocks_are_windows_over_the_joined_documents(self, part, block_size, bit, data):
         store, numbers = part
         stream = [*chain(*(store.all[number] for number in numbers_of(*part)))]
         expected = [stream[start : start + block_size] for start in range(0, len(stream), block_size)]

@@ -40,7 +40,7 @@ def test_the_fill_is_that_of_best_fit_decreasing(seed):
     assert (again[0].tolist(), again[1].tolist()) == (members.tolist(), offsets.tolist())
 
 
-def test_many_items():
+def test_many_items_are_packed_as_best_fit_decreasing_packs_them():
     lengths = np.random.default_rng(0).geometric(0.02, 5000).clip(1, 512)
     members, offsets = best_fit_decreasing(lengths, 512)
     filled = np.add.reduceat(lengths[members], offsets[:-1])
@@ -48,7 +48,7 @@ def test_many_items():
     assert len(filled) == -(-lengths.sum() // 512)  # here not one pack more than there must be
 
 
-def test_edges():
+def test_no_item_one_item_and_full_packs_are_packed():
     for lengths, capacity, packs in (
         ([], 5, []), ([3], 5, [[0]]), ([5], 5, [[0]]), ([1, 1, 1], 1, [[0], [1], [2]]), ([2, 1, 3], 3, [[2], [0, 1]]),
     ):  # fmt: skip

@@ -125,7 +125,7 @@ class TestLines:
         assert rows.documents.tolist() == [[0, 0, -1], [1, 1, 1]]
         assert not rows.isolated  # nothing else is in the row
 
-    def test_no_document(self):
+    def test_no_document_makes_no_example(self):
         for store, dropped in ((Store([]), {}), (Store([[], []], [1], [5]), {"too short": 2})):
             lines = Lines(Documents(store, None, int(ANSWER)), 8, PAD)
             assert len(lines) == lines.num_tokens == 0
@@ -185,6 +185,6 @@ class TestPacks:
         assert rows.tokens.tolist() == [[1, 10, 11, 1, 16, PAD], [1, 12, 1, 13, 14, 15]]
         assert rows.documents.tolist() == [[0, 0, 0, 1, 1, -1], [2, 2, 3, 3, 3, 3]]
 
-    def test_no_document(self):
+    def test_no_document_makes_no_example(self):
         assert len(Packs(Documents(Store([])), 8, PAD)) == 0
         assert len(Packs(Documents(Store([[], []], [1])), 8, PAD)) == 0

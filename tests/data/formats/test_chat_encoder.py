@@ -105,7 +105,7 @@ class TestFlags:
     @pytest.mark.parametrize("name", TEMPLATES)
     @settings(max_examples=60, deadline=None)
     @given(data=st.data())
-    def test_they_are_the_slow_ones(self, name, data):
+    def test_fast_ids_and_flags_are_those_of_the_slow_way(self, name, data):
         messages = data.draw(talks(system=name not in ("mistral", "gemma")))
         assert encode(messages, TEMPLATES[name]) == slowly(messages, TEMPLATES[name])
 
@@ -128,7 +128,7 @@ class TestFlags:
         conversations = [loaded(CHATML).render(messages) for messages in several]
         assert split_up(encoder_with(CHATML).encode(conversations)) == [encode(each, CHATML) for each in several]
 
-    def test_in_plain_sight(self):
+    def test_answers_and_the_last_answer_are_flagged_with_their_ends(self):
         tokenizer = tokenizer_with(CHATML)
         ids, flags = encode(chat("fox", "dog", "the", "😀 fox", system="old"), CHATML)
         said = [i for i, flag in zip(ids, flags, strict=True) if flag & ANSWER]
@@ -143,7 +143,7 @@ class TestFlags:
 
 class TestIds:
     @pytest.mark.parametrize("name", TEMPLATES)
-    def test_they_are_the_tokenizers(self, name):
+    def test_ids_are_those_of_the_tokenizers_apply_chat_template(self, name):
         messages = chat("The fox ", "jumps\nover", "again 😀", "</s> 42")
         assert (
             encode(messages, TEMPLATES[name])[0]
@@ -189,14 +189,14 @@ class TestTheEnd:
         assert flags[-2] == ANSWER | LAST_ANSWER
         assert ids.count(end) == 1
 
-    def test_not_behind_a_question(self):
+    def test_no_end_of_text_is_added_behind_a_question(self):
         ids, flags = encode(chat("q", "a", "r"), LINES)
         assert ids[-1] != tokenizer_with(LINES).eos_token_id
         assert not flags[-1] & ANSWER
         assert sum(flag & LAST_ANSWER > 0 for flag in flags) == 2  # "a" and the new line
 
     @pytest.mark.parametrize("template", [TEMPLATES["zephyr"], LINES])
-    def test_it_is_a_target_although_it_pads(self, template):
+    def test_the_end_of_text_is_a_target_although_it_pads(self, template):
         tokenizer = copy.deepcopy(tokenizer_with(template))
         tokenizer.pad_token = tokenizer.eos_token
         conversation = ChatTemplate.load(None, tokenizer).render(chat("q", "a"))
@@ -265,7 +265,7 @@ class TestStraddling:
 
 
 class TestFingerprint:
-    def test_it_is_of_what_changes_ids_or_flags(self):
+    def test_the_fingerprint_changes_with_what_changes_ids_or_flags(self):
         plain = tokenizer_with()
         assert ChatEncoder(plain).fingerprint == ChatEncoder(copy.deepcopy(plain)).fingerprint
         changes = {

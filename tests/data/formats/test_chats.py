@@ -165,7 +165,7 @@ BAD_ROWS = [
 
 class TestBadRows:
     @pytest.mark.parametrize(("row", "said"), BAD_ROWS, ids=lambda value: value[0] if isinstance(value, list) else "")
-    def test_it_is_said_in_which_row_and_how_to_mend_it(self, row, said):
+    def test_a_wrong_conversation_is_refused_with_its_row_and_the_fix(self, row, said):
         line = error_of(row)
         assert [part for part in said if part not in line] == []
 
@@ -261,7 +261,7 @@ class TestAnswers:
 
 
 class TestMarks:
-    def test_they_may_tell_what_prefixes_cannot(self):
+    def test_generation_marks_find_answers_that_prefixes_cannot(self):
         rewriting = MARKED.replace("'\n' }}{% if", "'\n' + ('' if loop.last else 'Earlier: ') }}{% if")
         assert answers(read({"messages": chat("q", "a", "r", "b")}, template=rewriting)[0]) == [
             "a<|im_end|>",

@@ -231,7 +231,7 @@ class TestSeparators:
             ("unigram, metaspace first", [], ["</s>"]), ("bpe without a template", [], []),
         ],
     )  # fmt: skip
-    def test_they_are_the_templates(self, name, before, after):
+    def test_separators_are_those_of_the_tokenizers_template(self, name, before, after):
         tokenizer = make(name)
         found = separators(tokenizer.backend_tokenizer)
         assert [tokenizer.convert_ids_to_tokens(ids) for ids in found] == [before, after]
@@ -304,7 +304,7 @@ class TestFingerprint:
             assert Encoder(again, True).fingerprint == encoder_of(name, True).fingerprint
         assert len({encoder_of(name, True).fingerprint for name in MAKES}) == len(MAKES)
 
-    def test_baked_in_truncation_is_no_matter(self):
+    def test_truncation_in_a_tokenizers_file_changes_no_ids(self):
         tokenizer = copy.deepcopy(make("bpe"))
         tokenizer.backend_tokenizer.enable_truncation(8)
         assert Encoder(tokenizer, True).fingerprint == encoder_of("bpe", True).fingerprint

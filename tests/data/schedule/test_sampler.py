@@ -152,7 +152,9 @@ class TestSchedule:
 
     @settings(max_examples=30, deadline=None)
     @given(**shapes, epoch=st.integers(0, 5), data=st.data())
-    def test_it_goes_on_where_it_is_told(self, num_examples, batch_size, world_size, epoch, data):
+    def test_a_schedule_continues_from_the_position_it_is_given(
+        self, num_examples, batch_size, world_size, epoch, data
+    ):
         rank = data.draw(st.integers(0, world_size - 1))
         whole = Schedule(num_examples, batch_size, 3, True, rank, world_size)
         position = data.draw(st.integers(0, len(whole)))

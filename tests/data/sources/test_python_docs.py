@@ -25,7 +25,7 @@ def library(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_this_python():
+def test_this_pythons_documentation_has_many_different_texts():
     found = texts()
     assert len(found) > 500
     assert len(set(found)) == len(found)

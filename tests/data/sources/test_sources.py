@@ -351,7 +351,7 @@ class TestWhichFiles:
         assert texts_of(train="f[1].txt") == ["f[1].txt"]
         assert source_of(train="d/**/*.*").name == "d/a.txt and 2 more"
 
-    def test_home(self, monkeypatch, tmp_path):
+    def test_a_tilde_stands_for_the_home_folder(self, monkeypatch, tmp_path):
         monkeypatch.setenv("HOME", str(tmp_path))
         write("x.txt")
         assert texts_of(train="~/x.txt") == texts_of(train="~/*.txt") == TEXTS
@@ -398,7 +398,7 @@ class TestWhichFiles:
         Path("d", name).touch()
         assert [file.label for file in files.of_split(Path("d"), split)] == [f"d/{name}"] * is_of
 
-    def test_folder(self):
+    def test_a_folders_files_are_its_splits(self):
         write("d/train-1.txt", ["one"])
         write("d/train-0.txt", ["zero"])
         write("d/test.jsonl", ["tested"])

@@ -341,7 +341,7 @@ def test_a_training_that_fails_leaves_no_vocabulary(tmp_path):
 # truncation and padding that are baked into a tokenizer.json
 
 
-def test_baked_truncation_is_neither_heeded_nor_lost(tmp_path, tokenizer):
+def test_truncation_in_a_tokenizers_file_is_not_applied_and_stays_in_the_file(tmp_path, tokenizer):
     folder = tmp_path / "baked"
     tokenizer.save_pretrained(folder)
     file = folder / "tokenizer.json"

@@ -59,7 +59,7 @@ def test_a_models_code_is_not_run_unasked(folder, ran):
 
 
 @pytest.mark.parametrize("is_the_models", [True, False])
-def test_nor_is_a_tokenizers(is_the_models, folder, ran):
+def test_a_tokenizers_own_code_is_not_run(is_the_models, folder, ran):
     described = folder / "tokenizer_config.json"
     values = {**json.loads(described.read_text()), "auto_map": {"AutoTokenizer": ["code.None", "code.MyConfig"]}}
     described.write_text(json.dumps({**values, "tokenizer_class": "MyTokenizer"}))
@@ -77,7 +77,7 @@ def test_a_branch_or_tag_pins_nothing(revision):
     assert error.value.where == f"model.revision={revision}" and "all 40 digits" in error.value.fix
 
 
-def test_it_is_run_and_said_where_the_user_wants_it(folder, ran, tokenizer, caplog):
+def test_a_models_own_code_is_run_where_the_user_trusts_it_and_that_is_said(folder, ran, tokenizer, caplog):
     config = model_options(name_or_path=str(folder), revision=COMMIT, trust_remote_code=True)
     with caplog.at_level(logging.WARNING, "lmft"):
         hf_config = load_config(config, FAMILIES)

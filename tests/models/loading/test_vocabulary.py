@@ -117,7 +117,7 @@ def test_an_unknown_algorithm():
 @pytest.mark.slow
 def test_the_same_text_gives_the_same_wordpieces_in_another_process():
     code = (
-        "from lmft.models.loading.vocabulary import train_vocabulary; from tests.conftest import TEXTS;"
+        "from lmft.models.loading.vocabulary import train_vocabulary; from tests.helpers.models import TEXTS;"
         "print(sorted(train_vocabulary(TEXTS, 'wordpiece', 150, True).get_vocab().items(), key=lambda item: item[1]))"
     )
     outputs = {

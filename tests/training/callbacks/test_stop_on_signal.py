@@ -66,7 +66,7 @@ def stopped(folder, *options):
         pytest.param("train only", "training_step", 18, 18, marks=SLOW),
     ],
 )
-def test_fault_10_a_stopped_run_goes_on_bit_exactly(way, hook, call, step, undisturbed, folder, monkeypatch):
+def test_fault_10_a_stopped_run_resumes_bit_for_bit(way, hook, call, step, undisturbed, folder, monkeypatch):
     name = f"run.name=stopped-{way}-{hook}-{call}".replace(" ", "-")
     with monkeypatch.context() as patched:
         signals(patched, hook, [call])
