@@ -21,25 +21,45 @@ from hydra._internal.defaults_list import DefaultsList, Overrides
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
-from lmft.config.load import config_dir
+from lmft.config.shipped import config_dir
+
+# What is replaced, as Hydra and OmegaConf have it.
+_REAL = (
+    (config_loader_impl, "create_defaults_list"),
+    (ConfigLoaderImpl, "_compose_config_from_defaults_list"),
+    (ConfigRepository, "load_config"),
+    (OverridesParser, "parse_rule"),
+    (omegaconf.base, "parse"),
+    (omegaconf._utils, "parse"),
+)
+_ORIGINALS = tuple((place, name, getattr(place, name)) for place, name in _REAL)
 
 
 @contextmanager
 def yamls_read_once() -> Iterator[None]:
     """In the block, what Hydra makes of the same YAMLs or of the same text is made once."""
     composed = _ComposedOnce()
+    interpolations = _kept(omegaconf.base.parse)
+    replacements = (
+        composed.defaults_list,
+        lambda loader, **what: composed.config(loader, **what),
+        _copies_of_files(ConfigRepository.load_config),
+        _copies_of(OverridesParser.parse_rule),
+        interpolations,
+        interpolations,
+    )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(config_loader_impl, "create_defaults_list", composed.defaults_list)
-        patch.setattr(
-            ConfigLoaderImpl,
-            "_compose_config_from_defaults_list",
-            lambda loader, **what: composed.config(loader, **what),
-        )
-        patch.setattr(OverridesParser, "parse_rule", _copies_of(OverridesParser.parse_rule))
-        patch.setattr(ConfigRepository, "load_config", _copies_of_files(ConfigRepository.load_config))
-        interpolations = _kept(omegaconf.base.parse)
-        patch.setattr(omegaconf.base, "parse", interpolations)
-        patch.setattr(omegaconf._utils, "parse", interpolations)
+        for (place, name), replacement in zip(_REAL, replacements, strict=True):
+            patch.setattr(place, name, replacement)
+        yield
+
+
+@contextmanager
+def yamls_read_anew() -> Iterator[None]:
+    """In the block, Hydra reads all each time, as it does for users."""
+    with pytest.MonkeyPatch.context() as patch:
+        for place, name, original in _ORIGINALS:
+            patch.setattr(place, name, original)
         yield
 
 
