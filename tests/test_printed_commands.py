@@ -200,9 +200,13 @@ def reason_to_refuse(command: Printed) -> str | None:
 
 
 def is_checked_alone(command: Printed) -> bool:
-    """Whether a command that runs among the slow tests is made of options alone, of one value each."""
+    """Whether a command of docs/ that runs among the slow tests is made of options alone, of one value each.
+
+    Those that a YAML prints are composed by tests/config/test_conf.py.
+    """
     has_flags = any(word.startswith("--") for word in command.argv)
-    return command.file.name != "README.md" and not has_flags and reason_to_refuse(command) is None
+    is_in_docs = command.file.suffix == ".md" and command.file.name != "README.md"
+    return is_in_docs and not has_flags and reason_to_refuse(command) is None
 
 
 @pytest.mark.parametrize("command", list(filter(is_checked_alone, commands().values())), ids=lambda each: each.typed)

@@ -8,7 +8,7 @@ import torch
 import yaml
 from hydra.utils import get_object, instantiate
 
-from lmft.config import overrides
+from lmft.config import contradictions, overrides
 from lmft.config.load import compose, composed, plain
 from lmft.config.schema import build
 from lmft.config.shipped import config_dir, defaults_of
@@ -99,9 +99,12 @@ def test_a_choice_begins_with_a_command_that_chooses_it_and_fits(choice):
     group, name = choice.split("/")
     chosen = []
     for each in commands_in(CONF / f"{choice}.yaml"):
-        config = composed([overrides.quote_for_hydra(argument) for argument in each.argv], each.command)
-        chosen.append(config.hydra.runtime.choices[group])
-        check_fits(plain(config))
+        given = [overrides.quote_for_hydra(argument) for argument in each.argv]
+        node = composed(given, each.command)
+        chosen.append(node.hydra.runtime.choices[group])
+        config = plain(node)
+        check_fits(config)
+        contradictions.check(config, given)
     assert name in chosen
 
 

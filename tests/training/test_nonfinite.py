@@ -14,13 +14,26 @@ from tests.helpers.runs import rows, train
 COMMON = ("trainer.max_steps=6", "trainer.log_every_n_steps=1", "checkpoint.every_n_steps=1", "checkpoint.keep_last=-1")
 
 
+BROKEN = {
+    "nan": (broken_at(4, float("nan")), "loss"),
+    "inf": (broken_at(4, float("inf")), "loss"),
+    "gradient": (broken_gradient_at(4), "gradient"),
+}
+
+
 @pytest.mark.parametrize(
-    ("nats", "what"),
-    [(broken_at(4, float("nan")), "loss"), (broken_at(4, float("inf")), "loss"), (broken_gradient_at(4), "gradient")],
-    ids=["nan", "inf", "gradient"],
+    ("broken", "accumulate"),
+    [
+        ("nan", 1),
+        ("gradient", 2),
+        *(
+            pytest.param(*each, marks=pytest.mark.slow)
+            for each in (("nan", 2), ("inf", 1), ("inf", 2), ("gradient", 1))
+        ),
+    ],
 )
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_the_run_stops_before_the_update(nats, what, accumulate, folder, monkeypatch, request):
+def test_the_run_stops_before_the_update(broken, accumulate, folder, monkeypatch, request):
+    nats, what = BROKEN[broken]
     monkeypatch.setattr(LanguageModel, "nats", nats)
     name = f"broken-{request.node.callspec.id}"
     with pytest.raises(UserError, match=f"step 4: the {what} is not finite") as error:

@@ -38,7 +38,14 @@ def steps_to_try(run):
     return [saved[half // 2], saved[half - 1], saved[-2]]
 
 
-@pytest.mark.parametrize("place", range(3), ids=["mid-epoch", "epoch-end", "late"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        pytest.param(0, id="mid-epoch"),
+        pytest.param(1, id="epoch-end"),
+        pytest.param(2, id="late", marks=pytest.mark.slow),
+    ],
+)
 def test_a_killed_run_goes_on_bit_exactly(whole, place, folder):
     run, result, options = whole
     step = steps_to_try(run)[place]
@@ -50,7 +57,7 @@ def test_a_killed_run_goes_on_bit_exactly(whole, place, folder):
     assert numbers(again) == numbers(result)
 
 
-@pytest.mark.parametrize("step", [9, 18])
+@pytest.mark.parametrize("step", [9, pytest.param(18, marks=pytest.mark.slow)])
 def test_from_the_last_step_of_an_epoch(step, folder):
     """Where the checkpoint is due at the step that a validation follows, the validation is in it."""
     options = (*COMMON, "checkpoint.every_n_steps=9")

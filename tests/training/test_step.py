@@ -33,8 +33,15 @@ def ample(request, folder):
     return *train(folder, f"run.name=ample-{request.param}", *options), options
 
 
-@pytest.mark.parametrize("where", ["forward", "backward"])
-@pytest.mark.parametrize(("num_examples", "parts"), [(2, 2), (1, 4)])
+@pytest.mark.parametrize(
+    ("where", "num_examples", "parts"),
+    [
+        ("forward", 1, 4),
+        ("backward", 2, 2),
+        pytest.param("forward", 2, 2, marks=pytest.mark.slow),
+        pytest.param("backward", 1, 4, marks=pytest.mark.slow),
+    ],
+)
 def test_a_step_in_parts_is_the_whole(ample, where, num_examples, parts, folder, monkeypatch, caplog):
     expected, result, options = ample
     monkeypatch.setattr(LanguageModel, "nats", memory_for(num_examples, 3, where))

@@ -55,7 +55,7 @@ def stopped(folder, *options):
         pytest.param("plain", "validation_step", 4, 5, marks=SLOW),  # the last batch of it
         pytest.param("plain", "on_validation_epoch_end", 1, 6, marks=SLOW),  # a step later
         pytest.param("plain", "training_step", 9, 9, marks=SLOW),
-        ("accumulated", "training_step", 5, 3),  # its first micro-batch
+        pytest.param("accumulated", "training_step", 5, 3, marks=SLOW),  # its first micro-batch
         pytest.param("accumulated", "validation_step", 8, 4, marks=SLOW),
         ("amid a step", "validation_step", 5, 3),
         pytest.param("second epoch only", "training_step", 9, 9, marks=SLOW),
