@@ -41,6 +41,7 @@ from lmft.runs.checkpoint_io import load_weights
 from lmft.runs.folder import RunFolder
 from lmft.runs.redaction import Redactor
 from lmft.training.optimizer import MakeOptimizer, ScheduleConfig, check_arguments
+from lmft.training.scores import ValidationText
 
 log = logging.getLogger(__name__)
 # A full stop, or another end of a sentence, with closing quotes after it.
@@ -167,7 +168,7 @@ def assemble(
     vocabulary = _checked_vocabulary(tokenizer, model, hf_config, objective, data)
     _check_probes([*model.probes, *data.probes], model, tokenizer)
     corpus = load_corpus(data, tokenizer, objective, config["seed"], counting_progress, splits)
-    return Parts(
+    parts = Parts(
         config=config,
         data=data,
         model=model,
@@ -179,6 +180,8 @@ def assemble(
         vocabulary=vocabulary,
         corpus=corpus,
     )
+    parts.datamodule().check_targets()
+    return parts
 
 
 def _check_length(data: DataConfig, hf_config: PreTrainedConfig) -> None:
@@ -305,7 +308,7 @@ def _build_module(parts: Parts) -> LanguageModel:
         schedule=build(ScheduleConfig, parts.config["scheduler"], "scheduler"),
         seed=parts.config["seed"],
         nonfinite=parts.config["nonfinite"],
-        tokens_per_byte=_tokens_per_byte(parts),
+        validations=_validation_texts(parts),
         generation=parts.model.generation,
         adapted=adapted,
         compile=parts.model.compile,
@@ -322,16 +325,22 @@ def make_optimizer(config: dict[str, Any]) -> MakeOptimizer:
     return make
 
 
-def _tokens_per_byte(parts: Parts) -> float | None:
-    """Return tokens per byte of the validation text; None if not every token of it is predicted."""
-    ledger = parts.corpus.ledger.get("validation")
-    if (
-        ledger is None
-        or parts.data.train_on != "all"
-        or not parts.objective.for_validation().is_likelihood
-    ):
-        return None
-    return ledger["tokens"] / ledger["bytes"]
+def _validation_texts(parts: Parts) -> list[ValidationText]:
+    """Return the validation texts in the order of their DataLoaders, with tokens per byte.
+
+    They are None for a text of which not every token is predicted.
+    """
+    likelihood = parts.objective.for_validation().is_likelihood
+    configs = parts.data.by_source() or {"": parts.data}
+    texts = []
+    for split in parts.corpus.validations:
+        name = split.partition("/")[2]
+        ledger = parts.corpus.ledger[split]
+        tokens_per_byte = None
+        if likelihood and configs[name].train_on == "all":
+            tokens_per_byte = ledger["tokens"] / ledger["bytes"]
+        texts.append(ValidationText(name, parts.data.weights.get(name, 1.0), tokens_per_byte))
+    return texts or [ValidationText()]
 
 
 def load_module(config: dict[str, Any]) -> LanguageModel:

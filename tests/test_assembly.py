@@ -7,7 +7,9 @@ from transformers import AutoTokenizer
 from lmft.assembly import assemble, load_module
 from lmft.config.load import compose
 from lmft.errors import UserError
+from lmft.models.loading.vocabulary import train_vocabulary
 from tests.helpers.causal import SCRATCH, chat_arguments, saved, text_arguments
+from tests.helpers.models import TEXTS, tiny_model
 from tests.helpers.options import model_options
 from tests.helpers.runs import tiny
 
@@ -70,6 +72,42 @@ def test_a_model_that_nothing_limits(folder):
     model = f"model.name_or_path={saved(folder, 'bloom')}"
     parts = assemble(compose(["model=causal", model, *text_arguments(folder), "data.block_size=300"]))
     assert parts.corpus.examples["train"].num_tokens > 300
+
+
+# text that the vocabulary cannot express
+
+
+@pytest.fixture(scope="module")
+def distilbert(folder):
+    """Arguments of a stored masked model whose vocabulary is English."""
+    model, tokenizer = folder / "distilbert", train_vocabulary(TEXTS, "wordpiece", 120, lowercase=True)
+    tiny_model("distilbert", tokenizer).save_pretrained(model)
+    tokenizer.save_pretrained(model)
+    return ["model=masked", f"model.name_or_path={model}"]
+
+
+def test_text_without_a_token_to_predict_is_refused(folder, distilbert):
+    (folder / "thai.txt").write_text("ภาษาไทย ข้อความ\n" * 40)
+    arguments = [
+        *distilbert,
+        "data=files",
+        f"data.train={folder}/thai.txt",
+        "data.block_size=8",
+        f"data.cache_dir={folder}/c",
+    ]
+    said = refused(compose([*arguments, "data.validation_fraction=0"]))
+    assert "the training text has no token to predict: 80 of its 160 tokens are unknown" in said and "ภาษาไทย" in said
+
+
+def test_unknown_tokens_are_counted_for_each_split_and_warned_about_above_one_in_a_hundred(folder, distilbert, caplog):
+    (folder / "a.txt").write_text("the quick brown fox\n" * 40)
+    (folder / "b.txt").write_text("the quick brown fox 漢字\n" * 40)
+    files = [f"data.train={folder}/a.txt", f"data.validation={folder}/b.txt", f"data.cache_dir={folder}/c"]
+    ledger = assemble(compose([*distilbert, "data=files", "data.block_size=8", *files])).corpus.ledger
+    found = {split: (each["unknown_tokens"], each["unknown_bytes"]) for split, each in ledger.items()}
+    assert found == {"train": (None, None), "validation": (80, 240)}
+    (warning,) = [record.getMessage() for record in caplog.records if "vocabulary" in record.getMessage()]
+    assert warning.startswith("validation: the vocabulary cannot express") and "漢" in warning
 
 
 # new tokens

@@ -36,7 +36,8 @@ def check(config: Mapping[str, Any], trains: bool = True) -> None:
     make_objective(config, model, data)
     # Validation text may be a share of the training text.
     reads_training_text = trains or not data.validation
-    _check_files(data, ("train", "validation") if reads_training_text else ("validation",))
+    for source in [*data.by_source().values()] or [data]:
+        _check_files(source, ("train", "validation") if reads_training_text else ("validation",))
 
 
 def _check_files(data: DataConfig, splits: Sequence[Split]) -> None:

@@ -61,7 +61,7 @@ def measure(config: dict[str, Any]) -> dict[str, Any]:
     from lmft.assembly import assemble, load_chosen_weights
     from lmft.config import trainer_options
     from lmft.reporting import tables
-    from lmft.reporting.results import SCORES, environment
+    from lmft.reporting.results import environment, scores_of
     from lmft.training.callbacks.metrics import LatestMetrics, Metrics
     from lmft.training.callbacks.progress import Progress
     from lmft.training.extensions import lightnings_refusals_are_user_errors
@@ -78,7 +78,7 @@ def measure(config: dict[str, Any]) -> dict[str, Any]:
             raise UserError("trainer.limit_val_batches=0 leaves nothing to evaluate on", fix=fix)
         try_out(config)
         parts = assemble(config, splits=("validation",))
-        if "validation" not in parts.corpus.examples:
+        if not parts.corpus.validations:
             raise UserError("there is no validation text to evaluate on", fix="data.validation=FILE")
         tables.print_ledger(parts.corpus.ledger)
         live = LatestMetrics()
@@ -90,7 +90,7 @@ def measure(config: dict[str, Any]) -> dict[str, Any]:
     scores = metrics.validations[-1]
     tables.print_validation(scores)
     return {
-        "validation": {name: scores[name] for name in SCORES},
+        "validation": scores_of(scores),
         "data": parts.corpus.ledger,
         "environment": environment(trainer),
     }

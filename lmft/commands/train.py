@@ -61,6 +61,7 @@ def fit(config: dict[str, Any], run: Run) -> dict[str, Any]:
     from lmft.reporting import tables
     from lmft.training.extensions import lightnings_refusals_are_user_errors, monitors
     from lmft.training.optimizer import ScheduleConfig, check_schedule
+    from lmft.training.scores import names_of_logged
     from lmft.training.trainer import silence_libraries, try_out
     from lmft.training.validations import check_validations
 
@@ -73,12 +74,13 @@ def fit(config: dict[str, Any], run: Run) -> dict[str, Any]:
         parts = assemble(config, kept_tokenizer=run.paths.tokenizer)
         check_enough_examples(len(parts.corpus.examples["train"]), parts.data.batch_size, num_devices)
         num_steps = parts.num_training_steps(num_devices)
+        scores = names_of_logged(parts.corpus.measured_sources) if parts.corpus.validations else []
         check_validations(
             config["trainer"],
             monitors(config),
             num_batches=parts.layout(num_devices).num_used,
             num_steps=num_steps,
-            has_text="validation" in parts.corpus.examples,
+            measured=scores,
         )
         if run.status() == "complete" and _is_done(config, run, num_steps):
             return read_json(run.paths.metrics)
@@ -126,7 +128,7 @@ def _train(config: dict[str, Any], parts: "Parts", run: Run) -> dict[str, Any]:
     if not torch.cuda.is_available():
         keep_freed_memory_in_process()
     live = LatestMetrics()
-    csv = MetricsFile(run.paths.metrics_csv)
+    csv = MetricsFile(run.paths.metrics_csv, sources=parts.corpus.measured_sources)
     metrics = Metrics(live, csv)
     probes = Probes([*parts.model.probes, *parts.data.probes], run.paths.samples)
     checkpoints = Checkpoints(
@@ -143,7 +145,7 @@ def _train(config: dict[str, Any], parts: "Parts", run: Run) -> dict[str, Any]:
     data = parts.datamodule()
     add_loggers(trainer, config, run.folder, run.name)
 
-    has_validation = "validation" in parts.corpus.examples
+    has_validation = bool(parts.corpus.validations)
     if run.checkpoint is not None:
         log.info("resuming from %s", run.checkpoint)
     elif config["validate_before"] and has_validation:
@@ -194,7 +196,7 @@ def _finish(
     from lmft.training.callbacks.checkpoint import Exported
 
     exported = Exported(trainer.global_step, "last")
-    if parts.model.export == "best" and "validation" in parts.corpus.examples:
+    if parts.model.export == "best" and parts.corpus.validations:
         exported = checkpoints.load_best(module, trainer.global_step)
     result = results(
         trainer,

@@ -13,7 +13,7 @@ from lmft.config.overrides import parse
 from lmft.errors import UserError
 from lmft.system.repositories import stored_config
 
-_TEXT_OPTIONS = ("data.train", "data.path")
+_TEXT_OPTIONS = ("data.train", "data.path", "data.sources")
 _READERS = {"chat": "chat", "pairs": "pairs"}  # format -> the YAML of conf/data/ with its usual values
 _ENDINGS = {  # ending of the name of the class that a model was saved from -> family
     "ForMaskedLM": "masked",

@@ -24,6 +24,8 @@ def defaults_of(key: str) -> dict[str, Any]:
         return {}
     defaults = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
     for name in path:
-        defaults = defaults[name]  # type: ignore[index]
+        defaults = (defaults or {}).get(name)  # type: ignore[union-attr]
+    if defaults is None:
+        return {}
     # `???` is OmegaConf's mark of an option that has no default.
     return {str(name): value for name, value in defaults.items() if value != "???"}  # type: ignore[union-attr]

@@ -1,9 +1,12 @@
 """DataConfig: the values of a data set's YAML, checked without reading text. Imports nothing heavy."""
 
-from dataclasses import dataclass
+import math
+import re
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from lmft.config.schema import build
 from lmft.errors import UserError, did_you_mean
 
 Split = Literal["train", "validation"]
@@ -15,6 +18,13 @@ _CHOICES = {
     "examples": ("blocks", "lines", "packs"),
     "too_long": ("windows", "cut", "refuse"),
 }
+
+
+_SHARED = (  # options that the sources of a mixture share, since they are those of every example
+    *("examples", "block_size", "stride", "max_source_tokens", "max_target_tokens", "too_long"),
+    *("isolate_documents", "batch_size", "num_workers", "worker_timeout", "cache_dir", "chat_template"),
+    *("probes", "sources", "epoch"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +59,11 @@ class DataConfig:
     max_validation_examples: int | None
     cache_dir: str
     probes: list[Any]
+    sources: dict[str, Any] | None
+    epoch: str | int | None
 
     def __post_init__(self):
+        self._check_sources()
         self._check_values()
         self._check_examples()
         self._check_validation()
@@ -100,6 +113,44 @@ class DataConfig:
             what = "data.validation names a text, data.validation_fraction=0 asks for no validation"
             raise UserError(what, fix="leave one of them out")
 
+    def _check_sources(self) -> None:
+        """Raise UserError if the sources of a mixture are not clear."""
+        if self.sources is None:
+            if self.epoch is not None:
+                what = "data.epoch is read only for a mixture of sources"
+                raise UserError(what, f"data.epoch={self.epoch}", "data.sources={…}, or leave it out")
+            return
+        for name in ("path", "train", "validation", "max_train_examples", "max_validation_examples"):
+            if getattr(self, name) is not None:
+                what = f"data.{name} names text beside data.sources"
+                raise UserError(what, fix=f"data.{name}=null, or data.sources.NAME.{name}=…")
+        for name, options in self.sources.items():
+            _check_source(str(name), options)
+        if not any(self.weights.values()):
+            raise UserError("no source has a weight above 0", "data.sources", "weight: 1")
+        if isinstance(self.epoch, str) and not self.weights.get(self.epoch):
+            trained = [name for name, weight in self.weights.items() if weight]
+            what = f"data.epoch={self.epoch} names no source that is trained on"
+            raise UserError(what, fix=f"one of: {', '.join(trained)}; or a number of tokens")
+        if isinstance(self.epoch, int) and self.epoch < 1:
+            raise UserError(f"data.epoch={self.epoch} must be at least 1 token")
+        self.by_source()
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Source -> its share of the examples of training, not yet divided by their sum."""
+        return {str(name): options.get("weight", 1) for name, options in (self.sources or {}).items()}
+
+    def by_source(self) -> dict[str, "DataConfig"]:
+        """Return the options of each source of a mixture. Raises: UserError."""
+        configs = {}
+        for name, options in (self.sources or {}).items():
+            own = {option: value for option, value in options.items() if option != "weight"}
+            values = {field.name: getattr(self, field.name) for field in fields(self)}
+            values |= {"sources": None, "epoch": None, **own}
+            configs[str(name)] = build(DataConfig, values, f"data.sources.{name}")
+        return configs
+
     @property
     def cache(self) -> Path:
         """Folder of token stores and trained vocabularies."""
@@ -109,3 +160,22 @@ class DataConfig:
     def train_only(self) -> bool:
         """True if validation is switched off explicitly."""
         return self.validation_fraction == 0
+
+
+def _check_source(name: str, options: Any) -> None:
+    """Raise UserError if the options of a source of a mixture are not a source's."""
+    where = f"data.sources.{name}"
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        raise UserError(f"'{name}' cannot name a source", where, "letters, digits, _ and -")
+    if not isinstance(options, dict):
+        fix = f"data.sources={{{name}: {{train: FILE, weight: 1}}}}"
+        raise UserError(f"a source is a group of options, not {options!r}", where, fix)
+    for shared in _SHARED:
+        if shared in options:
+            what = f"data.{shared} is the same for all sources"
+            raise UserError(what, f"{where}.{shared}", f"data.{shared}={options[shared]}")
+    weight = options.get("weight", 1)
+    is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
+    if not is_number or not 0 <= weight < math.inf:
+        what = f"weight={weight} is no share"
+        raise UserError(what, where, "weight: 0.3, or 0 to measure its validation text only")

@@ -2,10 +2,10 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
@@ -20,11 +20,12 @@ from lmft.data.examples.documents import (
     share_that_splits,
     split_by_content,
 )
+from lmft.data.examples.mixture import MixedExamples, examples_per_epoch
 from lmft.data.formats.base import Format, id_of, tokenize
 from lmft.data.formats.chat import ChatFormat
 from lmft.data.formats.pairs import SIDES, PairsFormat, pairs
 from lmft.data.formats.text import TextFormat
-from lmft.data.ledger import account, unigram_perplexity
+from lmft.data.ledger import account, unigram_perplexity, unknown_warning
 from lmft.data.schedule.noise import key
 from lmft.data.sources.cleaning import documents
 from lmft.data.sources.source import Source, held_out_share, open_source
@@ -33,6 +34,7 @@ from lmft.errors import UserError
 from lmft.objectives.base import Objective
 
 log = logging.getLogger(__name__)
+V = TypeVar("V")
 FORMATS: dict[str, Callable[[DataConfig, PreTrainedTokenizerFast, bool], Format]] = {
     "text": TextFormat,
     "chat": ChatFormat,
@@ -52,14 +54,14 @@ class TrainingTexts:
     config: DataConfig
 
     def __iter__(self) -> Iterator[str]:
-        held_out = held_out_share(self.config)
-        for content, texts in self._documents():
-            if not is_held_out(np.array([content_hash(content)], np.uint64), held_out)[0]:
-                yield from texts
+        for config in _trained_sources(self.config):
+            held_out = held_out_share(config)
+            for content, texts in self._documents(config):
+                if not is_held_out(np.array([content_hash(content)], np.uint64), held_out)[0]:
+                    yield from texts
 
-    def _documents(self) -> Iterator[tuple[str, Sequence[str]]]:
+    def _documents(self, config: DataConfig) -> Iterator[tuple[str, Sequence[str]]]:
         """Yield each document's content, which is hashed, and its texts."""
-        config = self.config
         if config.format == "chat":
             what = "a vocabulary is trained on texts, not on conversations"
             fix = "model.tokenizer.name_or_path=FOLDER; `lmft.prepare data=files` trains one on text"
@@ -72,11 +74,23 @@ class TrainingTexts:
 
 def training_text_key(config: DataConfig) -> str:
     """Return the cache key of the `TrainingTexts`."""
+    keys = [_text_key(source) for source in _trained_sources(config)]
+    return keys[0] if len(keys) == 1 else f"{key(*keys):016x}"
+
+
+def _text_key(config: DataConfig) -> str:
     source = _training_source(config)
     columns = config.text_column
     if config.format != "text":
         columns = str([config.columns[side] for side in SIDES])
     return f"{key(source.fingerprint, columns, str(held_out_share(config))):016x}"
+
+
+def _trained_sources(config: DataConfig) -> list[DataConfig]:
+    """Return the options of each source that is trained on."""
+    if config.sources is None:
+        return [config]
+    return [source for name, source in config.by_source().items() if config.weights[name]]
 
 
 def _training_source(config: DataConfig) -> Source:
@@ -121,17 +135,111 @@ def token_store(config: DataConfig, source: Source, format: Format, counting: Co
 
 @dataclass(frozen=True)
 class Corpus:
-    """The documents, the examples and the ledger of the splits."""
+    """The documents, the examples and the ledger of each split.
 
-    documents: dict[Split, Documents]
-    examples: dict[Split, Examples]
+    A split is "train" or "validation". A mixture has "train/NAME" and "validation/NAME" for each of its
+    sources, and its examples of training are mixed in "train".
+    """
+
+    documents: dict[str, Documents]
+    examples: dict[str, Examples]
     ledger: dict[str, dict[str, Any]]
 
     @property
+    def mixture(self) -> MixedExamples | None:
+        """The mixed examples of training; None if there is one source."""
+        examples = self.examples.get("train")
+        return examples if isinstance(examples, MixedExamples) else None
+
+    @property
+    def validations(self) -> list[str]:
+        """The splits that validation measures."""
+        return [split for split in self.examples if split.startswith("validation")]
+
+    @property
+    def measured_sources(self) -> list[str]:
+        """The sources of a mixture that validation measures one by one."""
+        return [name for split in self.validations if (name := split.partition("/")[2])]
+
+    @property
     def fingerprint(self) -> str:
-        """Fingerprint of the training split: of its tokens, and of the number of examples."""
-        checksums = self.documents["train"].store.meta["checksums"]
-        return f"{checksums['tokens.bin']}:{len(self.examples['train'])}"
+        """Fingerprint of the training text: of its tokens, and of the number of examples."""
+        if self.mixture is None:
+            return self._fingerprint_of("train")
+        counts = dict(zip(self.mixture.sources, self.mixture.counts, strict=True))
+        texts = {name: self._fingerprint_of(f"train/{name}") for name in counts}
+        return " ".join(f"{name}={count}:{texts[name]}" for name, count in counts.items())
+
+    def _fingerprint_of(self, split: str) -> str:
+        checksums = self.documents[split].store.meta["checksums"]
+        return f"{checksums['tokens.bin']}:{len(self.examples[split])}"
+
+
+@dataclass(frozen=True)
+class _Loader:
+    """Loads the text of one source."""
+
+    tokenizer: PreTrainedTokenizerFast
+    objective: Objective
+    seed: int
+    counting: Counting
+
+    def load(self, config: DataConfig, splits: tuple[Split, ...], suffix: str = "") -> Corpus:
+        """Tokenise the splits if they are not in the cache, and cut them into examples.
+
+        Args:
+            config: the options of the source.
+            splits: the splits whose examples are needed.
+            suffix: added to the splits' names: "/NAME" for a source of a mixture.
+
+        Raises: UserError.
+        """
+        sources: dict[Split, Source | None] = {split: open_source(config, split) for split in splits}
+        if config.train_only:
+            sources.pop("validation", None)
+        is_held_out = "validation" in sources and sources["validation"] is None
+        if is_held_out or "train" in sources:
+            sources["train"] = _training_source(config)
+        format = FORMATS[config.format](config, self.tokenizer, self.objective.needs_word_starts)
+        stores: dict[Split, TokenStore] = {
+            split: token_store(config, source, format, self.counting)
+            for split, source in sources.items()
+            if source is not None
+        }
+        bit = TRAIN_ON[config.train_on]
+        texts: dict[Split, Documents] = {
+            split: Documents(store, None, bit) for split, store in stores.items()
+        }
+        if is_held_out:
+            share = held_out_share(config)
+            texts["train"], texts["validation"] = split_by_content(stores["train"], share, bit)
+            _check_split(texts["train"], texts["validation"], share)
+
+        examples: dict[Split, Examples] = {}
+        for split in splits:
+            if split not in texts:
+                continue
+            source = sources[split] or sources["train"]
+            assert source is not None
+            cutter = Cutter(config, self.objective, id_of(self.tokenizer, "pad") or 0, format, source)
+            examples[split] = cutter.make_examples(texts[split], split, self.seed)
+        ledger = {split: account(texts[split], examples[split]) for split in examples}
+        for split in examples:
+            name = split + suffix
+            if warning := unknown_warning(ledger[split], texts[split].store.meta["unknown_text"]):
+                log.warning("%s: %s", name, warning)
+        for split in examples.keys() & stores.keys():
+            ledger[split]["cleaned"] = stores[split].meta["cleaned"]
+        if is_held_out and "validation" in ledger:
+            ledger["validation"]["held_out"] = held_out_share(config)
+        if "train" in examples and "validation" in examples:
+            unigram = unigram_perplexity(texts["train"], texts["validation"], len(self.tokenizer))
+            ledger["validation"]["unigram_perplexity"] = unigram
+        return Corpus(_named(texts, suffix), _named(examples, suffix), _named(ledger, suffix))
+
+
+def _named(by_split: Mapping[Split, V], suffix: str) -> dict[str, V]:
+    return {split + suffix: value for split, value in by_split.items()}
 
 
 def load_corpus(
@@ -146,44 +254,43 @@ def load_corpus(
 
     `seed` is that of samples of the examples, and `counting` shows progress.
     """
-    sources: dict[Split, Source | None] = {split: open_source(config, split) for split in splits}
-    if config.train_only:
-        sources.pop("validation", None)
-    is_held_out = "validation" in sources and sources["validation"] is None
-    if is_held_out or "train" in sources:
-        sources["train"] = _training_source(config)
-    format = FORMATS[config.format](config, tokenizer, objective.needs_word_starts)
-    stores: dict[Split, TokenStore] = {
-        split: token_store(config, source, format, counting)
-        for split, source in sources.items()
-        if source is not None
-    }
-    bit = TRAIN_ON[config.train_on]
-    texts: dict[Split, Documents] = {
-        split: Documents(store, None, bit) for split, store in stores.items()
-    }
-    if is_held_out:
-        share = held_out_share(config)
-        texts["train"], texts["validation"] = split_by_content(stores["train"], share, bit)
-        _check_split(texts["train"], texts["validation"], share)
+    loader = _Loader(tokenizer, objective, seed, counting)
+    if config.sources is None:
+        return loader.load(config, splits)
+    corpora = []
+    for name, source in config.by_source().items():
+        needed: tuple[Split, ...] = splits
+        if not config.weights[name]:
+            needed = ("validation",) if "validation" in splits else ()
+        corpora.append(loader.load(source, needed, f"/{name}"))
+    together = Corpus(
+        documents=_joined(corpus.documents for corpus in corpora),
+        examples=_joined(corpus.examples for corpus in corpora),
+        ledger=_joined(corpus.ledger for corpus in corpora),
+    )
+    if "train" in splits:
+        _mix(together, config, id_of(tokenizer, "pad") or 0)
+    return together
 
-    examples: dict[Split, Examples] = {}
-    for split in splits:
-        if split not in texts:
-            continue
-        source = sources[split] or sources["train"]
-        assert source is not None
-        cutter = Cutter(config, objective, id_of(tokenizer, "pad") or 0, format, source)
-        examples[split] = cutter.make_examples(texts[split], split, seed)
-    ledger = {str(split): account(texts[split], examples[split]) for split in examples}
-    for split in examples.keys() & stores.keys():
-        ledger[split]["cleaned"] = stores[split].meta["cleaned"]
-    if is_held_out and "validation" in ledger:
-        ledger["validation"]["held_out"] = held_out_share(config)
-    if "train" in examples and "validation" in examples:
-        unigram = unigram_perplexity(texts["train"], texts["validation"], len(tokenizer))
-        ledger["validation"]["unigram_perplexity"] = unigram
-    return Corpus(texts, examples, ledger)
+
+def _joined(parts: Iterable[dict[str, V]]) -> dict[str, V]:
+    """Return the entries of several dicts, those of training first."""
+    entries = {split: value for part in parts for split, value in part.items()}
+    return dict(sorted(entries.items(), key=lambda entry: not entry[0].startswith("train")))
+
+
+def _mix(corpus: Corpus, config: DataConfig, pad_id: int) -> None:
+    """Add the mixed examples of training to a corpus, and each source's share to its ledger."""
+    weights = {name: weight for name, weight in config.weights.items() if weight}
+    sources = {name: corpus.examples[f"train/{name}"] for name in weights}
+    counts = examples_per_epoch(sources, weights, config.epoch)
+    corpus.examples["train"] = MixedExamples(sources, [*counts.values()], pad_id)
+    for name, count in counts.items():
+        corpus.ledger[f"train/{name}"] |= {
+            "examples_per_epoch": count,
+            "share": count / sum(counts.values()),
+            "passes_per_epoch": count / len(sources[name]),
+        }
 
 
 def _check_split(train: Documents, validation: Documents, share: float) -> None:

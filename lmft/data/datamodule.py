@@ -10,26 +10,24 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
 from lmft.data.batch import Batch
-from lmft.data.config import Split
 from lmft.data.corpus import Corpus
 from lmft.data.examples.base import Examples
+from lmft.data.examples.mixture import MixedExamples
 from lmft.data.schedule.layout import Layout, limited
 from lmft.data.schedule.noise import TokenNoise, key
+from lmft.data.schedule.order import Mixed
 from lmft.data.schedule.sampler import MicroBatch, Schedule
 from lmft.errors import UserError
 from lmft.objectives.base import IGNORED, Objective, Vocabulary
 from lmft.system import loop_state
 from lmft.system.signals import let_parent_handle_signals
 
-# The trainer's options that limit the batches of each split.
-_LIMITS: dict[Split, str] = {"train": "limit_train_batches", "validation": "limit_val_batches"}
-
 
 class Batches(Dataset):
     """A split as a data set that is indexed by micro-batches."""
 
     def __init__(
-        self, examples: Examples, objective: Objective, vocabulary: Vocabulary, seed: int, split: Split
+        self, examples: Examples, objective: Objective, vocabulary: Vocabulary, seed: int, split: str
     ):
         self.examples = examples
         self.objective = objective
@@ -122,7 +120,7 @@ class DataModule(LightningDataModule):
         self.num_workers = num_workers
         self.worker_timeout = worker_timeout
         self._resume_at = (0, 0)  # (epoch, position)
-        self._schedules: dict[tuple[Split, int], Schedule] = {}  # by split and rank
+        self._schedules: dict[tuple[str, int], Schedule] = {}  # by split and rank
 
     def setup(self, stage: str) -> None:
         """Forget what holds for an earlier trainer, or for none: its devices, and where it resumed.
@@ -138,9 +136,10 @@ class DataModule(LightningDataModule):
         if loop_state.replaces_samplers(trainer):
             what = "lmft's DataModule gives each device its share of the batches itself"
             raise UserError(what, "lightning.Trainer", "Trainer(use_distributed_sampler=False)")
-        for split, name in _LIMITS.items():
+        for split in self._loaded:
+            name = "limit_train_batches" if split == "train" else "limit_val_batches"
             limit = getattr(trainer, name)
-            if split in self.corpus.examples and isinstance(limit, float) and 0 < limit < 1:
+            if isinstance(limit, float) and 0 < limit < 1:
                 num_batches = len(self._schedule(split, trainer.global_rank))
                 if int(num_batches * limit) < limited(num_batches, limit):
                     setattr(trainer, name, 1)
@@ -170,10 +169,18 @@ class DataModule(LightningDataModule):
             limit=devices.limit,
         )
 
-    def _schedule(self, split: Split, rank: int) -> Schedule:
+    @property
+    def _loaded(self) -> list[str]:
+        """The splits that have a DataLoader."""
+        return [split for split in ("train", *self.corpus.validations) if split in self.corpus.examples]
+
+    def _schedule(self, split: str, rank: int) -> Schedule:
         if (split, rank) not in self._schedules:
             examples = self.corpus.examples[split]
             is_training = split == "train"
+            order = None
+            if isinstance(examples, MixedExamples):
+                order = Mixed(examples.sizes, examples.counts, self.seed)
             self._schedules[split, rank] = Schedule(
                 num_examples=len(examples),
                 batch_size=self.batch_size,
@@ -183,14 +190,17 @@ class DataModule(LightningDataModule):
                 world_size=self._devices.world_size,
                 lengths=examples.lengths,
                 accumulate=self._devices.accumulate if is_training else 1,
+                order=order,
             )
         return self._schedules[split, rank]
 
-    def _batches(self, split: Split) -> Batches:
-        objective = self.objective if split == "train" else self.objective.for_validation()
+    def _batches(self, split: str) -> Batches:
+        objective = self.objective
+        if split in self.corpus.validations:
+            objective = objective.for_validation()
         return Batches(self.corpus.examples[split], objective, self.vocabulary, self.seed, split)
 
-    def _loader(self, split: Split) -> DataLoader:
+    def _loader(self, split: str) -> DataLoader:
         devices = self._devices
         schedule = self._schedule(split, devices.rank)
         if split == "train":
@@ -214,18 +224,41 @@ class DataModule(LightningDataModule):
         """Return the micro-batches in the order of (seed, epoch)."""
         return self._loader("train")
 
-    def val_dataloader(self) -> DataLoader | list:
+    def val_dataloader(self) -> DataLoader | list[DataLoader]:
         """Return the micro-batches in the order of the text, with the same noise at every pass.
 
-        An empty list if there is no validation text.
+        A list with a DataLoader for each source of a mixture; an empty one without validation text.
         """
-        return self._loader("validation") if "validation" in self.corpus.examples else []
+        loaders = [self._loader(split) for split in self.corpus.validations]
+        return loaders[0] if len(loaders) == 1 else loaders
 
-    def batch(
-        self, examples: Sequence[int] | np.ndarray, epoch: int = 0, split: Split = "train"
-    ) -> Batch:
+    def batch(self, examples: Sequence[int] | np.ndarray, epoch: int = 0, split: str = "train") -> Batch:
         """Return these examples of a split as one batch, with the noise that they have in that epoch."""
         return self._batches(split)[MicroBatch(epoch, np.asarray(examples))]
+
+    def check_targets(self) -> None:
+        """Raise UserError if a split has no target: a loss could not be computed."""
+        for split, examples in self.corpus.examples.items():
+            if isinstance(examples, MixedExamples):
+                continue  # its sources have splits of their own
+            for start in range(0, len(examples), self.batch_size):
+                numbers = range(start, min(start + self.batch_size, len(examples)))
+                if self.batch(numbers, split=split).num_targets:
+                    break
+            else:
+                raise self._no_target(split)
+
+    def _no_target(self, split: str) -> UserError:
+        texts = self.corpus.documents[split]
+        name = split.replace("train", "training", 1)
+        what = f"the {name} text has no token to predict"
+        if texts.unknown_tokens:
+            what += (
+                f": {texts.unknown_tokens:,} of its {texts.num_tokens:,} tokens are unknown to the "
+                f"vocabulary, such as {' '.join(texts.store.meta['unknown_text'])}"
+            )
+        fix = "a tokenizer that knows this text, or other text"
+        return UserError(what, texts.store.meta["source"], fix)
 
     def num_examples(self, epoch: int, position: int) -> int:
         """Return the number of examples of this device's micro-batch at a position of an epoch."""

@@ -13,6 +13,7 @@ from lmft.data.examples.documents import Documents
 from lmft.errors import UserError
 from lmft.objectives.base import SPECIAL
 
+_MUCH_UNKNOWN = 0.01  # share of unknown tokens or bytes that is warned about
 _STRETCH = 1 << 16  # tokens counted at a time
 _MOST_STRETCHES = 256  # counted of each split; more would hardly change the perplexity
 
@@ -24,12 +25,34 @@ def account(texts: Documents, examples: Examples) -> dict[str, Any]:
         "documents_cut": examples.documents_cut or None,
         "documents_dropped": examples.documents_dropped or None,
         "bytes": texts.num_bytes,
+        "unknown_bytes": texts.unknown_bytes or None,
         "tokens": texts.num_tokens,
+        "unknown_tokens": texts.unknown_tokens or None,
         "examples": len(examples),
         "tokens_in_examples": examples.num_tokens,
         "tokens_repeated": examples.num_repeated,
         "tokens_dropped": examples.num_dropped,
     }
+
+
+def unknown_warning(ledger: dict[str, Any], examples: list[str]) -> str | None:
+    """Return a warning if more than one in a hundred tokens, or bytes, of a split are unknown.
+
+    Args:
+        ledger: the split's ledger.
+        examples: texts that the vocabulary cannot express.
+    """
+    num_tokens = ledger["unknown_tokens"] or 0
+    num_bytes = ledger["unknown_bytes"] or 0
+    shares = num_tokens / max(1, ledger["tokens"]), num_bytes / max(1, ledger["bytes"])
+    if max(shares) <= _MUCH_UNKNOWN:
+        return None
+    of_tokens, of_bytes = shares
+    return (
+        f"the vocabulary cannot express {of_bytes:.1%} of the text ({num_bytes:,} bytes), such as "
+        f"{' '.join(examples)}: {of_tokens:.1%} of the tokens ({num_tokens:,}) are unknown. "
+        "Another tokenizer may know them; from scratch, model.tokenizer.train=true learns them"
+    )
 
 
 def check_enough_examples(num_examples: int, batch_size: int, num_devices: int) -> None:

@@ -7,12 +7,14 @@ A store is a folder of raw little-endian arrays of N tokens and M documents, and
     offsets.bin  int64 [M + 1]         document m is tokens[offsets[m] : offsets[m + 1]]
     hashes.bin   uint64 [M]            of each document's text
     bytes.bin    uint32 [M]            UTF-8 bytes of each document's text
+    unknown_tokens.bin   uint32 [M]    of each document, tokens for text outside the vocabulary
+    unknown_bytes.bin    uint32 [M]    UTF-8 bytes of that text
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,8 +25,9 @@ import xxhash
 
 from lmft.system.cache import built_once
 
-FORMAT = 1
-_ARRAYS = {"flags": "<u1", "offsets": "<i8", "hashes": "<u8", "bytes": "<u4"}
+FORMAT = 2
+_OF_DOCUMENTS = {"hashes": "<u8", "bytes": "<u4", "unknown_tokens": "<u4", "unknown_bytes": "<u4"}
+_ARRAYS = {"flags": "<u1", "offsets": "<i8", **_OF_DOCUMENTS}
 
 
 class CorruptStore(Exception):
@@ -71,6 +74,16 @@ class TokenStore:
     def bytes(self) -> np.ndarray:
         """Bytes of each document's text. [M] uint32"""
         return self._map("bytes", _ARRAYS["bytes"])
+
+    @cached_property
+    def unknown_tokens(self) -> np.ndarray:
+        """Tokens of each document that stand for text outside the vocabulary. [M] uint32"""
+        return self._map("unknown_tokens", _ARRAYS["unknown_tokens"])
+
+    @cached_property
+    def unknown_bytes(self) -> np.ndarray:
+        """Bytes of each document's text that the vocabulary cannot express. [M] uint32"""
+        return self._map("unknown_bytes", _ARRAYS["unknown_bytes"])
 
     @property
     def prefix(self) -> list[int]:
@@ -146,8 +159,7 @@ class StoreWriter:
         tokens: np.ndarray,
         flags: np.ndarray,
         lengths: np.ndarray,
-        hashes: np.ndarray,
-        num_bytes: np.ndarray,
+        of_documents: Mapping[str, np.ndarray],
     ) -> None:
         """Append m documents of n tokens.
 
@@ -155,14 +167,14 @@ class StoreWriter:
             tokens: [n] token ids of all documents.
             flags: [n] their flags.
             lengths: [m] tokens of each document.
-            hashes: [m] hash of each document's text.
-            num_bytes: [m] bytes of each document's text.
+            of_documents: [m] values of each document, by the array's name: hashes, bytes,
+                unknown_tokens and unknown_bytes.
         """
         self._write("tokens", tokens)
         self._write("flags", flags)
         self._write("offsets", self.num_tokens + np.cumsum(lengths))
-        self._write("hashes", hashes)
-        self._write("bytes", num_bytes)
+        for name in _OF_DOCUMENTS:
+            self._write(name, of_documents[name])
         self.num_tokens += len(tokens)
 
     def finish(self, meta: dict[str, Any]) -> None:

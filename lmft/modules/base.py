@@ -23,7 +23,7 @@ from lmft.modules.visibility import Sight
 from lmft.runs.checkpoint_io import load_weights, settings_of
 from lmft.system import loop_state
 from lmft.training.optimizer import MakeOptimizer, ScheduleConfig, make_schedule, parameter_groups
-from lmft.training.scores import MONITORED, Scores, TrainingLoss
+from lmft.training.scores import Scores, TrainingLoss, ValidationText, logged_scores, overall
 from lmft.training.step import OptimizerStep
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class LanguageModel(LightningModule):
         schedule: ScheduleConfig | None = None,
         seed: int = 0,
         nonfinite: Literal["stop", "skip"] = "stop",
-        tokens_per_byte: float | None = None,
+        validations: Sequence[ValidationText] = (ValidationText(),),
         generation: dict[str, Any] | None = None,
         adapted: Adapted | None = None,
         compile: bool = False,
@@ -73,8 +73,7 @@ class LanguageModel(LightningModule):
             schedule: the learning rate's schedule; needed for training.
             seed: seed of dropout and of sampled answers.
             nonfinite: what happens to a step whose loss or gradient is not finite; see `OptimizerStep`.
-            tokens_per_byte: tokens per byte of the validation text, for bits per byte; None if the loss
-                is no likelihood of the text.
+            validations: the validation texts, in the order of their DataLoaders.
             generation: arguments of transformers' `generate` for answers.
             adapted: the model's adapters, if it has any.
             compile: whether torch.compile compiles the model's stacks.
@@ -89,7 +88,8 @@ class LanguageModel(LightningModule):
         self.generation = generation or {}
         self.adapted = adapted
         self.strict_loading = all(weight.requires_grad for weight in model.parameters())
-        self.scores = Scores(tokens_per_byte)
+        self.validations = tuple(validations)
+        self.scores = [Scores(text.tokens_per_byte) for text in validations]
         self.training_loss = TrainingLoss()
         self.step = OptimizerStep(self, self.nats, seed, nonfinite, has_fast_dropout=not compile)
         self.latest_scores: dict[str, Any] = {}  # of the last validation
@@ -247,19 +247,30 @@ class LanguageModel(LightningModule):
         scheduler = make_schedule(self.schedule, optimizer, int(num_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Add the batch to the scores."""
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Add the batch to the scores of its DataLoader's text."""
+        if dataloader_idx >= len(self.scores):
+            what = f"there are more validation DataLoaders than texts to measure ({len(self.scores)})"
+            raise UserError(what, fix="validations=[ValidationText(NAME), …] of the module")
         batch = self.as_batch(batch)
         inputs = self.inputs(batch.inputs)
         nats, correct = target_scores(self.model, self.body, inputs, batch.target_index, batch.targets)
-        self.scores.update(nats, correct, batch.num_targets)
+        self.scores[dataloader_idx].update(nats, correct, batch.num_targets)
 
     def on_validation_epoch_end(self) -> None:
-        """Log `val/loss` (nats per target), `val/perplexity` and `val/accuracy`."""
-        self.latest_scores = self.scores.compute()
-        self.scores.reset()
-        logged = {name: float(self.latest_scores[name.removeprefix("val/")]) for name in MONITORED}
-        self.log_dict(logged, batch_size=1)
+        """Log `val/loss` (nats per target), `val/perplexity` and `val/accuracy`.
+
+        Of a mixture also those of each source: `val/<name>/loss` and so on.
+        """
+        by_source = {}
+        for text, scores in zip(self.validations, self.scores, strict=True):
+            by_source[text.name] = scores.compute()
+            scores.reset()
+        if list(by_source) == [""]:
+            self.latest_scores = by_source[""]
+        else:
+            self.latest_scores = overall(self.validations, by_source)
+        self.log_dict(logged_scores(self.latest_scores), batch_size=1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Drop frozen weights; resuming loads them from the base model."""

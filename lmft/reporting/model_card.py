@@ -152,7 +152,7 @@ def _metadata(
     if perplexity is not None and math.isfinite(perplexity):
         result = EvalResult(
             task_type=task,
-            dataset_type=_dataset_id(data) or "text",
+            dataset_type=next(iter(_dataset_ids(data)), "text"),
             dataset_name=_dataset_name(data),
             metric_type="perplexity",
             metric_value=perplexity,
@@ -164,7 +164,7 @@ def _metadata(
     return ModelCardData(
         model_name=name,
         base_model=base_model,
-        datasets=_dataset_id(data),
+        datasets=_dataset_ids(data) or None,
         library_name="peft" if _is_adapter(model) else "transformers",
         pipeline_tag=task,
         tags=["lmft", task],
@@ -246,17 +246,24 @@ def _code(text: str) -> str:
     return f"{fence} {text} {fence}"
 
 
-def _dataset_id(data: Mapping[str, Any]) -> str | None:
-    if data.get("train"):  # files
-        return None
-    return _hub_id(data["path"])
+def _dataset_ids(data: Mapping[str, Any]) -> list[str]:
+    """Return the hub ids of the training text; none if it is read from files."""
+    paths = [source["path"] for source in _trained_sources(data) if not source.get("train")]
+    return [name for path in paths if (name := _hub_id(path))]
 
 
 def _dataset_name(data: Mapping[str, Any]) -> str:
-    names = data.get("train") or data["path"]
-    if isinstance(names, str):
-        names = [names]
+    names: list[str] = []
+    for source in _trained_sources(data):
+        named = source.get("train") or source["path"]
+        names += [named] if isinstance(named, str) else named
     return ", ".join(map(_public, names))
+
+
+def _trained_sources(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the sources of a mixture that were trained on, or the one source."""
+    sources = (data.get("sources") or {"": data}).values()
+    return [source for source in sources if source.get("weight", 1)]
 
 
 def _public(name_or_path: str) -> str:

@@ -39,13 +39,13 @@ def results(
     trained = [scores for scores in passes if scores["step"] > 0]
     before = None
     if passes and passes[0]["step"] == 0:
-        before = _scores(passes[0])
+        before = scores_of(passes[0])
     after = None
     best = None
     if trained:
-        after = _scores(trained[-1])
+        after = scores_of(trained[-1])
         best_pass = min(trained, key=_loss_or_infinity)
-        best = {"step": best_pass["step"], **_scores(best_pass)}
+        best = {"step": best_pass["step"], **scores_of(best_pass)}
     tokens_per_second = None
     if totals["seconds"]:
         tokens_per_second = totals["tokens"] / totals["seconds"]
@@ -79,15 +79,19 @@ def _exported_scores(trained: list[dict[str, Any]], exported: dict[str, Any]) ->
         return dict.fromkeys(SCORES)
     if exported["checkpoint"] == "best":
         passes.sort(key=_loss_or_infinity, reverse=True)
-    return _scores(passes[-1])
+    return scores_of(passes[-1])
 
 
 def _loss_or_infinity(scores: dict[str, Any]) -> float:
     return math.inf if math.isnan(scores["loss"]) else scores["loss"]
 
 
-def _scores(validation: dict[str, Any]) -> dict[str, Any]:
-    return {name: validation[name] for name in SCORES}
+def scores_of(validation: dict[str, Any]) -> dict[str, Any]:
+    """Return the scores of a validation; of a mixture also those of each source."""
+    scores = {name: validation[name] for name in SCORES}
+    if "by_source" in validation:
+        scores["by_source"] = validation["by_source"]
+    return scores
 
 
 def peak_memory_gb() -> float:

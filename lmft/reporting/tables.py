@@ -43,12 +43,15 @@ LEDGER = (
     ("documents cut", "documents_cut"),
     ("documents cleaned", "cleaned"),
     ("bytes of text", "bytes"),
+    ("bytes unknown to the vocabulary", "unknown_bytes"),
     ("tokens", "tokens"),
+    ("unknown tokens", "unknown_tokens"),
     ("examples", "examples"),
     ("tokens in examples", "tokens_in_examples"),
     ("tokens dropped", "tokens_dropped"),
     ("tokens repeated", "tokens_repeated"),
     ("padding", "padding"),
+    ("examples in an epoch", "examples_per_epoch"),
 )
 
 
@@ -87,7 +90,21 @@ def score_table(metrics: Mapping[str, Any]) -> Table:
         if before is not None and after is not None and math.isfinite(before) and math.isfinite(after):
             change = format_change(before, after)
         rows.append((label, *(_score(value, form) for value in values), change))
-    return Table(("", *scores, "change"), rows)
+    return Table(("", *scores, "change"), rows + _source_rows(scores))
+
+
+def _source_rows(scores: Mapping[str, Mapping[str, Any]]) -> list[Row]:
+    """Return a row for the loss on each source of a mixture, with its change; none for one text."""
+    stages = [stage.get("by_source") or {} for stage in scores.values()]
+    rows = []
+    for name in dict.fromkeys(name for stage in stages for name in stage):
+        losses = [stage[name]["loss"] if name in stage else None for stage in stages]
+        before, after = losses[:2]
+        change = ""
+        if before is not None and after is not None and math.isfinite(after - before):
+            change = f"{after - before:+.4f}"
+        rows.append((f"loss on {name}", *(_score(loss, "{:.4f}") for loss in losses), change))
+    return rows
 
 
 def _unigram(metrics: Mapping[str, Any]) -> float | None:
@@ -124,6 +141,9 @@ def ledger_equations(ledger: Mapping[str, Mapping[str, Any]]) -> list[str]:
         if split.get("held_out"):
             share = f"{split['held_out']:.3g}"
             line += f" ({share} of the training documents, held out: data.validation_fraction)"
+        if split.get("share"):
+            passes = f"{split['passes_per_epoch']:.3g} passes an epoch"
+            line += f"; {split['share']:.1%} of the examples, {passes}"
         difference = tokens + repeated - used - dropped
         if difference:
             line += f"; {difference:,} unaccounted for"
@@ -222,6 +242,8 @@ def print_validation(scores: Mapping[str, Any], console: Console | None = None) 
         for label, key, form, _ in SCORES
         if scores.get(key) is not None
     ]
+    for name, own in scores.get("by_source", {}).items():
+        rows.append((f"loss on {name}", _score(own["loss"], "{:.4f}")))
     show(*table_page(_SCORES_TITLE, ("", "value"), rows, [], console.width), console=console)
 
 

@@ -33,7 +33,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lmft.config.trust import trusted_class, trusted_instance
 from lmft.errors import UserError, did_you_mean
-from lmft.training.scores import MONITORED
+from lmft.training.scores import names_of_logged
 from lmft.training.validations import Monitor
 
 T = TypeVar("T")
@@ -128,11 +128,16 @@ def callbacks(config: Mapping[str, Any]) -> list[Callback]:
         for refused, fix in _REFUSED.items():
             if isinstance(callback, refused):
                 raise UserError(f"{type(callback).__name__} does not work in lmft", where, fix)
-    _check_monitors(callbacks_by_key)
+    _check_monitors(callbacks_by_key, _scores(config))
     return list(callbacks_by_key.values())
 
 
-def _check_monitors(callbacks_by_key: Mapping[str, Callback]) -> None:
+def _scores(config: Mapping[str, Any]) -> list[str]:
+    """Return the names of the scores that validations log."""
+    return names_of_logged(config["data"].get("sources") or ())
+
+
+def _check_monitors(callbacks_by_key: Mapping[str, Callback], scores: Sequence[str]) -> None:
     """Raise UserError if a callback monitors a number that no validation measures.
 
     With callbacks of other packages nothing is checked, as they may log any number.
@@ -141,9 +146,9 @@ def _check_monitors(callbacks_by_key: Mapping[str, Callback]) -> None:
         return
     for where, callback in callbacks_by_key.items():
         monitor = getattr(callback, "monitor", None)
-        known: tuple[str, ...] = MONITORED
+        known = [*scores]
         if isinstance(callback, ModelCheckpoint):
-            known = (*MONITORED, "epoch", "step")
+            known += ["epoch", "step"]
         if monitor is not None and monitor not in known:
             what = f"{where}.monitor={monitor}: unknown{did_you_mean(str(monitor), known)}"
             raise UserError(what, fix=f"one of: {', '.join(known)}")
@@ -153,10 +158,12 @@ def monitors(config: Mapping[str, Any]) -> list[Monitor]:
     """Return the monitors of the config's callbacks that need a validation."""
     return [
         Monitor(
-            f"callbacks.{name}.monitor={node['monitor']}", bool(node.get("check_on_train_epoch_end"))
+            f"callbacks.{name}.monitor={node['monitor']}",
+            node["monitor"],
+            bool(node.get("check_on_train_epoch_end")),
         )
         for name, node in config["callbacks"].items()
-        if node is not None and node.get("monitor") in MONITORED
+        if node is not None and node.get("monitor") in _scores(config)
     ]
 
 

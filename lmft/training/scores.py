@@ -1,6 +1,8 @@
 """Token-weighted scores of a validation pass."""
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,8 +11,37 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-MONITORED = ("val/loss", "val/perplexity", "val/accuracy")
-"""Scores that each validation logs, under the names that callbacks may monitor."""
+LOGGED = ("loss", "perplexity", "accuracy")
+"""Scores that each validation logs."""
+
+
+def names_of_logged(sources: Iterable[str] = ()) -> list[str]:
+    """Return the names of the scores that each validation logs, which callbacks may monitor.
+
+    sources: the names of a mixture's validation texts.
+    """
+    prefixes = ["val/", *(f"val/{name}/" for name in sources)]
+    return [prefix + score for prefix in prefixes for score in LOGGED]
+
+
+def logged_scores(scores: Mapping[str, Any]) -> dict[str, float]:
+    """Return the scores of a validation under the names they are logged by."""
+    logged = {f"val/{score}": float(scores[score]) for score in LOGGED}
+    for name, own in scores.get("by_source", {}).items():
+        logged |= {f"val/{name}/{score}": float(own[score]) for score in LOGGED}
+    return logged
+
+
+@dataclass(frozen=True)
+class ValidationText:
+    """A validation text that is measured by itself."""
+
+    name: str = ""
+    """The source of a mixture that it belongs to; "" if there is one text only."""
+    weight: float = 1.0
+    """Its part in `val/loss`; 0 if it is not trained on."""
+    tokens_per_byte: float | None = None
+    """Tokens per byte of the text, for bits per byte; None if the loss is no likelihood of the text."""
 
 
 class Scores(Metric):
@@ -64,6 +95,29 @@ class Scores(Metric):
             "bits_per_byte": bits_per_byte,
             "targets": int(targets),
         }
+
+
+def overall(texts: Sequence[ValidationText], scores: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return the scores of a mixture: loss and accuracy are means by the texts' weights.
+
+    Args:
+        texts: the validation texts.
+        scores: the scores of each, by name.
+    """
+    weights = {text.name: text.weight for text in texts if text.weight}
+    total = sum(weights.values())
+    means = {
+        score: sum(weight * scores[name][score] for name, weight in weights.items()) / total
+        for score in ("loss", "accuracy")
+    }
+    return {
+        "loss": means["loss"],
+        "perplexity": perplexity(means["loss"]),
+        "accuracy": means["accuracy"],
+        "bits_per_byte": None,
+        "targets": sum(scores[name]["targets"] for name in weights),
+        "by_source": dict(scores),
+    }
 
 
 def _total(state: list[Tensor]) -> float:

@@ -13,6 +13,8 @@ class Monitor:
 
     argument: str
     """The option, for messages: callbacks.NAME.monitor=val/loss."""
+    score: str
+    """The score's name: val/loss."""
     is_read_each_epoch: bool = False
     """Whether the callback reads the score at the end of each epoch, the first one included."""
 
@@ -22,7 +24,7 @@ def check_validations(
     monitors: Sequence[Monitor],
     num_batches: int,
     num_steps: int,
-    has_text: bool,
+    measured: Sequence[str],
 ) -> None:
     """Raise UserError, before the first step, if a validation that is needed would not take place.
 
@@ -31,15 +33,15 @@ def check_validations(
         monitors: the monitors of the config's callbacks.
         num_batches: micro-batches per epoch and device.
         num_steps: optimizer steps of the whole training.
-        has_text: whether there is validation text.
+        measured: the names of the scores that validations log; none without validation text.
     """
     interval = options["val_check_interval"]
     every_n_epochs = options["check_val_every_n_epoch"]
-    if monitors and not has_text:
-        what = f"{monitors[0].argument}: there is no validation text"
-        raise UserError(
-            what, fix="data.validation=FILE or data.validation_fraction=0.05; or callbacks=none"
-        )
+    for monitor in monitors:
+        if monitor.score not in measured:
+            what = f"{monitor.argument}: there is no validation text"
+            fix = "data.validation=FILE or data.validation_fraction=0.05; or callbacks=none"
+            raise UserError(what, fix=fix)
     if options["limit_val_batches"] == 0:
         if monitors:
             what = f"{monitors[0].argument}: trainer.limit_val_batches=0 leaves no validation"

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from lmft.data.store import CorruptStore, StoreWriter, TokenStore, content_hash, open_or_build
 
-FILES = ["tokens.bin", "flags.bin", "offsets.bin", "hashes.bin", "bytes.bin", "store.json"]
+OF_DOCUMENTS = ("hashes", "bytes", "unknown_tokens", "unknown_bytes")
+FILES = [*(f"{name}.bin" for name in ("tokens", "flags", "offsets", *OF_DOCUMENTS)), "store.json"]
 META = {"prefix": [101], "suffix": [102, 103], "documents": 3, "cleaned": {"blank": 2}, "source": "größe.txt"}
 DOCUMENTS = [[5, 6, 7], [], [65535, 0]]
 
@@ -27,10 +28,14 @@ def write(writer: StoreWriter, documents=DOCUMENTS, together: int = 2) -> None:
     for start in range(0, len(documents), together):
         some = documents[start : start + together]
         tokens = np.array([token for document in some for token in document], np.uint32)
-        hashes = np.array([hash_of(document) for document in some], np.uint64)
-        num_bytes = np.array([3 * len(document) for document in some])
         lengths = np.array([len(document) for document in some])
-        writer.append(tokens, (tokens % 4).astype(np.uint8), lengths, hashes, num_bytes)
+        of_documents = {
+            "hashes": np.array([hash_of(document) for document in some], np.uint64),
+            "bytes": 3 * lengths,
+            "unknown_tokens": lengths // 2,
+            "unknown_bytes": lengths,
+        }
+        writer.append(tokens, (tokens % 4).astype(np.uint8), lengths, of_documents)
     writer.finish(META)
 
 
@@ -179,7 +184,7 @@ class TestFailure:
     @pytest.mark.parametrize("failure", [ValueError("no"), KeyboardInterrupt(), SystemExit(2)])
     def test_nothing_is_left_of_it(self, tmp_path, failure):
         def fail(writer):
-            writer.append(np.ones(3), np.ones(3), np.array([3]), np.ones(1), np.ones(1))
+            writer.append(np.ones(3), np.ones(3), np.array([3]), dict.fromkeys(OF_DOCUMENTS, np.ones(1)))
             raise failure
 
         with pytest.raises(type(failure)):

@@ -30,6 +30,8 @@ class Store:
         self.flags[np.isin(self.tokens, [*self.answers])] |= ANSWER
         self.offsets = np.cumsum([0, *map(len, self.all)])
         self.bytes = np.array([4 * len(body) for body in self.bodies], np.uint32)
+        self.unknown_tokens = np.zeros(len(self.bodies), np.uint32)
+        self.unknown_bytes = np.zeros(len(self.bodies), np.uint32)
         texts = self.texts or [str(body) for body in self.bodies]
         self.hashes = np.array([content_hash(text) for text in texts], np.uint64)
 

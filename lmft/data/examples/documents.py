@@ -26,10 +26,15 @@ class Documents:
         self.starts = store.offsets[self.numbers]  # [n] where each begins in the store
         self.lengths = store.offsets[self.numbers + 1] - self.starts  # [n]
         self.num_tokens = int(self.lengths.sum())
-        self.num_bytes = int(store.bytes[self.numbers].sum(dtype=np.int64))
+        self.num_bytes = self._sum(store.bytes)
+        self.unknown_tokens = self._sum(store.unknown_tokens)
+        self.unknown_bytes = self._sum(store.unknown_bytes)
 
     def __len__(self) -> int:
         return len(self.numbers)
+
+    def _sum(self, of_documents: np.ndarray) -> int:
+        return int(of_documents[self.numbers].sum(dtype=np.int64))
 
     def trainable(self, flags: np.ndarray) -> np.ndarray | None:
         """Return which tokens may be targets, by their flags: bool of the same shape; None: all may."""

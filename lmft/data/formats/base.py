@@ -9,6 +9,7 @@ import numpy as np
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
+from lmft.data.formats.unknown import UnknownText
 from lmft.data.sources.source import Source
 from lmft.data.store import StoreWriter, bytes_hash
 
@@ -29,6 +30,7 @@ Document = TypeVar("Document")
 class DocumentEncoder(Protocol[Document]):
     """Turns documents of one format into ids and flags."""
 
+    backend: Tokenizer
     dtype: str  # of the ids: <u2 or <u4
     prefix: list[int]  # separators before each document, and before each window of a long one
     suffix: list[int]  # separators after them
@@ -109,20 +111,31 @@ def batches(
 
 def tokenize(
     documents: Iterable[Document], encoder: DocumentEncoder[Document], writer: StoreWriter
-) -> Counter[str]:
-    """Write all documents into a store, in constant memory; return the counts `documents` and
-    `bytes`.
+) -> dict[str, Any]:
+    """Write all documents into a store, in constant memory.
+
+    Returns: `documents` and `bytes`, their number; `unknown_text`, examples of text that the vocabulary
+    cannot express.
     """
-    counts: Counter[str] = Counter()
+    num_documents = 0
+    total_bytes = 0
+    unknown_text = UnknownText(encoder.backend)
 
     def write(batch: list[Document], encoded: Encoded) -> None:
-        contents = [encoder.content(document).encode("utf-8", "surrogatepass") for document in batch]
+        nonlocal num_documents, total_bytes
+        texts = [encoder.content(document) for document in batch]
+        contents = [text.encode("utf-8", "surrogatepass") for text in texts]
         num_bytes = np.array([len(content) for content in contents])
-        writer.append(
-            *encoded, np.array([bytes_hash(content) for content in contents], np.uint64), num_bytes
-        )
-        counts["documents"] += len(batch)
-        counts["bytes"] += int(num_bytes.sum())
+        unknown = unknown_text.count(texts, encoded.tokens, encoded.lengths)
+        of_documents = {
+            "hashes": np.array([bytes_hash(content) for content in contents], np.uint64),
+            "bytes": num_bytes,
+            "unknown_tokens": unknown.tokens,
+            "unknown_bytes": unknown.num_bytes,
+        }
+        writer.append(*encoded, of_documents)
+        num_documents += len(batch)
+        total_bytes += int(num_bytes.sum())
 
     # The tokenizer releases the GIL: while a batch is tokenised, the one before is hashed and written.
     with ThreadPoolExecutor(1) as pool:
@@ -134,4 +147,8 @@ def tokenize(
             pending = submitted
         if pending:
             write(pending[0], pending[1].result())
-    return counts
+    return {
+        "documents": num_documents,
+        "bytes": total_bytes,
+        "unknown_text": unknown_text.examples,
+    }

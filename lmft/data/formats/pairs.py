@@ -111,6 +111,7 @@ class PairEncoder:
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast):
         self.sides = Encoder(tokenizer, word_starts=False)
+        self.backend = self.sides.backend
         self.dtype = self.sides.dtype
         self.prefix = self.sides.prefix
         self.suffix = self.sides.closing + self.sides.suffix

@@ -14,11 +14,11 @@ from transformers import PreTrainedTokenizerFast
 from lmft.data.config import DataConfig
 from lmft.data.fingerprint import fingerprint
 from lmft.data.formats.base import Encoded, batches, id_of, separators
+from lmft.data.formats.pieces import pieces_of
 from lmft.data.sources.cleaning import documents
 from lmft.data.sources.source import Source
 from lmft.objectives.base import SPECIAL, WORD_START
 
-_PIECE_CHARACTERS = 1 << 20  # a longer document is tokenised in pieces of this length
 _WORD_MARK = "▁"  # begins a word in SentencePiece's vocabularies
 
 
@@ -206,23 +206,3 @@ def _word_starts(encodings: list[Encoding], num_tokens: int) -> np.ndarray:
     firsts = np.cumsum(lengths) - lengths
     starts[firsts[lengths > 0]] = True
     return np.where(starts, WORD_START, np.uint8(0))
-
-
-def pieces_of(text: str) -> list[str]:
-    """Split a long text before spaces, where pre-tokenizers split too, so that its tokens stay the same.
-
-    Only a space that follows a character other than white space is split at. A piece without any is
-    split at its maximal length.
-    """
-    pieces = []
-    start = 0
-    while len(text) - start > _PIECE_CHARACTERS:
-        end = start + _PIECE_CHARACTERS
-        cut = text.rfind(" ", start + 1, end + 1)
-        while cut > 0 and text[cut - 1].isspace():
-            cut = text.rfind(" ", start + 1, cut)
-        if cut <= 0:
-            cut = end
-        pieces.append(text[start:cut])
-        start = cut
-    return [*pieces, text[start:]]

@@ -15,6 +15,7 @@ import numpy as np
 from torch.utils.data import Sampler
 
 from lmft.data.schedule.noise import key
+from lmft.data.schedule.order import Order, Shuffled
 from lmft.data.schedule.permutation import Permutation
 
 _WINDOW = 64  # optimizer steps of a window
@@ -54,18 +55,20 @@ class Schedule(Sampler[MicroBatch]):
         world_size: int = 1,
         lengths: np.ndarray | None = None,
         accumulate: int = 1,
+        order: Order | None = None,
     ):
         """Create a rank's schedule.
 
         Args:
-            num_examples: examples of the split.
+            num_examples: examples of an epoch.
             batch_size: examples of a micro-batch, on average.
             seed: seed of the order.
             shuffled: False: in the order of the text, the same in every epoch (validation).
             rank: number of this device.
             world_size: number of devices.
-            lengths: [num_examples] tokens of each example; None: they hardly differ.
+            lengths: [examples] tokens of each example; None: they hardly differ.
             accumulate: micro-batches of an optimizer step on each device.
+            order: the order of a shuffled split; None: each example once an epoch.
         """
         self.num_examples = num_examples
         self.batch_size = batch_size
@@ -75,6 +78,7 @@ class Schedule(Sampler[MicroBatch]):
         self.world_size = world_size
         self.lengths = lengths
         self.accumulate = accumulate
+        self.order = order or Shuffled(num_examples, seed)
         self.epoch = 0
         self._start = (0, 0)  # (epoch, position) where iteration begins
         # ((epoch, number), steps) of the latest window.
@@ -128,7 +132,7 @@ class Schedule(Sampler[MicroBatch]):
         if epoch != known_epoch or start < first or stop > first + len(examples):
             first = start
             places = np.arange(first, min(max(stop, first + _AHEAD), self.num_examples))
-            examples = Permutation(self.num_examples, key(self.seed, "order", epoch))(places)
+            examples = self.order(epoch, places)
             self._ordered = epoch, first, examples
         return examples[start - first : stop - first]
 
@@ -138,11 +142,10 @@ class Schedule(Sampler[MicroBatch]):
         Their examples are sorted by length and split into steps, which are shuffled. An incomplete step
         comes last, and holds its share of the window's tokens in the shortest examples.
         """
-        assert self.lengths is not None
         examples = self._in_order(epoch, start, stop)
-        examples = examples[np.argsort(self.lengths[examples], kind="stable")]
+        examples = examples[np.argsort(self._lengths_of(examples), kind="stable")]
         num_whole, num_over = divmod(len(examples), self.batch_size * self.world_size * self.accumulate)
-        tokens = np.cumsum(self.lengths[examples])
+        tokens = np.cumsum(self._lengths_of(examples))
         num_shortest = int(np.searchsorted(tokens, tokens[-1] * num_over // len(examples), side="right"))
         num_shortest = min(num_shortest, len(examples) - num_whole)  # each whole step needs an example
         steps = self._split(examples[num_shortest:], num_whole) if num_whole else []
@@ -155,10 +158,14 @@ class Schedule(Sampler[MicroBatch]):
         """Split examples [n], sorted by length, into balanced parts; some are empty if n is too
         small.
         """
-        assert self.lengths is not None
         if len(examples) < num_parts:
             return np.array_split(examples, num_parts)
-        return np.split(examples, balanced_split_points(self.lengths[examples], num_parts))
+        return np.split(examples, balanced_split_points(self._lengths_of(examples), num_parts))
+
+    def _lengths_of(self, examples: np.ndarray) -> np.ndarray:
+        """Return the tokens of these examples [n]; a `Mixed` order numbers repeated ones anew. [n]"""
+        assert self.lengths is not None
+        return self.lengths[examples % len(self.lengths)]
 
     def __iter__(self) -> Iterator[MicroBatch]:
         start_epoch, start = self._start

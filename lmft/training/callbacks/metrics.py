@@ -3,6 +3,7 @@
 import csv
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from lmft.data.batch import Batch
 from lmft.system import loop_state
-from lmft.training.scores import MONITORED
+from lmft.training.scores import logged_scores, names_of_logged
 
 log = logging.getLogger(__name__)
 
@@ -36,16 +37,7 @@ class LatestMetrics:
         return "  ".join(form.format(value) for form, value in parts if value is not None)
 
 
-COLUMNS: tuple[str, ...] = (
-    "step",
-    "epoch",
-    "train/loss",
-    "val/loss",
-    "val/perplexity",
-    "val/accuracy",
-    "lr",
-    "tokens_per_second",
-)
+COLUMNS = ("step", "epoch", "train/loss", *names_of_logged(), "lr", "tokens_per_second")
 
 
 class MetricsFile(Logger):
@@ -56,9 +48,17 @@ class MetricsFile(Logger):
     would log them after it, and resuming would lose the row.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, sources: Sequence[str] = ()):
+        """Create the logger.
+
+        Args:
+            path: the file.
+            sources: the names of a mixture's validation texts, whose scores get columns.
+        """
         super().__init__()
         self.path = path
+        own = [name for name in names_of_logged(sources) if name not in COLUMNS]
+        self.columns = (*COLUMNS, *own)
         self._has_reported = False
 
     @property
@@ -82,7 +82,7 @@ class MetricsFile(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Report once which of the metrics that Lightning logs have no column."""
-        others = [name for name in metrics if name not in COLUMNS]
+        others = [name for name in metrics if name not in self.columns]
         if others and not self._has_reported:
             self._has_reported = True
             log.info(
@@ -96,7 +96,7 @@ class MetricsFile(Logger):
         """Append a row; columns that it lacks stay empty."""
         is_new = not self.path.exists() or not self.path.stat().st_size
         with self.path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
+            writer = csv.DictWriter(file, self.columns)
             if is_new:
                 writer.writeheader()
             writer.writerow({name: _short(value) for name, value in row.items()})
@@ -188,7 +188,7 @@ class Metrics(Callback):
         self._row_start = now
         if self._is_resumed and self.last_validated_step:
             latest = self.validations[-1]
-            scores = {name: torch.tensor(float(latest[name.removeprefix("val/")])) for name in MONITORED}
+            scores = {name: torch.tensor(score) for name, score in logged_scores(latest).items()}
             trainer.callback_metrics.update(scores)
 
     def on_train_batch_end(
@@ -241,9 +241,7 @@ class Metrics(Callback):
         scores = module.latest_scores
         self.live.val_loss = scores["loss"]
         self.validations.append({"step": trainer.global_step, "epoch": trainer.current_epoch, **scores})
-        self._append(
-            trainer, {f"val/{name}": scores[name] for name in ("loss", "perplexity", "accuracy")}
-        )
+        self._append(trainer, logged_scores(scores))
         now = time.perf_counter()
         self._row_start += now - self._pause_start
         self._training_start = now

@@ -13,9 +13,10 @@ from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_to
 from transformers import PreTrainedTokenizerFast
 
 from lmft.data.formats import base
-from lmft.data.formats import text as module
+from lmft.data.formats import pieces as module
 from lmft.data.formats.base import Encoded, batches, id_of, separators, tokenize
-from lmft.data.formats.text import Encoder, pieces_of
+from lmft.data.formats.pieces import pieces_of
+from lmft.data.formats.text import Encoder
 from lmft.data.store import content_hash, open_or_build
 from lmft.models.loading.vocabulary import train_vocabulary
 from lmft.objectives.base import SPECIAL, WORD_START

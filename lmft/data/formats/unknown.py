@@ -1,0 +1,95 @@
+"""Unknown text: what a vocabulary cannot express, counted while documents are tokenised."""
+
+import json
+from collections import Counter
+from typing import NamedTuple
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from lmft.data.formats.pieces import pieces_of
+
+_MOST_DISTINCT = 10_000  # unknown texts that are counted one by one, for messages
+_NUM_EXAMPLES = 8
+
+
+class Unknown(NamedTuple):
+    """Counts of several documents."""
+
+    tokens: np.ndarray  # [documents] tokens that stand for unknown text
+    num_bytes: np.ndarray  # [documents] UTF-8 bytes of the unknown text
+
+
+class UnknownText:
+    """Counts the text of documents that a vocabulary has no tokens for.
+
+    Most tokenizers put one unknown token in its place. A BPE model without an unknown token, and without
+    tokens for bytes, leaves the text out; then the characters that are no token are counted.
+    """
+
+    def __init__(self, backend: Tokenizer):
+        self.backend = backend
+        self.unknown_id = unknown_id(backend)
+        self._leaves_out = self.unknown_id is None and _leaves_out(backend)
+        self._texts: Counter[str] = Counter()
+
+    @property
+    def examples(self) -> list[str]:
+        """The most frequent unknown texts, of those met first."""
+        return [text for text, _ in self._texts.most_common(_NUM_EXAMPLES)]
+
+    def count(self, documents: list[str], tokens: np.ndarray, lengths: np.ndarray) -> Unknown:
+        """Count the unknown text of documents.
+
+        Args:
+            documents: their texts.
+            tokens: [N] the tokens of all of them.
+            lengths: [documents] tokens of each.
+        """
+        num_bytes = np.zeros(len(documents), np.int64)
+        is_unknown = np.zeros(len(tokens), np.int64)
+        if self.unknown_id is not None:
+            is_unknown = (tokens == self.unknown_id).astype(np.int64)
+        total = np.concatenate([[0], np.cumsum(is_unknown)])
+        ends = np.cumsum(lengths)
+        num_unknown = total[ends] - total[ends - lengths]
+        # The offsets of tokens take longer than the tokens, so only these documents are encoded again.
+        numbers = range(len(documents)) if self._leaves_out else np.flatnonzero(num_unknown)
+        for number in numbers:
+            for piece in pieces_of(documents[number]):
+                texts = self._unknown_texts(piece)
+                num_bytes[number] += sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
+                if len(self._texts) < _MOST_DISTINCT:
+                    self._texts.update(texts)
+        return Unknown(num_unknown, num_bytes)
+
+    def _unknown_texts(self, text: str) -> list[str]:
+        if self._leaves_out:
+            if self.backend.normalizer is not None:
+                text = self.backend.normalizer.normalize_str(text)
+            return [character for character in text if self._is_left_out(character)]
+        encoding = self.backend.encode(text, add_special_tokens=False)
+        pairs = zip(encoding.ids, encoding.offsets, strict=True)
+        return [text[start:end] for token, (start, end) in pairs if token == self.unknown_id]
+
+    def _is_left_out(self, character: str) -> bool:
+        return not character.isspace() and self.backend.token_to_id(character) is None
+
+
+def unknown_id(backend: Tokenizer) -> int | None:
+    """Return the id that the tokenizer's model gives to unknown text; None if it has none.
+
+    The unknown token of a transformers tokenizer can be another one: GPT-2's is its end of text.
+    """
+    model = json.loads(backend.to_str())["model"]
+    if model["type"] == "Unigram":
+        return model["unk_id"]
+    token = model.get("unk_token")
+    return None if token is None else backend.token_to_id(token)
+
+
+def _leaves_out(backend: Tokenizer) -> bool:
+    """Return whether a model without an unknown token lacks tokens for some bytes."""
+    spec = json.loads(backend.to_str())
+    steps = json.dumps([spec["normalizer"], spec["pre_tokenizer"]])
+    return "ByteLevel" not in steps and not spec["model"].get("byte_fallback", False)
