@@ -14,7 +14,7 @@ from lmft.errors import UserError, did_you_mean
 # Options whose values are taken literally: in them [MASK] is not a list.
 FREE_TEXT = {"text", "prompt", "chat", "completion"}
 # Groups that take keys that the config does not list: model.config.n_layers=4.
-OPEN = ("model.config.", "model.generation.", "model.shape.", "scheduler.options.")
+OPEN = ("model.config.", "model.generation.", "model.shape.", "scheduler.options.", "data.sources.")
 # Groups with the arguments of a class, which may take more than the YAML lists.
 _OF_CLASSES = ("trainer", "optimizer", "callbacks", "logger", "objective", "hydra")
 # Names of options in other tools (the last part) -> lmft's names.

@@ -59,7 +59,7 @@ class DataConfig:
     max_validation_examples: int | None
     cache_dir: str
     probes: list[Any]
-    sources: dict[str, Any] | None
+    sources: dict[str, Any]
     epoch: str | int | None
 
     def __post_init__(self):
@@ -115,7 +115,7 @@ class DataConfig:
 
     def _check_sources(self) -> None:
         """Raise UserError if the sources of a mixture are not clear."""
-        if self.sources is None:
+        if not self.sources:
             if self.epoch is not None:
                 what = "data.epoch is read only for a mixture of sources"
                 raise UserError(what, f"data.epoch={self.epoch}", "data.sources={…}, or leave it out")
@@ -139,15 +139,15 @@ class DataConfig:
     @property
     def weights(self) -> dict[str, float]:
         """Source -> its share of the examples of training, not yet divided by their sum."""
-        return {str(name): options.get("weight", 1) for name, options in (self.sources or {}).items()}
+        return {str(name): options.get("weight", 1) for name, options in self.sources.items()}
 
     def by_source(self) -> dict[str, "DataConfig"]:
         """Return the options of each source of a mixture. Raises: UserError."""
         configs = {}
-        for name, options in (self.sources or {}).items():
+        for name, options in self.sources.items():
             own = {option: value for option, value in options.items() if option != "weight"}
             values = {field.name: getattr(self, field.name) for field in fields(self)}
-            values |= {"sources": None, "epoch": None, **own}
+            values |= {"sources": {}, "epoch": None, **own}
             configs[str(name)] = build(DataConfig, values, f"data.sources.{name}")
         return configs
 

@@ -88,7 +88,7 @@ def _text_key(config: DataConfig) -> str:
 
 def _trained_sources(config: DataConfig) -> list[DataConfig]:
     """Return the options of each source that is trained on."""
-    if config.sources is None:
+    if not config.sources:
         return [config]
     return [source for name, source in config.by_source().items() if config.weights[name]]
 
@@ -255,7 +255,7 @@ def load_corpus(
     `seed` is that of samples of the examples, and `counting` shows progress.
     """
     loader = _Loader(tokenizer, objective, seed, counting)
-    if config.sources is None:
+    if not config.sources:
         return loader.load(config, splits)
     corpora = []
     for name, source in config.by_source().items():

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from lmft.assembly import assemble
+from lmft.cli import checks
 from lmft.config.load import compose
 from lmft.errors import UserError
 from lmft.runs.run import Run
@@ -23,7 +24,7 @@ MIXTURE = {
 def mixture(folder, *more):
     """The overrides of a mixture of two texts and a third that is only measured."""
     write_text(folder / "text.txt", 80)
-    (folder / "own.txt").write_text("old garden walls\nthe lazy dog\n" * 20)
+    (folder / "own.txt").write_text("".join(f"old garden {n} walls the lazy dog\n" for n in range(40)))
     (folder / "general.txt").write_text("a brown fox jumps over the old walls\n" * 4)
     sources = ", ".join(f"{name}: {options.format(folder)}" for name, options in MIXTURE.items())
     return ("data.train=null", "data.validation_fraction=0.2", f"data.sources={{{sources}}}", *more)
@@ -74,11 +75,11 @@ def test_other_weights_are_other_settings(whole):
 
 def test_a_callback_may_monitor_the_loss_of_one_source(tmp_path):
     stopping = "callbacks.early_stopping={_target_: lightning.pytorch.callbacks.EarlyStopping, monitor: val/own/loss}"
-    run, _ = train(tmp_path, *mixture(tmp_path, "trainer.max_steps=4", f"+{stopping}"))
+    run, _ = train(tmp_path, *mixture(tmp_path, "trainer.max_epochs=1", f"+{stopping}"))
     assert json.loads(run.paths.metrics.read_text())["status"] == "complete"
     wrong = stopping.replace("own", "owl")
     with pytest.raises(UserError, match="did you mean 'val/own/loss'"):
-        train(tmp_path, *mixture(tmp_path, "trainer.max_steps=4", f"+{wrong}", "run.name=wrong"))
+        train(tmp_path, *mixture(tmp_path, "trainer.max_epochs=1", f"+{wrong}", "run.name=wrong"))
 
 
 def test_general_text_is_replayed_beside_chats(tmp_path):
@@ -89,7 +90,7 @@ def test_general_text_is_replayed_beside_chats(tmp_path):
     sources = (
         f"{{chats: {{train: {chats}, train_on: assistant}}, text: {{train: {text}, format: text, train_on: all}}}}"
     )
-    config = compose([*arguments, f"data.sources={sources}", "data.validation_fraction=0.3"])
+    config = compose([*arguments, f"data.sources={sources}", "data.validation_fraction=0.3", "data.block_size=128"])
     parts = assemble(config)
     batch = parts.datamodule().batch(range(len(parts.corpus.examples["train"])))
     assert 0 < batch.num_targets < batch.num_tokens
@@ -111,5 +112,7 @@ def test_general_text_is_replayed_beside_chats(tmp_path):
         (["data.sources={a: {train: nowhere.txt}}"], "nowhere.txt"),
     ],
 )
-def test_sources_that_are_not_clear_are_refused(terminal, overrides, said):
-    assert said in terminal.refuses("train", "data=files", *overrides)
+def test_sources_that_are_not_clear_are_refused(overrides, said):
+    with pytest.raises(UserError) as error:
+        checks.check(compose(["data=files", *overrides]))
+    assert said in str(error.value) and len(str(error.value).splitlines()) <= 3

@@ -86,7 +86,9 @@ def test_ranks_share_the_steps_of_a_mixture_by_length(accumulate):
         ]
 
     assert steps(1) == steps(2)
-    assert sorted(number for step in steps(1) for number in step) == sorted(Mixed(sizes, counts, 0)(1, np.arange(32)).tolist())
+    assert sorted(number for step in steps(1) for number in step) == sorted(
+        Mixed(sizes, counts, 0)(1, np.arange(32)).tolist()
+    )
 
 
 # the size of an epoch
