@@ -17,6 +17,9 @@ FREE_TEXT = {"text", "prompt", "chat", "completion"}
 OPEN = ("model.config.", "model.generation.", "model.shape.", "scheduler.options.")
 # Groups with the arguments of a class, which may take more than the YAML lists.
 _OF_CLASSES = ("trainer", "optimizer", "callbacks", "logger", "objective", "hydra")
+# Groups whose options a dataclass types, which allows null where it has a meaning.
+_OF_SCHEMAS = ("data", "model", "scheduler")
+_GROUPS_OF_NULL = ("checkpoint",)  # null: no checkpoints
 # Names of options in other tools (the last part) -> lmft's names.
 _OTHER_NAMES = {
     "gpus": "trainer.devices",
@@ -214,15 +217,17 @@ def _values(override: Override) -> Iterator[Any]:
 
 
 def _check_type(override: Override, value: Any, default: Any) -> None:
-    if value is None or default is None or (isinstance(value, str) and "${" in value):
+    key = override.key_or_group
+    may_be_null = key.partition(".")[0] in (*_OF_CLASSES, *_OF_SCHEMAS) or key in _GROUPS_OF_NULL
+    if default is None or (value is None and may_be_null) or (isinstance(value, str) and "${" in value):
         return
     is_right, type_name = _compare_types(value, default)
     if not is_right:
-        key = override.key_or_group
         fix = None
         if key == "run":
             fix = f"run.name={value} names a run; lmft.evaluate and lmft.predict take run=FOLDER"
-        raise UserError(f"'{key}' must be {type_name}, not {value!r}", override.input_line, fix)
+        shown = "null" if value is None else repr(value)
+        raise UserError(f"'{key}' must be {type_name}, not {shown}", override.input_line, fix)
 
 
 def _compare_types(value: Any, default: Any) -> tuple[bool, str]:
@@ -236,6 +241,8 @@ def _compare_types(value: Any, default: Any) -> tuple[bool, str]:
         return isinstance(value, int | float) and not is_bool, "a number"
     if isinstance(default, list) and default:
         return isinstance(value, list), f"a list such as {default}"
+    if isinstance(default, str):
+        return value is not None, "a text"
     if isinstance(default, dict):
         return isinstance(value, dict), f"a group of options ({', '.join(default)})"
     return True, "anything"

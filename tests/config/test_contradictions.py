@@ -123,7 +123,7 @@ def test_a_value_of_a_wrong_type_in_a_yaml_is_refused():
     for key, value in (("batch_size", None), ("batch_size", "many"), ("probes", "one"), ("splits", [])):
         config = compose([])
         config["data"][key] = value
-        with pytest.raises(UserError, match=f"'data.{key}' is"):
+        with pytest.raises(UserError, match=f"'data.{key}' must be"):
             check(config)
 
 
