@@ -13,6 +13,11 @@ from lmft.errors import UserError, did_you_mean
 
 # Options whose values are taken literally: in them [MASK] is not a list.
 FREE_TEXT = {"text", "prompt", "chat", "completion"}
+# Options whose value is characters as they are typed, such as a quote or a space; or null.
+CHARACTERS = {
+    *("data.document_separator", "data.join.columns", "data.join.lists"),
+    *("data.csv.delimiter", "data.csv.quote", "data.csv.escape"),
+}
 # Groups that take keys that the config does not list: model.config.n_layers=4.
 OPEN = ("model.config.", "model.generation.", "model.shape.", "scheduler.options.")
 # Groups with the arguments of a class, which may take more than the YAML lists.
@@ -78,7 +83,8 @@ def quote_for_hydra(argument: str) -> str:
         value = str(Path(value).expanduser())
     if f"{key}.".startswith(OPEN) and value != "null":
         key = f"++{key}"
-    is_unquoted_text = key in FREE_TEXT and not _is_quoted(value)
+    is_text = key in FREE_TEXT or (key in CHARACTERS and value != "null")
+    is_unquoted_text = is_text and not _is_quoted(value)
     if is_unquoted_text or _needs_quotes(f"{key}={value}", value):
         value = quoted(value)
     return f"{key}={value}"

@@ -119,6 +119,14 @@ def test_keys_and_values_are_checked(argument, said):
     assert said in str(error.value)
 
 
+@pytest.mark.parametrize("typed", ['"', "'", ",", ". ", "\t", "\\", " ", "|", "\\n\\n", ""])
+def test_characters_are_taken_as_they_are_typed(typed):
+    for key in overrides.CHARACTERS:
+        override = overrides.parse(overrides.quote_for_hydra(f"{key}={typed}"))
+        assert override.value() == typed and not override.is_sweep_override()
+        assert overrides.parse(overrides.quote_for_hydra(f"{key}=null")).value() is None
+
+
 @pytest.mark.parametrize(
     "argument",
     [

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from lmft.data.sources.source import Source
+from lmft.data.sources.tally import Tally
 from lmft.data.store import StoreWriter, bytes_hash
 
 _BATCH_CHARACTERS = 1 << 18  # of the text tokenised at a time; its encodings take about 10 MB
@@ -56,16 +57,8 @@ class Format(Protocol):
         """Cache key of the tokenised rows: it changes if tokens or flags of any row might."""
         ...
 
-    def documents(
-        self, source: Source, cleaned: Counter[str], advance: Callable[[int], object]
-    ) -> Iterator[Any]:
-        """Yield the rows' documents, as the encoder takes them.
-
-        Args:
-            source: where rows are read.
-            cleaned: counts rows dropped and cleaned, by reason.
-            advance: called with the number of bytes read.
-        """
+    def documents(self, source: Source, tally: Tally) -> Iterator[Any]:
+        """Yield the rows' documents, as the encoder takes them; the tally counts bytes and rows."""
         ...
 
     def place_of(self, source: Source, number: int) -> str:
