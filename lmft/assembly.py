@@ -21,7 +21,7 @@ from lmft.data.datamodule import DataModule
 from lmft.data.formats.base import id_of
 from lmft.data.formats.chat import chat_template
 from lmft.data.schedule.layout import Layout
-from lmft.data.sources.readers import Place
+from lmft.data.sources.rows import Place
 from lmft.data.sources.source import open_source
 from lmft.errors import UserError
 from lmft.models.adapters import add_adapters

@@ -36,26 +36,35 @@ def check(config: Mapping[str, Any], trains: bool = True) -> None:
     make_objective(config, model, data)
     # Validation text may be a share of the training text.
     reads_training_text = trains or not data.validation
-    for source in [*data.by_source().values()] or [data]:
-        _check_files(source, ("train", "validation") if reads_training_text else ("validation",))
+    _check_files(data, ("train", "validation") if reads_training_text else ("validation",))
 
 
 def _check_files(data: DataConfig, splits: Sequence[Split]) -> None:
     """Check that the files exist, and that the options for reading them apply to their formats."""
     formats = set()
-    for split in splits:
-        if patterns := getattr(data, split):
-            matches = files.matching(patterns, f"data.{split}", data.document_separator)
-            formats |= {file.format for file in matches}
+    for source in data.by_source().values() or [data]:
+        for split in splits:
+            if patterns := getattr(source, split):
+                found = files.matching(patterns, f"data.{split}", source.file_format, data.cache)
+                formats |= {file.format for file in found.files}
     if not formats:
         return
-    listed = ", ".join(sorted(formats))
-    if data.document_separator is not None and "txt" not in formats:
-        what = f"data.document_separator applies to text files, and these are {listed}"
-        raise UserError(what, f"data.document_separator={data.document_separator!r}", "leave it out")
-    if data.encoding != "utf-8" and formats <= set(files.BINARY):
-        what = f"data.encoding applies to text formats, and these are {listed}"
-        raise UserError(what, f"data.encoding={data.encoding}", "leave it out")
+    is_text = not formats <= set(files.BINARY)
+    given = {
+        "data.document_separator": (data.document_separator, "text files", "txt" in formats),
+        "data.encoding": (data.encoding != "utf-8" and data.encoding, "text formats", is_text),
+        "data.encoding_errors": (
+            data.encoding_errors != "strict" and data.encoding_errors,
+            "text formats",
+            is_text,
+        ),
+    }
+    for name, value in data.csv.given.items():
+        given[f"data.csv.{name}"] = (value, "csv and tsv files", bool(formats & {"csv", "tsv"}))
+    for option, (value, kinds, applies) in given.items():
+        if value not in (None, False) and not applies:
+            what = f"{option} applies to {kinds}, and these are {', '.join(sorted(formats))}"
+            raise UserError(what, f"{option}={value!r}", "leave it out")
 
 
 def check_model(config: Mapping[str, Any]) -> ModelConfig:

@@ -45,6 +45,11 @@ def _is_own_split(config: Config, split: str) -> bool:
     return bool(data.get("train"))
 
 
+def _reads_files(config: Config) -> bool:
+    data = config["data"]
+    return bool(data.get("train") or data.get("validation")) or _is_folder(data.get("path"))
+
+
 def _reads_path(config: Config) -> bool:
     return not (_is_own_split(config, "train") and _is_own_split(config, "validation"))
 
@@ -130,10 +135,28 @@ DATA_RULES = (
         "data=pairs objective=pairs data.train=FILE.jsonl",
     ),
     Rule(
-        ("data.text_column",),
+        ("data.text_column", "data.join"),
         lambda config: config["data"].get("format") == "text",
         "rows that are texts (data.format=text)",
         "data.columns.NAME=COLUMN names the columns of chats and pairs",
+    ),
+    Rule(
+        ("data.join.columns",),
+        lambda config: isinstance(config["data"].get("text_column"), list),
+        "several columns that make a text, and data.text_column names one",
+        "data.text_column=[title,body]",
+    ),
+    Rule(
+        (
+            "data.file_format",
+            "data.encoding",
+            "data.encoding_errors",
+            "data.document_separator",
+            "data.csv",
+        ),
+        _reads_files,
+        "files of your own, and this text is not read from such",
+        "data.train=FILE",
     ),
     Rule(
         ("data.block_size",),

@@ -13,10 +13,18 @@ from lmft.errors import UserError, did_you_mean
 
 # Options whose values are taken literally: in them [MASK] is not a list.
 FREE_TEXT = {"text", "prompt", "chat", "completion"}
+# Options whose value is characters as they are typed, such as a quote or a space; or null.
+CHARACTERS = {
+    *("data.document_separator", "data.join.columns", "data.join.lists"),
+    *("data.csv.delimiter", "data.csv.quote", "data.csv.escape"),
+}
 # Groups that take keys that the config does not list: model.config.n_layers=4.
 OPEN = ("model.config.", "model.generation.", "model.shape.", "scheduler.options.", "data.sources.")
 # Groups with the arguments of a class, which may take more than the YAML lists.
 _OF_CLASSES = ("trainer", "optimizer", "callbacks", "logger", "objective", "hydra")
+# Groups whose options a dataclass types, which allows null where it has a meaning.
+_OF_SCHEMAS = ("data", "model", "scheduler")
+_GROUPS_OF_NULL = ("checkpoint",)  # null: no checkpoints
 # Names of options in other tools (the last part) -> lmft's names.
 _OTHER_NAMES = {
     "gpus": "trainer.devices",
@@ -75,7 +83,8 @@ def quote_for_hydra(argument: str) -> str:
         value = str(Path(value).expanduser())
     if f"{key}.".startswith(OPEN) and value != "null":
         key = f"++{key}"
-    is_unquoted_text = key in FREE_TEXT and not _is_quoted(value)
+    is_text = key in FREE_TEXT or (key in CHARACTERS and value != "null")
+    is_unquoted_text = is_text and not _is_quoted(value)
     if is_unquoted_text or _needs_quotes(f"{key}={value}", value):
         value = quoted(value)
     return f"{key}={value}"
@@ -214,15 +223,17 @@ def _values(override: Override) -> Iterator[Any]:
 
 
 def _check_type(override: Override, value: Any, default: Any) -> None:
-    if value is None or default is None or (isinstance(value, str) and "${" in value):
+    key = override.key_or_group
+    may_be_null = key.partition(".")[0] in (*_OF_CLASSES, *_OF_SCHEMAS) or key in _GROUPS_OF_NULL
+    if default is None or (value is None and may_be_null) or (isinstance(value, str) and "${" in value):
         return
     is_right, type_name = _compare_types(value, default)
     if not is_right:
-        key = override.key_or_group
         fix = None
         if key == "run":
             fix = f"run.name={value} names a run; lmft.evaluate and lmft.predict take run=FOLDER"
-        raise UserError(f"'{key}' must be {type_name}, not {value!r}", override.input_line, fix)
+        shown = "null" if value is None else repr(value)
+        raise UserError(f"'{key}' must be {type_name}, not {shown}", override.input_line, fix)
 
 
 def _compare_types(value: Any, default: Any) -> tuple[bool, str]:
@@ -236,6 +247,8 @@ def _compare_types(value: Any, default: Any) -> tuple[bool, str]:
         return isinstance(value, int | float) and not is_bool, "a number"
     if isinstance(default, list) and default:
         return isinstance(value, list), f"a list such as {default}"
+    if isinstance(default, str):
+        return value is not None, "a text"
     if isinstance(default, dict):
         return isinstance(value, dict), f"a group of options ({', '.join(default)})"
     return True, "anything"

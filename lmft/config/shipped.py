@@ -1,5 +1,7 @@
 """The YAML files that come with lmft: where they are, and the defaults that they state."""
 
+import copy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,17 @@ def defaults_of(key: str) -> dict[str, Any]:
     file = config_dir() / group / "_base.yaml"
     if not file.is_file():
         return {}
-    defaults = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
+    # Parsing takes 50 ms, and each group of options inside another asks again. Environment variables
+    # may change in between.
+    defaults = OmegaConf.to_container(copy.deepcopy(_parsed(file)), resolve=True)
     for name in path:
         defaults = (defaults or {}).get(name)  # type: ignore[union-attr]
     if defaults is None:
         return {}
     # `???` is OmegaConf's mark of an option that has no default.
     return {str(name): value for name, value in defaults.items() if value != "???"}  # type: ignore[union-attr]
+
+
+@cache
+def _parsed(file: Path) -> Any:
+    return OmegaConf.load(file)

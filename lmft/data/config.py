@@ -2,7 +2,7 @@
 
 import math
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,11 +12,16 @@ from lmft.errors import UserError, did_you_mean
 Split = Literal["train", "validation"]
 COLUMNS = ("messages", "prompt", "completion", "source", "target")  # of rows of chats and pairs
 DEFAULT_VALIDATION_FRACTION = 0.05  # of local files that come without validation text
+FILE_FORMATS = ("txt", "json", "csv", "tsv", "parquet", "arrow")
+NO_CHARACTER = "none"  # of a quote or an escape: no character is special
 _CHOICES = {
     "format": ("text", "chat", "pairs"),
     "train_on": ("all", "assistant", "completion", "last_turn"),
     "examples": ("blocks", "lines", "packs"),
     "too_long": ("windows", "cut", "refuse"),
+    "file_format": (None, *FILE_FORMATS),
+    "encoding_errors": ("strict", "replace", "ignore"),
+    "on_error": ("stop", "skip"),
 }
 
 
@@ -25,6 +30,41 @@ _SHARED = (  # options that the sources of a mixture share, since they are those
     *("isolate_documents", "batch_size", "num_workers", "worker_timeout", "cache_dir", "chat_template"),
     *("probes", "sources", "epoch"),
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CsvConfig:
+    """The options of `data.csv`; null: found from the beginning of each file."""
+
+    delimiter: str | None
+    header: bool | None
+    quote: str | None
+    escape: str | None
+
+    def __post_init__(self):
+        if self.delimiter == "\\t":
+            object.__setattr__(self, "delimiter", "\t")
+        for name in ("delimiter", "quote", "escape"):
+            value = getattr(self, name)
+            if value is None or len(value) == 1 or (value == NO_CHARACTER and name != "delimiter"):
+                continue
+            fix = f"data.csv.{name}='\\t' or another character"
+            if name != "delimiter":
+                fix = f"data.csv.{name}='\"', another character, or none"
+            raise UserError(f"data.csv.{name}={value} is not one character", fix=fix)
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The options that are set."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class JoinConfig:
+    """The options of `data.join`."""
+
+    columns: str
+    lists: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +79,17 @@ class DataConfig:
     validation: str | list[str] | None
     validation_fraction: float | None
     format: str
-    text_column: str
+    text_column: str | list[str]
+    join: JoinConfig
     columns: dict[str, str]
     chat_template: str | None
     train_on: str
+    file_format: str | None
     encoding: str
+    encoding_errors: str
     document_separator: str | None
+    csv: CsvConfig
+    on_error: str
     examples: str
     block_size: int
     stride: int | None
@@ -63,6 +108,10 @@ class DataConfig:
     epoch: str | int | None
 
     def __post_init__(self):
+        for name, kind in (("csv", CsvConfig), ("join", JoinConfig)):
+            value = getattr(self, name)
+            if isinstance(value, dict):
+                object.__setattr__(self, name, build(kind, value, f"data.{name}"))
         self._check_sources()
         self._check_values()
         self._check_examples()
@@ -80,10 +129,11 @@ class DataConfig:
         for name, known in _CHOICES.items():
             value = getattr(self, name)
             if value not in known:
-                hint = did_you_mean(str(value), known)
-                raise UserError(
-                    f"data.{name}={value} is unknown{hint}", fix=f"one of: {', '.join(known)}"
-                )
+                hint = did_you_mean(str(value), filter(None, known))
+                choices = ", ".join("null" if choice is None else choice for choice in known)
+                raise UserError(f"data.{name}={value} is unknown{hint}", fix=f"one of: {choices}")
+        if not self.text_columns:
+            raise UserError("data.text_column names no column", fix="data.text_column=NAME")
 
     def _check_examples(self) -> None:
         """Raise UserError if format and examples do not fit together."""
@@ -147,9 +197,23 @@ class DataConfig:
         for name, options in self.sources.items():
             own = {option: value for option, value in options.items() if option != "weight"}
             values = {field.name: getattr(self, field.name) for field in fields(self)}
-            values |= {"sources": {}, "epoch": None, **own}
+            values |= {"sources": {}, "epoch": None, **_with_inherited(own, values)}
             configs[str(name)] = build(DataConfig, values, f"data.sources.{name}")
         return configs
+
+    @property
+    def text_columns(self) -> list[str]:
+        """The columns that make a text, in rows that are texts."""
+        if isinstance(self.text_column, str):
+            return [self.text_column]
+        return self.text_column
+
+    @property
+    def column_names(self) -> list[str]:
+        """The columns that the format looks for in a row."""
+        if self.format == "text":
+            return self.text_columns
+        return list(self.columns.values())
 
     @property
     def cache(self) -> Path:
@@ -179,3 +243,12 @@ def _check_source(name: str, options: Any) -> None:
     if not is_number or not 0 <= weight < math.inf:
         what = f"weight={weight} is no share"
         raise UserError(what, where, "weight: 0.3, or 0 to measure its validation text only")
+
+
+def _with_inherited(options: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
+    """Return a source's options; a group of options that it gives in part is completed by `data`'s."""
+    completed = dict(options)
+    for name, value in options.items():
+        if isinstance(value, dict) and is_dataclass(shared.get(name)):
+            completed[name] = {**vars(shared[name]), **value}
+    return completed

@@ -1,7 +1,6 @@
 """Corpus: documents and examples of both splits, made from a data config."""
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -28,7 +27,9 @@ from lmft.data.formats.text import TextFormat
 from lmft.data.ledger import account, unigram_perplexity, unknown_warning
 from lmft.data.schedule.noise import key
 from lmft.data.sources.cleaning import documents
+from lmft.data.sources.row_text import RowText
 from lmft.data.sources.source import Source, held_out_share, open_source
+from lmft.data.sources.tally import Tally
 from lmft.data.store import FORMAT, StoreWriter, TokenStore, content_hash, open_or_build
 from lmft.errors import UserError
 from lmft.objectives.base import Objective
@@ -68,8 +69,9 @@ class TrainingTexts:
             raise UserError(what, "model.tokenizer.train=true", fix)
         source = _training_source(config)
         if config.format == "pairs":
-            return ((pair.content, pair) for _, pair in pairs(source, config.columns, Counter()))
-        return ((text, [text]) for text in documents(source, config.text_column, Counter()))
+            return ((pair.content, pair) for _, pair in pairs(source, config.columns, source.tally()))
+        texts = documents(source, RowText.from_config(config), source.tally())
+        return ((text, [text]) for text in texts)
 
 
 def training_text_key(config: DataConfig) -> str:
@@ -80,7 +82,7 @@ def training_text_key(config: DataConfig) -> str:
 
 def _text_key(config: DataConfig) -> str:
     source = _training_source(config)
-    columns = config.text_column
+    columns = RowText.from_config(config).key
     if config.format != "text":
         columns = str([config.columns[side] for side in SIDES])
     return f"{key(source.fingerprint, columns, str(held_out_share(config))):016x}"
@@ -108,17 +110,12 @@ def token_store(config: DataConfig, source: Source, format: Format, counting: Co
     folder = config.cache / "stores" / f"{key(FORMAT, source.fingerprint, format.fingerprint):016x}"
 
     def build(writer: StoreWriter) -> None:
-        cleaned: Counter[str] = Counter()
         with counting(f"tokenising {source.name}", source.size, "bytes") as advance:
-            counts = tokenize(format.documents(source, cleaned, advance), encoder, writer)
-        for warning in format.warnings():
-            log.warning("%s: %s", source.name, warning)
+            tally = source.tally(advance)
+            counts = tokenize(format.documents(source, tally), encoder, writer)
+        warnings = [*tally.warnings(), *(f"{source.name}: {text}" for text in format.warnings())]
         if not counts["documents"]:
-            what = f"there is no text in {source.name}"
-            if cleaned:
-                reasons = ", ".join(f"{count} {reason}" for reason, count in cleaned.items())
-                what += f" (dropped: {reasons})"
-            raise UserError(what)
+            raise _no_text(source.name, tally)
         writer.finish(
             {
                 "source": source.name,
@@ -126,11 +123,27 @@ def token_store(config: DataConfig, source: Source, format: Format, counting: Co
                 "suffix": encoder.suffix,
                 "word_starts": encoder.has_word_starts,
                 **counts,
-                "cleaned": dict(cleaned),
+                "cleaned": dict(tally.counts),
+                "notes": [*source.notes, *tally.notes()],
+                "warnings": warnings,
             }
         )
 
-    return open_or_build(folder, encoder.dtype, build, log.warning)
+    store = open_or_build(folder, encoder.dtype, build, log.warning)
+    for note in store.meta.get("notes", []):
+        log.info("%s", note)
+    for warning in store.meta.get("warnings", []):
+        log.warning("%s", warning)
+    return store
+
+
+def _no_text(name: str, tally: Tally) -> UserError:
+    """Return the error for a source without any text, with what became of its rows."""
+    what = f"there is no text in {name}"
+    if tally.counts:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in tally.counts.items())
+        what += f" (dropped: {reasons})"
+    return UserError(what, " ".join(tally.warnings()) or None)
 
 
 @dataclass(frozen=True)
@@ -298,7 +311,9 @@ def _check_split(train: Documents, validation: Documents, share: float) -> None:
     if len(train) and len(validation):
         return
     num_documents = len(train) + len(validation)
-    if not len(validation):
+    if num_documents == 1:
+        what = "the text is one document, and whole documents are held out"
+    elif not len(validation):
         what = (
             f"no document of the {num_documents} falls to validation: too few for a share of {share:g}"
         )

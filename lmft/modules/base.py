@@ -1,5 +1,6 @@
 """LanguageModel: the LightningModule that every family of models shares."""
 
+import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,22 @@ from lmft.training.scores import Scores, TrainingLoss, ValidationText, logged_sc
 from lmft.training.step import OptimizerStep
 
 log = logging.getLogger(__name__)
+
+
+def compiled_for_training(stack: nn.Module) -> Callable[..., Any]:
+    """Return a stack's `forward`, compiled for training and as it is for everything else.
+
+    Validations and probes have other shapes; a compiled function would be compiled again for each.
+    """
+    eager = stack.forward
+    compiled = torch.compile(eager)
+
+    @functools.wraps(eager)
+    def forward(*arguments: Any, **options: Any) -> Any:
+        is_training = stack.training and torch.is_grad_enabled()
+        return (compiled if is_training else eager)(*arguments, **options)
+
+    return forward
 
 
 class LanguageModel(LightningModule):
@@ -98,7 +115,7 @@ class LanguageModel(LightningModule):
             self.save_hyperparameters(dict(settings))
         if compile:
             for stack in self.stacks:
-                stack.forward = torch.compile(stack.forward)
+                stack.forward = compiled_for_training(stack)
 
     @property
     def exported(self) -> PreTrainedModel | Adapted:

@@ -109,6 +109,8 @@ KNOWN = {"seed": 1, "data": {"block_size": 128}, "data.block_size": 128, "lr": 0
         ("on=3", "true or false"),
         ("data=x", "a group of options (block_size)"),
         ("seed=1,x", "not 'x'"),
+        ("seed=null", "'seed' must be a whole number, not null"),
+        ("to=null", "'to' must be a text, not null"),
     ],
 )
 def test_keys_and_values_are_checked(argument, said):
@@ -117,8 +119,26 @@ def test_keys_and_values_are_checked(argument, said):
     assert said in str(error.value)
 
 
+@pytest.mark.parametrize("typed", ['"', "'", ",", ". ", "\t", "\\", " ", "|", "\\n\\n", ""])
+def test_characters_are_taken_as_they_are_typed(typed):
+    for key in overrides.CHARACTERS:
+        override = overrides.parse(overrides.quote_for_hydra(f"{key}={typed}"))
+        assert override.value() == typed and not override.is_sweep_override()
+        assert overrides.parse(overrides.quote_for_hydra(f"{key}=null")).value() is None
+
+
 @pytest.mark.parametrize(
-    "argument", ["seed=1,2", "lr=1", "lr=null", "seed=${data.block_size}", "path=[a,b]", "+trainer.new=1", "to=3"]
+    "argument",
+    [
+        "seed=1,2",
+        "lr=1",
+        "path=null",
+        "data.block_size=null",
+        "seed=${data.block_size}",
+        "path=[a,b]",
+        "+trainer.new=1",
+        "to=3",
+    ],
 )
 def test_what_fits_is_let_through(argument):
     overrides.check_overrides([overrides.parse(argument)], KNOWN)

@@ -53,7 +53,7 @@ def exported_loss(folder, run):
 
 
 def measured(folder, run, *overrides):
-    overrides = [f"run={run.folder}", *overrides]
+    overrides = [f"run={run.folder}", "trainer=cpu", "trainer.precision=32-true", *overrides]
     return evaluate(config_to_use(compose(overrides, "evaluate"), overrides))["validation"]
 
 

@@ -23,7 +23,7 @@ def ended(folder: Path, command: str, stderr_is_closed: bool = False) -> tuple[i
         done = subprocess.run(
             [sys.executable, *command.split()],
             cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(CHECKOUT), os.environ.get("PYTHONPATH", "")])},
             stdout=writer,
             stderr=writer if stderr_is_closed else subprocess.PIPE,
             text=True,

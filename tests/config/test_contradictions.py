@@ -25,6 +25,12 @@ SILENT = [
     (["data=files", "data.train=x.txt", "data.max_target_tokens=5"], "data=pairs"),
     (["model=t5", "objective=pairs", "data=pairs", "data.block_size=64"], "data.max_source_tokens"),
     (["data=chat", "data.text_column=body"], "data.columns"),
+    (["data=files", "data.train=x.txt", "data.join.columns=x"], "data.text_column=[title,body]"),
+    (["data=chat", "data.train=x.jsonl", "data.join.lists=x"], "data.columns.NAME"),
+    (["data=imdb", "data.csv.delimiter=;"], "data.train=FILE"),
+    (["data=imdb", "data.encoding=latin-1"], "files of your own"),
+    (["data=files", "data.train=x.txt", "data.csv.header=false"], "data.csv.header applies to csv and tsv files"),
+    (["data=files", "data.train=x.parquet", "data.encoding_errors=ignore"], "data.encoding_errors applies to text"),
     (["data=imdb", "data.too_long=cut"], "data.examples=lines"),
     (["data=imdb", "data.stride=8"], "data.examples=lines"),
     (["data=imdb", "data.path=FOLDER", "data.train=x.txt", "data.validation=y.txt"], "leave one of them out"),
@@ -123,7 +129,7 @@ def test_a_value_of_a_wrong_type_in_a_yaml_is_refused():
     for key, value in (("batch_size", None), ("batch_size", "many"), ("probes", "one"), ("splits", [])):
         config = compose([])
         config["data"][key] = value
-        with pytest.raises(UserError, match=f"'data.{key}' is"):
+        with pytest.raises(UserError, match=f"'data.{key}' must be"):
             check(config)
 
 

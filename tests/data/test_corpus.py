@@ -218,6 +218,23 @@ class TestSplits:
         assert corpus.ledger["train"]["cleaned"] == {"blank": 2, "nul": 1}
         assert load(tokenizer).ledger == corpus.ledger
 
+    def test_what_was_skipped_and_found_is_told_each_time(self, tokenizer, caplog):
+        caplog.set_level("INFO")
+        write("train.csv", ["text;n", *(f"{line};1" for line in LINES), "too;many;fields", " ;2"])
+        for _ in range(2):
+            caplog.clear()
+            corpus = load(tokenizer, train="train.csv", on_error="skip")
+            assert "train.csv: csv with delimiter ';', quote '\"', a header" in caplog.text
+            assert f"1 (train.csv, row {len(LINES) + 2}: 3 fields under a header of 2)" in caplog.text
+        assert corpus.ledger["train"]["cleaned"] == {"blank": 1, "skipped": 1}
+        num_documents = sum(corpus.ledger[split]["documents"] for split in ("train", "validation"))
+        assert num_documents == len(LINES)
+
+    def test_a_single_document_cannot_be_held_out(self, tokenizer):
+        write("train.txt", [" ".join(LINES)])
+        with pytest.raises(UserError, match="the text is one document, and whole documents are held out"):
+            load(tokenizer)
+
 
 class TestExamples:
     def test_down_sampling(self, tokenizer):

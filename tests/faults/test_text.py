@@ -48,6 +48,8 @@ def test_fault_30_rows_without_a_text_are_counted_and_other_values_refused_by_th
     assert "2 none" in terminal.trains(write({"text": None}, {"text": None}), *TRAIN_ONLY)
     said = terminal.refuses_to_train(write({"text": None}, {"text": 7}))
     assert "holds a int, not text" in said and "rows.jsonl, row 62" in said
+    said = terminal.trains(write({"text": None}, {"text": 7}), "data.on_error=skip", *TRAIN_ONLY)
+    assert "1 skipped" in said and "rows.jsonl, row 62: column 'text' holds a int, not text" in said
 
 
 def test_fault_34_a_damaged_cache_is_built_anew_once_and_said_so(terminal):

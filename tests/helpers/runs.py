@@ -103,6 +103,6 @@ def start(
     """A command typed in the folder `home`, as a process of its own; several may run at a time."""
     environment = {**os.environ, "LMFT_CACHE": str(home / "cache"), "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
     environment.pop("LMFT_DEBUG", None)
-    environment["PYTHONPATH"] = str(checkout)
+    environment["PYTHONPATH"] = os.pathsep.join([str(checkout), os.environ.get("PYTHONPATH", "")])
     words = [*program, *command]
     return subprocess.Popen(words, cwd=home, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

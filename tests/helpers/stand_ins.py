@@ -90,6 +90,15 @@ def write_files(folder: Path) -> None:
     write_rows(folder / "chats.jsonl", conversations(60))
     pairs = [{"source": text, "target": text[:40]} for text in paragraphs(60)]
     write_rows(folder / "pairs.jsonl", pairs)
+    write_rows(folder / "wmt.jsonl", [{"translation": {"en": text, "de": text[:40]}} for text in paragraphs(60)])
+    write_rows(folder / "news.jsonl", [{"title": text[:20], "body": text} for text in paragraphs(60)])
+    write_rows(folder / "web.jsonl", [*({"text": text} for text in paragraphs(60)), {"text": 3}])
+    (folder / "rows.csv").write_text(
+        "".join(f"{i};{text.replace(';', ',')}\n" for i, text in enumerate(paragraphs(60)))
+    )
+    (folder / "old.txt").write_bytes(("\n".join(paragraphs(90)) + "\n").encode() + b"caf\xe9\n")
+    (folder / "saved_dataset").mkdir()
+    datasets.Dataset.from_dict({"text": paragraphs(60)}).save_to_disk(folder / "saved_dataset")
 
 
 def write_shown_files(folder: Path) -> None:

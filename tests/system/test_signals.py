@@ -110,7 +110,8 @@ def test_the_message_names_the_checkpoint_and_the_command_that_continues():
 def end(folder, signum, when, *overrides):
     """Exit code and stderr of a training that gets a signal as soon as `when` is true."""
     command = [sys.executable, "-m", "lmft.train", *tiny_arguments(folder), "run.name=x", *overrides]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         while process.poll() is None and not when():

@@ -1,6 +1,5 @@
 """Formats: a row is a text, a conversation or a pair of texts; its format turns it into tokens."""
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -11,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from lmft.data.formats.unknown import UnknownText
 from lmft.data.sources.source import Source
+from lmft.data.sources.tally import Tally
 from lmft.data.store import StoreWriter, bytes_hash
 
 _BATCH_CHARACTERS = 1 << 18  # of the text tokenised at a time; its encodings take about 10 MB
@@ -58,16 +58,8 @@ class Format(Protocol):
         """Cache key of the tokenised rows: it changes if tokens or flags of any row might."""
         ...
 
-    def documents(
-        self, source: Source, cleaned: Counter[str], advance: Callable[[int], object]
-    ) -> Iterator[Any]:
-        """Yield the rows' documents, as the encoder takes them.
-
-        Args:
-            source: where rows are read.
-            cleaned: counts rows dropped and cleaned, by reason.
-            advance: called with the number of bytes read.
-        """
+    def documents(self, source: Source, tally: Tally) -> Iterator[Any]:
+        """Yield the rows' documents, as the encoder takes them; the tally counts bytes and rows."""
         ...
 
     def place_of(self, source: Source, number: int) -> str:

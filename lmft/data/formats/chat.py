@@ -1,8 +1,7 @@
 """Conversations: a row is a chat, or a prompt and its completion; a chat template renders the chats."""
 
 import copy
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import chain, islice
 from typing import Any
 
@@ -15,8 +14,9 @@ from lmft.data.fingerprint import fingerprint, text_fingerprint
 from lmft.data.formats.base import Encoded, id_of, separators
 from lmft.data.formats.chat_template import NO_TEMPLATE_FIX, ChatTemplate, Conversation, Messages
 from lmft.data.sources.cleaning import clean_rows, type_name
-from lmft.data.sources.readers import Place
+from lmft.data.sources.rows import Place
 from lmft.data.sources.source import Source
+from lmft.data.sources.tally import Tally
 from lmft.errors import UserError, did_you_mean
 from lmft.objectives.base import ANSWER, LAST_ANSWER, SPECIAL
 
@@ -47,17 +47,15 @@ class ChatFormat:
         template = text_fingerprint(self.template.source if self.template else "")
         return f"{sorted(self.columns.items())} {template} {self.encoder.fingerprint}"
 
-    def documents(
-        self, source: Source, cleaned: Counter[str], advance: Callable[[int], object] | None = None
-    ) -> Any:
+    def documents(self, source: Source, tally: Tally) -> Any:
         """Yield the rendered conversations."""
-        placed = conversations(source, self.columns, self.template, cleaned, advance)
+        placed = conversations(source, self.columns, self.template, tally)
         return (conversation for _, conversation in placed)
 
     def place_of(self, source: Source, number: int) -> str:
         """Return file and row of a conversation, found by reading up to it."""
         place, _ = next(
-            islice(conversations(source, self.columns, self.template, Counter()), number, None)
+            islice(conversations(source, self.columns, self.template, source.tally()), number, None)
         )
         return str(place)
 
@@ -85,8 +83,7 @@ def conversations(
     source: Source,
     columns: Mapping[str, str],
     template: ChatTemplate | None,
-    cleaned: Counter[str],
-    advance: Callable[[int], object] | None = None,
+    tally: Tally,
 ) -> Iterator[tuple[Place, Conversation]]:
     """Yield each row's place and conversation; `_conversation` tells what rows can be.
 
@@ -94,13 +91,12 @@ def conversations(
         source: where rows are read.
         columns: the user's names of the columns `messages`, `prompt` and `completion`.
         template: renders messages; None: rows can only be prompts and completions that are text.
-        cleaned: counts rows cleaned, by reason, and as `none` rows without a value.
-        advance: called with the number of bytes read.
+        tally: counts bytes, rows cleaned, by reason, and as `none` rows without a value.
 
     Raises: UserError, naming the row, for what is not a conversation, for what the template cannot
     render, and for what cannot be read.
     """
-    return clean_rows(source, lambda row: _conversation(row, columns, template), cleaned, advance)
+    return clean_rows(source, lambda row: _conversation(row, columns, template), tally)
 
 
 def _conversation(

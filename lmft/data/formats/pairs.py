@@ -1,7 +1,6 @@
 """Pairs: a row is a source and a target."""
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import chain, islice
 from typing import NamedTuple
 
@@ -12,8 +11,9 @@ from lmft.data.config import DataConfig
 from lmft.data.formats.base import Encoded
 from lmft.data.formats.text import Encoder
 from lmft.data.sources.cleaning import clean_rows, type_name
-from lmft.data.sources.readers import Place
+from lmft.data.sources.rows import Place
 from lmft.data.sources.source import Source
+from lmft.data.sources.tally import Tally
 from lmft.errors import UserError, did_you_mean
 from lmft.objectives.base import ANSWER
 
@@ -44,15 +44,13 @@ class PairsFormat:
         """Cache key of the tokenised rows: columns and encoder."""
         return f"pairs {[self.columns[side] for side in SIDES]} {self.encoder.fingerprint}"
 
-    def documents(
-        self, source: Source, cleaned: Counter[str], advance: Callable[[int], object]
-    ) -> Iterator[Pair]:
+    def documents(self, source: Source, tally: Tally) -> Iterator[Pair]:
         """Yield the pairs."""
-        return (pair for _, pair in pairs(source, self.columns, cleaned, advance))
+        return (pair for _, pair in pairs(source, self.columns, tally))
 
     def place_of(self, source: Source, number: int) -> str:
         """Return file and row of a pair, found by reading up to it."""
-        place, _ = next(islice(pairs(source, self.columns, Counter()), number, None))
+        place, _ = next(islice(pairs(source, self.columns, source.tally()), number, None))
         return str(place)
 
     def warnings(self) -> list[str]:
@@ -63,21 +61,19 @@ class PairsFormat:
 def pairs(
     source: Source,
     columns: Mapping[str, str],
-    cleaned: Counter[str],
-    advance: Callable[[int], object] | None = None,
+    tally: Tally,
 ) -> Iterator[tuple[Place, Pair]]:
     """Yield each row's place and pair.
 
     Args:
         source: where rows are read.
         columns: the user's names of the columns `source` and `target`.
-        cleaned: counts rows cleaned, by reason, and as `none` rows without both values.
-        advance: called with the number of bytes read.
+        tally: counts bytes, rows cleaned, by reason, and as `none` rows in which a side has no text.
 
-    Raises: UserError, naming the row, for a value that is missing, empty or not text, and for what
-    cannot be read.
+    Raises: UserError, naming the row, for a column that is missing or not text, and for what cannot be
+        read, unless the tally skips such rows.
     """
-    return clean_rows(source, lambda row: _pair(row, columns), cleaned, advance)
+    return clean_rows(source, lambda row: _pair(row, columns), tally)
 
 
 def _pair(row: dict, columns: Mapping[str, str]) -> Pair | None:
@@ -87,16 +83,12 @@ def _pair(row: dict, columns: Mapping[str, str]) -> Pair | None:
             what = f"there is no '{name}'{did_you_mean(name, row)}, but {', '.join(row) or 'nothing'}"
             raise UserError(what, fix=f"data.columns.{side}=NAME of the column that holds it")
     values = [row[name] for name in names]
-    if values == [None, None]:
-        return None
     for name, value in zip(names, values, strict=True):
-        if not isinstance(value, str):
-            what = "nothing" if value is None else type_name(value)
-            raise UserError(
-                f"'{name}' holds {what}, not text", fix="leave the row out, or give its text"
-            )
-        if not value.strip():
-            raise UserError(f"'{name}' is empty", fix="leave the row out, or give its text")
+        if value is not None and not isinstance(value, str):
+            fix = "leave the row out, or give its text"
+            raise UserError(f"'{name}' holds {type_name(value)}, not text", fix=fix)
+    if not all(value and value.strip() for value in values):
+        return None
     return Pair(*values)
 
 

@@ -2,8 +2,7 @@
 
 import copy
 import json
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import chain
 from typing import Any
 
@@ -16,29 +15,29 @@ from lmft.data.fingerprint import fingerprint
 from lmft.data.formats.base import Encoded, batches, id_of, separators
 from lmft.data.formats.pieces import pieces_of
 from lmft.data.sources.cleaning import documents
+from lmft.data.sources.row_text import RowText
 from lmft.data.sources.source import Source
+from lmft.data.sources.tally import Tally
 from lmft.objectives.base import SPECIAL, WORD_START
 
 _WORD_MARK = "▁"  # begins a word in SentencePiece's vocabularies
 
 
 class TextFormat:
-    """A row is a text, in the column `data.text_column`."""
+    """A row is a text, in the columns of `data.text_column`."""
 
     def __init__(self, config: DataConfig, tokenizer: PreTrainedTokenizerFast, word_starts: bool):
-        self.text_column = config.text_column
+        self.row_text = RowText.from_config(config)
         self.encoder = Encoder(tokenizer, word_starts)
 
     @property
     def fingerprint(self) -> str:
-        """Cache key of the tokenised rows: column and encoder."""
-        return f"{self.text_column} {self.encoder.fingerprint}"
+        """Cache key of the tokenised rows: columns and encoder."""
+        return f"{self.row_text.key} {self.encoder.fingerprint}"
 
-    def documents(
-        self, source: Source, cleaned: Counter[str], advance: Callable[[int], object]
-    ) -> Iterator[str]:
+    def documents(self, source: Source, tally: Tally) -> Iterator[str]:
         """Yield the texts."""
-        return documents(source, self.text_column, cleaned, advance)
+        return documents(source, self.row_text, tally)
 
     def place_of(self, source: Source, number: int) -> str:
         """Return the source's name and the document's number; nothing is read."""

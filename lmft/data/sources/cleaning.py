@@ -1,11 +1,12 @@
 """Cleaning of rows: characters that no text should hold are removed and counted."""
 
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from lmft.data.sources.readers import Chunk, Place
+from lmft.data.sources.row_text import RowText
+from lmft.data.sources.rows import Place
 from lmft.data.sources.source import Source
+from lmft.data.sources.tally import Tally
 from lmft.errors import UserError
 
 T = TypeVar("T")
@@ -16,47 +17,32 @@ CLEANERS: dict[str, Callable[[str], str]] = {
 }
 
 
-def documents(
-    source: Source,
-    text_column: str,
-    cleaned: Counter[str],
-    advance: Callable[[int], object] | None = None,
-) -> Iterator[str]:
+def documents(source: Source, row_text: RowText, tally: Tally) -> Iterator[str]:
     """Yield the cleaned text of each row that has any.
 
     Args:
         source: where rows are read.
-        text_column: the column of the texts.
-        cleaned: counts the rows dropped (`none`: no value, `blank`: only white space) and the texts
+        row_text: makes a row's text of its columns.
+        tally: counts the rows dropped (`none`: no value, `blank`: only white space) and the texts
             cleaned (`nul`: NUL characters removed, `bom`: a leading byte order mark removed,
             `surrogate`: halves of surrogate pairs, which no encoding can write, replaced by U+FFFD).
-        advance: called with the number of bytes of `source.size` read since the last call.
 
-    Raises: UserError, naming the row, for a value that is not text and for what cannot be read.
+    Raises: UserError, naming the row, for a value that is not text and for what cannot be read, unless
+        the tally skips such rows.
     """
-    for chunk in _chunks(source, [text_column], advance):
-        values = chunk.columns[text_column]
-        if not _is_clean(values):
+    for chunk in source.read(row_text.columns, tally):
+        texts = next(iter(chunk.columns.values()))
+        if len(row_text.columns) > 1 or not _is_clean(texts):
+            rows = zip(*(chunk.columns[name] for name in row_text.columns), strict=True)
             places = (Place(chunk.file, number) for number in chunk.numbers)
-            values = [
-                _clean_text(value, text_column, place, cleaned)
-                for value, place in zip(values, places, strict=True)
+            texts = [
+                _clean_text(row, row_text, place, tally) for row, place in zip(rows, places, strict=True)
             ]
-        for text in values:
+        for text in texts:
             if text and not text.isspace():
                 yield text
             elif text is not None:
-                cleaned["blank"] += 1
-
-
-def _chunks(
-    source: Source, columns: list[str] | None, advance: Callable[[int], object] | None
-) -> Iterator[Chunk]:
-    """Yield a source's chunks; call `advance` with the size of each after its rows were used."""
-    for chunk in source.read(columns):
-        yield chunk
-        if advance:
-            advance(chunk.num_bytes)
+                tally.counts["blank"] += 1
 
 
 def _is_clean(values: list) -> bool:
@@ -69,15 +55,19 @@ def _is_clean(values: list) -> bool:
     return "\0" not in text and "\ufeff" not in text
 
 
-def _clean_text(value: object, column: str, place: Place, cleaned: Counter[str]) -> str | None:
-    if value is None:
-        cleaned["none"] += 1
+def _clean_text(row: Sequence[Any], row_text: RowText, place: Place, tally: Tally) -> str | None:
+    """Return a row's text, cleaned; None if it has none, or is rejected."""
+    try:
+        text = row_text.of(row)
+    except UserError as error:
+        error.where = str(place)
+        tally.reject(error)
         return None
-    if not isinstance(value, str):
-        what = f"column '{column}' holds a {type(value).__name__}, not text"
-        raise UserError(what, str(place), "data.text_column=NAME of the column that holds the text")
-    text, reasons = _clean(value)
-    cleaned.update(reasons)
+    if text is None:
+        tally.counts["none"] += 1
+        return None
+    text, reasons = _clean(text)
+    tally.counts.update(reasons)
     return text
 
 
@@ -93,23 +83,19 @@ def _clean(text: str) -> tuple[str, list[str]]:
 
 
 def clean_rows(
-    source: Source,
-    read: Callable[[dict[str, Any]], T | None],
-    cleaned: Counter[str],
-    advance: Callable[[int], object] | None = None,
+    source: Source, read: Callable[[dict[str, Any]], T | None], tally: Tally
 ) -> Iterator[tuple[Place, T]]:
     """Clean rows of several columns; yield each row's place and its item.
 
     Args:
         source: where rows are read.
         read: makes an item of a cleaned row; None: the row has no value, and is counted as `none`.
-        cleaned: counts rows, as in `documents`.
-        advance: called with the number of bytes read, as in `documents`.
+        tally: counts rows, as in `documents`.
 
-    Raises: what `read` raises, with the row's place if that is a UserError; UserError for what cannot be
-        read.
+    Raises: what `read` raises, with the row's place if that is a UserError, unless the tally skips such
+        rows; UserError for what cannot be read.
     """
-    for chunk in _chunks(source, None, advance):
+    for chunk in source.read(None, tally):
         for number, *values in zip(chunk.numbers, *chunk.columns.values(), strict=True):
             place = Place(chunk.file, number)
             reasons: set[str] = set()
@@ -118,11 +104,12 @@ def clean_rows(
                 item = read(row)
             except UserError as error:
                 error.where = str(place)
-                raise
-            if item is None:
-                cleaned["none"] += 1
+                tally.reject(error)
                 continue
-            cleaned.update(reasons)
+            if item is None:
+                tally.counts["none"] += 1
+                continue
+            tally.counts.update(reasons)
             yield place, item
 
 

@@ -1,34 +1,85 @@
-"""Text files: unzip, decode and split them block by block, and name the byte that cannot be decoded."""
+"""Text files: decode and split them block by block, and name or replace bytes that cannot be decoded."""
 
 import codecs
-import gzip
-import zlib
+import re
 from collections.abc import Iterator
+from itertools import chain
 
-from lmft.data.sources.files import File, unreadable
+from lmft.data.sources import opening
+from lmft.data.sources.encoding_advice import advice, check_is_text
+from lmft.data.sources.opening import File
+from lmft.data.sources.reading import Reading
+from lmft.data.sources.tally import Tally
 from lmft.errors import UserError
 
-BLOCK = 1 << 20  # bytes of text read at a time
+# A byte 0xNN that cannot be decoded becomes U+DCNN, which no decoder gives otherwise, until it is
+# reported, replaced or left out.
+_BAD_BYTE = re.compile("[\udc00-\udcff]")
+_ERRORS = "lmft.bad_byte"
+_REPLACEMENTS = {"replace": "\ufffd", "ignore": ""}
 
 
-def without_bom(blocks: Iterator[tuple[str, int]]) -> Iterator[tuple[str, int]]:
+def _mark(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return chr(0xDC00 + error.object[error.start]), error.end
+
+
+codecs.register_error(_ERRORS, _mark)
+
+
+def bad_byte(text: str) -> str | None:
+    """Return what is wrong with a text that holds a byte that could not be decoded; else None."""
+    if text.isascii():
+        return None
+    found = _BAD_BYTE.search(text)
+    return _name_of(found) if found else None
+
+
+def _name_of(mark: re.Match[str]) -> str:
+    return f"byte 0x{ord(mark[0]) - 0xDC00:02x}"
+
+
+def beginning(file: File, reading: Reading) -> str:
+    """Return the file's first characters, as `texts` gives them, without a byte order mark.
+
+    Raises: UserError if it is no text.
+    """
+    head = _head(file, reading)
+    text = head.removeprefix("\ufeff").replace("\r\n", "\n")
+    return text.replace("\r", "\n") if _has_old_line_ends(head) else text
+
+
+def _head(file: File, reading: Reading) -> str:
+    head = opening.beginning(file)
+    check_is_text(file, head, reading.encoding)
+    decoder = codecs.getincrementaldecoder(reading.encoding)("replace")
+    return _decode(decoder, head, file, reading.encoding)
+
+
+def _has_old_line_ends(beginning: str) -> bool:
+    """Return whether CR alone ends the lines of a text that begins so, as on old Macs."""
+    return "\r" in beginning and "\n" not in beginning
+
+
+def without_bom(blocks: Iterator[str]) -> Iterator[str]:
     """Yield the blocks without the byte order mark that the first one may begin with."""
-    for text, num_bytes in blocks:
-        yield text.removeprefix("\ufeff"), num_bytes
-        break
+    for text in blocks:
+        yield text.removeprefix("\ufeff")
+        if text:
+            break
     yield from blocks
 
 
-def split(blocks: Iterator[tuple[str, int]], separator: str) -> Iterator[tuple[list[str], int]]:
+def split(blocks: Iterator[str], separator: str) -> Iterator[list[str]]:
     """Split a text that comes in blocks at each separator; "" splits nothing.
 
-    Yield, for each block, the pieces that end in it and its number of bytes. An empty piece at the end
-    is left out.
+    Yield the pieces that end in each block. An empty piece at the end is left out.
     """
     overlap = max(len(separator) - 1, 0)  # characters that may be the beginning of a separator
     held = []
     tail = ""
-    for text, num_bytes in blocks:
+    for text in blocks:
         pieces = (tail + text).split(separator) if separator else [tail + text]
         rest = pieces.pop()
         if pieces:
@@ -37,53 +88,62 @@ def split(blocks: Iterator[tuple[str, int]], separator: str) -> Iterator[tuple[l
         cut = max(len(rest) - overlap, 0)
         held.append(rest[:cut])
         tail = rest[cut:]
-        yield pieces, num_bytes
+        yield pieces
     last = "".join(held) + tail
-    yield [last] if last else [], 0
+    yield [last] if last else []
 
 
-def texts(file: File, encoding: str) -> Iterator[tuple[str, int]]:
-    r"""Yield the file's text block by block, with \n for \r\n, and the bytes of the file each block
-    took.
+def texts(file: File, reading: Reading, tally: Tally) -> Iterator[str]:
+    r"""Yield the file's text block by block, with \n for \r\n.
+
+    If its beginning has \r but no \n, \r ends its lines, as on old Macs, and becomes \n too.
+
+    Raises: UserError for a byte that cannot be decoded, unless the reading replaces it, or skips its
+        row. In the latter case `bad_byte` finds it.
     """
     held = ""
-    for decoded, num_bytes in _decoded(file, encoding):
+    old_line_ends = _has_old_line_ends(_head(file, reading))
+    if old_line_ends:
+        tally.note("its lines end with CR alone, as on old Macs", file.label)
+    for decoded in _decoded(file, reading, tally):
         text = held + decoded
         held = "\r" if text.endswith("\r") else ""
-        yield text.removesuffix("\r").replace("\r\n", "\n"), num_bytes
-    yield held, 0
+        text = text.removesuffix("\r").replace("\r\n", "\n")
+        yield text.replace("\r", "\n") if old_line_ends else text
+    yield "\n" if held and old_line_ends else held
 
 
-def _decoded(file: File, encoding: str) -> Iterator[tuple[str, int]]:
-    decoder = codecs.getincrementaldecoder(encoding)()
+def _decoded(file: File, reading: Reading, tally: Tally) -> Iterator[str]:
+    decoder = codecs.getincrementaldecoder(reading.encoding)(_ERRORS)
     # Of the next byte, counting from 1.
     line = 1
     column = 1
-    for block, num_bytes in _blocks(file):
-        try:
-            text = decoder.decode(block, final=not block)
-        except UnicodeDecodeError as error:
-            raise _undecodable(error, file.label, encoding, line, column) from error
-        yield text, num_bytes
-        line, column = _place_after(text, encoding, line, column)
+    for block in chain(opening.blocks(file, tally.advance), [b""]):
+        text = _decode(decoder, block, file, reading.encoding)
+        if bad_byte(text) and not reading.keeps_bad_bytes:
+            if reading.encoding_errors == "strict":
+                raise _undecodable(text, file, reading.encoding, line, column)
+            text, count = _BAD_BYTE.subn(_REPLACEMENTS[reading.encoding_errors], text)
+            tally.counts[f"bytes {reading.encoding_errors}d"] += count
+        yield text
+        line, column = _place_after(text, reading.encoding, line, column)
 
 
-def _undecodable(
-    error: UnicodeDecodeError, label: str, encoding: str, line: int, column: int
-) -> UserError:
-    # error.object begins with the bytes of an unfinished character that the decoder kept from the
-    # previous block.
-    good = error.object[: error.start]
-    bad = error.object[error.start]
-    if line == column == 1 and error.object[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-        likely = "utf-16"
-    else:
-        likely = "latin-1"
-    line, column = _place_after(good.decode(encoding, "replace"), encoding, line, column)
-    fix = f"data.encoding={likely}, or whichever it was written in"
-    return UserError(
-        f"not {encoding} text: byte 0x{bad:02x}", f"{label}, line {line}, byte {column}", fix
-    )
+def _decode(decoder: codecs.IncrementalDecoder, block: bytes, file: File, encoding: str) -> str:
+    try:
+        return decoder.decode(block, final=not block)
+    except UnicodeError as error:  # of UTF-16 and UTF-32, without the byte order mark
+        fix = f"data.encoding={encoding}-le or {encoding}-be, if it is {encoding} at all"
+        raise UserError(f"not {encoding} text: {error}", file.label, fix) from error
+
+
+def _undecodable(text: str, file: File, encoding: str, line: int, column: int) -> UserError:
+    found = _BAD_BYTE.search(text)
+    assert found is not None
+    line, column = _place_after(text[: found.start()], encoding, line, column)
+    what = f"not {encoding} text: {_name_of(found)}"
+    where = f"{file.label}, line {line}, byte {column}"
+    return UserError(what, where, f"{advice(file, encoding)}; or data.on_error=skip")
 
 
 def _place_after(text: str, encoding: str, line: int, column: int) -> tuple[int, int]:
@@ -93,22 +153,4 @@ def _place_after(text: str, encoding: str, line: int, column: int) -> tuple[int,
         line += before.count("\n") + 1
         column = 1
     num_mark_bytes = len("".encode(encoding))  # of the byte order mark that some encodings begin with
-    return line, column + len(last.encode(encoding)) - num_mark_bytes
-
-
-def _blocks(file: File) -> Iterator[tuple[bytes, int]]:
-    """Yield the file's unzipped content, and the bytes of the file each block took; the last one is
-    empty.
-    """
-    try:
-        with file.path.open("rb") as raw:
-            content = gzip.GzipFile(fileobj=raw) if file.gzipped else raw
-            position = 0
-            block = b"begin"
-            while block:
-                block = content.read(BLOCK)
-                num_bytes = raw.tell() - position
-                position = raw.tell()
-                yield block, num_bytes
-    except (OSError, EOFError, zlib.error) as error:
-        raise unreadable(file, error) from error
+    return line, column + len(last.encode(encoding, "replace")) - num_mark_bytes

@@ -1,24 +1,22 @@
-"""The user's files: paths and patterns to files, the format of each, and a fingerprint of their
-content.
-"""
+"""The user's files: paths, patterns and folders to files, and the format of each."""
 
 import glob
-import hashlib
-import json
 import os
-import tempfile
-import time
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from lmft.data.fingerprint import fingerprint as fingerprint_of
+from lmft.data.sources import opening, standard_input
+from lmft.data.sources.encoding_advice import advice_for
+from lmft.data.sources.opening import COMPRESSIONS, File, extension_of, kind_of
+from lmft.data.sources.saved_datasets import is_saved_dataset, saved_files, saved_splits
 from lmft.errors import UserError, did_you_mean
 
 FORMATS = {
     ".txt": "txt",
     ".jsonl": "json",
+    ".ndjson": "json",
     ".json": "json",
     ".csv": "csv",
     ".tsv": "tsv",
@@ -26,60 +24,200 @@ FORMATS = {
     ".arrow": "arrow",
 }
 BINARY = ("parquet", "arrow")
-MEMO = "fingerprints.json"  # in the cache folder: path -> size and times of change, hash
-# Nanoseconds since its last change until a file's hash is remembered: before, it could change again
-# without its time of change showing it.
-SETTLED = 2_000_000_000
+ARCHIVE = ".zip"
 
 
-class File(NamedTuple):
-    """A file and its format; `label` is its name in messages."""
+class Found(NamedTuple):
+    """Files, and what is to be told about them: kinds, and what was skipped."""
 
-    path: Path
-    format: str
-    gzipped: bool
-    label: str
+    files: list[File]
+    notes: list[str]
 
 
 def by_extension(path: Path) -> File | None:
     """Return the file, with the format of its extension; None if the extension is unknown."""
-    gzipped = path.suffix.lower() == ".gz"
-    format = FORMATS.get(Path(path.stem if gzipped else path).suffix.lower())
-    return File(path, format, gzipped, str(path)) if format else None
+    compression = COMPRESSIONS.get(path.suffix.lower())
+    format = FORMATS.get(extension_of(path.name))
+    return File(path, format, str(path), compression) if format else None
 
 
-def matching(patterns: str | Sequence[str], option: str, separator: str | None = None) -> list[File]:
-    """Return the files that paths and glob patterns name, sorted, each once.
+def matching(patterns: str | Sequence[str], option: str, format: str | None, cache_dir: Path) -> Found:
+    """Return the files that paths, folders, glob patterns and `-` (standard input) name, sorted, each
+    once.
+
+    In folders, in archives, and among the matches of a pattern, hidden files and files that are no text
+    are skipped and counted.
 
     Args:
-        patterns: a path or glob pattern, or several.
+        patterns: a path, folder, glob pattern or `-`, or several.
         option: their option, for messages.
-        separator: the user's document separator; if given, files of unknown extensions are read as text.
+        format: the format of all files; None: that of their extensions, plain text if unknown.
+        cache_dir: where standard input is copied to.
 
     Raises: UserError if a pattern names no file, or a file that cannot be read.
     """
     if isinstance(patterns, str):
         patterns = [patterns]
-    paths = {path.resolve(): path for pattern in patterns for path in _paths(pattern, option)}
-    return [_known(path, option, separator) for path in sorted(paths.values())]
+    found: dict[tuple[Path, str | None], File] = {}
+    notes: list[str] = []
+    for pattern in patterns:
+        files, more = _found(pattern, option, format, cache_dir)
+        notes += more
+        for file in files:
+            found.setdefault((file.path.resolve(), file.member), file)
+    files = sorted(found.values(), key=lambda file: (file.path, file.member or ""))
+    if all(is_saved_dataset(file.path.parent) for file in files):
+        files = list(found.values())  # in the order of the data set
+    return Found(files, notes)
 
 
-def _paths(pattern: str, option: str) -> list[Path]:
-    """Return the files that a path or glob pattern names. Raises: UserError if there is none."""
+def _found(pattern: str, option: str, format: str | None, cache_dir: Path) -> Found:
+    """Return the files that one pattern names. Raises: UserError if there is none."""
+    if pattern == standard_input.NAME:
+        copy = standard_input.copy_of_standard_input(cache_dir)
+        return Found([_standard_input(copy, format)], [])
     path = expanded(pattern)
     where = f"{option}={pattern}"
+    if path.is_file() and path.suffix.lower() == ARCHIVE:
+        hidden: Counter[str] = Counter()
+        return _sorted_out(_in_archive(path, hidden), hidden, pattern, where, format)
     if path.is_file():
-        return [path]
+        return Found([_explicit(path, where, format)], [])
     if path.is_dir():
-        fix = f"{option}='{pattern.rstrip('/')}/*.txt', or data.path={pattern}"
-        raise UserError("a folder where files are meant", where, fix)
+        return _in_folder(path, option, where, format)
     matches = map(Path, glob.glob(str(path), recursive=True))  # noqa: PTH207 (takes absolute patterns)
-    files = [match for match in matches if match.is_file()]
+    skipped: Counter[str] = Counter()
+    files = list(_each(sorted(matches), skipped))
+    if "**" in pattern:
+        del skipped["folders"]  # which it enters
     if files:
-        return files
+        return _sorted_out(files, skipped, pattern, where, format)
     if glob.has_magic(pattern):
         raise UserError(f"no file matches '{pattern}'", where, f"a pattern is relative to {Path.cwd()}")
     raise no_such(path, where)
+
+
+def _standard_input(copy: Path, format: str | None) -> File:
+    """Return standard input as a file; without a format, it is JSON if it begins with an object."""
+    if format is None:
+        head = opening.beginning(File(copy, "txt", "standard input")).lstrip()
+        format = "json" if head.startswith((b"{", b"[{")) else "txt"
+    return File(copy, format, "standard input")
+
+
+def _explicit(path: Path, where: str, format: str | None) -> File:
+    """Return a file that was named. Raises: UserError if it is no text, or not read as it is
+    compressed.
+    """
+    file = _candidate(path)
+    if format:
+        return file._replace(format=format)
+    if not file.format:
+        kind = kind_of(opening.beginning(file))
+        if kind and kind.extension is None:
+            what = f"this is no text but a {kind.name}: {path}"
+            raise UserError(what, where, advice_for(kind))
+    return _readable(file, where)
+
+
+def _readable(file: File, where: str) -> File:
+    """Return a file with its format, plain text if unknown. Raises: UserError if it is not read through
+    a compression.
+    """
+    if file.compression and file.format in BINARY:
+        fix = f"decompress {file.label}: the format is compressed within"
+        what = f"a {file.format} file is not read through {file.compression}: {file.label}"
+        raise UserError(what, where, fix)
+    return file._replace(format=file.format or "txt")
+
+
+def _candidate(path: Path, member: str | None = None) -> File:
+    """Return the file, or the member of an archive, with an empty format if its extension is unknown."""
+    name = path if member is None else Path(member)
+    label = str(path) if member is None else f"{path}:{member}"
+    compression = COMPRESSIONS.get(name.suffix.lower())
+    return File(path, FORMATS.get(extension_of(name.name), ""), label, compression, member)
+
+
+def _in_folder(folder: Path, option: str, where: str, format: str | None) -> Found:
+    splits = saved_splits(folder)
+    if splits is not None:
+        split = option.removeprefix("data.")
+        what = f"a saved data set with the splits {', '.join(splits)}"
+        fix = f"data.path={folder} data.splits.{split}=NAME, or {option}={folder}/NAME"
+        raise UserError(what, where, fix)
+    if is_saved_dataset(folder):
+        return Found(saved_files(folder), [])
+    skipped: Counter[str] = Counter()
+    files = list(_walk(folder, skipped))
+    return _sorted_out(files, skipped, str(folder), where, format)
+
+
+def _walk(folder: Path, skipped: Counter[str]) -> Iterator[File]:
+    """Yield all files below a folder, those of zip archives too; count what is hidden."""
+    entered = set()
+    for root, subfolders, names in os.walk(folder, followlinks=True):
+        entered.add(Path(root).resolve())
+        visible = [name for name in subfolders if not name.startswith(".")]
+        skipped["hidden"] += len(subfolders) - len(visible)
+        # A link may lead back to a folder above it.
+        subfolders[:] = sorted(name for name in visible if Path(root, name).resolve() not in entered)
+        shown = [name for name in sorted(names) if not name.startswith(".")]
+        skipped["hidden"] += len(names) - len(shown)
+        yield from _each((Path(root, name) for name in shown), skipped)
+
+
+def _each(paths: Iterable[Path], skipped: Counter[str]) -> Iterator[File]:
+    """Yield the files that the paths name, those in zip archives too; count what is no file."""
+    for path in paths:
+        if path.is_dir():
+            skipped["folders"] += 1
+        elif not path.is_file():
+            skipped["broken links"] += 1
+        elif path.suffix.lower() == ARCHIVE:
+            yield from _in_archive(path, skipped)
+        else:
+            yield _candidate(path)
+
+
+def _in_archive(path: Path, skipped: Counter[str]) -> list[File]:
+    """Return the files of a zip archive; count what is hidden."""
+    files = []
+    for member in opening.members(path):
+        parts = Path(member).parts
+        if any(part.startswith(".") or part == "__MACOSX" for part in parts):
+            skipped["hidden"] += 1
+        else:
+            files.append(_candidate(path, member))
+    return files
+
+
+def _sorted_out(
+    candidates: list[File], skipped: Counter[str], pattern: str, where: str, format: str | None
+) -> Found:
+    """Return the candidates that are text, or have a format that is read; count the others.
+
+    Raises: UserError if nothing is left.
+    """
+    files = []
+    kinds: Counter[str] = Counter()
+    for file in candidates:
+        name = file.extension or "no extension"
+        if format:
+            file = file._replace(format=format)
+        elif not file.format and kind_of(opening.beginning(file)):
+            skipped[f"no text ({name})"] += 1
+            continue
+        files.append(_readable(file, where))
+        kinds[name] += 1
+    left_out = f"; skipped: {_listed(skipped)}" if skipped.total() else ""
+    if not files:
+        raise UserError(f"no text file in '{pattern}'{left_out}", where, "name another folder")
+    return Found(files, [f"{pattern}: {len(files)} files ({_listed(kinds)}){left_out}"])
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items()) if count)
 
 
 def expanded(path: str) -> Path:
@@ -94,25 +232,6 @@ def no_such(path: Path, where: str) -> UserError:
     return UserError(what, where, f"a path is relative to {Path.cwd()}")
 
 
-def _known(path: Path, option: str, separator: str | None = None) -> File:
-    """Return the file with its format. Raises: UserError if that is unknown, or not read through
-    gzip.
-    """
-    file = by_extension(path)
-    if file is None and separator is not None:
-        return File(path, "txt", path.suffix.lower() == ".gz", str(path))
-    if file is None:
-        fix = "data.document_separator= reads each file as one text; "
-        fix += f"known without it: {' '.join(FORMATS)}, also .gz"
-        raise UserError(f"'{path}' has no known extension", f"{option}={path}", fix)
-    if file.gzipped and file.format in BINARY:
-        fix = f"`gunzip {path}`: the format is compressed within"
-        raise UserError(
-            f"a {file.format} file is not read through gzip: {path}", f"{option}={path}", fix
-        )
-    return file
-
-
 def of_split(folder: Path, split: str) -> list[File]:
     """Return the folder's files of a split, sorted.
 
@@ -122,7 +241,7 @@ def of_split(folder: Path, split: str) -> list[File]:
     Raises: UserError if they have several formats, as these may hold the same text twice.
     """
     paths = [path for path in sorted(folder.iterdir()) if path.is_file() and _is_of(path.name, split)]
-    files = [_known(path, "data.path") for path in paths if by_extension(path)]
+    files = [_readable(_candidate(path), f"data.path={folder}") for path in paths if by_extension(path)]
     formats = sorted({file.format for file in files})
     if len(formats) > 1:
         what = f"split '{split}' has files of several formats: {', '.join(formats)}"
@@ -145,78 +264,8 @@ def pattern_of_all(folder: Path) -> str | None:
     """Return a pattern of all the folder's files of known formats; None if they have several
     extensions.
     """
-    if not folder.is_dir():
+    if not folder.is_dir() or saved_splits(folder) is not None:
         return None
     names = [path.name for path in folder.iterdir() if by_extension(path)]
     extensions = {"." + name.partition(".")[2] for name in names}
     return f"{folder}/*{extensions.pop()}" if len(extensions) == 1 else None
-
-
-def fingerprint(files: Iterable[File], reading: Sequence[str | None], cache_dir: Path) -> str:
-    """Return the fingerprint of files: it changes with their content, order and formats, not their
-    names.
-
-    It also changes with `reading`, the settings they are read with. A file's hash is remembered in
-    `cache_dir` until its size or time of change differs.
-    """
-    known = _load_memo(cache_dir / MEMO)
-    new = {}
-    parts = []
-    for file in files:
-        path = str(file.path.resolve())
-        stamp = _stamp(file.path)
-        entry = known.get(path, {})
-        if entry.get("stamp") != stamp:
-            entry = {"stamp": stamp, "hash": _content_hash(file)}
-            if time.time_ns() - stamp[-1] > SETTLED:
-                new[path] = entry
-        parts += [file.format, entry["hash"]]
-    if new:
-        _save_memo(cache_dir / MEMO, known | new)
-    return fingerprint_of(parts, reading)
-
-
-def _stamp(path: Path) -> list[int]:
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
-
-
-def _content_hash(file: File) -> str:
-    try:
-        with file.path.open("rb") as content:
-            return hashlib.file_digest(content, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-    except OSError as error:
-        raise unreadable(file, error) from error
-
-
-def _load_memo(path: Path) -> dict[str, dict]:
-    """Return the remembered hashes; none if the memo is missing or corrupt, as they can be computed
-    again.
-    """
-    try:
-        memo = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    entries = memo.items() if isinstance(memo, dict) else ()
-    return {
-        key: entry
-        for key, entry in entries
-        if isinstance(entry, dict) and isinstance(entry.get("hash"), str)
-    }
-
-
-def _save_memo(path: Path, memo: dict[str, dict]) -> None:
-    """Replace the memo atomically; if it cannot be written, the next run computes the hashes again."""
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as new:
-            json.dump(memo, new)
-        Path(new.name).replace(path)
-
-
-def unreadable(file: File, error: Exception) -> UserError:
-    """Return the error for a file that the system or a library cannot read."""
-    reason = " ".join(str(error).split()) or type(error).__name__
-    kind = "gzip" if file.gzipped else file.format
-    what = f"cannot read this {kind} file: {reason}"
-    return UserError(what, file.label, "is it damaged, truncated or misnamed?")

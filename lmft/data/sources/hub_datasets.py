@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from lmft.data.sources.files import File
+from lmft.data.sources.opening import File
 from lmft.errors import UserError, did_you_mean
 from lmft.system import hub
 
@@ -26,7 +26,7 @@ def arrow_files(path: str, name: str | None, revision: str | None, split: str) -
     )
     label = f"{path}, split {split}"
     labels = [label] if len(shards) == 1 else [f"{label}, {shard.name}" for shard in shards]
-    files = [File(shard, "arrow", False, label) for shard, label in zip(shards, labels, strict=True)]
+    files = [File(shard, "arrow", label) for shard, label in zip(shards, labels, strict=True)]
     return files, f"{folder.parent.parent.name}@{commit}"
 
 

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lmft.data.fingerprint import fingerprint as fingerprint_of
-from lmft.data.sources.readers import Chunk, check_columns
+from lmft.data.sources.rows import Chunk, check_columns
+from lmft.data.sources.tally import Tally
 from lmft.errors import UserError
 
 NAME = "lmft:python_docs"
@@ -39,7 +40,7 @@ def size() -> int:
     return sum(path.stat().st_size for _, path in _sources())
 
 
-def read(columns: Sequence[str] | None = None) -> Iterator[Chunk]:
+def read(columns: Sequence[str] | None, tally: Tally) -> Iterator[Chunk]:
     """Yield the documents in a fixed order, each once: a chunk per source file, with the column `text`.
 
     A topic of the language reference is one document, and so is the docstring of a module, a class or a
@@ -57,7 +58,8 @@ def read(columns: Sequence[str] | None = None) -> Iterator[Chunk]:
                 seen.add(text)
                 numbers.append(number)
                 texts.append(text)
-        yield Chunk(label, numbers, {"text": texts}, num_bytes)
+        yield Chunk(label, numbers, {"text": texts})
+        tally.advance(num_bytes)
     if not seen:
         fix = "data=files data.train=FILE for text of your own"
         raise UserError(

@@ -1,18 +1,20 @@
 """Sources: the rows of a split, from a hub id, a folder or files."""
 
-import codecs
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from encodings.aliases import aliases
-from functools import partial
+from pathlib import Path
 
 from lmft.data.config import DEFAULT_VALIDATION_FRACTION, DataConfig, Split
 from lmft.data.fingerprint import text_fingerprint
-from lmft.data.sources import files, python_docs
-from lmft.data.sources.files import File
+from lmft.data.sources import content_hash, files, python_docs
+from lmft.data.sources.files import Found
 from lmft.data.sources.hub_datasets import arrow_files
-from lmft.data.sources.readers import Chunk, Place, read_files
+from lmft.data.sources.readers import read_files
+from lmft.data.sources.reading import Reading
+from lmft.data.sources.rows import Chunk, Place
+from lmft.data.sources.saved_datasets import is_saved_dataset, saved_files, saved_splits
+from lmft.data.sources.tally import Tally
 from lmft.errors import UserError, did_you_mean
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -26,13 +28,19 @@ class Source:
     fingerprint: str  # cache key of the content, and of the settings it is read with
     size: int | None  # bytes of the files, compressed as they are
     # Reads the columns named; None: all.
-    read: Callable[[Sequence[str] | None], Iterator[Chunk]] = field(repr=False)
+    read: Callable[[Sequence[str] | None, Tally], Iterator[Chunk]] = field(repr=False)
+    skips: bool = False  # rows that cannot be used are skipped
+    notes: tuple[str, ...] = ()  # what was found where the files were looked for
+
+    def tally(self, advance: Callable[[int], object] | None = None) -> Tally:
+        """Return an empty tally for one reading; `advance` is called with the bytes that are read."""
+        return Tally(self.skips, advance)
 
     def rows(self, columns: Sequence[str] | None = None) -> Iterator[tuple[Place, dict]]:
         """Yield each row's place, and its values by column. Raises: UserError for what cannot be
         read.
         """
-        for chunk in self.read(columns):
+        for chunk in self.read(columns, self.tally()):
             for number, *values in zip(chunk.numbers, *chunk.columns.values(), strict=True):
                 yield Place(chunk.file, number), dict(zip(chunk.columns, values, strict=True))
 
@@ -51,29 +59,28 @@ def open_source(data: DataConfig, split: Split) -> Source | None:
     """
     patterns = data.train if split == "train" else data.validation
     if patterns:
-        return _of_files(files.matching(patterns, f"data.{split}", data.document_separator), data)
+        return _of_files(_matching(patterns, f"data.{split}", data), data)
     if split == "validation" and (held_out_share(data) or data.train_only):
         return None
     name = data.splits.get(split)
     if not data.path or not name:
         raise _nothing_named(split)
     path = files.expanded(data.path)
-    if path.is_file():
+    if path.is_file() or is_saved_dataset(path):
         if split != "train":
             raise _no_split(split, name, data.path, ["train"])
-        return _of_files(files.matching(data.path, "data.path", data.document_separator), data)
+        return _of_files(_matching(data.path, "data.path", data), data)
     if path.is_dir():
-        members = files.of_split(path, name)
-        if not members:
-            raise _no_split(split, name, data.path, files.splits_in(path))
-        return _of_files(members, data)
+        return _of_files(_of_split(path, split, name, data), data)
     if data.path.startswith("lmft:"):
         return _built_in(data.path, split, name)
     if not HUB_ID.fullmatch(data.path) or data.path.startswith(".") or files.by_extension(path):
         raise files.no_such(path, f"data.path={data.path}")
     shards, version = arrow_files(data.path, data.name, data.revision, name)
-    fingerprint = text_fingerprint(f"hub {data.path} {version} {name}")
-    return _source(f"{data.path}, split {name}", fingerprint, shards)
+    reading = Reading.from_config(data)
+    skipping = " skipping rows" * reading.skips
+    fingerprint = text_fingerprint(f"hub {data.path} {version} {name}{skipping}")
+    return _source(f"{data.path}, split {name}", fingerprint, Found(shards, []), reading)
 
 
 def held_out_share(data: DataConfig) -> float:
@@ -95,31 +102,51 @@ def _are_own_files(data: DataConfig) -> bool:
     if not data.path:
         return bool(data.train)
     path = files.expanded(data.path)
-    is_alone = path.is_dir() and files.splits_in(path) == [data.splits.get("train")]
-    return path.is_file() or is_alone
+    is_alone = path.is_dir() and _splits_in(path) == [data.splits.get("train")]
+    return path.is_file() or is_saved_dataset(path) or is_alone
 
 
-def _of_files(members: list[File], data: DataConfig) -> Source:
-    encoding = _codec(data.encoding)
-    separator = _unescaped(data.document_separator)
-    formats = {file.format for file in members}
-    reading = [encoding if formats - {*files.BINARY} else None, separator if "txt" in formats else None]
-    fingerprint = files.fingerprint(members, reading, files.expanded(data.cache_dir))
-    name = members[0].label
-    if len(members) > 1:
-        name += f" and {len(members) - 1} more"
-    return _source(name, fingerprint, members, encoding, separator)
+def _matching(patterns: str | list[str], option: str, data: DataConfig) -> Found:
+    return files.matching(patterns, option, data.file_format, data.cache)
 
 
-def _source(
-    name: str,
-    fingerprint: str,
-    members: list[File],
-    encoding: str = "utf-8",
-    separator: str | None = None,
-) -> Source:
-    size = sum(file.path.stat().st_size for file in members)
-    return Source(name, fingerprint, size, partial(read_files, members, encoding, separator))
+def _splits_in(folder: Path) -> list[str]:
+    """Return the splits of a saved data set, or else those that files of the folder are named by."""
+    splits = saved_splits(folder)
+    return files.splits_in(folder) if splits is None else splits
+
+
+def _of_split(folder: Path, split: Split, name: str, data: DataConfig) -> Found:
+    """Return a split's files in a folder. Raises: UserError if there is none."""
+    splits = saved_splits(folder)
+    if splits is None:
+        members = files.of_split(folder, name)
+    elif name in splits:
+        members = saved_files(folder / name)
+    else:
+        members = []
+    if not members:
+        raise _no_split(split, name, str(data.path), _splits_in(folder))
+    return Found(members, [])
+
+
+def _of_files(found: Found, data: DataConfig) -> Source:
+    reading = Reading.from_config(data)
+    key = reading.key({file.format for file in found.files})
+    fingerprint = content_hash.fingerprint(found.files, key, data.cache)
+    name = found.files[0].label
+    if len(found.files) > 1:
+        name += f" and {len(found.files) - 1} more"
+    return _source(name, fingerprint, found, reading)
+
+
+def _source(name: str, fingerprint: str, found: Found, reading: Reading) -> Source:
+    size = sum(file.num_bytes for file in found.files)
+
+    def read(columns: Sequence[str] | None, tally: Tally) -> Iterator[Chunk]:
+        return read_files(found.files, reading, columns, tally)
+
+    return Source(name, fingerprint, size, read, reading.skips, tuple(found.notes))
 
 
 def _built_in(path: str, split: Split, name: str) -> Source:
@@ -153,26 +180,3 @@ def _fix(split: Split) -> str:
         return "data.train=FILE, or data.path=FOLDER_OR_HUB_ID with data.splits.train=NAME"
     share = "data.validation_fraction=0.05 (0: no validation)"
     return f"data.splits.validation=NAME, data.validation=FILE or {share}"
-
-
-def _codec(encoding: str) -> str:
-    """Return the encoding's standard name. Raises: UserError if it is unknown."""
-    try:
-        "".encode(encoding)  # fails for codecs that are not of text, too
-        name = codecs.lookup(encoding).name
-        codecs.getincrementaldecoder(name)
-    except (LookupError, UnicodeError) as error:
-        known = {*aliases, *aliases.values()}
-        what = f"unknown encoding '{encoding}'{did_you_mean(encoding.lower(), known)}"
-        fix = "data.encoding=utf-8, or another of Python's names"
-        raise UserError(what, f"data.encoding={encoding}", fix) from error
-    if name == "utf-8-sig":
-        return "utf-8"  # cleaning removes the mark, and counts it
-    return name
-
-
-def _unescaped(separator: str | None) -> str | None:
-    r"""Return the separator with its \n and \t, as typed on a command line, replaced by newline and
-    tab.
-    """
-    return separator and separator.replace("\\n", "\n").replace("\\t", "\t").replace("\r\n", "\n")

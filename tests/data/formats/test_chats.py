@@ -2,7 +2,6 @@
 
 import copy
 import json
-from collections import Counter
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -11,8 +10,9 @@ import pytest
 
 from lmft.data.formats.chat import conversations
 from lmft.data.formats.chat_template import SHIPPED, ChatTemplate
-from lmft.data.sources.readers import Chunk
+from lmft.data.sources.rows import Chunk
 from lmft.data.sources.source import Source, open_source
+from lmft.data.sources.tally import Tally
 from lmft.errors import UserError
 from tests.helpers.chats import (
     CHATML,
@@ -39,13 +39,13 @@ def template_of(source: str) -> ChatTemplate:
 
 def source_of(*rows: dict) -> Source:
     names = {name: None for row in rows for name in row}
-    chunk = Chunk("chats.jsonl", range(1, len(rows) + 1), {name: [row.get(name) for row in rows] for name in names}, 9)
-    return Source("chats", "", None, lambda columns: iter([chunk]))
+    chunk = Chunk("chats.jsonl", range(1, len(rows) + 1), {name: [row.get(name) for row in rows] for name in names})
+    return Source("chats", "", None, lambda columns, tally: iter([chunk]))
 
 
-def read(*rows: dict, template=CHATML, columns=COLUMNS, cleaned=None, advance=None):
+def read(*rows: dict, template=CHATML, columns=COLUMNS, tally=None):
     loaded = template_of(template) if isinstance(template, str) else template
-    found = conversations(source_of(*rows), columns, loaded, Counter() if cleaned is None else cleaned, advance)
+    found = conversations(source_of(*rows), columns, loaded, tally or Tally())
     return [conversation for _, conversation in found]
 
 
@@ -94,18 +94,17 @@ class TestRows:
         assert read({"messages": chat("q")})[0].answers == []
 
     def test_rows_without_a_value_are_counted(self):
-        cleaned, read_bytes = Counter(), []
+        tally = Tally()
         rows = [{"messages": None}, {"messages": chat("q", "a")}, {"messages": None}]
-        assert len(read(*rows, cleaned=cleaned, advance=read_bytes.append)) == 1
-        assert cleaned == {"none": 2}
-        assert read_bytes == [9]
+        assert len(read(*rows, tally=tally)) == 1
+        assert tally.counts == {"none": 2}
 
     def test_text_is_mended_as_in_documents(self):
-        cleaned = Counter()
+        tally = Tally()
         rows = [{"messages": chat("\ufeffq\0", "a\ud800")}, {"prompt": "p\0", "completion": "c\0"}]
-        first, second = read(*rows, cleaned=cleaned)
+        first, second = read(*rows, tally=tally)
         assert (first.content, second.content) == ("q\na\ufffd", "pc")
-        assert cleaned == {"nul": 2, "bom": 1, "surrogate": 1}
+        assert tally.counts == {"nul": 2, "bom": 1, "surrogate": 1}
 
     def test_from_files(self, tmp_path):
         """Parquet gives every key of a struct; those without a value are as if they were not there."""
@@ -116,7 +115,7 @@ class TestRows:
         values = {"train": str(tmp_path / "*"), "splits": {}, "encoding": "utf-8", "cache_dir": str(tmp_path / "cache")}
         source = open_source(SimpleNamespace(**unset, **values), "train")
         template = template_of("{% for m in messages %}{{ m | tojson }}{% endfor %}{# {% generation %} #}")
-        found = list(conversations(source, COLUMNS, template, Counter()))
+        found = list(conversations(source, COLUMNS, template, Tally()))
         assert [str(place).rpartition("/")[2] for place, _ in found] == ["a.parquet, row 1", "b.jsonl, row 2"]
         assert found[0][1].text == "".join(json.dumps(turn) for turn in chat("q", "a"))
 

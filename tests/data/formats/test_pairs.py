@@ -1,15 +1,15 @@
 """Rows of sources and targets become tokens of which the target's are known, or one line that says what is wrong."""
 
 import json
-from collections import Counter
 
 import numpy as np
 import pytest
 
 from lmft.data.corpus import TrainingTexts, load_corpus
 from lmft.data.formats.pairs import Pair, PairEncoder, pairs
-from lmft.data.sources.readers import Chunk
+from lmft.data.sources.rows import Chunk
 from lmft.data.sources.source import Source
+from lmft.data.sources.tally import Tally
 from lmft.errors import UserError
 from lmft.objectives.base import ANSWER, SPECIAL
 from lmft.objectives.pairs import Pairs
@@ -21,11 +21,11 @@ COLUMNS = {"source": "source", "target": "target"}
 PAIRS = [Pair(text, " ".join(text.split()[:3])) for text in TEXTS]
 
 
-def read(*rows: dict, columns=COLUMNS, cleaned=None):
+def read(*rows: dict, columns=COLUMNS, tally=None):
     names = {name: None for row in rows for name in row}
-    chunk = Chunk("pairs.jsonl", range(1, len(rows) + 1), {name: [row.get(name) for row in rows] for name in names}, 9)
-    source = Source("pairs", "", None, lambda columns: iter([chunk]))
-    return [pair for _, pair in pairs(source, columns, Counter() if cleaned is None else cleaned)]
+    chunk = Chunk("pairs.jsonl", range(1, len(rows) + 1), {name: [row.get(name) for row in rows] for name in names})
+    source = Source("pairs", "", None, lambda columns, tally: iter([chunk]))
+    return [pair for _, pair in pairs(source, columns, tally or Tally())]
 
 
 def test_columns_have_the_users_names():
@@ -34,18 +34,25 @@ def test_columns_have_the_users_names():
 
 
 def test_texts_are_mended_and_rows_without_values_counted():
-    cleaned = Counter()
-    rows = [{"source": "a\0b", "target": "c"}, {"source": None, "target": None}]
-    assert read(*rows, cleaned=cleaned) == [Pair("ab", "c")]
-    assert cleaned == {"nul": 1, "none": 1}
+    tally = Tally()
+    empty = [(None, None), ("a", None), ("a", " "), ("", "b")]
+    rows = [{"source": "a\0b", "target": "c"}, *({"source": source, "target": target} for source, target in empty)]
+    assert read(*rows, tally=tally) == [Pair("ab", "c")]
+    assert tally.counts == {"nul": 1, "none": 4}
+
+
+def test_a_row_that_is_no_pair_is_skipped_and_named():
+    tally = Tally(skips=True)
+    rows = [{"source": ["a"], "target": "b"}, {"source": "a", "target": "b"}]
+    assert read(*rows, tally=tally) == [Pair("a", "b")]
+    assert tally.counts == {"skipped": 1}
+    assert "pairs.jsonl, row 1: 'source' holds a list, not text" in tally.warnings()[0]
 
 
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"source": "a", "target": " "}, "'target' is empty"),
-        ({"source": "", "target": "b"}, "'source' is empty"),
-        ({"source": "a", "target": None}, "'target' holds nothing, not text"),
+        ({"source": "a", "target": 3}, "'target' holds a number, not text"),
         ({"source": ["a"], "target": "b"}, "'source' holds a list, not text"),
     ],
 )
@@ -59,7 +66,7 @@ def test_bad_rows_are_named(row, said):
 def test_a_column_that_is_not_there():
     with pytest.raises(UserError, match=r"there is no 'target' \(did you mean 'targets'\?\)") as error:
         read({"source": "a", "targets": "b"})
-    assert error.value.fix == "data.columns.target=NAME of the column that holds it"
+    assert error.value.fix.startswith("data.columns.target=NAME of the column that holds it; or data.on_error=skip")
 
 
 @pytest.mark.parametrize("kind", ["t5", "bart", "causal"])

@@ -2,7 +2,6 @@ import json
 import os
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 import datasets
@@ -12,6 +11,7 @@ import pytest
 from huggingface_hub import constants
 
 from lmft.data.sources.cleaning import documents
+from lmft.data.sources.row_text import RowText
 from lmft.data.sources.source import open_source
 from lmft.errors import UserError
 from tests.helpers.options import data_options
@@ -35,7 +35,7 @@ def source_of(split="train", name=None, revision=None, path="acme/Reviews"):
 
 
 def texts_of(source) -> list[str]:
-    return list(documents(source, "text", Counter()))
+    return list(documents(source, RowText(("text",)), source.tally()))
 
 
 def converted(root: Path, config: str, commit: str = COMMIT, num_shards: int = 1) -> Path:

@@ -1,12 +1,13 @@
 import sys
-from collections import Counter
 from types import SimpleNamespace
 
 import pytest
 
 from lmft.data.sources import python_docs
 from lmft.data.sources.cleaning import documents
+from lmft.data.sources.row_text import RowText
 from lmft.data.sources.source import open_source
+from lmft.data.sources.tally import Tally
 from lmft.errors import UserError
 
 
@@ -14,7 +15,7 @@ def texts() -> list[str]:
     data = SimpleNamespace(path="lmft:python_docs", train=None, splits={"train": "train"})
     source = open_source(data, "train")
     assert source is not None
-    return list(documents(source, "text", Counter()))
+    return list(documents(source, RowText(("text",)), source.tally()))
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def test_docstrings(library):
     for excluded in ("test", "site-packages", "x/tests", "dist-packages", "idlelib/idle_test"):
         (library / excluded).mkdir(parents=True)
         (library / excluded / "c.py").write_text('"""Not of the library: this is left out."""\n')
-    chunks = [chunk for chunk in python_docs.read() if chunk.numbers]
+    chunks = [chunk for chunk in python_docs.read(None, Tally()) if chunk.numbers]
     assert [(chunk.file, list(chunk.numbers), chunk.columns["text"]) for chunk in chunks] == [
         ("a.py", [2], ["Files come in the order of their names."]),
         (

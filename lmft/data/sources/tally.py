@@ -1,0 +1,79 @@
+"""Tally: what one reading of a source met, counted and named."""
+
+from collections import Counter
+from collections.abc import Callable
+
+from lmft.errors import UserError
+
+_NAMED = 3  # skipped rows, and files of one kind, that are named
+
+
+class Tally:
+    """Counts the bytes and the rows of one reading, and keeps what is to be told about them.
+
+    `counts` has the rows dropped (`none`: no value, `blank`: only white space, `skipped`: cannot be
+    used, with `data.on_error=skip`), the texts cleaned (`nul`, `bom`, `surrogate`; see
+    `lmft.data.sources.cleaning`), and the bytes that are no text in the encoding (`bytes replaced`,
+    `bytes ignored`).
+    """
+
+    def __init__(self, skips: bool = False, advance: Callable[[int], object] | None = None):
+        """Create an empty tally.
+
+        Args:
+            skips: rows that cannot be used are skipped; else the first one is an error.
+            advance: called with the number of bytes read since its last call.
+        """
+        self.counts: Counter[str] = Counter()
+        self.skips = skips
+        self._advance = advance
+        self._skipped: list[str] = []
+        self._files_by_note: dict[str, list[str]] = {}
+        self._warnings: list[str] = []
+
+    def advance(self, num_bytes: int) -> None:
+        """Count bytes that were read, for the display of progress."""
+        if self._advance:
+            self._advance(num_bytes)
+
+    def reject(self, error: UserError) -> None:
+        """Count a row as skipped. Raises: `error`, if rows may not be skipped."""
+        if not self.skips:
+            hint = "data.on_error=skip leaves such rows out"
+            error.fix = f"{error.fix}; or {hint}" if error.fix else hint
+            raise error
+        self.counts["skipped"] += 1
+        if len(self._skipped) < _NAMED:
+            self._skipped.append(f"{error.where}: {error.what}")
+
+    def note(self, what: str, file: str) -> None:
+        """Keep what was found out about a file; files of which the same is told share a note."""
+        self._files_by_note.setdefault(what, []).append(file)
+
+    def warn(self, what: str) -> None:
+        """Keep a warning about a file."""
+        self._warnings.append(what)
+
+    def notes(self) -> list[str]:
+        """Return one line for each kind of file that was read."""
+        notes = []
+        for what, files in self._files_by_note.items():
+            notes.append(f"{_some(files, len(files), ', ')}: {what}")
+        return notes
+
+    def warnings(self) -> list[str]:
+        """Return the warnings; one tells how many rows were skipped, and names some of them."""
+        warnings = list(self._warnings)
+        if num_skipped := self.counts["skipped"]:
+            rows = _some(self._skipped, num_skipped, "; ")
+            warnings.append(f"rows skipped because they cannot be used: {num_skipped} ({rows})")
+        return warnings
+
+
+def _some(items: list[str], count: int, separator: str) -> str:
+    """Return the first items, and how many of `count` there are beyond them."""
+    shown = items[:_NAMED]
+    text = separator.join(shown)
+    if count > len(shown):
+        text += f" and {count - len(shown)} more"
+    return text
