@@ -1,6 +1,7 @@
 """The YAML files that come with lmft: where they are, and the defaults that they state."""
 
 import copy
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -38,3 +39,19 @@ def defaults_of(key: str) -> dict[str, Any]:
 @cache
 def _parsed(file: Path) -> Any:
     return OmegaConf.load(file)
+
+
+def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recorded config, completed by the defaults of options that are newer."""
+    completed = dict(config)
+    for group in {"data", "model"} & config.keys():
+        completed[group] = _merged(defaults_of(group), config[group])
+    return completed
+
+
+def _merged(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    merged = {**defaults, **values}
+    for name, value in values.items():
+        if isinstance(value, Mapping) and isinstance(defaults.get(name), Mapping):
+            merged[name] = _merged(defaults[name], value)
+    return merged

@@ -236,7 +236,9 @@ class _Loader:
             assert source is not None
             cutter = Cutter(config, self.objective, id_of(self.tokenizer, "pad") or 0, format, source)
             examples[split] = cutter.make_examples(texts[split], split, self.seed)
-        ledger = {split: account(texts[split], examples[split]) for split in examples}
+        ledger: dict[Split, dict[str, Any]] = {
+            split: account(texts[split], examples[split]) for split in examples
+        }
         for split in examples:
             name = split + suffix
             if warning := unknown_warning(ledger[split], texts[split].store.meta["unknown_text"]):

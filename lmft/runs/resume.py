@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from lmft.config.shipped import with_defaults
 from lmft.errors import UserError
 from lmft.runs import checkpoints
 from lmft.runs.folder import RunFolder, existing_run
@@ -36,7 +37,7 @@ def check_changes(recorded: Mapping[str, Any], config: Mapping[str, Any], record
         recorded_in: the checkpoint or config.yaml with the earlier config.
     """
     check_bound(recorded, config, recorded_in)
-    for key, before, now in _changes(recorded, config, ""):
+    for key, before, now in _changes(with_defaults(recorded), config, ""):
         if key.partition(".")[0] not in ("run", "resume"):
             log.info("changed since then: %s: %s → %s", key, before, now)
 
@@ -45,7 +46,7 @@ def check_bound(recorded: Mapping[str, Any], config: Mapping[str, Any], recorded
     """Raise UserError if a setting has changed that must not; arguments as of `check_changes`."""
     changes = [
         f"{key}: {before} → {now}"
-        for key, before, now in _changes(recorded, config, "")
+        for key, before, now in _changes(with_defaults(recorded), config, "")
         if not _is_free(key)
     ]
     if changes:

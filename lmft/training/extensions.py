@@ -134,7 +134,7 @@ def callbacks(config: Mapping[str, Any]) -> list[Callback]:
 
 def _scores(config: Mapping[str, Any]) -> list[str]:
     """Return the names of the scores that validations log."""
-    return names_of_logged(config["data"].get("sources") or ())
+    return names_of_logged(config.get("data", {}).get("sources") or ())
 
 
 def _check_monitors(callbacks_by_key: Mapping[str, Callback], scores: Sequence[str]) -> None:

@@ -20,7 +20,7 @@ KINDS = {
 }
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_a_row_of_a_mixture_is_the_row_of_its_source(data):
     make = KINDS[data.draw(st.sampled_from([*KINDS]))]

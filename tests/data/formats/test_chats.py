@@ -2,7 +2,6 @@
 
 import copy
 import json
-from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,6 +26,7 @@ from tests.helpers.chats import (
     chat,
     tokenizer_with,
 )
+from tests.helpers.options import data_options
 
 COLUMNS = {name: name for name in ("messages", "prompt", "completion")}
 
@@ -111,9 +111,8 @@ class TestRows:
         turns = [{**turn, "name": None} for turn in chat("q", "a")]
         pq.write_table(pa.table({"messages": [turns], "id": [1]}), tmp_path / "a.parquet")
         (tmp_path / "b.jsonl").write_text("\n" + json.dumps({"messages": chat("r", "b")}))
-        unset = dict.fromkeys(("path", "name", "revision", "validation", "validation_fraction", "document_separator"))
-        values = {"train": str(tmp_path / "*"), "splits": {}, "encoding": "utf-8", "cache_dir": str(tmp_path / "cache")}
-        source = open_source(SimpleNamespace(**unset, **values), "train")
+        options = data_options(train=str(tmp_path / "*"), format="chat", cache_dir=str(tmp_path / "cache"))
+        source = open_source(options, "train")
         template = template_of("{% for m in messages %}{{ m | tojson }}{% endfor %}{# {% generation %} #}")
         found = list(conversations(source, COLUMNS, template, Tally()))
         assert [str(place).rpartition("/")[2] for place, _ in found] == ["a.parquet, row 1", "b.jsonl, row 2"]

@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmft.data.examples.mixture import examples_per_epoch
@@ -31,6 +31,7 @@ def epochs_of(sizes, counts, num_epochs, seed=0):
     return [order(epoch, np.arange(sum(counts))) for epoch in range(num_epochs)]
 
 
+@settings(deadline=None)
 @given(mixture=mixtures, seed=st.integers(0, 5))
 def test_each_epoch_holds_each_sources_count_and_no_number_twice(mixture, seed):
     sizes, counts = zip(*mixture, strict=True)
@@ -41,6 +42,7 @@ def test_each_epoch_holds_each_sources_count_and_no_number_twice(mixture, seed):
         assert np.bincount(sources, minlength=len(sizes)).tolist() == [*counts]
 
 
+@settings(deadline=None)
 @given(mixture=mixtures)
 def test_a_source_is_gone_through_in_whole_passes_across_epochs(mixture):
     sizes, counts = zip(*mixture, strict=True)
@@ -52,6 +54,7 @@ def test_a_source_is_gone_through_in_whole_passes_across_epochs(mixture):
         assert {np.floor(num_passes), np.ceil(num_passes)} >= {times[firsts[source] + i] for i in range(size)}
 
 
+@settings(deadline=None)
 @given(mixture=mixtures, cuts=st.lists(st.integers(0, 80), max_size=4))
 def test_an_order_depends_on_seed_epoch_and_place_alone(mixture, cuts):
     sizes, counts = zip(*mixture, strict=True)
