@@ -2,7 +2,6 @@
 
 import logging
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,8 +42,6 @@ from lmft.runs.redaction import Redactor
 from lmft.training.optimizer import MakeOptimizer, ScheduleConfig, check_arguments
 
 log = logging.getLogger(__name__)
-# A full stop, or another end of a sentence, with closing quotes after it.
-_SENTENCE_END = re.compile(r"""[.!?。！？]["'”’»)\]]*$""")
 
 
 @dataclass(frozen=True)
@@ -249,8 +246,6 @@ def vocabulary_of(tokenizer: PreTrainedTokenizerFast, decoder_start_id: int | No
     """Return the Vocabulary of a tokenizer, for a seq2seq model with the first token of its decoder."""
     special = set(tokenizer.all_special_ids)
     ordinary = [i for i in range(len(tokenizer)) if i not in special]
-    pieces = tokenizer.convert_ids_to_tokens(ordinary)
-    ends = [i for i, piece in zip(ordinary, pieces, strict=True) if _SENTENCE_END.search(piece)]
     return Vocabulary(
         size=len(tokenizer),
         mask_id=id_of(tokenizer, "mask"),
@@ -260,7 +255,6 @@ def vocabulary_of(tokenizer: PreTrainedTokenizerFast, decoder_start_id: int | No
         eos_id=id_of(tokenizer, "eos"),
         ids={str(token): number for number, token in tokenizer.added_tokens_decoder.items()},
         decoder_start_id=decoder_start_id,
-        sentence_end_ids=np.array(ends, np.int64),
     )
 
 

@@ -34,7 +34,7 @@ from lmft.errors import UserError
 from lmft.objectives.base import Objective
 
 log = logging.getLogger(__name__)
-FORMATS: dict[str, Callable[[DataConfig, PreTrainedTokenizerFast, bool], Format]] = {
+FORMATS: dict[str, Callable[[DataConfig, PreTrainedTokenizerFast, Objective], Format]] = {
     "text": TextFormat,
     "chat": ChatFormat,
     "pairs": PairsFormat,
@@ -105,8 +105,7 @@ def token_store(config: DataConfig, source: Source, format: Format, counting: Co
         writer.finish(
             {
                 "source": source.name,
-                "prefix": encoder.prefix,
-                "suffix": encoder.suffix,
+                **encoder.template,
                 "word_starts": encoder.has_word_starts,
                 **counts,
                 "cleaned": dict(tally.counts),
@@ -165,7 +164,7 @@ def load_corpus(
     is_held_out = "validation" in sources and sources["validation"] is None
     if is_held_out or "train" in sources:
         sources["train"] = _training_source(config)
-    format = FORMATS[config.format](config, tokenizer, objective.needs_word_starts)
+    format = FORMATS[config.format](config, tokenizer, objective)
     stores: dict[Split, TokenStore] = {
         split: token_store(config, source, format, counting)
         for split, source in sources.items()

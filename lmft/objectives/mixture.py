@@ -31,6 +31,11 @@ class Mixture(Denoising):
         if not all(0 <= weight < float("inf") for weight in self.weights) or not sum(self.weights):
             raise ValueError(f"objective.weights={list(self.weights)} must not be negative, nor all 0")
 
+    @property
+    def needs_sentence_ends(self) -> bool:
+        """Whether one of the objectives does."""
+        return any(objective.needs_sentence_ends for objective in self.objectives)
+
     def num_raw_tokens(self, block_size: int) -> int:
         """Return the length of the longest text from which every objective makes an input that fits."""
         return min(objective.num_raw_tokens(block_size) for objective in self.objectives)

@@ -11,14 +11,15 @@ from transformers import PreTrainedTokenizerFast
 
 from lmft.data.config import DataConfig
 from lmft.data.fingerprint import fingerprint, text_fingerprint
-from lmft.data.formats.base import Encoded, id_of, separators
+from lmft.data.formats.backend import separators
+from lmft.data.formats.base import Encoded, id_of
 from lmft.data.formats.chat_template import NO_TEMPLATE_FIX, ChatTemplate, Conversation, Messages
 from lmft.data.sources.cleaning import clean_rows, type_name
 from lmft.data.sources.rows import Place
 from lmft.data.sources.source import Source
 from lmft.data.sources.tally import Tally
 from lmft.errors import UserError, did_you_mean
-from lmft.objectives.base import ANSWER, LAST_ANSWER, SPECIAL
+from lmft.objectives.base import ANSWER, LAST_ANSWER, SPECIAL, Objective
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 _ROLES_ELSEWHERE = {  # other names in use, and the role they stand for
@@ -36,7 +37,7 @@ class ChatFormat:
     names.
     """
 
-    def __init__(self, config: DataConfig, tokenizer: PreTrainedTokenizerFast, word_starts: bool):
+    def __init__(self, config: DataConfig, tokenizer: PreTrainedTokenizerFast, objective: Objective):
         self.columns = config.columns
         self.template = chat_template(config, tokenizer)
         self.encoder = ChatEncoder(tokenizer)
@@ -215,6 +216,9 @@ class ChatEncoder:
     has_word_starts = False
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast):
+        if not tokenizer.is_fast:
+            what = f"{type(tokenizer).__name__} cannot tell which tokens are an answer's"
+            raise UserError(what, "data.format=chat", "a model whose tokenizer has a tokenizer.json")
         self.backend: Tokenizer = copy.deepcopy(tokenizer.backend_tokenizer)
         self.backend.no_truncation()
         self.backend.no_padding()
@@ -243,6 +247,11 @@ class ChatEncoder:
         return fingerprint(
             self.backend.to_str(), self._before, self._end, self._flags.tolist(), self._variables
         )
+
+    @property
+    def template(self) -> dict[str, list[int]]:
+        """No separators: the chat template has put them into the text."""
+        return {"prefix": self.prefix, "suffix": self.suffix}
 
     def content(self, document: Conversation) -> str:
         """Return the messages' texts without the template."""
