@@ -24,6 +24,7 @@ from lmft.data.formats.chat import ChatFormat
 from lmft.data.formats.pairs import SIDES, PairsFormat, pairs
 from lmft.data.formats.text import TextFormat
 from lmft.data.ledger import account, unigram_perplexity
+from lmft.data.marks import account_of_marks
 from lmft.data.schedule.noise import key
 from lmft.data.sources.cleaning import documents
 from lmft.data.sources.row_text import RowText
@@ -188,6 +189,8 @@ def load_corpus(
         cutter = Cutter(config, objective, id_of(tokenizer, "pad") or 0, format, source)
         examples[split] = cutter.make_examples(texts[split], split, seed)
     ledger = {str(split): account(texts[split], examples[split]) for split in examples}
+    for split in examples:
+        ledger[split] |= account_of_marks(objective, examples[split], split)
     for split in examples.keys() & stores.keys():
         ledger[split]["cleaned"] = stores[split].meta["cleaned"]
     if is_held_out and "validation" in ledger:

@@ -49,6 +49,8 @@ LEDGER = (
     ("tokens dropped", "tokens_dropped"),
     ("tokens repeated", "tokens_repeated"),
     ("padding", "padding"),
+    ("tokens per word", "tokens_per_word"),
+    ("share of examples of one sentence", "one_sentence"),
 )
 
 
