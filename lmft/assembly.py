@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,14 +27,16 @@ from lmft.models.adapters import add_adapters
 from lmft.models.attention import cannot_mask_reason, enable_document_masking
 from lmft.models.config import ModelConfig
 from lmft.models.freezing import freeze
-from lmft.models.loading.hf_config import load_config, max_positions
+from lmft.models.loading.hf_config import load_config
+from lmft.models.loading.languages import set_decoder_start, set_generation, set_languages
+from lmft.models.loading.positions import max_positions
 from lmft.models.loading.tokenizer import load_tokenizer
 from lmft.models.loading.weights import fit_to_tokenizer, load_model
 from lmft.modules.base import LanguageModel
 from lmft.modules.families import all_families, family_named
-from lmft.modules.masked import masked_text
 from lmft.modules.visibility import check_sight
 from lmft.objectives.base import Objective, Vocabulary
+from lmft.objectives.span_corruption import sentinel, sentinel_ids
 from lmft.reporting.progress import counting_progress
 from lmft.runs.checkpoint_io import load_weights
 from lmft.runs.folder import RunFolder
@@ -160,9 +162,13 @@ def assemble(
     tokenizer = load_tokenizer(
         model, TrainingTexts(data), lambda: training_text_key(data), data.cache, kept_tokenizer
     )
+    set_languages(tokenizer, data.source_language, data.target_language, data.format == "pairs")
     new_tokens = _add_tokens(tokenizer, data, objective)
     vocabulary = _checked_vocabulary(tokenizer, model, hf_config, objective, data)
-    _check_probes([*model.probes, *data.probes], model, tokenizer)
+    _check_length(data, hf_config)  # again, as positions can depend on the tokenizer's padding
+    probes = [*model.probes, *data.probes]
+    _check_probes(probes, model, tokenizer)
+    module_class.check_prompts(probes, tokenizer, hf_config)
     corpus = load_corpus(data, tokenizer, objective, config["seed"], counting_progress, splits)
     return Parts(
         config=config,
@@ -179,13 +185,15 @@ def assemble(
 
 
 def _check_length(data: DataConfig, hf_config: PreTrainedConfig) -> None:
-    longest = max_positions(hf_config)
-    if longest is None:
-        return
-    names = ("max_source_tokens", "max_target_tokens") if data.format == "pairs" else ("block_size",)
-    for name in names:
+    limits = {"block_size": max_positions(hf_config)}
+    if data.format == "pairs":
+        limits = {
+            "max_source_tokens": max_positions(hf_config, "encoder"),
+            "max_target_tokens": max_positions(hf_config, "decoder"),
+        }
+    for name, longest in limits.items():
         length = getattr(data, name)
-        if length > longest:
+        if longest is not None and length > longest:
             what = (
                 f"data.{name}={length} is longer than the {longest} positions of {hf_config.model_type}"
             )
@@ -212,6 +220,7 @@ def _add_tokens(tokenizer: PreTrainedTokenizerFast, data: DataConfig, objective:
     them.
     """
     known = {str(token) for token in tokenizer.added_tokens_decoder.values()}
+    known |= {sentinel(number) for number in sentinel_ids(tokenizer.get_vocab())}
     needed = objective.new_tokens(known)
     template = chat_template(data, tokenizer) if data.format == "chat" else None
     if template:
@@ -234,6 +243,7 @@ def _checked_vocabulary(
     """Return the objective's Vocabulary. Raises: UserError if the objective cannot use the tokenizer."""
     if model.from_scratch:  # sets the decoder's first token, which is needed before the model is built
         fit_to_tokenizer(hf_config, tokenizer)
+    set_decoder_start(hf_config, tokenizer)
     vocabulary = vocabulary_of(tokenizer, getattr(hf_config, "decoder_start_token_id", None))
     try:
         objective.check(vocabulary, data.block_size)
@@ -244,7 +254,8 @@ def _checked_vocabulary(
 
 def vocabulary_of(tokenizer: PreTrainedTokenizerFast, decoder_start_id: int | None = None) -> Vocabulary:
     """Return the Vocabulary of a tokenizer, for a seq2seq model with the first token of its decoder."""
-    special = set(tokenizer.all_special_ids)
+    sentinels = sentinel_ids(tokenizer.get_vocab())
+    special = {*tokenizer.all_special_ids, *sentinels.values()}
     ordinary = [i for i in range(len(tokenizer)) if i not in special]
     return Vocabulary(
         size=len(tokenizer),
@@ -253,7 +264,10 @@ def vocabulary_of(tokenizer: PreTrainedTokenizerFast, decoder_start_id: int | No
         pad_id=id_of(tokenizer, "pad") or 0,
         bos_id=id_of(tokenizer, "bos"),
         eos_id=id_of(tokenizer, "eos"),
-        ids={str(token): number for number, token in tokenizer.added_tokens_decoder.items()},
+        ids={
+            **{str(token): number for number, token in tokenizer.added_tokens_decoder.items()},
+            **{sentinel(number): token_id for number, token_id in sentinels.items()},
+        },
         decoder_start_id=decoder_start_id,
     )
 
@@ -269,15 +283,14 @@ def _check_probes(probes: list[Any], model: ModelConfig, tokenizer: PreTrainedTo
         raise UserError(f"{model.name} is {model.family}, so no probe can be a chat", where, fix)
     if chats and not tokenizer.chat_template:
         raise UserError("the tokenizer has no chat template, so no probe can be a chat", where, fix)
-    if model.family == "masked":
-        for probe in probes:
-            masked_text(probe, tokenizer)
 
 
 def _build_module(parts: Parts) -> LanguageModel:
     module_class = parts.module_class
     family = module_class.family
     model = load_model(parts.model, family, parts.hf_config, parts.tokenizer, len(parts.new_tokens))
+    if model.can_generate():
+        set_generation(model.generation_config, parts.tokenizer)
     if parts.data.isolate_documents:
         enable_document_masking(model, parts.tokenizer, family.is_causal)
     families = all_families()
@@ -328,13 +341,19 @@ def _tokens_per_byte(parts: Parts) -> float | None:
     return ledger["tokens"] / ledger["bytes"]
 
 
-def load_module(config: dict[str, Any]) -> LanguageModel:
+def load_module(config: dict[str, Any], prompts: Sequence[Any] = ()) -> LanguageModel:
     """Return a model for prediction: that of a folder, or a run's with the weights of a checkpoint.
+
+    Args:
+        config: as `compose` returns it.
+        prompts: prompts that the model is to answer; they are checked before weights are read.
 
     Raises: UserError.
     """
     if isinstance(config["checkpoint"], str):
-        module = assemble(config, splits=()).module()
+        parts = assemble(config, splits=())
+        parts.module_class.check_prompts(prompts, parts.tokenizer, parts.hf_config)
+        module = parts.module()
         load_chosen_weights(config, module)
         return module.eval()
     options = build(ModelConfig, config["model"], "model")
@@ -344,6 +363,7 @@ def load_module(config: dict[str, Any]) -> LanguageModel:
     if options.module is not None:
         module_class = subclass_of(module_class, options.module, "model.module")
     tokenizer = load_tokenizer(options, texts=(), text_key=lambda: "none", cache=Path())
+    module_class.check_prompts(prompts, tokenizer, hf_config)
     model = load_model(options, module_class.family, hf_config, tokenizer)
     others = [name for name, other in families.items() if other.family.model_class(hf_config)]
     check_sight(module_class, model, tokenizer, other_families=others)

@@ -20,6 +20,7 @@ from lmft.data.sources.source import Source
 from lmft.data.sources.tally import Tally
 from lmft.errors import UserError
 from lmft.objectives.base import SENTENCE_END, SPECIAL, WORD_START, Objective
+from lmft.objectives.span_corruption import sentinel_ids
 
 _PIECE_CHARACTERS = 1 << 20  # a longer document is tokenised in pieces of this length
 _WORD_MARK = "▁"  # begins a word in SentencePiece's vocabularies
@@ -96,6 +97,7 @@ class Encoder:
         self._unknown = str(tokenizer.unk_token or "")
         self._flags = np.zeros(len(tokenizer), np.uint8)
         self._flags[tokenizer.all_special_ids] = SPECIAL
+        self._flags[list(sentinel_ids(tokenizer.get_vocab()).values())] = SPECIAL
         self._is_added = np.zeros(len(tokenizer), bool)
         self._is_added[[i for i in tokenizer.added_tokens_decoder if i != tokenizer.unk_token_id]] = True
         if self._begins is not None:
