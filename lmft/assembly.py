@@ -34,6 +34,7 @@ from lmft.models.loading.tokenizer import load_tokenizer
 from lmft.models.loading.weights import fit_to_tokenizer, load_model
 from lmft.modules.base import LanguageModel
 from lmft.modules.families import all_families, family_named
+from lmft.modules.logits import check_logits
 from lmft.modules.visibility import check_sight
 from lmft.objectives.base import Objective, Vocabulary
 from lmft.objectives.span_corruption import sentinel, sentinel_ids
@@ -295,6 +296,7 @@ def _build_module(parts: Parts) -> LanguageModel:
         enable_document_masking(model, parts.tokenizer, family.is_causal)
     families = all_families()
     others = [name for name, other in families.items() if other.family.model_class(parts.hf_config)]
+    check_logits(module_class, model, parts.tokenizer)
     check_sight(module_class, model, parts.tokenizer, parts.data.isolate_documents, others)
     if parts.model.freeze:
         freeze(model, parts.model.freeze)
@@ -366,6 +368,7 @@ def load_module(config: dict[str, Any], prompts: Sequence[Any] = ()) -> Language
     module_class.check_prompts(prompts, tokenizer, hf_config)
     model = load_model(options, module_class.family, hf_config, tokenizer)
     others = [name for name, other in families.items() if other.family.model_class(hf_config)]
+    check_logits(module_class, model, tokenizer)
     check_sight(module_class, model, tokenizer, other_families=others)
     return module_class(model, tokenizer, seed=config["seed"], generation=options.generation).eval()
 
