@@ -14,6 +14,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 from lmft.cli.checks import make_objective
 from lmft.config.schema import build
 from lmft.config.trust import subclass_of, trusted_instance
+from lmft.data.batch import Batch
 from lmft.data.config import DataConfig, Split
 from lmft.data.corpus import Corpus, TrainingTexts, load_corpus, training_text_key
 from lmft.data.datamodule import DataModule
@@ -34,7 +35,7 @@ from lmft.models.loading.tokenizer import load_tokenizer
 from lmft.models.loading.weights import fit_to_tokenizer, load_model
 from lmft.modules.base import LanguageModel
 from lmft.modules.families import all_families, family_named
-from lmft.modules.logits import check_logits
+from lmft.modules.logits import check_logits, check_training
 from lmft.modules.visibility import check_sight
 from lmft.objectives.base import Objective, Vocabulary
 from lmft.objectives.span_corruption import sentinel, sentinel_ids
@@ -297,6 +298,8 @@ def _build_module(parts: Parts) -> LanguageModel:
     families = all_families()
     others = [name for name, other in families.items() if other.family.model_class(parts.hf_config)]
     check_logits(module_class, model, parts.tokenizer)
+    if "train" in parts.corpus.examples:
+        check_training(module_class, model, parts.tokenizer, lambda: _first_and_last(parts))
     check_sight(module_class, model, parts.tokenizer, parts.data.isolate_documents, others)
     if parts.model.freeze:
         freeze(model, parts.model.freeze)
@@ -320,6 +323,13 @@ def _build_module(parts: Parts) -> LanguageModel:
         compile=parts.model.compile,
         settings=Redactor(parts.config).value(parts.config),
     )
+
+
+def _first_and_last(parts: Parts) -> list[Batch]:
+    """Return the first and the last training example as a batch each; a last block is short."""
+    data = parts.datamodule()
+    last = len(parts.corpus.examples["train"]) - 1
+    return [data.batch([number]) for number in (0, last)]
 
 
 def make_optimizer(config: dict[str, Any]) -> MakeOptimizer:

@@ -1,15 +1,16 @@
-"""Check that a model's logits at the targets alone are its own, before it is trained or used.
+"""Check that a model runs, and that its logits at the targets alone are its own, before it is used.
 
 lmft gives a model's head the hidden states at the targets only. A head that reads more than the body's
 last hidden states (ProphetNet's n-gram streams) cannot be given them so.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from lmft.data.batch import Batch
 from lmft.errors import UserError
 from lmft.models.head import target_logits
 from lmft.models.trial import ordinary_tokens, to_be_tried
@@ -49,10 +50,49 @@ def check_logits(
         raise UserError(what, reason, "another model: lmft computes logits at the targets alone")
 
 
+def check_training(
+    make_module: Callable[[PreTrainedModel, PreTrainedTokenizerFast], Tried],
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    batches: Callable[[], Iterable[Batch]],
+) -> None:
+    """Check that the model runs in training mode, in which Reformer takes rows of one length only.
+
+    A model that runs on a short row passes. For others, batches of the training text decide. They are
+    not tried where there is a GPU, which the model's code may need.
+
+    Args:
+        make_module: makes the LightningModule of the model's family.
+        model: the model, with its weights; it stays as it is.
+        tokenizer: its tokenizer.
+        batches: makes a few small batches of the training text.
+
+    Raises: UserError if the model runs on neither.
+    """
+    with to_be_tried(model) as tried:
+        module = make_module(tried.train(), tokenizer)
+        try:
+            batch, _ = module.trial(ordinary_tokens(tokenizer, model.config, _NUM_TOKENS)[0])
+            tried(**module.inputs(batch))
+            return
+        except Exception:  # of any kind: the code is the model's
+            if torch.cuda.is_available():
+                return
+        try:
+            for example in batches():
+                tried(**module.inputs(example.inputs))
+        except Exception as error:  # as above
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            what = f"{model.config.model_type} does not run on the training text"
+            raise UserError(what, reason, "what that says of model.config, or another model") from error
+
+
 def _difference(module: Tried, inputs: dict[str, Any], expected: torch.Tensor) -> str | None:
-    """Return how the logits at all positions differ from these [T, V]; None if they do not."""
+    """Return how logits at the last and the first position differ from these [T, V]; None: not."""
+    index = torch.tensor([len(expected) - 1, 0])  # in another order, so that rows which stay show
+    expected = expected[index]
     try:
-        found = target_logits(module.model, module.body, inputs, torch.arange(len(expected)))
+        found = target_logits(module.model, module.body, inputs, index)
     except Exception as error:  # of any kind: the head's code is the model's
         return " ".join(f"{type(error).__name__}: {error}".split())[:200]
     if found.shape != expected.shape:

@@ -49,7 +49,8 @@ _SIZES = (
 _FURTHER = {
     "funnel": {"block_sizes": [1, 1], "d_inner": 64, "d_head": 16, "n_head": 2},
     "mobilebert": {"embedding_size": 32, "intra_bottleneck_size": 32, "true_hidden_size": 32},
-    "reformer": {"attn_layers": ["local", "lsh"], "feed_forward_size": 64, "attention_head_size": 16},
+    "reformer": {"axial_pos_embds_dim": [16, 16], "axial_pos_shape": [8, 8],
+                 "attn_layers": ["local", "lsh"], "feed_forward_size": 64, "attention_head_size": 16},
     "prophetnet": {"num_encoder_attention_heads": 2, "num_decoder_attention_heads": 2},
     "xmod": {"languages": ["en_XX"], "default_language": "en_XX"},
     "perceiver": {"d_model": 32, "num_latents": 8, "qk_channels": 32, "v_channels": 32},
@@ -136,7 +137,8 @@ def try_type(family: str, model_type: str, folder: Path) -> Outcome:
     try:
         loss, again = train_and_reload(family, made, folder)
     except UserError as error:
-        return Outcome(family, model_type, False, f"refused: {error.what}")
+        where = f" ({error.where})" if error.where and str(folder) not in error.where else ""
+        return Outcome(family, model_type, False, f"refused: {error.what}{where}")
     if not abs(loss - again) < 1e-4 * max(1.0, loss):
         return Outcome(family, model_type, False, f"FAULT: loss {loss:.5f}, reloaded {again:.5f}")
     return Outcome(family, model_type, True)
@@ -192,9 +194,9 @@ def page(outcomes: list[Outcome]) -> str:
     lines = [
         "# Model types",
         "",
-        "Every model type in transformers' auto classes for masked and for sequence-to-sequence language models. Of each,",
-        "a tiny model was built, trained for three steps, exported, and loaded by transformers alone: its loss there is the",
-        "one that lmft measured. `python -m tests.helpers.model_types` (with `PYTHONPATH=.`) writes this page.",
+        "Every model type in transformers' auto classes for masked and sequence-to-sequence language models. Of each,",
+        "a tiny model was built, trained for three steps, exported, and loaded by transformers alone: its loss there",
+        "is the one that lmft measured. `python -m tests.helpers.model_types` (with `PYTHONPATH=.`) writes this page.",
     ]
     for family, title in (
         ("masked", "Masked models: `model=masked`"),
