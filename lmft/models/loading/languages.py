@@ -17,12 +17,11 @@ def language_codes(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
     """
     if not hasattr(tokenizer, "src_lang"):
         return {}
-    vocabulary = tokenizer.get_vocab()
     known = getattr(tokenizer, "lang_code_to_id", None)
     if known is None:
         names = {str(token) for token in tokenizer.special_tokens_map.values() if isinstance(token, str)}
         known = [token for token in tokenizer.all_special_tokens if token not in names]
-    return {code.strip("_"): code for code in known if code in vocabulary or f"__{code}__" in vocabulary}
+    return {code.strip("_"): code for code in known if _token_id(tokenizer, code) is not None}
 
 
 def set_languages(
@@ -83,17 +82,21 @@ def decoder_starts(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     """
     if not language_codes(tokenizer):
         return {}
-    language = _language_id(tokenizer)
+    language = _token_id(tokenizer, str(_any(tokenizer).tgt_lang))
+    assert language is not None  # `set_languages` has checked the code, or the tokenizer its own
     template: list[int] = tokenizer(text_target="", verbose=False)["input_ids"]  # pyright: ignore[reportAssignmentType]
     if template[-1] == language:
         return {"decoder_start_token_id": language}
     return {"forced_bos_token_id": language}
 
 
-def _language_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    code = str(_any(tokenizer).tgt_lang)
-    vocabulary = tokenizer.get_vocab()
-    return vocabulary[code] if code in vocabulary else vocabulary[f"__{code}__"]
+def _token_id(tokenizer: PreTrainedTokenizerBase, code: str) -> int | None:
+    """Return the id of a language's token, which M2M100 writes `__en__` and lists in no vocabulary."""
+    for token in (code, f"__{code}__"):
+        token_id = tokenizer.convert_tokens_to_ids(token)
+        if token_id is not None and token_id != tokenizer.unk_token_id:
+            return int(token_id)  # pyright: ignore[reportArgumentType]
+    return None
 
 
 def set_decoder_start(hf_config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None:

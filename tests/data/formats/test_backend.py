@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from lmft.data.formats.text import Encoder
+from lmft.models.loading.languages import decoder_starts, set_languages
 from lmft.models.loading.vocabulary import STYLES, train_vocabulary
 from lmft.objectives.base import SPECIAL
 from tests.helpers.models import TEXTS
@@ -131,3 +132,17 @@ def test_rows_of_two_languages(kind):
     assert_rows_are_the_tokenizers(tokenizer, TEXTS[:2], is_target=True)
     assert source.prefix + source.suffix != target.prefix + target.suffix
     assert source.fingerprint != target.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("kind", "source", "target", "option"),
+    [("m2m100", "en", "de", "forced_bos_token_id"), ("plbart", "java", "en_XX", "decoder_start_token_id")],
+)
+def test_languages_of_tokenizers_written_in_python(kind, source, target, option, pieces, tmp_path):
+    tokenizer = python_tokenizer(kind, pieces, tmp_path)
+    set_languages(tokenizer, source, target, has_pairs=True)
+    assert_rows_are_the_tokenizers(tokenizer, TEXTS[:2])
+    assert_rows_are_the_tokenizers(tokenizer, TEXTS[:2], is_target=True)
+    language = decoder_starts(tokenizer)[option]
+    assert language in tokenizer(text_target="the quick")["input_ids"]
+    assert language not in tokenizer("the quick")["input_ids"]
