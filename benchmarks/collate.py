@@ -33,7 +33,7 @@ from lmft.data.examples.blocks import Blocks
 from lmft.data.examples.documents import Documents
 from lmft.data.schedule.sampler import Schedule
 from lmft.data.store import StoreWriter, TokenStore
-from lmft.objectives.base import IGNORED, Objective, Vocabulary
+from lmft.objectives.base import IGNORED, SENTENCE_END, Objective, Vocabulary
 from lmft.objectives.permutation import Permutation
 from lmft.objectives.span_corruption import SpanCorruption
 from lmft.objectives.text_infilling import TextInfilling
@@ -51,7 +51,6 @@ VOCABULARY = Vocabulary(
     eos_id=EOS,
     ids={f"<extra_id_{i}>": SENTINEL - i for i in range(100)},
     decoder_start_id=START,
-    sentence_end_ids=np.array([PERIOD]),
 )
 Batch = dict[str, torch.Tensor]
 Corrupt = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -69,7 +68,8 @@ def ours(tokens: np.ndarray, block_size: int, objective: Objective, batch_size: 
     """Endless batches from a store of one long document."""
     folder.mkdir()
     writer = StoreWriter(folder, "<u2")
-    writer.append(tokens, np.zeros(len(tokens)), np.array([len(tokens)]), np.zeros(1), np.zeros(1))
+    flags = np.where(tokens == PERIOD, SENTENCE_END, 0)
+    writer.append(tokens, flags, np.array([len(tokens)]), np.zeros(1), np.zeros(1))
     writer.finish({"prefix": [], "suffix": []})
     blocks = Blocks(Documents(TokenStore(folder)), block_size, PAD)
     schedule = Schedule(len(blocks), batch_size, 0, shuffled=True)

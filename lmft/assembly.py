@@ -2,8 +2,7 @@
 
 import logging
 import math
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 from lmft.cli.checks import make_objective
 from lmft.config.schema import build
 from lmft.config.trust import subclass_of, trusted_instance
+from lmft.data.batch import Batch
 from lmft.data.config import DataConfig, Split
 from lmft.data.corpus import Corpus, TrainingTexts, load_corpus, training_text_key
 from lmft.data.datamodule import DataModule
@@ -28,14 +28,17 @@ from lmft.models.adapters import add_adapters
 from lmft.models.attention import cannot_mask_reason, enable_document_masking
 from lmft.models.config import ModelConfig
 from lmft.models.freezing import freeze
-from lmft.models.loading.hf_config import load_config, max_positions
+from lmft.models.loading.hf_config import load_config
+from lmft.models.loading.languages import set_decoder_start, set_generation, set_languages
+from lmft.models.loading.positions import max_positions
 from lmft.models.loading.tokenizer import load_tokenizer
 from lmft.models.loading.weights import fit_to_tokenizer, load_model
 from lmft.modules.base import LanguageModel
 from lmft.modules.families import all_families, family_named
-from lmft.modules.masked import masked_text
+from lmft.modules.logits import check_logits, check_training
 from lmft.modules.visibility import check_sight
 from lmft.objectives.base import Objective, Vocabulary
+from lmft.objectives.span_corruption import sentinel, sentinel_ids
 from lmft.reporting.progress import counting_progress
 from lmft.runs.checkpoint_io import load_weights
 from lmft.runs.folder import RunFolder
@@ -44,8 +47,6 @@ from lmft.training.optimizer import MakeOptimizer, ScheduleConfig, check_argumen
 from lmft.training.scores import ValidationText
 
 log = logging.getLogger(__name__)
-# A full stop, or another end of a sentence, with closing quotes after it.
-_SENTENCE_END = re.compile(r"""[.!?。！？]["'”’»)\]]*$""")
 
 
 @dataclass(frozen=True)
@@ -164,9 +165,13 @@ def assemble(
     tokenizer = load_tokenizer(
         model, TrainingTexts(data), lambda: training_text_key(data), data.cache, kept_tokenizer
     )
+    set_languages(tokenizer, data.source_language, data.target_language, data.format == "pairs")
     new_tokens = _add_tokens(tokenizer, data, objective)
     vocabulary = _checked_vocabulary(tokenizer, model, hf_config, objective, data)
-    _check_probes([*model.probes, *data.probes], model, tokenizer)
+    _check_length(data, hf_config)  # again, as positions can depend on the tokenizer's padding
+    probes = [*model.probes, *data.probes]
+    _check_probes(probes, model, tokenizer)
+    module_class.check_prompts(probes, tokenizer, hf_config)
     corpus = load_corpus(data, tokenizer, objective, config["seed"], counting_progress, splits)
     parts = Parts(
         config=config,
@@ -185,13 +190,15 @@ def assemble(
 
 
 def _check_length(data: DataConfig, hf_config: PreTrainedConfig) -> None:
-    longest = max_positions(hf_config)
-    if longest is None:
-        return
-    names = ("max_source_tokens", "max_target_tokens") if data.format == "pairs" else ("block_size",)
-    for name in names:
+    limits = {"block_size": max_positions(hf_config)}
+    if data.format == "pairs":
+        limits = {
+            "max_source_tokens": max_positions(hf_config, "encoder"),
+            "max_target_tokens": max_positions(hf_config, "decoder"),
+        }
+    for name, longest in limits.items():
         length = getattr(data, name)
-        if length > longest:
+        if longest is not None and length > longest:
             what = (
                 f"data.{name}={length} is longer than the {longest} positions of {hf_config.model_type}"
             )
@@ -218,6 +225,7 @@ def _add_tokens(tokenizer: PreTrainedTokenizerFast, data: DataConfig, objective:
     them.
     """
     known = {str(token) for token in tokenizer.added_tokens_decoder.values()}
+    known |= {sentinel(number) for number in sentinel_ids(tokenizer.get_vocab())}
     needed = objective.new_tokens(known)
     template = chat_template(data, tokenizer) if data.format == "chat" else None
     if template:
@@ -240,6 +248,7 @@ def _checked_vocabulary(
     """Return the objective's Vocabulary. Raises: UserError if the objective cannot use the tokenizer."""
     if model.from_scratch:  # sets the decoder's first token, which is needed before the model is built
         fit_to_tokenizer(hf_config, tokenizer)
+    set_decoder_start(hf_config, tokenizer)
     vocabulary = vocabulary_of(tokenizer, getattr(hf_config, "decoder_start_token_id", None))
     try:
         objective.check(vocabulary, data.block_size)
@@ -250,10 +259,9 @@ def _checked_vocabulary(
 
 def vocabulary_of(tokenizer: PreTrainedTokenizerFast, decoder_start_id: int | None = None) -> Vocabulary:
     """Return the Vocabulary of a tokenizer, for a seq2seq model with the first token of its decoder."""
-    special = set(tokenizer.all_special_ids)
+    sentinels = sentinel_ids(tokenizer.get_vocab())
+    special = {*tokenizer.all_special_ids, *sentinels.values()}
     ordinary = [i for i in range(len(tokenizer)) if i not in special]
-    pieces = tokenizer.convert_ids_to_tokens(ordinary)
-    ends = [i for i, piece in zip(ordinary, pieces, strict=True) if _SENTENCE_END.search(piece)]
     return Vocabulary(
         size=len(tokenizer),
         mask_id=id_of(tokenizer, "mask"),
@@ -261,9 +269,11 @@ def vocabulary_of(tokenizer: PreTrainedTokenizerFast, decoder_start_id: int | No
         pad_id=id_of(tokenizer, "pad") or 0,
         bos_id=id_of(tokenizer, "bos"),
         eos_id=id_of(tokenizer, "eos"),
-        ids={str(token): number for number, token in tokenizer.added_tokens_decoder.items()},
+        ids={
+            **{str(token): number for number, token in tokenizer.added_tokens_decoder.items()},
+            **{sentinel(number): token_id for number, token_id in sentinels.items()},
+        },
         decoder_start_id=decoder_start_id,
-        sentence_end_ids=np.array(ends, np.int64),
     )
 
 
@@ -278,19 +288,21 @@ def _check_probes(probes: list[Any], model: ModelConfig, tokenizer: PreTrainedTo
         raise UserError(f"{model.name} is {model.family}, so no probe can be a chat", where, fix)
     if chats and not tokenizer.chat_template:
         raise UserError("the tokenizer has no chat template, so no probe can be a chat", where, fix)
-    if model.family == "masked":
-        for probe in probes:
-            masked_text(probe, tokenizer)
 
 
 def _build_module(parts: Parts) -> LanguageModel:
     module_class = parts.module_class
     family = module_class.family
     model = load_model(parts.model, family, parts.hf_config, parts.tokenizer, len(parts.new_tokens))
+    if model.can_generate():
+        set_generation(model.generation_config, parts.tokenizer)
     if parts.data.isolate_documents:
         enable_document_masking(model, parts.tokenizer, family.is_causal)
     families = all_families()
     others = [name for name, other in families.items() if other.family.model_class(parts.hf_config)]
+    check_logits(module_class, model, parts.tokenizer)
+    if "train" in parts.corpus.examples:
+        check_training(module_class, model, parts.tokenizer, lambda: _first_and_last(parts))
     check_sight(module_class, model, parts.tokenizer, parts.data.isolate_documents, others)
     if parts.model.freeze:
         freeze(model, parts.model.freeze)
@@ -314,6 +326,13 @@ def _build_module(parts: Parts) -> LanguageModel:
         compile=parts.model.compile,
         settings=Redactor(parts.config).value(parts.config),
     )
+
+
+def _first_and_last(parts: Parts) -> list[Batch]:
+    """Return the first and the last training example as a batch each; a last block is short."""
+    data = parts.datamodule()
+    last = len(parts.corpus.examples["train"]) - 1
+    return [data.batch([number]) for number in (0, last)]
 
 
 def make_optimizer(config: dict[str, Any]) -> MakeOptimizer:
@@ -343,13 +362,19 @@ def _validation_texts(parts: Parts) -> list[ValidationText]:
     return texts or [ValidationText()]
 
 
-def load_module(config: dict[str, Any]) -> LanguageModel:
+def load_module(config: dict[str, Any], prompts: Sequence[Any] = ()) -> LanguageModel:
     """Return a model for prediction: that of a folder, or a run's with the weights of a checkpoint.
+
+    Args:
+        config: as `compose` returns it.
+        prompts: prompts that the model is to answer; they are checked before weights are read.
 
     Raises: UserError.
     """
     if isinstance(config["checkpoint"], str):
-        module = assemble(config, splits=()).module()
+        parts = assemble(config, splits=())
+        parts.module_class.check_prompts(prompts, parts.tokenizer, parts.hf_config)
+        module = parts.module()
         load_chosen_weights(config, module)
         return module.eval()
     options = build(ModelConfig, config["model"], "model")
@@ -359,8 +384,10 @@ def load_module(config: dict[str, Any]) -> LanguageModel:
     if options.module is not None:
         module_class = subclass_of(module_class, options.module, "model.module")
     tokenizer = load_tokenizer(options, texts=(), text_key=lambda: "none", cache=Path())
+    module_class.check_prompts(prompts, tokenizer, hf_config)
     model = load_model(options, module_class.family, hf_config, tokenizer)
     others = [name for name, other in families.items() if other.family.model_class(hf_config)]
+    check_logits(module_class, model, tokenizer)
     check_sight(module_class, model, tokenizer, other_families=others)
     return module_class(model, tokenizer, seed=config["seed"], generation=options.generation).eval()
 

@@ -93,7 +93,7 @@ def answer(
     from lmft.training.trainer import silence_libraries
 
     silence_libraries()
-    module = load_module(config)
+    module = load_module(config, prompts if completion is None else ())
     if completion is not None:
         if not isinstance(module, CausalLanguageModel):
             raise UserError(

@@ -82,6 +82,8 @@ class DataConfig:
     text_column: str | list[str]
     join: JoinConfig
     columns: dict[str, str]
+    source_language: str | None
+    target_language: str | None
     chat_template: str | None
     train_on: str
     file_format: str | None
@@ -146,6 +148,12 @@ class DataConfig:
         if self.format == "pairs" and (self.examples != "lines" or self.too_long == "windows"):
             what = "pairs stay whole: they make no blocks, no packs and no windows"
             raise UserError(what, fix="data=pairs, or data.examples=lines data.too_long=cut")
+        if self.target_language is not None and self.format != "pairs":
+            what = f"data.target_language={self.target_language} is read of pairs only"
+            raise UserError(what, f"data.format={self.format}", "data=pairs objective=pairs")
+        if self.source_language is not None and self.format == "chat":
+            what = f"data.source_language={self.source_language} is not read of chats"
+            raise UserError(what, fix="data.source_language=null")
         if self.stride is not None and (self.examples != "lines" or self.too_long != "windows"):
             what = "data.stride is read only where long lines are cut into windows"
             raise UserError(what, fix="data.examples=lines data.too_long=windows")

@@ -25,6 +25,7 @@ from lmft.data.formats.chat import ChatFormat
 from lmft.data.formats.pairs import SIDES, PairsFormat, pairs
 from lmft.data.formats.text import TextFormat
 from lmft.data.ledger import account, unigram_perplexity, unknown_warning
+from lmft.data.marks import account_of_marks
 from lmft.data.schedule.noise import key
 from lmft.data.sources.cleaning import documents
 from lmft.data.sources.row_text import RowText
@@ -36,7 +37,7 @@ from lmft.objectives.base import Objective
 
 log = logging.getLogger(__name__)
 V = TypeVar("V")
-FORMATS: dict[str, Callable[[DataConfig, PreTrainedTokenizerFast, bool], Format]] = {
+FORMATS: dict[str, Callable[[DataConfig, PreTrainedTokenizerFast, Objective], Format]] = {
     "text": TextFormat,
     "chat": ChatFormat,
     "pairs": PairsFormat,
@@ -119,8 +120,7 @@ def token_store(config: DataConfig, source: Source, format: Format, counting: Co
         writer.finish(
             {
                 "source": source.name,
-                "prefix": encoder.prefix,
-                "suffix": encoder.suffix,
+                **encoder.template,
                 "word_starts": encoder.has_word_starts,
                 **counts,
                 "cleaned": dict(tally.counts),
@@ -213,7 +213,7 @@ class _Loader:
         is_held_out = "validation" in sources and sources["validation"] is None
         if is_held_out or "train" in sources:
             sources["train"] = _training_source(config)
-        format = FORMATS[config.format](config, self.tokenizer, self.objective.needs_word_starts)
+        format = FORMATS[config.format](config, self.tokenizer, self.objective)
         stores: dict[Split, TokenStore] = {
             split: token_store(config, source, format, self.counting)
             for split, source in sources.items()
@@ -241,6 +241,7 @@ class _Loader:
         }
         for split in examples:
             name = split + suffix
+            ledger[split] |= account_of_marks(self.objective, examples[split], name)
             if warning := unknown_warning(ledger[split], texts[split].store.meta["unknown_text"]):
                 log.warning("%s: %s", name, warning)
         for split in examples.keys() & stores.keys():

@@ -124,14 +124,21 @@ def _split_at_head(
         output.last_hidden_state = hidden[:1].unsqueeze(0)
         return output
 
-    handle = body.register_forward_hook(keep_output)
+    def keep_encoded(_module: nn.Module, _args: Any, output: Any) -> None:
+        kept["encoded"] = copy(output)
+
+    handles = [body.register_forward_hook(keep_output)]
+    if model.config.is_encoder_decoder:
+        handles.append(model.get_encoder().register_forward_hook(keep_encoded))
     try:
-        result = model(**inputs)
+        model(**inputs)
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
     # With its output given, the encoder does not run again.
-    if (encoded := result.get("encoder_last_hidden_state")) is not None:
-        inputs = {**inputs, "encoder_outputs": (encoded.detach(),)}
+    if encoded := kept.get("encoded"):
+        encoded.last_hidden_state = encoded.last_hidden_state.detach()
+        inputs = {**inputs, "encoder_outputs": encoded}
 
     def head(rows: Tensor) -> Tensor:
         output = copy(kept["output"])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from lmft.models.loading.hf_config import max_positions
+from lmft.models.loading.positions import max_positions
 
 # Implementations of attention that need neither a GPU nor half precision.
 _RUNS_EVERYWHERE = ("eager", "sdpa")

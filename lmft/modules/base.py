@@ -10,7 +10,7 @@ import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from lmft.data.batch import Batch
 from lmft.data.datamodule import DataModule
@@ -142,6 +142,13 @@ class LanguageModel(LightningModule):
     def answer(self, prompts: Sequence[Any]) -> list[dict[str, Any]]:
         """Answer each prompt; the form of an answer depends on the family."""
         raise NotImplementedError(f"{type(self).__name__} answers no prompts")
+
+    @classmethod
+    def check_prompts(
+        cls, prompts: Sequence[Any], tokenizer: PreTrainedTokenizerFast, config: PreTrainedConfig
+    ) -> None:
+        """Raise UserError if a model with this config could not answer a prompt; needs no weights."""
+        return
 
     def as_batch(self, batch: Any) -> Batch:
         """Return a DataLoader's batch as a Batch.

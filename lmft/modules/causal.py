@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 import jinja2
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from lmft.data.batch import Batch
 from lmft.errors import UserError
 from lmft.models.family import Family
-from lmft.models.loading.hf_config import max_positions
-from lmft.modules.generation import GeneratingModel, up_to_mask
+from lmft.models.loading.positions import max_positions
+from lmft.modules.generation import GeneratingModel, text_ids, up_to_mask
 from lmft.modules.labels import batch_of_labels
 from lmft.modules.visibility import Sight
 from lmft.reporting.model_card import FamilyCard
@@ -73,20 +73,21 @@ class CausalLanguageModel(GeneratingModel):
             inputs, labels[:, 1:].flatten(), predicted_from=positions[:, :-1].flatten()
         )
 
-    def prompt_ids(self, prompt: Any) -> list[int]:
+    @classmethod
+    def ids_of(cls, prompt: Any, tokenizer: PreTrainedTokenizerFast) -> list[int]:
         """Return the tokens of a prompt: a text up to its first `[MASK]`, or {"chat": TEXT | MESSAGES}.
 
         Raises: UserError if the prompt is empty and the tokenizer has no token to begin a text with.
         """
         if isinstance(prompt, dict):
-            ids = self._render(messages_of(prompt["chat"]), answer_follows=True)
+            ids = _render(tokenizer, messages_of(prompt["chat"]), answer_follows=True)
         else:
-            ids = self.text_ids(self.shown(prompt))
+            ids = text_ids(tokenizer, up_to_mask(str(prompt)))
         if ids:
             return ids
-        start: Any = self.tokenizer.bos_token_id
+        start: Any = tokenizer.bos_token_id
         if start is None:
-            start = self.tokenizer.eos_token_id
+            start = tokenizer.eos_token_id
         if start is None:
             raise UserError(
                 "an empty prompt: the tokenizer has no token that begins a text", fix='prompt="…"'
@@ -165,28 +166,29 @@ class CausalLanguageModel(GeneratingModel):
     def _ids_with_completion(self, prompt: Any, completion: str) -> list[int]:
         if isinstance(prompt, dict):
             turns = [*messages_of(prompt["chat"]), {"role": "assistant", "content": completion}]
-            return self._render(turns, answer_follows=False)
-        ids = self.text_ids(self.shown(prompt) + completion)
+            return _render(self.tokenizer, turns, answer_follows=False)
+        ids = text_ids(self.tokenizer, self.shown(prompt) + completion)
         end: Any = self.tokenizer.eos_token_id
         if end is not None:
             ids = [*ids, end]
         return ids
 
-    def _render(self, messages: list[dict[str, Any]], answer_follows: bool) -> list[int]:
-        if not self.tokenizer.chat_template:
-            raise UserError("the tokenizer has no chat template", fix='prompt="…" instead of chat="…"')
-        try:
-            text = str(
-                self.tokenizer.apply_chat_template(
-                    messages, tokenize=False, add_generation_prompt=answer_follows
-                )
-            )
-        except (jinja2.TemplateError, TypeError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(f"the chat template refuses the chat: {reason}", "chat") from error
-        if not answer_follows:
-            text = text.rstrip()  # white space after the last end of turn is not predicted
-        return self.text_ids(text, add_special_tokens=False)
+
+def _render(
+    tokenizer: PreTrainedTokenizerFast, messages: list[dict[str, Any]], answer_follows: bool
+) -> list[int]:
+    if not tokenizer.chat_template:
+        raise UserError("the tokenizer has no chat template", fix='prompt="…" instead of chat="…"')
+    try:
+        text = str(
+            tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=answer_follows)
+        )
+    except (jinja2.TemplateError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"the chat template refuses the chat: {reason}", "chat") from error
+    if not answer_follows:
+        text = text.rstrip()  # white space after the last end of turn is not predicted
+    return text_ids(tokenizer, text, add_special_tokens=False)
 
 
 def messages_of(chat: Any) -> list[dict[str, Any]]:

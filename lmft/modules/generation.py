@@ -6,17 +6,41 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 
 from lmft.errors import UserError
+from lmft.models.loading.positions import max_positions
 from lmft.modules.base import LanguageModel
+
+_EXCERPT = 60  # characters of a prompt in messages
 
 
 class GeneratingModel(LanguageModel):
     """A language model that answers prompts with transformers' `generate`."""
 
+    @classmethod
     @abstractmethod
+    def ids_of(cls, prompt: Any, tokenizer: PreTrainedTokenizerFast) -> list[int]:
+        """Return the tokens of a prompt. Raises: UserError if such models cannot answer it."""
+
     def prompt_ids(self, prompt: Any) -> list[int]:
         """Return the tokens of a prompt. Raises: UserError if the model cannot answer such a prompt."""
+        return self.ids_of(prompt, self.tokenizer)
+
+    @classmethod
+    def check_prompts(
+        cls, prompts: Sequence[Any], tokenizer: PreTrainedTokenizerFast, config: PreTrainedConfig
+    ) -> None:
+        """Raise UserError for a prompt that such models cannot answer, or that leaves no room."""
+        is_encoded = config.is_encoder_decoder
+        longest = max_positions(config, "encoder") if is_encoded else max_positions(config)
+        for prompt in prompts:
+            num_tokens = len(cls.ids_of(prompt, tokenizer))
+            if longest is None or num_tokens + (not is_encoded) <= longest:
+                continue
+            how = "is longer than" if is_encoded or num_tokens > longest else "fills"
+            what = f"a prompt of {num_tokens} tokens {how} the model's {longest} positions"
+            raise UserError(what, f"prompt: {excerpt(prompt)}", "a shorter prompt")
 
     def max_new_tokens_left(self, num_tokens: int) -> int:
         """Return how many tokens can follow a prompt of `num_tokens`. Raises: UserError if none can."""
@@ -35,6 +59,7 @@ class GeneratingModel(LanguageModel):
         """
         if not prompts:
             return []
+        self.check_prompts(prompts, self.tokenizer, self.model.config)
         encoded = [self.prompt_ids(prompt) for prompt in prompts]
         options = dict(self.generation)
         num_left = self.max_new_tokens_left(max(map(len, encoded)))
@@ -56,11 +81,6 @@ class GeneratingModel(LanguageModel):
     def shown(self, prompt: Any) -> str:
         """Return the text that tables show for a prompt."""
         return str(prompt)
-
-    def text_ids(self, text: str, **options: Any) -> list[int]:
-        """Return a text's tokens; `options` are arguments of the tokenizer."""
-        encoded: Any = self.tokenizer(text, **options)
-        return encoded["input_ids"]
 
     @torch.no_grad()
     def generate(self, prompts: list[list[int]], options: dict[str, Any]) -> list[list[int]]:
@@ -96,6 +116,18 @@ class GeneratingModel(LanguageModel):
             raise UserError(f"`generate` refuses its options: {reason}", "model.generation") from error
         num_given = 1 if is_encoded else longest  # the decoder's start token, or the prompt
         return rows[:, num_given:].tolist()
+
+
+def text_ids(tokenizer: PreTrainedTokenizerFast, text: str, **options: Any) -> list[int]:
+    """Return a text's tokens; `options` are arguments of the tokenizer."""
+    encoded: Any = tokenizer(text, verbose=False, **options)
+    return encoded["input_ids"]
+
+
+def excerpt(prompt: Any) -> str:
+    """Return the beginning of a prompt, for messages."""
+    text = " ".join(str(prompt).split())
+    return text if len(text) <= _EXCERPT else f"{text[:_EXCERPT]}…"
 
 
 def up_to_mask(text: str) -> str:

@@ -5,12 +5,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForMaskedLM, PreTrainedTokenizerFast
+from transformers import AutoModelForMaskedLM, PreTrainedConfig, PreTrainedTokenizerFast
 
 from lmft.data.batch import Batch
 from lmft.errors import UserError
 from lmft.models.family import Family
+from lmft.models.loading.positions import max_positions
 from lmft.modules.base import LanguageModel
+from lmft.modules.generation import excerpt, text_ids
 from lmft.modules.labels import batch_of_labels
 from lmft.modules.visibility import Sight
 from lmft.reporting.model_card import FamilyCard
@@ -71,7 +73,20 @@ class MaskedLanguageModel(LanguageModel):
 
         Returns: [{"prompt": …, "fills": [[{"token", "probability"} × 5] for each mask]}]
         """
+        self.check_prompts(prompts, self.tokenizer, self.model.config)
         return [self._fill(prompt) for prompt in prompts]
+
+    @classmethod
+    def check_prompts(
+        cls, prompts: Sequence[Any], tokenizer: PreTrainedTokenizerFast, config: PreTrainedConfig
+    ) -> None:
+        """Raise UserError for a prompt that has no gap, or is longer than such a model."""
+        longest = max_positions(config)
+        for prompt in prompts:
+            num_tokens = len(text_ids(tokenizer, masked_text(prompt, tokenizer)))
+            if longest is not None and num_tokens > longest:
+                what = f"a prompt of {num_tokens} tokens is longer than the model's {longest} positions"
+                raise UserError(what, f"prompt: {excerpt(prompt)}", "a shorter prompt")
 
     @torch.no_grad()
     def _fill(self, prompt: str) -> dict[str, Any]:
@@ -90,13 +105,18 @@ class MaskedLanguageModel(LanguageModel):
         return {"prompt": prompt, "fills": fills}
 
 
-def masked_text(prompt: str, tokenizer: PreTrainedTokenizerFast) -> str:
+def masked_text(prompt: Any, tokenizer: PreTrainedTokenizerFast) -> str:
     """Return the prompt with the tokenizer's mask token for `[MASK]`. Raises: UserError if it has
     neither.
     """
+    if tokenizer.mask_token is None:
+        raise UserError("the tokenizer has no mask token, so the model fills no gaps", fix="no prompts")
+    if isinstance(prompt, dict):
+        raise UserError("masked models answer no chats", fix='prompt="This is a [MASK] film."')
     mask = str(tokenizer.mask_token)
     text = str(prompt).replace("[MASK]", mask)
     if mask not in text:
         fix = 'a text with a gap: "This is a [MASK] film."'
-        raise UserError("a masked model fills gaps, and the prompt has none", f"prompt: {prompt}", fix)
+        where = f"prompt: {excerpt(prompt)}"
+        raise UserError("a masked model fills gaps, and the prompt has none", where, fix)
     return text

@@ -5,12 +5,12 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from lmft.data.batch import Batch
 from lmft.errors import UserError
 from lmft.models.family import Family
-from lmft.modules.generation import GeneratingModel, up_to_mask
+from lmft.modules.generation import GeneratingModel, text_ids, up_to_mask
 from lmft.modules.labels import batch_of_labels
 from lmft.modules.visibility import Sight
 from lmft.reporting.model_card import FamilyCard
@@ -90,14 +90,13 @@ class PermutedLanguageModel(GeneratingModel):
             inputs, labels, predicted_from=torch.arange(len(labels), device=labels.device)
         )
 
-    def prompt_ids(self, prompt: Any) -> list[int]:
+    @classmethod
+    def ids_of(cls, prompt: Any, tokenizer: PreTrainedTokenizerFast) -> list[int]:
         """Return the tokens of the text without the tokenizer's separators, which would end it."""
         if isinstance(prompt, dict):
-            raise UserError(
-                f"{self.model.config.model_type} answers no chats", fix='prompt="…" instead of chat="…"'
-            )
-        end: Any = self.tokenizer.cls_token_id  # ends a text, so an empty prompt begins after it
-        return self.text_ids(self.shown(prompt), add_special_tokens=False) or [end]
+            raise UserError("permuted models answer no chats", fix='prompt="…" instead of chat="…"')
+        end: Any = tokenizer.cls_token_id  # ends a text, so an empty prompt begins after it
+        return text_ids(tokenizer, up_to_mask(str(prompt)), add_special_tokens=False) or [end]
 
     def shown(self, prompt: Any) -> str:
         """Return the text up to its first `[MASK]`."""

@@ -7,16 +7,16 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForSeq2SeqLM
+from transformers import AutoModelForSeq2SeqLM, PreTrainedTokenizerFast
 
 from lmft.data.batch import Batch
 from lmft.errors import UserError
 from lmft.models.family import Family
-from lmft.models.loading.hf_config import max_positions
-from lmft.models.loading.vocabulary import sentinel
-from lmft.modules.generation import GeneratingModel
+from lmft.models.loading.positions import max_positions
+from lmft.modules.generation import GeneratingModel, excerpt, text_ids
 from lmft.modules.labels import batch_of_labels
 from lmft.modules.visibility import Sight
+from lmft.objectives.span_corruption import sentinel, sentinel_ids
 from lmft.reporting.model_card import FamilyCard
 
 
@@ -51,8 +51,12 @@ class Seq2SeqLanguageModel(GeneratingModel):
 
     @property
     def body(self) -> nn.Module:
-        """The decoder, which the model calls with the encoder's hidden states."""
-        return self.model.get_decoder()
+        """The decoder, which the model calls with the encoder's hidden states.
+
+        That of an EncoderDecoderModel is a model with a head, and its base model is meant.
+        """
+        decoder: Any = self.model.get_decoder()
+        return getattr(decoder, "base_model", decoder)
 
     @property
     def stacks(self) -> list[nn.Module]:
@@ -88,19 +92,16 @@ class Seq2SeqLanguageModel(GeneratingModel):
             inputs, labels.flatten(), predicted_from=torch.arange(labels.numel(), device=labels.device)
         )
 
-    def prompt_ids(self, prompt: Any) -> list[int]:
+    @classmethod
+    def ids_of(cls, prompt: Any, tokenizer: PreTrainedTokenizerFast) -> list[int]:
         """Return the encoder's tokens of a prompt, with the tokenizer's separators."""
-        return self.text_ids(self._encoder_text(prompt))
+        return text_ids(tokenizer, encoder_text(prompt, tokenizer))
 
     def max_new_tokens_left(self, num_tokens: int) -> int:
-        """Return how many tokens the decoder can write. Raises: UserError if the prompt is too long."""
-        longest = max_positions(self.model.config)
+        """Return how many tokens the decoder can write, whatever the encoder reads."""
+        longest = max_positions(self.model.config, "decoder")
         if longest is None:
             return super().max_new_tokens_left(num_tokens)
-        if num_tokens > longest:
-            raise UserError(
-                f"a prompt of {num_tokens} tokens is longer than the model's {longest} positions"
-            )
         return longest - 1
 
     def answer_of(self, prompt: Any, ids: list[int]) -> str:
@@ -108,26 +109,16 @@ class Seq2SeqLanguageModel(GeneratingModel):
 
         A sentinel's fill is the generated text that follows it. A sentinel without a fill stays.
         """
-        text = self._encoder_text(prompt)
+        text = encoder_text(prompt, self.tokenizer)
         fills = self._fills(ids)
         filled = [re.escape(name) for name in fills if name in text]
         if not filled:
             return super().answer_of(prompt, ids)
         return re.sub("|".join(filled), lambda match: fills[match[0]], text)
 
-    def _encoder_text(self, prompt: Any) -> str:
-        if isinstance(prompt, dict):
-            raise UserError(
-                f"{self.model.config.model_type} answers no chats", fix='prompt="…" instead of chat="…"'
-            )
-        if self._sentinels:
-            numbers = itertools.count()
-            return re.sub(r"\[MASK\]", lambda _: sentinel(next(numbers)), str(prompt))
-        return str(prompt).replace("[MASK]", str(self.tokenizer.mask_token or "[MASK]"))
-
     def _fills(self, ids: list[int]) -> dict[str, str]:
         """Return {sentinel: the text that follows it}; if a sentinel occurs twice, the first text."""
-        sentinels = self._sentinels
+        sentinels = {token: sentinel(number) for number, token in _sentinels(self.tokenizer).items()}
         starts = [index for index, token_id in enumerate(ids) if token_id in sentinels]
         fills: dict[str, str] = {}
         for start, stop in itertools.pairwise([*starts, len(ids)]):
@@ -135,11 +126,28 @@ class Seq2SeqLanguageModel(GeneratingModel):
             fills.setdefault(sentinels[ids[start]], str(text).strip())
         return fills
 
-    @property
-    def _sentinels(self) -> dict[int, str]:
-        added = {token_id: str(token) for token_id, token in self.tokenizer.added_tokens_decoder.items()}
-        return {
-            token_id: token
-            for token_id, token in added.items()
-            if re.fullmatch(r"<extra_id_\d+>", token)
-        }
+
+def encoder_text(prompt: Any, tokenizer: PreTrainedTokenizerFast) -> str:
+    """Return the text that the encoder reads: each `[MASK]` is the next sentinel, or the mask token.
+
+    Raises: UserError if the prompt is a chat, or has a `[MASK]` and the tokenizer neither of them.
+    """
+    if isinstance(prompt, dict):
+        raise UserError("seq2seq models answer no chats", fix='prompt="…" instead of chat="…"')
+    text = str(prompt)
+    sentinels = _sentinels(tokenizer)
+    if "[MASK]" in text and not sentinels and tokenizer.mask_token is None:
+        what = "the prompt has a [MASK], and the tokenizer neither sentinels nor a mask token"
+        raise UserError(what, f"prompt: {excerpt(prompt)}", "a prompt without [MASK]")
+    if not sentinels:
+        return text.replace("[MASK]", str(tokenizer.mask_token))
+    numbers = itertools.count()
+    text = re.sub(r"\[MASK\]", lambda _: sentinel(next(numbers)), text)
+    if sentinels[min(sentinels)] in tokenizer.added_tokens_decoder:
+        return text
+    # mT5's sentinels are pieces that begin a word, so a space has to stand before them.
+    return re.sub(r"(?<=\S)(?=<extra_id_\d+>)", " ", text)
+
+
+def _sentinels(tokenizer: PreTrainedTokenizerFast) -> dict[int, int]:
+    return sentinel_ids(tokenizer.get_vocab())

@@ -17,6 +17,7 @@ WORD_START = np.uint8(1)
 SPECIAL = np.uint8(2)
 ANSWER = np.uint8(4)  # in an assistant turn, a prompt's completion or a pair's target
 LAST_ANSWER = np.uint8(8)  # in the last of these
+SENTENCE_END = np.uint8(16)  # ends a sentence; set only where the objective needs it
 IGNORED = -100  # id of a target that only pads K
 
 
@@ -30,7 +31,7 @@ class Rows:
     """
 
     tokens: np.ndarray  # [B, T] int64, the padding token beyond an example's length
-    flags: np.ndarray  # [B, T] uint8, WORD_START | SPECIAL; padding is SPECIAL
+    flags: np.ndarray  # [B, T] uint8, WORD_START | SPECIAL | SENTENCE_END; padding is SPECIAL
     lengths: np.ndarray  # [B] tokens of each example
     numbers: np.ndarray  # [B] numbers of the examples in their split, which name their noise
     # [B, T] number of the token's document, −1 in padding; only where the objective needs it.
@@ -58,8 +59,6 @@ class Vocabulary:
     eos_id: int | None = None
     ids: Mapping[str, int] = field(default_factory=dict)  # of special and added tokens, by their text
     decoder_start_id: int | None = None  # first input of a seq2seq model's decoder
-    # Ids of `.`, `!`, `?` and the like.
-    sentence_end_ids: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
 
 class Noise(Protocol):
@@ -105,6 +104,11 @@ class Objective(ABC):
     needs_documents: ClassVar[bool] = False  # it reads Rows.documents
     needs_pairs: ClassVar[bool] = False  # its rows hold a source and a target
     is_likelihood: ClassVar[bool] = False  # its losses add up to −log p of the text
+
+    @property
+    def needs_sentence_ends(self) -> bool:
+        """Whether it reads the SENTENCE_END flag."""
+        return False
 
     def for_family(self, family: str) -> "Objective | None":
         """Return this objective's variant for models of a family; None if there is none."""

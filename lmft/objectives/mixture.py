@@ -1,6 +1,6 @@
 """A mixture of objectives: each text is corrupted in one of several ways."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,6 +30,15 @@ class Mixture(Denoising):
                 raise ValueError(f"objective.objectives: {name} cannot be part of a mixture")
         if not all(0 <= weight < float("inf") for weight in self.weights) or not sum(self.weights):
             raise ValueError(f"objective.weights={list(self.weights)} must not be negative, nor all 0")
+
+    @property
+    def needs_sentence_ends(self) -> bool:
+        """Whether one of the objectives does."""
+        return any(objective.needs_sentence_ends for objective in self.objectives)
+
+    def new_tokens(self, known: Collection[str]) -> list[str]:
+        """Return the special tokens that any of the objectives needs."""
+        return [token for objective in self.objectives for token in objective.new_tokens(known)]
 
     def num_raw_tokens(self, block_size: int) -> int:
         """Return the length of the longest text from which every objective makes an input that fits."""

@@ -2,29 +2,25 @@
 
 import numpy as np
 
-from lmft.objectives.base import SPECIAL, Noise, Rows, Vocabulary, threshold
+from lmft.objectives.base import SENTENCE_END, SPECIAL, Noise, Rows, threshold
 
 
-def with_sentences_permuted(
-    tokens: np.ndarray, special: np.ndarray, share: float, vocabulary: Vocabulary, noise: Noise
-) -> np.ndarray:
+def with_sentences_permuted(rows: Rows, special: np.ndarray, share: float, noise: Noise) -> np.ndarray:
     """Return the tokens [B, T]; in a share of the rows, each document's sentences are in random order.
 
-    A sentence ends with one of `vocabulary.sentence_end_ids`, or where a special token or the row ends
+    A sentence ends with a token that is flagged SENTENCE_END, or where a special token or the row ends
     the document. Special tokens keep their places.
 
     Args:
-        tokens: [B, T] int64.
+        rows: the rows.
         special: [B, T] bool: special tokens and padding.
         share: probability that a row is permuted.
-        vocabulary: knows the tokens that end a sentence.
         noise: random bits of the rows.
     """
-    ends_sentence = np.zeros(vocabulary.size, bool)
-    ends_sentence[vocabulary.sentence_end_ids] = True
+    tokens = rows.tokens
     new_document = document_begins(special)  # [B * T]
     new_piece = new_document.copy()
-    new_piece[1:] |= ends_sentence[tokens.ravel()[:-1]]
+    new_piece[1:] |= (rows.flags.ravel()[:-1] & SENTENCE_END) != 0
     start = np.flatnonzero(new_piece)  # [S] flat positions where sentences begin, and of special tokens
     row, column = np.divmod(start, tokens.shape[1])
     order = noise.bits("sentence", column, row) >> np.uint64(24)  # [S]

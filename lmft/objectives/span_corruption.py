@@ -2,6 +2,8 @@
 span.
 """
 
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +11,8 @@ import numpy as np
 from lmft.objectives.base import Noise, Rows, Vocabulary
 from lmft.objectives.denoising import Denoising, Sequences, check_end, ended, left_pack, without_end
 
+_SENTINEL = re.compile(r"▁?<extra_id_(\d+)>")
+_NUM_NEW_SENTINELS = 100  # given to a tokenizer that has none, as T5's has
 _PLACE = np.uint64(2**20 - 1)  # the bits that hold a place
 
 
@@ -52,6 +56,10 @@ class SpanCorruption(Denoising):
         if not len(fitting):
             raise ValueError(f"blocks of {block_size} tokens are too short for span corruption")
         return int(fitting[-1])
+
+    def new_tokens(self, known: Collection[str]) -> list[str]:
+        """Return a hundred sentinels for a tokenizer that has none."""
+        return [] if sentinel(0) in known else [sentinel(i) for i in range(_NUM_NEW_SENTINELS)]
 
     def check_text(self, vocabulary: Vocabulary, num_tokens: int) -> None:
         """Raise ValueError without an end-of-sequence token, or with fewer sentinels than spans."""
@@ -117,6 +125,21 @@ class SpanCorruption(Denoising):
 def sentinel(number: int) -> str:
     """Return the text of a sentinel."""
     return f"<extra_id_{number}>"
+
+
+def sentinel_ids(vocabulary: Mapping[str, int]) -> dict[int, int]:
+    """Return {number: id} of a tokenizer's sentinels.
+
+    They are tokens of their own (T5, ByT5), or pieces of a SentencePiece vocabulary (mT5).
+
+    Args:
+        vocabulary: the tokenizer's whole vocabulary, {token: id}.
+    """
+    found = {}
+    for token, token_id in vocabulary.items():
+        if match := _SENTINEL.fullmatch(token):
+            found[int(match[1])] = token_id
+    return dict(sorted(found.items()))
 
 
 def part_ends(totals: np.ndarray, num_parts: np.ndarray, noise: Noise, stream: str) -> np.ndarray:

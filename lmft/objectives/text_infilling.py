@@ -58,16 +58,16 @@ class TextInfilling(Denoising):
                 "objective.token_mask_ratio and objective.token_delete_ratio add up to more than 1"
             )
 
+    @property
+    def needs_sentence_ends(self) -> bool:
+        """Whether sentences are permuted at all."""
+        return self.permute_sentences > 0
+
     def check_text(self, vocabulary: Vocabulary, num_tokens: int) -> None:
-        """Raise ValueError without a mask token, or without a token that ends sentences."""
+        """Raise ValueError without a mask token."""
         super().check_text(vocabulary, num_tokens)
         if vocabulary.mask_id is None:
             raise ValueError("the tokenizer has no mask token, which text infilling needs")
-        if self.permute_sentences and not len(vocabulary.sentence_end_ids):
-            raise ValueError(
-                "the tokenizer has no token that ends a sentence, such as . ! ?: "
-                "set objective.permute_sentences=0"
-            )
 
     def corrupt(self, rows: Rows, vocabulary: Vocabulary, noise: Noise) -> tuple[Sequences, Sequences]:
         """Return the noisy text and the original, both with its separators."""
@@ -76,7 +76,7 @@ class TextInfilling(Denoising):
         assert mask_id is not None
         special = is_special(rows)
         if self.permute_sentences:
-            tokens = with_sentences_permuted(tokens, special, self.permute_sentences, vocabulary, noise)
+            tokens = with_sentences_permuted(rows, special, self.permute_sentences, noise)
         if self.rotate:
             tokens = rotated(tokens, special, self.rotate, noise)
         num_rows, num_tokens = tokens.shape

@@ -52,6 +52,8 @@ LEDGER = (
     ("tokens repeated", "tokens_repeated"),
     ("padding", "padding"),
     ("examples in an epoch", "examples_per_epoch"),
+    ("tokens per word", "tokens_per_word"),
+    ("share of examples of one sentence", "one_sentence"),
 )
 
 

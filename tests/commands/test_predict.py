@@ -5,6 +5,9 @@ import json
 import pytest
 
 from lmft import predict, train
+from lmft.commands.predict import answer
+from lmft.config.load import compose
+from lmft.errors import UserError
 from lmft.runs.folder import RunFolder
 from tests.helpers.causal import chat_arguments, logging_left_alone, saved
 from tests.helpers.models import tiny_model
@@ -145,3 +148,17 @@ def test_a_masked_model_is_not_forced(folder, tokenizer, capsys):
     assert "needs a causal model" in mistake(capsys, *given, "teacher_forced=true")
     assert "chat=… needs a causal model" in mistake(capsys, *given[:1], "chat=a")
     assert "%" in printed(capsys, *given)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"), [("the [MASK] " * 400, "longer than the model's 512 positions"), ("the fox", "has none")]
+)
+def test_prompts_of_masked_models_are_checked_before_weights_are_read(prompt, said, tokenizer, tmp_path, monkeypatch):
+    tiny_model("bert", tokenizer).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    monkeypatch.setattr("lmft.assembly.load_model", lambda *_: pytest.fail("weights are read"))
+    config = compose([f"model.name_or_path={tmp_path}/model"], "predict")
+    with pytest.raises(UserError, match=said) as error:
+        answer(config, [prompt])
+    assert len(str(error.value).splitlines()) == 3
+    assert len(error.value.where) < 100

@@ -23,7 +23,6 @@ from lmft.data.formats.text import Encoder
 from lmft.data.schedule.sampler import MicroBatch, Schedule
 from lmft.data.store import open_or_build
 from lmft.errors import UserError
-from lmft.models.loading.vocabulary import train_vocabulary
 from lmft.objectives.base import IGNORED, Vocabulary
 from lmft.objectives.mlm import MaskedTokens
 from lmft.objectives.whole_word import MaskedWords
@@ -342,13 +341,3 @@ def test_what_objectives_know_of_a_tokenizer(any_tokenizer):
     assert sorted([*vocabulary.ordinary_ids.tolist(), *set(any_tokenizer.all_special_ids)]) == list(
         range(vocabulary.size)
     )
-
-
-def test_tokens_that_end_a_sentence():
-    texts = [f"{text} So? Yes! (well.) 3.5 etc." for text in TEXTS]
-    for algorithm, size in (("wordpiece", 150), ("bpe", 400), ("unigram", 120)):
-        tokenizer = train_vocabulary(texts, algorithm, size, lowercase=False)
-        vocabulary = vocabulary_of(tokenizer, decoder_start_id=7)
-        pieces = tokenizer.convert_ids_to_tokens(vocabulary.sentence_end_ids.tolist())
-        assert {".", "?", "!"} <= set(pieces) <= {".", "?", "!", ".)", ").", ",."}, algorithm
-        assert vocabulary.decoder_start_id == 7

@@ -6,14 +6,12 @@ from typing import NamedTuple
 import numpy as np
 
 from lmft.data.schedule.noise import TokenNoise
-from lmft.objectives.base import IGNORED, Rows, Vocabulary
+from lmft.objectives.base import IGNORED, SENTENCE_END, SPECIAL, Rows, Vocabulary
 from tests.helpers import rows as plain
 
 PAD, EOS, START, MASK = plain.PAD, 1, 3, plain.MASK
 SENTINELS = {f"<extra_id_{i}>": 99 - i for i in range(30)}  # downwards, as T5's
-VOCABULARY = replace(
-    plain.VOCABULARY, size=100, eos_id=EOS, ids=SENTINELS, decoder_start_id=START, sentence_end_ids=np.array([5, 6])
-)
+VOCABULARY = replace(plain.VOCABULARY, size=100, eos_id=EOS, ids=SENTINELS, decoder_start_id=START)
 
 
 class Example(NamedTuple):
@@ -54,6 +52,12 @@ def examples_of(objective, rows: Rows, vocabulary: Vocabulary = VOCABULARY, seed
         assert given[row, 0] == vocabulary.decoder_start_id
         assert all(given[row, column + 1] == target for column, target in by_column.items() if column + 1 in by_column)
     return examples
+
+
+def with_ends(rows: Rows, ends: tuple[int, ...] = (5, 6)) -> Rows:
+    """The rows, with these ordinary tokens flagged as ends of sentences."""
+    is_end = np.isin(rows.tokens, ends) & ((rows.flags & SPECIAL) == 0)
+    return replace(rows, flags=rows.flags | np.where(is_end, SENTENCE_END, np.uint8(0)))
 
 
 def texts_of(rows: Rows) -> list[list[int]]:

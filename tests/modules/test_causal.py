@@ -59,7 +59,7 @@ def test_an_empty_prompt_begins_at_the_beginning(causal_tokenizer):
 
 
 def test_a_prompt_that_fills_the_model_is_refused(causal_tokenizer):
-    with pytest.raises(UserError, match="fills the model's 128 positions"):
+    with pytest.raises(UserError, match="longer than the model's 128 positions"):
         module(causal_tokenizer).answer(["fox " * 200])
 
 

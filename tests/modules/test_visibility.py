@@ -10,7 +10,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 from lmft.errors import UserError
 from lmft.models.attention import enable_document_masking
 from lmft.models.config import ModelConfig
-from lmft.models.loading.hf_config import load_config, max_positions
+from lmft.models.loading.hf_config import load_config
+from lmft.models.loading.positions import max_positions
 from lmft.models.loading.vocabulary import train_vocabulary
 from lmft.models.loading.weights import fit_to_tokenizer, load_model
 from lmft.models.trial import ordinary_tokens, to_be_tried

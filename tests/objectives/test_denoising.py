@@ -16,7 +16,7 @@ from lmft.objectives.prefix_lm import PrefixLM
 from lmft.objectives.span_corruption import SpanCorruption
 from lmft.objectives.text_infilling import TextInfilling
 from tests.helpers.rows import alone, drawn_rows
-from tests.helpers.seq2seq import EOS, VOCABULARY, examples_of, numbered, texts_of
+from tests.helpers.seq2seq import EOS, VOCABULARY, examples_of, numbered, texts_of, with_ends
 
 few = settings(max_examples=25, deadline=None)
 EVERYTHING = TextInfilling(0.3, 2.0, 0.5, 0.1, 0.1, 0.5)
@@ -57,8 +57,8 @@ def test_an_example_is_the_same_in_any_company(objective, rows, epoch):
 
 @every_objective
 def test_seed_epoch_and_number_choose_other_noise(objective):
-    rows = with_answers(numbered(4, 60))
-    vocabulary = replace(VOCABULARY, size=200, sentence_end_ids=np.array([110, 120, 130]))
+    rows = with_answers(with_ends(numbered(4, 60), ends=(110, 120, 130)))
+    vocabulary = replace(VOCABULARY, size=200)
     first = examples_of(objective, rows, vocabulary)
     assert first == examples_of(objective, rows, vocabulary)
     others = [

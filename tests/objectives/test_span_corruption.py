@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmft.objectives.span_corruption import SpanCorruption
+from lmft.objectives.mixture import Mixture
+from lmft.objectives.span_corruption import SpanCorruption, sentinel, sentinel_ids
 from tests.helpers.rows import drawn_rows, near
 from tests.helpers.seq2seq import EOS, SENTINELS, VOCABULARY, examples_of, numbered, texts_of
 
@@ -112,3 +113,16 @@ def test_blocks_that_are_too_short(block_size):
 def test_options_that_make_no_spans(wrong):
     with pytest.raises(ValueError, match=r"objective\."):
         SpanCorruption(*wrong)
+
+
+@pytest.mark.parametrize("form", ["<extra_id_{}>", "▁<extra_id_{}>"])
+def test_sentinels_are_found_as_tokens_and_as_pieces(form):
+    vocabulary = {form.format(number): 90 - number for number in (2, 0, 1)} | {"<extra_id_x>": 3, "a<extra_id_0>": 4}
+    assert list(sentinel_ids(vocabulary).items()) == [(0, 90), (1, 89), (2, 88)]
+
+
+def test_a_tokenizer_without_sentinels_is_given_a_hundred():
+    new = SpanCorruption().new_tokens({"<pad>", "</s>"})
+    assert new == [sentinel(number) for number in range(100)]
+    assert SpanCorruption().new_tokens({sentinel(0)}) == []
+    assert Mixture([SpanCorruption(), SpanCorruption(0.5)], [1, 1]).new_tokens({sentinel(0)}) == []

@@ -14,7 +14,7 @@ from lmft.objectives.base import SPECIAL
 from lmft.objectives.rearranging import is_special
 from lmft.objectives.text_infilling import TextInfilling
 from tests.helpers.rows import drawn_rows, near
-from tests.helpers.seq2seq import EOS, MASK, VOCABULARY, examples_of, numbered, texts_of
+from tests.helpers.seq2seq import EOS, MASK, VOCABULARY, examples_of, numbered, texts_of, with_ends
 
 few = settings(max_examples=60, deadline=None)
 WIDE = replace(VOCABULARY, size=1000)
@@ -112,6 +112,7 @@ class TestSentences:
     @given(rows=drawn_rows(), epoch=st.integers(0, 3))
     def test_documents_keep_their_sentences_and_places(self, rows, epoch):
         rows.tokens[:, ::4] = np.where(is_special(rows), rows.tokens, 5)[:, ::4]
+        rows = with_ends(rows)
         special = is_special(rows)
         found = examples_of(TextInfilling(mask_ratio=0), rows, epoch=epoch)
         for row, (text, example) in enumerate(zip(texts_of(rows), found, strict=True)):
@@ -130,6 +131,7 @@ class TestSentences:
     def test_every_order_is_as_probable_in_a_share_of_the_rows(self, share):
         rows, num = numbered(4000, 9), 4000
         rows.tokens[:] = [50, 51, 5, 52, 6, 53, 54, 55, 5]
+        rows = with_ends(rows)
         orders = Counter(
             tuple(self.sentences(example.inputs))
             for example in examples_of(TextInfilling(mask_ratio=0, permute_sentences=share), rows)
@@ -170,7 +172,7 @@ def test_single_tokens_are_masked_or_left_out():
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
-    [({"mask_id": None}, "mask token"), ({"sentence_end_ids": np.zeros(0, int)}, "ends a sentence")],
+    [({"mask_id": None}, "mask token")],
 )
 def test_vocabularies_that_do_not_do(wrong, message):
     vocabulary = replace(VOCABULARY, **wrong)

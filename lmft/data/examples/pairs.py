@@ -22,11 +22,16 @@ class PairLines:
         self.pad_id = pad_id
         self.documents_dropped: dict[str, int] = {}
         store = documents.store
-        self.after = len(store.suffix)
+        templates = {
+            "source": (store.prefix, store.suffix),
+            "target": (store.meta["target_prefix"], store.meta["target_suffix"]),
+        }
         limits = np.array([max_source_tokens, max_target_tokens])
-        for side, limit in zip(("source", "target"), limits, strict=True):
-            if limit <= len(store.prefix) + self.after:
+        for (side, (prefix, suffix)), limit in zip(templates.items(), limits, strict=True):
+            if limit <= len(prefix) + len(suffix):
                 raise UserError(f"data.max_{side}_tokens={limit} leaves no room between the separators")
+        # [2] separators after each side.
+        self.after = np.array([len(suffix) for _, suffix in templates.values()])
         is_answer = (store.flags & ANSWER) != 0
         targets = np.add.reduceat(is_answer, store.offsets[:-1], dtype=np.int64)[documents.numbers]
         # [pairs, 2] tokens of each side.
@@ -51,7 +56,7 @@ class PairLines:
         within = columns - side * kept[:, :1]  # [B, T] column in the side
         whole_side = np.take_along_axis(whole, side, axis=1)  # [B, T]
         kept_side = np.take_along_axis(kept, side, axis=1)  # [B, T]
-        is_after_cut = within >= kept_side - self.after
+        is_after_cut = within >= kept_side - self.after[side]
         places = self.documents.starts[examples, None] + side * whole[:, :1] + within
         places += is_after_cut * (whole_side - kept_side)
         # Only places of padding, which `gather` overwrites, can lie outside the store.

@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
-from tokenizers import Tokenizer
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase
 
+from lmft.data.formats.backend import FastBackend, PythonBackend
 from lmft.data.formats.unknown import UnknownText
 from lmft.data.sources.source import Source
 from lmft.data.sources.tally import Tally
@@ -30,11 +30,16 @@ Document = TypeVar("Document")
 class DocumentEncoder(Protocol[Document]):
     """Turns documents of one format into ids and flags."""
 
-    backend: Tokenizer
+    backend: FastBackend | PythonBackend
     dtype: str  # of the ids: <u2 or <u4
     prefix: list[int]  # separators before each document, and before each window of a long one
     suffix: list[int]  # separators after them
     has_word_starts: bool  # the flag WORD_START is set
+
+    @property
+    def template(self) -> dict[str, list[int]]:
+        """The separators, as a store keeps them: prefix and suffix, and those of a pair's target."""
+        ...
 
     def content(self, document: Document) -> str:
         """Return a document's text without templates, from which its hash and its bytes are counted."""
@@ -71,17 +76,9 @@ class Format(Protocol):
         ...
 
 
-def id_of(tokenizer: PreTrainedTokenizerFast, name: str) -> int | None:
+def id_of(tokenizer: PreTrainedTokenizerBase, name: str) -> int | None:
     """Return the id of a special token ("mask", "pad", "eos"); None if the tokenizer has none."""
     return getattr(tokenizer, f"{name}_token_id")
-
-
-def separators(backend: Tokenizer) -> tuple[list[int], list[int]]:
-    """Return the ids that the tokenizer's template puts before and after a text."""
-    plain = backend.encode("a", add_special_tokens=False).ids
-    whole = backend.encode("a", add_special_tokens=True).ids
-    start = next(i for i in range(len(whole) - len(plain) + 1) if whole[i : i + len(plain)] == plain)
-    return whole[:start], whole[start + len(plain) :]
 
 
 def batches(

@@ -1,24 +1,24 @@
 """Conversations: a row is a chat, or a prompt and its completion; a chat template renders the chats."""
 
-import copy
 from collections.abc import Iterator, Mapping
 from itertools import chain, islice
 from typing import Any
 
 import numpy as np
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Encoding
 from transformers import PreTrainedTokenizerFast
 
 from lmft.data.config import DataConfig
 from lmft.data.fingerprint import fingerprint, text_fingerprint
-from lmft.data.formats.base import Encoded, id_of, separators
+from lmft.data.formats.backend import FastBackend
+from lmft.data.formats.base import Encoded, id_of
 from lmft.data.formats.chat_template import NO_TEMPLATE_FIX, ChatTemplate, Conversation, Messages
 from lmft.data.sources.cleaning import clean_rows, type_name
 from lmft.data.sources.rows import Place
 from lmft.data.sources.source import Source
 from lmft.data.sources.tally import Tally
 from lmft.errors import UserError, did_you_mean
-from lmft.objectives.base import ANSWER, LAST_ANSWER, SPECIAL
+from lmft.objectives.base import ANSWER, LAST_ANSWER, SPECIAL, Objective
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 _ROLES_ELSEWHERE = {  # other names in use, and the role they stand for
@@ -36,7 +36,7 @@ class ChatFormat:
     names.
     """
 
-    def __init__(self, config: DataConfig, tokenizer: PreTrainedTokenizerFast, word_starts: bool):
+    def __init__(self, config: DataConfig, tokenizer: PreTrainedTokenizerFast, objective: Objective):
         self.columns = config.columns
         self.template = chat_template(config, tokenizer)
         self.encoder = ChatEncoder(tokenizer)
@@ -215,12 +215,13 @@ class ChatEncoder:
     has_word_starts = False
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast):
-        self.backend: Tokenizer = copy.deepcopy(tokenizer.backend_tokenizer)
-        self.backend.no_truncation()
-        self.backend.no_padding()
-        self._before, _ = separators(self.backend)
+        if not tokenizer.is_fast:
+            what = f"{type(tokenizer).__name__} cannot tell which tokens are an answer's"
+            raise UserError(what, "data.format=chat", "a model whose tokenizer has a tokenizer.json")
+        self.backend = FastBackend(tokenizer)
+        self._before = self.backend.prefix
         # It would cut white space off the tokens' offsets.
-        self.backend.post_processor = None  # pyright: ignore[reportAttributeAccessIssue]
+        self.backend.fast.post_processor = None
         self._end = id_of(tokenizer, "eos")
         # Separators are tokens of their conversation.
         self.prefix: list[int] = []
@@ -241,8 +242,13 @@ class ChatEncoder:
         might.
         """
         return fingerprint(
-            self.backend.to_str(), self._before, self._end, self._flags.tolist(), self._variables
+            self.backend.key, self._before, self._end, self._flags.tolist(), self._variables
         )
+
+    @property
+    def template(self) -> dict[str, list[int]]:
+        """No separators: the chat template has put them into the text."""
+        return {"prefix": self.prefix, "suffix": self.suffix}
 
     def content(self, document: Conversation) -> str:
         """Return the messages' texts without the template."""
@@ -251,7 +257,7 @@ class ChatEncoder:
     def encode(self, documents: list[Conversation]) -> Encoded:
         """Return ids, flags and lengths of these conversations."""
         texts = [conversation.text for conversation in documents]
-        encodings = self.backend.encode_batch(texts, add_special_tokens=False)
+        encodings = self.backend.encodings(texts)
         all_ids: list[list[int]] = []
         answers: list[tuple[int, int]] = []  # [start, stop) of each answer among the tokens of all
         lasts: list[tuple[int, int]] = []  # the last answers among them

@@ -1,11 +1,11 @@
 """Pairs: a row is a source and a target."""
 
 from collections.abc import Iterator, Mapping
-from itertools import chain, islice
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase
 
 from lmft.data.config import DataConfig
 from lmft.data.formats.base import Encoded
@@ -15,7 +15,8 @@ from lmft.data.sources.rows import Place
 from lmft.data.sources.source import Source
 from lmft.data.sources.tally import Tally
 from lmft.errors import UserError, did_you_mean
-from lmft.objectives.base import ANSWER
+from lmft.objectives.base import ANSWER, Objective
+from lmft.objectives.rearranging import ranges
 
 SIDES = ("source", "target")
 
@@ -35,7 +36,7 @@ class Pair(NamedTuple):
 class PairsFormat:
     """A row is a source and a target, in the columns that `data.columns` names."""
 
-    def __init__(self, config: DataConfig, tokenizer: PreTrainedTokenizerFast, word_starts: bool):
+    def __init__(self, config: DataConfig, tokenizer: PreTrainedTokenizerBase, objective: Objective):
         self.columns = config.columns
         self.encoder = PairEncoder(tokenizer)
 
@@ -95,23 +96,35 @@ def _pair(row: dict, columns: Mapping[str, str]) -> Pair | None:
 class PairEncoder:
     """Turns pairs into ids and flags.
 
-    The tokens of the source come first, then those of the target, which are flagged ANSWER. Each side
-    has the tokenizer's separators around it, and ends with its end-of-text token, if it has one.
+    The tokens of the source come first, then those of the target, which are flagged ANSWER. Sources are
+    `tokenizer(text)`, targets `tokenizer(text_target=text)`: their separators can differ, as in models
+    that translate. Each side also ends with the tokenizer's end-of-text token, if it has one.
     """
 
     has_word_starts = False
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast):
-        self.sides = Encoder(tokenizer, word_starts=False)
-        self.backend = self.sides.backend
-        self.dtype = self.sides.dtype
-        self.prefix = self.sides.prefix
-        self.suffix = self.sides.closing + self.sides.suffix
+    def __init__(self, tokenizer: PreTrainedTokenizerBase):
+        self.source = Encoder(tokenizer, word_starts=False)
+        self.target = Encoder(tokenizer, word_starts=False, is_target=True)
+        self.backend = self.source.backend
+        self.dtype = self.source.dtype
+        self.prefix = self.source.prefix
+        self.suffix = self.source.closing + self.source.suffix
 
     @property
     def fingerprint(self) -> str:
         """Cache key of the encoder: it changes if ids or flags of any pair might."""
-        return self.sides.fingerprint
+        return f"{self.source.fingerprint} {self.target.fingerprint}"
+
+    @property
+    def template(self) -> dict[str, list[int]]:
+        """The separators of the source, and those of the target."""
+        return {
+            "prefix": self.prefix,
+            "suffix": self.suffix,
+            "target_prefix": self.target.prefix,
+            "target_suffix": self.target.closing + self.target.suffix,
+        }
 
     def content(self, document: Pair) -> str:
         """Return the two texts on two lines."""
@@ -119,7 +132,17 @@ class PairEncoder:
 
     def encode(self, documents: list[Pair]) -> Encoded:
         """Return ids, flags and lengths of these pairs."""
-        tokens, flags, lengths = self.sides.encode(list(chain.from_iterable(documents)))
-        is_target = np.arange(len(lengths)) % 2 == 1
-        flags |= np.where(np.repeat(is_target, lengths), ANSWER, np.uint8(0))
-        return Encoded(tokens, flags, lengths.reshape(-1, 2).sum(axis=1))
+        sources = self.source.encode([pair.source for pair in documents])
+        targets = self.target.encode([pair.target for pair in documents])
+        lengths = sources.lengths + targets.lengths
+        starts = np.cumsum(lengths) - lengths
+        tokens = np.empty(int(lengths.sum()), np.uint32)
+        flags = np.empty(len(tokens), np.uint8)
+        for side, begins, flag in (
+            (sources, starts, np.uint8(0)),
+            (targets, starts + sources.lengths, ANSWER),
+        ):
+            places = ranges(begins, side.lengths)
+            tokens[places] = side.tokens
+            flags[places] = side.flags | flag
+        return Encoded(tokens, flags, lengths)

@@ -1,6 +1,5 @@
 """Texts: a row is one text."""
 
-import copy
 import json
 from collections.abc import Iterator
 from itertools import chain
@@ -8,17 +7,21 @@ from typing import Any
 
 import numpy as np
 from tokenizers import Encoding, Tokenizer
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase
 
 from lmft.data.config import DataConfig
 from lmft.data.fingerprint import fingerprint
-from lmft.data.formats.base import Encoded, batches, id_of, separators
+from lmft.data.formats.backend import FastBackend, backend_of
+from lmft.data.formats.base import Encoded, batches, id_of
 from lmft.data.formats.pieces import pieces_of
+from lmft.data.formats.sentences import SentenceEnds
 from lmft.data.sources.cleaning import documents
 from lmft.data.sources.row_text import RowText
 from lmft.data.sources.source import Source
 from lmft.data.sources.tally import Tally
-from lmft.objectives.base import SPECIAL, WORD_START
+from lmft.errors import UserError
+from lmft.objectives.base import SENTENCE_END, SPECIAL, WORD_START, Objective
+from lmft.objectives.span_corruption import sentinel_ids
 
 _WORD_MARK = "▁"  # begins a word in SentencePiece's vocabularies
 
@@ -26,9 +29,11 @@ _WORD_MARK = "▁"  # begins a word in SentencePiece's vocabularies
 class TextFormat:
     """A row is a text, in the columns of `data.text_column`."""
 
-    def __init__(self, config: DataConfig, tokenizer: PreTrainedTokenizerFast, word_starts: bool):
+    def __init__(self, config: DataConfig, tokenizer: PreTrainedTokenizerBase, objective: Objective):
         self.row_text = RowText.from_config(config)
-        self.encoder = Encoder(tokenizer, word_starts)
+        self.encoder = Encoder(
+            tokenizer, objective.needs_word_starts, sentence_ends=objective.needs_sentence_ends
+        )
 
     @property
     def fingerprint(self) -> str:
@@ -56,7 +61,13 @@ class Encoder:
     `closing` only at the document's end. Truncation and padding saved in the tokenizer are switched off.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, word_starts: bool):
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        word_starts: bool,
+        sentence_ends: bool = False,
+        is_target: bool = False,
+    ):
         """Create the encoder of a tokenizer.
 
         Args:
@@ -64,36 +75,53 @@ class Encoder:
             word_starts: WORD_START has to be set even if the vocabulary does not determine it. WordPiece
                 and Metaspace vocabularies do, exactly as `word_ids` would; for others, the slower
                 encoding that keeps `word_ids` is used.
+            sentence_ends: SENTENCE_END has to be set.
+            is_target: texts are those that the model writes (`tokenizer(text_target=…)`).
+
+        Raises: UserError if the tokenizer cannot tell where words begin, and that is needed.
         """
-        self.backend: Tokenizer = copy.deepcopy(tokenizer.backend_tokenizer)
-        self.backend.no_truncation()
-        self.backend.no_padding()
-        self.prefix, self.suffix = separators(self.backend)
+        self.backend = backend_of(tokenizer, is_target)
+        self.prefix = self.backend.prefix
+        self.suffix = self.backend.suffix
         end = id_of(tokenizer, "eos")
         self.closing = [end] if not self.suffix and end is not None else []
         self.dtype = "<u2" if len(tokenizer) <= 1 << 16 else "<u4"
 
-        self._begins = word_beginnings(self.backend)
+        self._begins: list[int] | None = None
+        if isinstance(self.backend, FastBackend):
+            self._begins = word_beginnings(self.backend.fast)
+        elif word_starts:
+            what = f"{type(tokenizer).__name__} cannot tell where words begin: it has no tokenizer.json"
+            raise UserError(what, "objective=whole_word", "objective=mlm")
         self.has_word_starts = word_starts or self._begins is not None
         self._unknown = str(tokenizer.unk_token or "")
         self._flags = np.zeros(len(tokenizer), np.uint8)
         self._flags[tokenizer.all_special_ids] = SPECIAL
+        self._flags[list(sentinel_ids(tokenizer.get_vocab()).values())] = SPECIAL
         self._is_added = np.zeros(len(tokenizer), bool)
         self._is_added[[i for i in tokenizer.added_tokens_decoder if i != tokenizer.unk_token_id]] = True
         if self._begins is not None:
             self._flags[self._begins] |= WORD_START
+        self._sentences = SentenceEnds(tokenizer) if sentence_ends else None
+        if self._sentences is not None:
+            self._flags[self._sentences.is_end] |= SENTENCE_END
 
     @property
     def fingerprint(self) -> str:
         """Cache key of the encoder: it changes if ids or flags of any text might."""
         return fingerprint(
-            self.backend.to_str(),
+            self.backend.key,
             self.prefix,
             self.suffix,
             self.closing,
             self._flags.tolist(),
             self.has_word_starts,
         )
+
+    @property
+    def template(self) -> dict[str, list[int]]:
+        """The separators around a document, as the store keeps them."""
+        return {"prefix": self.prefix, "suffix": self.suffix}
 
     def content(self, document: str) -> str:
         """Return the text itself."""
@@ -102,40 +130,54 @@ class Encoder:
     def encode(self, documents: list[str]) -> Encoded:
         """Return ids, flags and lengths of these documents."""
         pieces = [pieces_of(text) for text in documents]
-        parts = [
-            self._by_vocabulary(batch) or self._by_word_ids(batch)
-            for batch in batches(chain.from_iterable(pieces))
-        ]
+        parts = [self._encode(batch) for batch in batches(chain.from_iterable(pieces))]
         tokens, flags, lengths = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         if len(lengths) > len(documents):
             firsts = np.cumsum([0] + [len(texts) for texts in pieces[:-1]])
             lengths = np.add.reduceat(lengths, firsts)
         return self._add_separators(tokens, flags, lengths)
 
+    def _encode(self, texts: list[str]) -> Encoded:
+        """Encode texts without separators, as fast as the flags that are needed allow."""
+        if not isinstance(self.backend, FastBackend):
+            tokens, lengths = _joined(self.backend.ids(texts))
+            return Encoded(tokens, self._flags[tokens], lengths)
+        sentences = self._sentences
+        if sentences is None or all(map(sentences.are_told_by_ids, texts)):
+            encoded = self._by_vocabulary(texts)
+            if encoded is not None:
+                return encoded
+        return self._by_encodings(texts, self.backend)
+
     def _by_vocabulary(self, texts: list[str]) -> Encoded | None:
-        """Encode texts with word starts from token ids alone; None if ids do not determine them.
+        """Encode texts with flags from token ids alone; None if ids do not determine word starts.
 
         They do not if a text holds an added token, or spells the unknown token: it begins a word there,
         but the model can use the same id inside a word.
         """
-        if self._begins is None or (self._unknown and any(self._unknown in text for text in texts)):
-            return None
-        tokens, lengths = _ids(self.backend.encode_batch_fast(texts, add_special_tokens=False))
-        if self._is_added[tokens].any():
-            return None
+        if self.has_word_starts:
+            if self._begins is None:
+                return None
+            if self._unknown and any(self._unknown in text for text in texts):
+                return None
+        tokens, lengths = _joined(self.backend.ids(texts))
         flags = self._flags[tokens]
-        starts = np.cumsum(lengths) - lengths
-        flags[starts[lengths > 0]] |= WORD_START
+        if self.has_word_starts:
+            if self._is_added[tokens].any():
+                return None
+            starts = np.cumsum(lengths) - lengths
+            flags[starts[lengths > 0]] |= WORD_START
         return Encoded(tokens, flags, lengths)
 
-    def _by_word_ids(self, texts: list[str]) -> Encoded:
-        """Encode texts with word starts from `word_ids`, if word starts are needed at all."""
-        if not self.has_word_starts:
-            tokens, lengths = _ids(self.backend.encode_batch_fast(texts, add_special_tokens=False))
-            return Encoded(tokens, self._flags[tokens], lengths)
-        encodings = self.backend.encode_batch(texts, add_special_tokens=False)
-        tokens, lengths = _ids(encodings)
-        flags = self._flags[tokens] & SPECIAL | _word_starts(encodings, len(tokens))
+    def _by_encodings(self, texts: list[str], backend: FastBackend) -> Encoded:
+        """Encode texts with flags from the tokens' words and characters."""
+        encodings = backend.encodings(texts)
+        tokens, lengths = _joined([encoding.ids for encoding in encodings])
+        flags = self._flags[tokens]
+        if self.has_word_starts:
+            flags = flags & ~WORD_START | _word_starts(encodings, len(tokens))
+        if self._sentences is not None:
+            flags = flags | _sentence_ends(self._sentences, texts, encodings)
         return Encoded(tokens, flags, lengths)
 
     def _add_separators(self, tokens: np.ndarray, flags: np.ndarray, lengths: np.ndarray) -> Encoded:
@@ -187,9 +229,8 @@ def word_beginnings(backend: Tokenizer) -> list[int] | None:
     return None
 
 
-def _ids(encodings: list[Encoding]) -> tuple[np.ndarray, np.ndarray]:
+def _joined(ids: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
     """Return the ids of all texts [N] uint32, and the length of each [texts] int64."""
-    ids = [encoding.ids for encoding in encodings]
     lengths = np.fromiter(map(len, ids), np.int64, len(ids))
     return np.fromiter(chain.from_iterable(ids), np.uint32, int(lengths.sum())), lengths
 
@@ -205,3 +246,9 @@ def _word_starts(encodings: list[Encoding], num_tokens: int) -> np.ndarray:
     firsts = np.cumsum(lengths) - lengths
     starts[firsts[lengths > 0]] = True
     return np.where(starts, WORD_START, np.uint8(0))
+
+
+def _sentence_ends(sentences: SentenceEnds, texts: list[str], encodings: list[Encoding]) -> np.ndarray:
+    """Return SENTENCE_END at the tokens that end a sentence, else 0. [N] uint8"""
+    ends = [sentences.of(text, encoding) for text, encoding in zip(texts, encodings, strict=True)]
+    return np.where(list(chain.from_iterable(ends)), SENTENCE_END, np.uint8(0)).astype(np.uint8)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from tokenizers import Tokenizer
 
+from lmft.data.formats.backend import FastBackend, PythonBackend
 from lmft.data.formats.pieces import pieces_of
 
 _MOST_DISTINCT = 10_000  # unknown texts that are counted one by one, for messages
@@ -27,10 +28,12 @@ class UnknownText:
     tokens for bytes, leaves the text out; then the characters that are no token are counted.
     """
 
-    def __init__(self, backend: Tokenizer):
+    def __init__(self, backend: FastBackend | PythonBackend):
         self.backend = backend
-        self.unknown_id = unknown_id(backend)
-        self._leaves_out = self.unknown_id is None and _leaves_out(backend)
+        self.unknown_id = backend.unknown_id
+        self._leaves_out = False
+        if isinstance(backend, FastBackend) and self.unknown_id is None:
+            self._leaves_out = _leaves_out(backend.fast)
         self._texts: Counter[str] = Counter()
 
     @property
@@ -64,28 +67,22 @@ class UnknownText:
         return Unknown(num_unknown, num_bytes)
 
     def _unknown_texts(self, text: str) -> list[str]:
+        if isinstance(self.backend, PythonBackend):  # it gives no offsets, so whole words are counted
+            words = text.split()
+            ids = self.backend.ids(words) if words else []
+            return [word for word, its in zip(words, ids, strict=True) if self.unknown_id in its]
+        fast = self.backend.fast
         if self._leaves_out:
-            if self.backend.normalizer is not None:
-                text = self.backend.normalizer.normalize_str(text)
-            return [character for character in text if self._is_left_out(character)]
-        encoding = self.backend.encode(text, add_special_tokens=False)
+            if fast.normalizer is not None:
+                text = fast.normalizer.normalize_str(text)
+            return [
+                character
+                for character in text
+                if not character.isspace() and fast.token_to_id(character) is None
+            ]
+        (encoding,) = self.backend.encodings([text])
         pairs = zip(encoding.ids, encoding.offsets, strict=True)
         return [text[start:end] for token, (start, end) in pairs if token == self.unknown_id]
-
-    def _is_left_out(self, character: str) -> bool:
-        return not character.isspace() and self.backend.token_to_id(character) is None
-
-
-def unknown_id(backend: Tokenizer) -> int | None:
-    """Return the id that the tokenizer's model gives to unknown text; None if it has none.
-
-    The unknown token of a transformers tokenizer can be another one: GPT-2's is its end of text.
-    """
-    model = json.loads(backend.to_str())["model"]
-    if model["type"] == "Unigram":
-        return model["unk_id"]
-    token = model.get("unk_token")
-    return None if token is None else backend.token_to_id(token)
 
 
 def _leaves_out(backend: Tokenizer) -> bool:

@@ -154,18 +154,3 @@ def _check_family(
     else:
         fix = f"model={config.family}, or another"
     raise UserError(f"{hf_config.model_type} is {kind}, not {config.family}", where=config.name, fix=fix)
-
-
-_POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl")
-
-
-def max_positions(hf_config: PreTrainedConfig) -> int | None:
-    """Return the length of the longest example that the model takes, in tokens; None if there is no
-    limit.
-    """
-    positions = getattr(hf_config, "max_position_embeddings", None)
-    if positions == -1:  # XLNet: no limit
-        return None
-    if positions is not None and hf_config.model_type in _POSITIONS_AFTER_PADDING:
-        return positions - hf_config.pad_token_id - 1  # their positions start after the padding id
-    return positions

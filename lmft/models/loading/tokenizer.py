@@ -56,10 +56,6 @@ def load_tokenizer(
             "the model has no tokenizer",
             fix="model.tokenizer.name_or_path=FOLDER, or model.tokenizer.train=true",
         )
-    if not getattr(tokenizer, "is_fast", False):
-        raise UserError(
-            f"{options.name_or_path} has no tokenizer.json (a fast tokenizer), which lmft needs"
-        )
     return tokenizer
 
 

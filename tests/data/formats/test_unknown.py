@@ -5,8 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
-from lmft.data.formats.unknown import UnknownText, unknown_id
+from lmft.data.formats.backend import FastBackend
+from lmft.data.formats.unknown import UnknownText
 from tests.helpers.models import TEXTS
 
 
@@ -39,14 +41,16 @@ def trained(model, trainer, pre_tokenizer, **options):
     backend.train_from_iterator(
         TEXTS, trainer(vocab_size=400, special_tokens=["[UNK]"], show_progress=False, **options)
     )
-    return backend
+    return PreTrainedTokenizerFast(tokenizer_object=backend)
 
 
-MAKES = {make.__name__: make() for make in (wordpiece, bpe, unigram, bpe_without_an_unknown_token, byte_level)}
+MAKES = {
+    make.__name__: FastBackend(make()) for make in (wordpiece, bpe, unigram, bpe_without_an_unknown_token, byte_level)
+}
 
 
 def counted(backend, documents):
-    encodings = [backend.encode(document, add_special_tokens=False).ids for document in documents]
+    encodings = backend.ids(documents)
     unknown = UnknownText(backend)
     tokens = np.array([token for ids in encodings for token in ids], np.uint32)
     found = unknown.count(documents, tokens, np.array([len(ids) for ids in encodings], np.int64))
@@ -78,5 +82,5 @@ def test_every_character_that_the_vocabulary_lacks_is_among_the_bytes(make, text
 
 
 def test_the_unknown_token_is_the_one_of_the_model():
-    assert unknown_id(MAKES["byte_level"]) is None  # GPT-2's unk_token is its end of text, and no text gives it
-    assert unknown_id(MAKES["wordpiece"]) == MAKES["wordpiece"].token_to_id("[UNK]")
+    assert MAKES["byte_level"].unknown_id is None  # GPT-2's unk_token is its end of text, and no text gives it
+    assert MAKES["wordpiece"].unknown_id == MAKES["wordpiece"].fast.token_to_id("[UNK]")

@@ -9,7 +9,8 @@ from lmft.config.load import compose
 from lmft.data.formats.text import Encoder
 from lmft.errors import UserError
 from lmft.models.export import export
-from lmft.models.loading.hf_config import load_config, max_positions
+from lmft.models.loading.hf_config import load_config
+from lmft.models.loading.positions import max_positions
 from lmft.models.loading.tokenizer import load_tokenizer
 from lmft.models.loading.weights import fit_to_tokenizer, load_model
 from tests.helpers.closeness import assert_close
