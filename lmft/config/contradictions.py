@@ -92,6 +92,7 @@ MODEL_RULES = (
             "model.tokenizer.algorithm",
             "model.tokenizer.special_tokens",
             "model.tokenizer.lowercase",
+            "model.tokenizer.strip_accents",
         ),
         lambda config: bool(_tokenizer(config, "train")),
         "a vocabulary that is trained, and this one is loaded",

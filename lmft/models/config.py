@@ -9,6 +9,8 @@ from lmft.config.schema import build
 from lmft.errors import UserError, did_you_mean
 
 EXPORTS = ("best", "last")
+# Options of `model.tokenizer` that are read only if a vocabulary is trained.
+TRAINING_OPTIONS = ("algorithm", "special_tokens", "vocab_size", "lowercase", "strip_accents")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +57,7 @@ class TokenizerConfig:
     special_tokens: str | None
     vocab_size: int
     lowercase: bool
+    strip_accents: bool
 
 
 @dataclass(frozen=True, kw_only=True)

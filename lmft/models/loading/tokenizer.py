@@ -1,23 +1,27 @@
 """Load a tokenizer from the hub or a folder, or train one on the training text."""
 
+import json
 import logging
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import xxhash
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from lmft.errors import UserError
-from lmft.models.config import ModelConfig, TokenizerConfig
+from lmft.models.config import TRAINING_OPTIONS, ModelConfig, TokenizerConfig
 from lmft.models.loading.folders import read
-from lmft.models.loading.vocabulary import train_vocabulary
+from lmft.models.loading.survival import Sample, Survival, survival
+from lmft.models.loading.vocabulary import asked_changes, train_vocabulary
 from lmft.system import files
 from lmft.system.cache import built_once
 from lmft.system.repositories import located
 
 log = logging.getLogger(__name__)
 _CHECKSUM = "tokenizer.json.xxh3"
+_FORMAT = 2  # of the cache's tokenizers; those of an earlier one are made again
 
 
 def load_tokenizer(
@@ -44,6 +48,8 @@ def load_tokenizer(
             folder = kept
         else:
             folder = _trained(options, texts, text_key, cache)
+        if survived := Survival.read(folder):
+            survived.report()
         tokenizer = read(AutoTokenizer, str(folder), "tokenizer.json", {})
     elif options.name_or_path == config.name_or_path and options.name_or_path:
         folder = located(options.name_or_path, "tokenizer", config.revision)
@@ -73,23 +79,50 @@ def _trained(
 
     def train_into(folder: Path) -> None:
         log.info("training a %s vocabulary of %d tokens", options.algorithm, options.vocab_size)
+        sample = Sample(texts)
         tokenizer = train_vocabulary(
-            texts, options.algorithm, options.vocab_size, options.lowercase, options.special_tokens
+            sample,
+            options.algorithm,
+            options.vocab_size,
+            options.lowercase,
+            options.special_tokens,
+            options.strip_accents,
         )
         tokenizer.save_pretrained(folder)
+        changes = asked_changes(options.lowercase, options.strip_accents)
+        survival(tokenizer, sample.kept, changes).write(folder)
+
+    trained_by = {name: getattr(options, name) for name in TRAINING_OPTIONS}
+    name = f"{options.algorithm}-{options.vocab_size}"
+    return cached(cache, name, {"trained": trained_by, "text": text_key()}, train_into)
+
+
+def cached(cache: Path, name: str, made_from: Mapping[str, Any], save: Callable[[Path], None]) -> Path:
+    """Return the folder of a tokenizer; make it if the cache has no undamaged one.
+
+    Args:
+        cache: folder of the cache.
+        name: the beginning of the folder's name.
+        made_from: everything that the tokenizer depends on, as JSON can write it.
+        save: saves the tokenizer into a folder.
+
+    Raises: UserError if the cache cannot be written to, and the errors of `save`.
+    """
+
+    def build(folder: Path) -> None:
+        save(folder)
         (folder / _CHECKSUM).write_text(_checksum(folder))
 
     def warn_of(damage: str) -> None:
-        log.warning("a trained vocabulary is damaged and is trained again (%s)", damage)
+        log.warning("a vocabulary in the cache is damaged and is made again (%s)", damage)
 
-    case = "lower" if options.lowercase else "cased"
-    special_tokens = options.special_tokens or "usual"
-    name = f"{options.algorithm}-{special_tokens}-{options.vocab_size}-{case}-{text_key()}"
-    return built_once(cache / "tokenizers" / name, build=train_into, damage=_damage, warn=warn_of)
+    key = xxhash.xxh3_128_hexdigest(json.dumps([_FORMAT, made_from], sort_keys=True))
+    folder = cache / "tokenizers" / f"{name}-{key}"
+    return built_once(folder, build=build, damage=_damage, warn=warn_of)
 
 
 def _damage(folder: Path) -> str | None:
-    """Return what is wrong with a trained tokenizer's files; None if nothing is."""
+    """Return what is wrong with a cached tokenizer's files; None if nothing is."""
     checksum = folder / _CHECKSUM
     if not checksum.is_file() or not (folder / "tokenizer.json").is_file():
         return f"{folder}: files are missing"
