@@ -18,6 +18,7 @@ from lmft.data.sources.row_text import RowText
 from lmft.data.sources.source import Source
 from lmft.data.sources.tally import Tally
 from lmft.objectives.base import SPECIAL, WORD_START
+from lmft.system.token_ids import num_ids
 
 _PIECE_CHARACTERS = 1 << 20  # a longer document is tokenised in pieces of this length
 _WORD_MARK = "▁"  # begins a word in SentencePiece's vocabularies
@@ -71,14 +72,14 @@ class Encoder:
         self.prefix, self.suffix = separators(self.backend)
         end = id_of(tokenizer, "eos")
         self.closing = [end] if not self.suffix and end is not None else []
-        self.dtype = "<u2" if len(tokenizer) <= 1 << 16 else "<u4"
+        self.dtype = "<u2" if num_ids(tokenizer) <= 1 << 16 else "<u4"
 
         self._begins = word_beginnings(self.backend)
         self.has_word_starts = word_starts or self._begins is not None
         self._unknown = str(tokenizer.unk_token or "")
-        self._flags = np.zeros(len(tokenizer), np.uint8)
+        self._flags = np.zeros(num_ids(tokenizer), np.uint8)
         self._flags[tokenizer.all_special_ids] = SPECIAL
-        self._is_added = np.zeros(len(tokenizer), bool)
+        self._is_added = np.zeros(num_ids(tokenizer), bool)
         self._is_added[[i for i in tokenizer.added_tokens_decoder if i != tokenizer.unk_token_id]] = True
         if self._begins is not None:
             self._flags[self._begins] |= WORD_START

@@ -1,27 +1,23 @@
 """Load a tokenizer from the hub or a folder, or train one on the training text."""
 
-import json
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
-import xxhash
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 
 from lmft.errors import UserError
 from lmft.models.config import TRAINING_OPTIONS, ModelConfig, TokenizerConfig
-from lmft.models.loading.folders import read
+from lmft.models.loading.added_words import with_added_words
+from lmft.models.loading.cached import cached
 from lmft.models.loading.survival import Sample, Survival, survival
+from lmft.models.loading.tokenizer_files import read_tokenizer
 from lmft.models.loading.vocabulary import asked_changes, train_vocabulary
 from lmft.system import files
-from lmft.system.cache import built_once
 from lmft.system.repositories import located
 
 log = logging.getLogger(__name__)
-_CHECKSUM = "tokenizer.json.xxh3"
-_FORMAT = 2  # of the cache's tokenizers; those of an earlier one are made again
 
 
 def load_tokenizer(
@@ -30,43 +26,44 @@ def load_tokenizer(
     text_key: Callable[[], str],
     cache: Path,
     kept: Path | None = None,
+    hf_config: PreTrainedConfig | None = None,
 ) -> PreTrainedTokenizerFast:
     """Return the tokenizer that the config names, or one that is trained on `texts`.
 
     Args:
         config: the model's options.
-        texts: the training text; read only if a tokenizer is trained.
+        texts: the training text; read only if a tokenizer is trained or gets further words.
         text_key: returns a key that changes with the texts.
-        cache: folder for trained tokenizers.
-        kept: the run's copy of the tokenizer trained for it, used if it exists.
+        cache: folder for trained tokenizers, and those with further words.
+        kept: the run's copy of a tokenizer that was made for it, used if it exists.
+        hf_config: the model's config, whose type tells the tokenizer's class if nothing else does.
 
     Raises: UserError.
     """
     options = config.tokenizer
+    if kept is not None and kept.is_dir() and is_made_for_run(options):
+        return read_tokenizer(str(kept), {})
     if options.train:
-        if kept is not None and kept.is_dir():
-            folder = kept
-        else:
-            folder = _trained(options, texts, text_key, cache)
+        folder = _trained(options, texts, text_key, cache)
         if survived := Survival.read(folder):
             survived.report()
-        tokenizer = read(AutoTokenizer, str(folder), "tokenizer.json", {})
-    elif options.name_or_path == config.name_or_path and options.name_or_path:
-        folder = located(options.name_or_path, "tokenizer", config.revision)
-        tokenizer = read(AutoTokenizer, folder, "tokenizer.json", config.hub_options)
-    elif options.name_or_path:
-        folder = located(options.name_or_path, "tokenizer", None)
-        tokenizer = read(AutoTokenizer, folder, "tokenizer.json", {})
-    else:
+        return read_tokenizer(str(folder), {})
+    if not options.name_or_path:
         raise UserError(
             "the model has no tokenizer",
             fix="model.tokenizer.name_or_path=FOLDER, or model.tokenizer.train=true",
         )
-    if not getattr(tokenizer, "is_fast", False):
-        raise UserError(
-            f"{options.name_or_path} has no tokenizer.json (a fast tokenizer), which lmft needs"
-        )
+    is_own = options.name_or_path == config.name_or_path
+    folder = located(options.name_or_path, "tokenizer", config.revision if is_own else None)
+    tokenizer = read_tokenizer(folder, config.hub_options if is_own else {}, hf_config)
+    if options.add_tokens:
+        return with_added_words(tokenizer, options.add_tokens, texts, text_key, cache)
     return tokenizer
+
+
+def is_made_for_run(options: TokenizerConfig) -> bool:
+    """Return whether the tokenizer is not that of a folder, but made for this training."""
+    return options.train or bool(options.add_tokens)
 
 
 def _trained(
@@ -97,48 +94,10 @@ def _trained(
     return cached(cache, name, {"trained": trained_by, "text": text_key()}, train_into)
 
 
-def cached(cache: Path, name: str, made_from: Mapping[str, Any], save: Callable[[Path], None]) -> Path:
-    """Return the folder of a tokenizer; make it if the cache has no undamaged one.
-
-    Args:
-        cache: folder of the cache.
-        name: the beginning of the folder's name.
-        made_from: everything that the tokenizer depends on, as JSON can write it.
-        save: saves the tokenizer into a folder.
-
-    Raises: UserError if the cache cannot be written to, and the errors of `save`.
-    """
-
-    def build(folder: Path) -> None:
-        save(folder)
-        (folder / _CHECKSUM).write_text(_checksum(folder))
-
-    def warn_of(damage: str) -> None:
-        log.warning("a vocabulary in the cache is damaged and is made again (%s)", damage)
-
-    key = xxhash.xxh3_128_hexdigest(json.dumps([_FORMAT, made_from], sort_keys=True))
-    folder = cache / "tokenizers" / f"{name}-{key}"
-    return built_once(folder, build=build, damage=_damage, warn=warn_of)
-
-
-def _damage(folder: Path) -> str | None:
-    """Return what is wrong with a cached tokenizer's files; None if nothing is."""
-    checksum = folder / _CHECKSUM
-    if not checksum.is_file() or not (folder / "tokenizer.json").is_file():
-        return f"{folder}: files are missing"
-    if checksum.read_text() != _checksum(folder):
-        return f"{folder / 'tokenizer.json'}: it is not what was written"
-    return None
-
-
-def _checksum(folder: Path) -> str:
-    return xxhash.xxh3_64_hexdigest((folder / "tokenizer.json").read_bytes())
-
-
 def keep_vocabulary(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Copy a trained tokenizer to the run's folder, unless it is there already.
+    """Copy a tokenizer that was made for a run to the run's folder, unless it is there already.
 
-    If the cache is lost, training again need not give the same tokens.
+    It is there even if the cache is lost or the text has changed.
     """
     source = Path(tokenizer.name_or_path)
     if not folder.exists() and source.is_dir():
