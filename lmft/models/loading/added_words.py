@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import xxhash
-from tokenizers import AddedToken, Regex, Tokenizer, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from lmft.errors import UserError
 from lmft.models.config import AUTO_WORDS, num_auto_words
 from lmft.models.loading.cached import cached
 from lmft.models.loading.folders import read
+from lmft.models.loading.tokenizer_files import plain_backend
 
 log = logging.getLogger(__name__)
 _LEAST_FREQUENT = 5  # occurrences of a word that is added by itself; fewer would hardly train a row
@@ -29,8 +30,11 @@ class _Word:
 
     text: str
     forms: tuple[str, ...]
-    """The tokens to add to the vocabulary itself: the word at a text's beginning and after a space. None
-    if the tokenizer divides the word before the vocabulary is asked: then it is found in the text."""
+    """The tokens to add to the vocabulary itself: the word at a text's beginning and after a space.
+
+    Empty if the tokenizer gives the vocabulary only parts of the word, or more than it: then the word is
+    found in the text before anything else.
+    """
 
 
 def with_added_words(
@@ -130,11 +134,16 @@ def _frequent_words(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str], nu
 def _word(backend: Tokenizer, text: str) -> _Word:
     """Return how a vocabulary spells a word."""
     alone = _pretokens(backend, text)
-    in_context = "".join(_pretokens(backend, f"a {text}"))
-    context = "".join(_pretokens(backend, "a"))
-    if len(alone) != 1 or not in_context.startswith(context):
+    context = _pretokens(backend, "a")
+    in_context = _pretokens(backend, f"a {text}")
+    if len(alone) != 1:
         return _Word(text, ())
-    return _Word(text, tuple(dict.fromkeys([alone[0], in_context[len(context) :]])))
+    if in_context[:-1] == context:
+        return _Word(text, tuple(dict.fromkeys([alone[0], in_context[-1]])))
+    is_unigram = isinstance(backend.model, models.Unigram)
+    if is_unigram and in_context[0].startswith(context[0]):  # the whole text is divided at once
+        return _Word(text, tuple(dict.fromkeys([alone[0], in_context[0][len(context[0]) :]])))
+    return _Word(text, ())
 
 
 def _pretokens(backend: Tokenizer, text: str) -> list[str]:
@@ -155,16 +164,18 @@ def _save_with_words(tokenizer: PreTrainedTokenizerFast, words: Sequence[str], f
     extended = _with_tokens(backend, list(forms))
     divided = [word.text for word in spelled if not word.forms and word.text not in known]
     extended.add_tokens([_found_in_text(backend, text) for text in divided])
-    for text in words:
-        _check_is_one_token(extended, text)
     tokenizer.save_pretrained(folder)
     extended.save(str(folder / "tokenizer.json"))
-    if not _loads_alike(folder, extended):
+    extended.no_truncation()
+    extended.no_padding()
+    for word in spelled:
+        _check_is_one_token(extended, word)
+    if not _loads_alike(folder, extended, words):
         # The class of some model types builds its tokenizer anew from a part of tokenizer.json.
         path = folder / "tokenizer_config.json"
         config = json.loads(path.read_text("utf-8"))
         path.write_text(json.dumps({**config, "tokenizer_class": "PreTrainedTokenizerFast"}), "utf-8")
-        if not _loads_alike(folder, extended):
+        if not _loads_alike(folder, extended, words):
             raise UserError(
                 f"transformers does not load a {type(tokenizer).__name__} with further words as it is "
                 "saved",
@@ -173,9 +184,14 @@ def _save_with_words(tokenizer: PreTrainedTokenizerFast, words: Sequence[str], f
             )
 
 
-def _loads_alike(folder: Path, backend: Tokenizer) -> bool:
-    loaded = read(AutoTokenizer, str(folder), "tokenizer", {})
-    return loaded.get_vocab() == backend.get_vocab()
+def _loads_alike(folder: Path, backend: Tokenizer, words: Sequence[str]) -> bool:
+    """Return whether the tokenizer that transformers loads divides the words as the backend does."""
+    loaded = plain_backend(read(AutoTokenizer, str(folder), "tokenizer", {}))
+    if loaded.get_vocab() != backend.get_vocab():
+        return False
+    texts = [f"{before}{word}" for word in words for before in ("", "a ", "(")]
+    divided = [each.encode_batch(texts, add_special_tokens=False) for each in (loaded, backend)]
+    return all(one.ids == other.ids for one, other in zip(*divided, strict=True))
 
 
 def _found_in_text(backend: Tokenizer, text: str) -> AddedToken:
@@ -188,26 +204,30 @@ def _found_in_text(backend: Tokenizer, text: str) -> AddedToken:
     return AddedToken(text, single_word=True, normalized=is_lowercased)
 
 
-def _check_is_one_token(backend: Tokenizer, text: str) -> None:
-    """Raise UserError unless the word is one token, between others and alone, and decodes to itself."""
-    alone = backend.encode(text, add_special_tokens=False)
-    between = backend.encode(f"a {text} a", add_special_tokens=False)
-    around = {*backend.encode("a", add_special_tokens=False).ids}
-    around |= {*backend.encode("a a", add_special_tokens=False).ids}
-    expected = text
+def _check_is_one_token(backend: Tokenizer, word: _Word) -> None:
+    """Raise UserError unless the word is one token, alone and between others, and decodes to itself."""
+    ids = {backend.token_to_id(form) for form in word.forms or (word.text,)}
+    alone = backend.encode(word.text, add_special_tokens=False).ids
+    between = backend.encode(f"a {word.text} a", add_special_tokens=False).ids
+    expected = word.text
     if backend.normalizer is not None:
-        expected = backend.normalizer.normalize_str(text)
-    inside = [token_id for token_id in between.ids if token_id not in around]
-    decoded = backend.decode(between.ids, skip_special_tokens=False)
-    spelled = "".join(expected.replace("▁", " ").split()).lower()
-    is_kept = spelled in "".join(decoded.split()).lower()
-    num_spaces = sum(not backend.decode([token_id]).strip() for token_id in inside)
-    if len(alone.ids) != 1 or len(inside) - num_spaces != 1 or not is_kept:
-        raise UserError(
-            f"{text!r} cannot be one token of this tokenizer, which makes it {' '.join(alone.tokens)!r}",
-            "model.tokenizer.add_tokens",
-            "leave it out",
-        )
+        expected = backend.normalizer.normalize_str(expected)
+    written = backend.decode(between, skip_special_tokens=False)
+    is_kept = _bare(expected) in _bare(written)
+    if len(alone) == 1 and ids.issuperset(alone) and ids.intersection(between) and is_kept:
+        return
+    pieces = [backend.decode([token_id], skip_special_tokens=False) for token_id in alone]
+    raise UserError(
+        f"{word.text!r} cannot be one token of this tokenizer, which divides it into "
+        f"{len(pieces)} and writes it as {''.join(pieces)!r}",
+        "model.tokenizer.add_tokens",
+        "leave it out",
+    )
+
+
+def _bare(text: str) -> str:
+    """Return a text in lower case, without white space and Metaspace's mark of it."""
+    return "".join(text.replace("▁", " ").split()).lower()
 
 
 def _with_tokens(backend: Tokenizer, forms: Sequence[str]) -> Tokenizer:
@@ -218,11 +238,11 @@ def _with_tokens(backend: Tokenizer, forms: Sequence[str]) -> Tokenizer:
     if model["type"] == "Unigram":
         names = {token_id: token for token, token_id in backend.get_vocab().items()}
         _add_pieces(model["vocab"], forms, names, next_id, backend)
-    elif model["type"] == "BPE":
-        for form in forms:
-            next_id = _add_merges(model, backend.model.tokenize(form), next_id)
     else:
         model["vocab"] |= {form: next_id + number for number, form in enumerate(forms)}
+    if model["type"] == "BPE" and forms:
+        # A word that is a token is not made by merges, which would need a token for each step.
+        model["ignore_merges"] = True
     return Tokenizer.from_str(json.dumps(spec))
 
 
@@ -248,28 +268,6 @@ def _add_pieces(
         vocabulary.append([form, score + 1e-2])
 
 
-def _add_merges(model: dict[str, Any], pieces: Sequence[Any], next_id: int) -> int:
-    """Add the merges that join pieces from left to right, and their tokens; return the next free id.
-
-    They come after all other merges, so that no word that is a token already changes.
-    """
-    vocabulary = model["vocab"]
-    mark = model.get("continuing_subword_prefix") or ""
-    joined = pieces[0].value
-    for piece in pieces[1:]:
-        pair = [joined, piece.value]
-        model["merges"].append(" ".join(pair) if _are_strings(model["merges"]) else pair)
-        joined += piece.value.removeprefix(mark)
-        if joined not in vocabulary:
-            vocabulary[joined] = next_id
-            next_id += 1
-    return next_id
-
-
-def _are_strings(merges: Sequence[Any]) -> bool:
-    return bool(merges) and isinstance(merges[0], str)
-
-
 def _report(
     before: PreTrainedTokenizerFast, after: PreTrainedTokenizerFast, texts: Iterable[str]
 ) -> None:
@@ -283,8 +281,8 @@ def _report(
             break
     num_words = max(1, sum(len(text.split()) for text in sample))
     rates = [
-        sum(len(encoding.ids) for encoding in _encoded(tokenizer, sample)) / num_words
-        for tokenizer in (before, after)
+        sum(map(len, plain_backend(each).encode_batch(sample, add_special_tokens=False))) / num_words
+        for each in (before, after)
     ]
     log.info(
         "%s tokens are added to the vocabulary; tokens per word of the training text: %.3f before, %.3f "
@@ -293,7 +291,3 @@ def _report(
         *rates,
         f"{num_words:,}",
     )
-
-
-def _encoded(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[Any]:
-    return tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 
@@ -10,7 +9,7 @@ from lmft.errors import UserError
 from lmft.models.config import ModelConfig
 from lmft.models.loading.hf_config import POSITIONS_AFTER_PADDING, folders_of
 from lmft.models.loading.rows import Rows
-from lmft.models.loading.tokenizer_files import has_vocabulary, read_tokenizer
+from lmft.models.loading.tokenizer_files import has_vocabulary, plain_backend, read_tokenizer
 from lmft.system.token_ids import num_ids
 
 log = logging.getLogger(__name__)
@@ -51,7 +50,9 @@ def rows_of(
     others = [i for i, token in tokens.items() if own_tokens.get(i, token) != token]
     if not others:
         text_of = decoder_of(tokenizer)
-        new = {i: pieces_of(own, text_of(i)) for i in sorted(tokens.keys() - own_tokens.keys())}
+        own_pieces = divider_of(own)
+        added = sorted(tokens.keys() - own_tokens.keys())
+        new = {token_id: own_pieces(text_of(token_id)) for token_id in added}
         return Rows(num_ids(tokenizer), new)
     if not options.replace:
         example = min(others)
@@ -107,6 +108,7 @@ def _moved_rows(
     """Return rows that are moved to their tokens' new ids. Raises: UserError if positions would move."""
     text_of = decoder_of(tokenizer)
     own_text_of = decoder_of(own)
+    own_pieces = divider_of(own)
     own_special = set(own.all_special_ids)
     special = set(tokenizer.all_special_ids)
     own_ids = {own_text_of(i): i for i in own.get_vocab().values() if i not in own_special}
@@ -118,7 +120,7 @@ def _moved_rows(
         else:
             old_id = own_ids.get(text_of(token_id))
         if old_id is None:
-            new[token_id] = pieces_of(own, text_of(token_id))
+            new[token_id] = own_pieces(text_of(token_id))
         else:
             moved[token_id] = old_id
     if hf_config.model_type in POSITIONS_AFTER_PADDING and tokenizer.pad_token_id != own.pad_token_id:
@@ -129,8 +131,8 @@ def _moved_rows(
             f"a vocabulary whose padding token has id {own.pad_token_id}",
         )
     log.info(
-        "the vocabulary of %s replaces the model's own: %s of its %s tokens keep their rows, %s start "
-        "as the mean of their old pieces",
+        "%s replaces the model's own vocabulary: %s of its %s tokens keep their rows, %s start as the "
+        "mean of their old pieces",
         _name(config),
         f"{len(moved):,}",
         f"{len(moved) + len(new):,}",
@@ -184,7 +186,7 @@ def _a_letter(tokenizer: PreTrainedTokenizerFast) -> int:
     return next(iter(letters), ids[0])
 
 
-def pieces_of(own: PreTrainedTokenizerFast, text: str) -> list[int]:
-    """Return the ids of a text's pieces in the model's own vocabulary."""
-    encoded: Any = own.backend_tokenizer.encode(text, add_special_tokens=False)
-    return list(encoded.ids)
+def divider_of(own: PreTrainedTokenizerFast) -> Callable[[str], list[int]]:
+    """Return the function from a text to the ids of its pieces in the model's own vocabulary."""
+    backend = plain_backend(own)
+    return lambda text: backend.encode(text, add_special_tokens=False).ids

@@ -1,13 +1,23 @@
 """Read a tokenizer from a folder: from tokenizer.json, vocab.txt or a SentencePiece model."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerFast
 
 from lmft.errors import UserError
 from lmft.models.loading.folders import read
 from lmft.system.hub import TOKENIZER_FILES
+
+
+def plain_backend(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:
+    """Return a copy of the tokenizer's backend without the truncation and padding saved in it."""
+    backend = copy.deepcopy(tokenizer.backend_tokenizer)
+    backend.no_truncation()
+    backend.no_padding()
+    return backend
 
 
 def has_vocabulary(folder: str) -> bool:
