@@ -187,6 +187,14 @@ def _a_letter(tokenizer: PreTrainedTokenizerFast) -> int:
 
 
 def divider_of(own: PreTrainedTokenizerFast) -> Callable[[str], list[int]]:
-    """Return the function from a text to the ids of its pieces in the model's own vocabulary."""
+    """Return the function from a text to the ids of its pieces in the model's own vocabulary.
+
+    Unknown pieces are left out.
+    """
     backend = plain_backend(own)
-    return lambda text: backend.encode(text, add_special_tokens=False).ids
+
+    def pieces_of(text: str) -> list[int]:
+        ids = backend.encode(text, add_special_tokens=False).ids
+        return [token_id for token_id in ids if token_id != own.unk_token_id]
+
+    return pieces_of
