@@ -30,7 +30,9 @@ from lmft.models.config import ModelConfig
 from lmft.models.freezing import freeze
 from lmft.models.loading.hf_config import load_config
 from lmft.models.loading.languages import set_decoder_start, set_generation, set_languages
+from lmft.models.loading.own_vocabulary import rows_of
 from lmft.models.loading.positions import max_positions
+from lmft.models.loading.rows import Rows, new_rows
 from lmft.models.loading.tokenizer import load_tokenizer
 from lmft.models.loading.weights import fit_to_tokenizer, load_model
 from lmft.modules.base import LanguageModel
@@ -43,8 +45,10 @@ from lmft.reporting.progress import counting_progress
 from lmft.runs.checkpoint_io import load_weights
 from lmft.runs.folder import RunFolder
 from lmft.runs.redaction import Redactor
+from lmft.system.token_ids import num_ids
 from lmft.training.optimizer import MakeOptimizer, ScheduleConfig, check_arguments
 from lmft.training.scores import ValidationText
+from lmft.training.warm_up import WarmUp
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +71,8 @@ class Parts:
     tokenizer: PreTrainedTokenizerFast
     new_tokens: list[str]
     """Special tokens that were added to the tokenizer."""
+    token_rows: Rows | None
+    """Where the rows of the tokenizer's tokens come from; None: the model is new."""
     objective: Objective
     vocabulary: Vocabulary
     """The properties of tokenizer and model that the objective uses."""
@@ -163,11 +169,20 @@ def assemble(
     _check_length(data, hf_config)
     data = _with_lines_for_packs(data, module_class, hf_config)
     tokenizer = load_tokenizer(
-        model, TrainingTexts(data), lambda: training_text_key(data), data.cache, kept_tokenizer
+        model,
+        TrainingTexts(data),
+        lambda: training_text_key(data),
+        data.cache,
+        kept_tokenizer,
+        hf_config,
     )
     set_languages(tokenizer, data.source_language, data.target_language, data.format == "pairs")
+    rows = None if model.from_scratch else rows_of(model, hf_config, tokenizer)
     new_tokens = _add_tokens(tokenizer, data, objective)
-    vocabulary = _checked_vocabulary(tokenizer, model, hf_config, objective, data)
+    if rows is not None:
+        rows = rows.with_new([tokenizer.get_vocab()[token] for token in new_tokens])
+    _check_warm_up(model, rows)
+    vocabulary = _checked_vocabulary(tokenizer, model, hf_config, rows, objective, data)
     _check_length(data, hf_config)  # again, as positions can depend on the tokenizer's padding
     probes = [*model.probes, *data.probes]
     _check_probes(probes, model, tokenizer)
@@ -181,6 +196,7 @@ def assemble(
         hf_config=hf_config,
         tokenizer=tokenizer,
         new_tokens=new_tokens,
+        token_rows=rows,
         objective=objective,
         vocabulary=vocabulary,
         corpus=corpus,
@@ -238,10 +254,20 @@ def _add_tokens(tokenizer: PreTrainedTokenizerFast, data: DataConfig, objective:
     return new
 
 
+def _check_warm_up(model: ModelConfig, rows: Rows | None) -> None:
+    if model.tokenizer.warm_up_steps and (rows is None or not rows.new):
+        raise UserError(
+            "no token is new, so there are no new rows to train first",
+            "model.tokenizer.warm_up_steps",
+            "leave it out, or add words: model.tokenizer.add_tokens=FILE",
+        )
+
+
 def _checked_vocabulary(
     tokenizer: PreTrainedTokenizerFast,
     model: ModelConfig,
     hf_config: PreTrainedConfig,
+    rows: Rows | None,
     objective: Objective,
     data: DataConfig,
 ) -> Vocabulary:
@@ -249,7 +275,10 @@ def _checked_vocabulary(
     if model.from_scratch:  # sets the decoder's first token, which is needed before the model is built
         fit_to_tokenizer(hf_config, tokenizer)
     set_decoder_start(hf_config, tokenizer)
-    vocabulary = vocabulary_of(tokenizer, getattr(hf_config, "decoder_start_token_id", None))
+    decoder_start_id = getattr(hf_config, "decoder_start_token_id", None)
+    if rows is not None:
+        decoder_start_id = rows.new_id(decoder_start_id)
+    vocabulary = vocabulary_of(tokenizer, decoder_start_id)
     try:
         objective.check(vocabulary, data.block_size)
     except ValueError as error:
@@ -261,9 +290,9 @@ def vocabulary_of(tokenizer: PreTrainedTokenizerFast, decoder_start_id: int | No
     """Return the Vocabulary of a tokenizer, for a seq2seq model with the first token of its decoder."""
     sentinels = sentinel_ids(tokenizer.get_vocab())
     special = {*tokenizer.all_special_ids, *sentinels.values()}
-    ordinary = [i for i in range(len(tokenizer)) if i not in special]
+    ordinary = sorted(set(tokenizer.get_vocab().values()) - special)
     return Vocabulary(
-        size=len(tokenizer),
+        size=num_ids(tokenizer),
         mask_id=id_of(tokenizer, "mask"),
         ordinary_ids=np.array(ordinary, np.int64),
         pad_id=id_of(tokenizer, "pad") or 0,
@@ -293,7 +322,7 @@ def _check_probes(probes: list[Any], model: ModelConfig, tokenizer: PreTrainedTo
 def _build_module(parts: Parts) -> LanguageModel:
     module_class = parts.module_class
     family = module_class.family
-    model = load_model(parts.model, family, parts.hf_config, parts.tokenizer, len(parts.new_tokens))
+    model = load_model(parts.model, family, parts.hf_config, parts.tokenizer, parts.token_rows)
     if model.can_generate():
         set_generation(model.generation_config, parts.tokenizer)
     if parts.data.isolate_documents:
@@ -304,15 +333,20 @@ def _build_module(parts: Parts) -> LanguageModel:
     if "train" in parts.corpus.examples:
         check_training(module_class, model, parts.tokenizer, lambda: _first_and_last(parts))
     check_sight(module_class, model, parts.tokenizer, parts.data.isolate_documents, others)
+    new_ids = sorted(parts.token_rows.new) if parts.token_rows else []
     if parts.model.freeze:
         freeze(model, parts.model.freeze)
-        if parts.new_tokens and not model.get_input_embeddings().weight.requires_grad:
-            what = f"the embeddings are frozen, but these tokens are new: {', '.join(parts.new_tokens)}"
+        if new_ids and not model.get_input_embeddings().weight.requires_grad:
+            tokens = parts.tokenizer.convert_ids_to_tokens(new_ids[:5])
+            more = ", …" if len(new_ids) > 5 else ""
+            what = f"the embeddings are frozen, but these tokens are new: {', '.join(tokens)}{more}"
             raise UserError(what, where="model.freeze")
     adapted = None
     if parts.model.lora.r:
-        ids = parts.tokenizer.get_vocab()
-        adapted = add_adapters(model, parts.model.lora, [ids[token] for token in parts.new_tokens])
+        adapted = add_adapters(model, parts.model.lora, new_ids)
+    warm_up = None
+    if parts.model.tokenizer.warm_up_steps:
+        warm_up = WarmUp(parts.model.tokenizer.warm_up_steps, new_rows(model, new_ids))
     return module_class(
         model,
         parts.tokenizer,
@@ -323,6 +357,7 @@ def _build_module(parts: Parts) -> LanguageModel:
         validations=_validation_texts(parts),
         generation=parts.model.generation,
         adapted=adapted,
+        warm_up=warm_up,
         compile=parts.model.compile,
         settings=Redactor(parts.config).value(parts.config),
     )
@@ -383,9 +418,12 @@ def load_module(config: dict[str, Any], prompts: Sequence[Any] = ()) -> Language
     hf_config = load_config(options, {name: other.family for name, other in families.items()})
     if options.module is not None:
         module_class = subclass_of(module_class, options.module, "model.module")
-    tokenizer = load_tokenizer(options, texts=(), text_key=lambda: "none", cache=Path())
+    tokenizer = load_tokenizer(
+        options, texts=(), text_key=lambda: "none", cache=Path(), hf_config=hf_config
+    )
     module_class.check_prompts(prompts, tokenizer, hf_config)
-    model = load_model(options, module_class.family, hf_config, tokenizer)
+    rows = None if options.from_scratch else rows_of(options, hf_config, tokenizer)
+    model = load_model(options, module_class.family, hf_config, tokenizer, rows)
     others = [name for name, other in families.items() if other.family.model_class(hf_config)]
     check_logits(module_class, model, tokenizer)
     check_sight(module_class, model, tokenizer, other_families=others)

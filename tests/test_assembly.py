@@ -57,7 +57,14 @@ def test_an_objective_that_cannot_be(gpt2):
 
 
 def test_a_tokenizer_without_a_mask(folder):
-    said = refused(tiny(folder, "model.tokenizer.special_tokens=gpt2", "model.tokenizer.algorithm=bpe"))
+    said = refused(
+        tiny(
+            folder,
+            "model.tokenizer.special_tokens=gpt2",
+            "model.tokenizer.algorithm=bpe",
+            "model.tokenizer.vocab_size=320",
+        )
+    )
     assert "no mask token" in said and "the tokenizer of distilbert" in said
 
 

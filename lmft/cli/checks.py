@@ -18,7 +18,7 @@ from lmft.data.sources import files
 from lmft.errors import UserError, did_you_mean
 from lmft.models.config import ModelConfig
 from lmft.objectives.base import Objective
-from lmft.system.repositories import check_folder
+from lmft.system.repositories import check_folder, shape_file
 
 
 def check(config: Mapping[str, Any], trains: bool = True) -> None:
@@ -71,6 +71,8 @@ def check_model(config: Mapping[str, Any]) -> ModelConfig:
     """Return the model's options, checked; folders that they name exist. Raises: UserError."""
     model = build(ModelConfig, config["model"], "model")
     _check_family(model.family)
+    if model.shape_from:
+        shape_file(model.shape_from, ask_hub=False)
     if not model.from_scratch:
         check_folder(str(model.name_or_path), "model.name_or_path")
     if model.tokenizer.name_or_path and not model.tokenizer.train:

@@ -168,7 +168,7 @@ def _appended_files(run: Run) -> list[Path]:
 
 def _begin(parts: "Parts", run: Run) -> None:
     """Write the run's first files, and delete those of an earlier start that left no checkpoint."""
-    from lmft.models.loading.tokenizer import keep_vocabulary
+    from lmft.models.loading.tokenizer import is_made_for_run, keep_vocabulary
 
     if not run.begin():
         return
@@ -176,7 +176,7 @@ def _begin(parts: "Parts", run: Run) -> None:
     if checkpoint is None or checkpoint.resolve().parent != run.paths.checkpoints.resolve():
         for path in _appended_files(run):
             path.unlink(missing_ok=True)
-    if parts.model.tokenizer.train:
+    if is_made_for_run(parts.model.tokenizer):
         keep_vocabulary(parts.tokenizer, run.paths.tokenizer)
 
 

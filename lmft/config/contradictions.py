@@ -37,6 +37,11 @@ def _tokenizer(config: Config, key: str) -> Any:
     return (config["model"].get("tokenizer") or {}).get(key)
 
 
+def _is_other_vocabulary(config: Config) -> bool:
+    is_named = _tokenizer(config, "name_or_path") != _model(config, "name_or_path")
+    return is_named or bool(_tokenizer(config, "train"))
+
+
 def _is_own_split(config: Config, split: str) -> bool:
     """Return whether a split's text comes from elsewhere than `data.path`."""
     data = config["data"]
@@ -63,8 +68,8 @@ MODEL_RULES = (
         ("model.name_or_path",),
         lambda config: not _model(config, "from_scratch"),
         "a model that is loaded, and this one starts from random weights (model.from_scratch)",
-        "leave model=… and model.from_scratch out to load it; "
-        "model.tokenizer.name_or_path=FOLDER takes its vocabulary",
+        "leave model=… and model.from_scratch out to load it; model.shape_from=FOLDER takes its shape, "
+        "model.tokenizer.name_or_path=FOLDER its vocabulary",
     ),
     Rule(
         ("model.revision",),
@@ -73,6 +78,18 @@ MODEL_RULES = (
         ),
         "a repository of the hub, and this model is a folder",
         "leave it out",
+    ),
+    Rule(
+        ("model.shape_from",),
+        lambda config: bool(_model(config, "from_scratch")),
+        "a new model, and this one is loaded",
+        "add model.from_scratch=true",
+    ),
+    Rule(
+        ("model.architecture", "model.shape"),
+        lambda config: not _model(config, "shape_from"),
+        "a new model without model.shape_from, which names another one's architecture and shape",
+        "model.config.NAME=VALUE changes a value of it",
     ),
     Rule(
         ("model.architecture", "model.shape"),
@@ -92,10 +109,17 @@ MODEL_RULES = (
             "model.tokenizer.algorithm",
             "model.tokenizer.special_tokens",
             "model.tokenizer.lowercase",
+            "model.tokenizer.strip_accents",
         ),
         lambda config: bool(_tokenizer(config, "train")),
         "a vocabulary that is trained, and this one is loaded",
         "add model.tokenizer.train=true model.from_scratch=true, or leave it out",
+    ),
+    Rule(
+        ("model.tokenizer.replace",),
+        lambda config: not _tokenizer(config, "replace") or _is_other_vocabulary(config),
+        "another vocabulary than the model's own",
+        "add model.tokenizer.name_or_path=FOLDER or model.tokenizer.train=true",
     ),
     Rule(
         (

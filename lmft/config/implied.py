@@ -11,7 +11,7 @@ from hydra.core.override_parser.types import Override
 
 from lmft.config.overrides import parse
 from lmft.errors import UserError
-from lmft.system.repositories import stored_config
+from lmft.system.repositories import read_config, shape_file, stored_config
 
 _TEXT_OPTIONS = ("data.train", "data.path", "data.sources")
 _READERS = {"chat": "chat", "pairs": "pairs"}  # format -> the YAML of conf/data/ with its usual values
@@ -39,6 +39,11 @@ def with_implied_choices(overrides: Sequence[str], ask_hub: bool = True) -> list
         return list(overrides)
     implied = []
     name = _text(given, "model.name_or_path")
+    shape = _text(given, "model.shape_from")
+    if shape and not name and "model" not in given:
+        path = shape_file(shape, ask_hub)
+        if path is not None:
+            implied.append(f"model={_family(read_config(path), shape)}")
     if name and "model" not in given:
         family = family_of(name, _text(given, "model.revision"), ask_hub)
         if family:

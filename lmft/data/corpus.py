@@ -34,6 +34,7 @@ from lmft.data.sources.tally import Tally
 from lmft.data.store import FORMAT, StoreWriter, TokenStore, content_hash, open_or_build
 from lmft.errors import UserError
 from lmft.objectives.base import Objective
+from lmft.system.token_ids import num_ids
 
 log = logging.getLogger(__name__)
 V = TypeVar("V")
@@ -249,7 +250,7 @@ class _Loader:
         if is_held_out and "validation" in ledger:
             ledger["validation"]["held_out"] = held_out_share(config)
         if "train" in examples and "validation" in examples:
-            unigram = unigram_perplexity(texts["train"], texts["validation"], len(self.tokenizer))
+            unigram = unigram_perplexity(texts["train"], texts["validation"], num_ids(self.tokenizer))
             ledger["validation"]["unigram_perplexity"] = unigram
         return Corpus(_named(texts, suffix), _named(examples, suffix), _named(ledger, suffix))
 

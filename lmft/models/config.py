@@ -9,6 +9,10 @@ from lmft.config.schema import build
 from lmft.errors import UserError, did_you_mean
 
 EXPORTS = ("best", "last")
+# Options of `model.tokenizer` that are read only if a vocabulary is trained.
+TRAINING_OPTIONS = ("algorithm", "special_tokens", "vocab_size", "lowercase", "strip_accents")
+
+AUTO_WORDS = "auto:"  # begins a value of `model.tokenizer.add_tokens` that is a number of words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +59,33 @@ class TokenizerConfig:
     special_tokens: str | None
     vocab_size: int
     lowercase: bool
+    strip_accents: bool
+    replace: bool
+    add_tokens: list[str] | str
+    warm_up_steps: int
+
+    def __post_init__(self):
+        if isinstance(self.add_tokens, str) and self.add_tokens.startswith("auto"):
+            num_auto_words(self.add_tokens)
+        if self.add_tokens and self.train:
+            raise UserError(
+                "a vocabulary that is trained takes its words from the text",
+                "model.tokenizer.add_tokens with model.tokenizer.train=true",
+                "leave one of them out",
+            )
+        if self.warm_up_steps < 0:
+            raise UserError(f"model.tokenizer.warm_up_steps={self.warm_up_steps} is no number of steps")
+
+
+def num_auto_words(value: str) -> int:
+    """Return the number of words in `auto:N`. Raises: UserError."""
+    number = value.removeprefix(AUTO_WORDS)
+    if not number.isdecimal() or not int(number):
+        raise UserError(
+            f"model.tokenizer.add_tokens={value} names no number of words",
+            fix="model.tokenizer.add_tokens=auto:500",
+        )
+    return int(number)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +98,7 @@ class ModelConfig:
     revision: str | None
     trust_remote_code: bool
     from_scratch: bool
+    shape_from: str | None
     shape: dict[str, Any]
     config: dict[str, Any]
     attn_implementation: str
@@ -91,16 +123,17 @@ class ModelConfig:
             raise UserError(
                 f"model.export={self.export} is unknown{hint}", fix=f"one of: {', '.join(EXPORTS)}"
             )
-        if self.from_scratch and not self.architecture:
+        if self.from_scratch and not self.architecture and not self.shape_from:
             raise UserError(
                 "model.from_scratch=true needs an architecture",
-                fix="model.architecture=distilbert (a model_type)",
+                fix="model.architecture=distilbert (a model_type), or model.shape_from=FOLDER",
             )
         if not self.from_scratch and not self.name_or_path:
             raise UserError(
                 "no model is named",
                 fix="model.name_or_path=FOLDER_OR_HUB_ID, or model.from_scratch=true",
             )
+        self._check_vocabulary()
         if isinstance(self.freeze, str):
             object.__setattr__(self, "freeze", [self.freeze])
         if self.freeze and self.lora.r:
@@ -117,10 +150,36 @@ class ModelConfig:
                 what, f"model.revision={self.revision}", "model.revision=COMMIT, all 40 digits of it"
             )
 
+    def _check_vocabulary(self) -> None:
+        """Raise UserError if the vocabulary's options do not fit the weights."""
+        options = self.tokenizer
+        if options.train and not self.from_scratch and not options.replace:
+            raise UserError(
+                "a vocabulary trained anew is not that of the pretrained weights",
+                f"model.tokenizer.train=true with {self.name_or_path}",
+                "model.from_scratch=true; or model.tokenizer.replace=true, which keeps the rows of "
+                "tokens that both vocabularies know",
+            )
+        if self.from_scratch and (options.replace or options.warm_up_steps):
+            option = "replace" if options.replace else "warm_up_steps"
+            raise UserError(
+                "a model that starts from random weights has no rows of known tokens",
+                f"model.tokenizer.{option}",
+                "leave it out",
+            )
+        if options.replace and self.lora.r and not self.lora.merge:
+            raise UserError(
+                "adapters alone do not hold the moved rows of a replaced vocabulary",
+                "model.tokenizer.replace=true with model.lora.merge=false",
+                "model.lora.merge=true",
+            )
+
     @property
     def name(self) -> str:
-        """The architecture that is built, or the folder or hub id that is loaded, for messages."""
-        return str(self.architecture if self.from_scratch else self.name_or_path)
+        """What is built, or the folder or hub id that is loaded, for messages."""
+        if self.from_scratch:
+            return str(self.shape_from or self.architecture)
+        return str(self.name_or_path)
 
     @property
     def hub_options(self) -> dict[str, Any]:

@@ -25,8 +25,9 @@ def ordinary_tokens(
     is large enough.
     """
     special = set(tokenizer.all_special_ids)
-    vocab_size = min(len(tokenizer), config.get_text_config().vocab_size)
-    ids = torch.tensor([token for token in range(vocab_size) if token not in special])
+    vocab_size = config.get_text_config().vocab_size
+    known = sorted(token for token in tokenizer.get_vocab().values() if token < vocab_size)
+    ids = torch.tensor([token for token in known if token not in special])
     step = max(1, len(ids) // count)
     length = min(count, max_positions(config) or count)
     places = torch.arange(length) * step

@@ -3,6 +3,7 @@
 import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -26,6 +27,7 @@ from lmft.system import loop_state
 from lmft.training.optimizer import MakeOptimizer, ScheduleConfig, make_schedule, parameter_groups
 from lmft.training.scores import Scores, TrainingLoss, ValidationText, logged_scores, overall
 from lmft.training.step import OptimizerStep
+from lmft.training.warm_up import WarmUp
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +80,7 @@ class LanguageModel(LightningModule):
         validations: Sequence[ValidationText] = (ValidationText(),),
         generation: dict[str, Any] | None = None,
         adapted: Adapted | None = None,
+        warm_up: WarmUp | None = None,
         compile: bool = False,
         settings: Mapping[str, Any] | None = None,
     ):
@@ -93,6 +96,8 @@ class LanguageModel(LightningModule):
             validations: the validation texts, in the order of their DataLoaders.
             generation: arguments of transformers' `generate` for answers.
             adapted: the model's adapters, if it has any.
+            warm_up: the first steps, in which only the rows of new tokens are trained; None: there are
+                none.
             compile: whether torch.compile compiles the model's stacks.
             settings: the config that led to the module, without secrets; written into checkpoints.
         """
@@ -104,6 +109,7 @@ class LanguageModel(LightningModule):
         self.seed = seed
         self.generation = generation or {}
         self.adapted = adapted
+        self.warm_up = warm_up
         self.strict_loading = all(weight.requires_grad for weight in model.parameters())
         self.validations = tuple(validations)
         self.scores = [Scores(text.tokens_per_byte) for text in validations]
@@ -230,8 +236,10 @@ class LanguageModel(LightningModule):
         self.step.backward(loss)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Divide the gradients by the step's number of targets."""
+        """Divide the gradients by the step's number of targets; in a warm-up, keep those of new rows."""
         self.step.normalize(optimizer)
+        if self.warm_up is not None:
+            self.warm_up.keep_gradients_of_new_rows(optimizer, self.trainer.global_step)
 
     def configure_gradient_clipping(
         self,
@@ -247,8 +255,14 @@ class LanguageModel(LightningModule):
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Free the gradients at once; Lightning would keep them until after the next forward pass."""
-        super().optimizer_step(*args, **kwargs)
+        with self._keeping_old_rows():
+            super().optimizer_step(*args, **kwargs)
         self.optimizers(use_pl_optimizer=False).zero_grad()  # pyright: ignore[reportAttributeAccessIssue]
+
+    def _keeping_old_rows(self) -> AbstractContextManager[None]:
+        if self.warm_up is None:
+            return nullcontext()
+        return self.warm_up.keeping_old_rows(self.trainer.global_step)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Log the training loss if it is due."""

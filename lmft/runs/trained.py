@@ -77,6 +77,10 @@ _OF_COMMAND = (
 )
 
 
+# Options of a tokenizer that is read as it was saved.
+_AS_IT_IS = {"train": False, "replace": False, "add_tokens": [], "warm_up_steps": 0}
+
+
 def _chosen_checkpoint(config: Mapping[str, Any]) -> str | int | None:
     """Return the checkpoint that an evaluation or a prediction names; None if it names none."""
     chosen = config.get("checkpoint")
@@ -87,7 +91,9 @@ def _as_trained(recorded: dict[str, Any], run: RunFolder) -> dict[str, Any]:
     """Return the group `model` that builds the run's model as it was for training."""
     if not run.tokenizer.is_dir():
         return recorded
-    tokenizer = {**recorded["tokenizer"], "name_or_path": str(run.tokenizer), "train": False}
+    tokenizer = {**recorded["tokenizer"], "name_or_path": str(run.tokenizer), **_AS_IT_IS}
+    if not recorded["from_scratch"]:
+        tokenizer["replace"] = recorded["tokenizer"].get("replace", False)
     return {**recorded, "tokenizer": tokenizer}
 
 
@@ -97,14 +103,19 @@ def _as_exported(recorded: dict[str, Any], run: RunFolder) -> dict[str, Any]:
         what = f"the run has no model yet (status: {run.status() or 'unfinished'})"
         fix = f"finish it with the command in {run.command}, or add checkpoint=last"
         raise UserError(what, str(run.path), fix)
-    changes = {"name_or_path": str(run.model), "from_scratch": False, "freeze": []}
+    changes = {
+        "name_or_path": str(run.model),
+        "from_scratch": False,
+        "shape_from": None,
+        "freeze": [],
+    }
     changes["lora"] = {**recorded.get("lora", {}), "r": 0}
     # If only adapters were exported, their base model is loaded as it was for training.
     if not (run.model / "adapter_config.json").exists():
         changes["config"] = {}
         if not recorded.get("trust_remote_code"):  # remote code is still loaded from its revision
             changes["revision"] = None
-    tokenizer = {**recorded["tokenizer"], "name_or_path": str(run.model), "train": False}
+    tokenizer = {**recorded["tokenizer"], "name_or_path": str(run.model), **_AS_IT_IS}
     return {**recorded, **changes, "tokenizer": tokenizer}
 
 

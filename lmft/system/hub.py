@@ -21,6 +21,9 @@ TOKENIZER_FILES = (
     "spiece.model",
     "sentencepiece*.model",
     "spm.model",
+    "*.spm",
+    "tekken.json",
+    "tiktoken.model",
 )
 
 Kind = Literal["model", "tokenizer", "dataset"]

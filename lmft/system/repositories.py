@@ -9,6 +9,8 @@ from typing import Any, Literal
 from lmft.errors import UserError, did_you_mean
 from lmft.system import hub
 
+SHAPE = "model.shape_from"
+
 
 def located(name_or_path: str, kind: Literal["model", "tokenizer"], revision: str | None) -> str:
     """Return the folder to load from, or the id of a repository that can be downloaded. Raises:
@@ -43,13 +45,29 @@ def stored_config(
     check_folder(name_or_path, option)
     if not folder.is_dir():
         path = hub.config_file(name_or_path, revision, ask_hub)
-        return None if path is None else _read_json(path)
+        return None if path is None else read_config(path)
     if (folder / "config.json").is_file():
-        return _read_json(folder / "config.json")
+        return read_config(folder / "config.json")
     if (folder / "adapter_config.json").is_file():
-        base = _read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+        base = read_config(folder / "adapter_config.json").get("base_model_name_or_path")
         return stored_config(str(base), revision, ask_hub)
     raise UserError("the folder holds no Hugging Face model: no config.json", f"{option}={name_or_path}")
+
+
+def shape_file(name: str, ask_hub: bool = True) -> Path | None:
+    """Return the config.json that `model.shape_from` names: a file, or that of a folder or repository.
+
+    None if it is a repository's that is not cached, and the hub may not be asked. Raises: UserError.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    check_folder(name, SHAPE)
+    if not path.is_dir():
+        return hub.config_file(name, None, ask_hub)
+    if not (path / "config.json").is_file():
+        raise UserError("the folder holds no Hugging Face model: no config.json", f"{SHAPE}={name}")
+    return path / "config.json"
 
 
 def _check_is_hub_id(name: str, option: str) -> None:
@@ -76,7 +94,8 @@ def _check_is_no_run(folder: Path, option: str) -> None:
     raise UserError(f"{folder} is a run without a finished model", option, fix)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
+    """Return the content of a config.json. Raises: UserError if it is not JSON."""
     try:
         return json.loads(path.read_text("utf-8"))
     except ValueError as error:

@@ -80,7 +80,8 @@ def test_fault_31_a_missing_mask_or_padding_token(terminal, monkeypatch):
     write_text(terminal.folder / "text.txt")
     said = terminal.refuses("train", "model=gpt2", "objective=mlm", "data=files", "data.train=text.txt")
     assert "gpt2 is a causal model" in said and "objective=causal" in said
-    said = terminal.refuses_to_train("model.tokenizer.special_tokens=gpt2", "model.tokenizer.algorithm=bpe")
+    bytes_of_gpt2 = ("model.tokenizer.special_tokens=gpt2", "model.tokenizer.algorithm=bpe")
+    said = terminal.refuses_to_train(*bytes_of_gpt2, "model.tokenizer.vocab_size=320")
     assert "no mask token" in said
 
 
@@ -112,12 +113,14 @@ def test_fault_32_long_lines_are_cut_to_what_the_model_takes(terminal):
 
 def test_fault_32_a_vocabulary_that_the_model_has_no_rows_for(terminal):
     model = saved(terminal.folder, "gpt2")
-    train_vocabulary(TEXTS, "bpe", 330, lowercase=False, style="gpt2").save_pretrained(terminal.folder / "larger")
+    other = train_vocabulary([text[::-1] for text in TEXTS], "bpe", 330, lowercase=False, style="gpt2")
+    other.save_pretrained(terminal.folder / "other")
     said = terminal.refuses(
-        *("train", "model=causal", f"model.name_or_path={model}", "model.tokenizer.name_or_path=larger"),
+        *("train", "model=causal", f"model.name_or_path={model}", "model.tokenizer.name_or_path=other"),
         *text_arguments(terminal.folder),
     )
-    assert "has 330 tokens, the model's embedding only 320" in said
+    assert "% of the tokenizer's 330 ids stand for other tokens than in the model's own" in said
+    assert "model.tokenizer.replace=true" in said
 
 
 @pytest.mark.parametrize("examples", ["blocks", "lines"])

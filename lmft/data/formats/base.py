@@ -30,7 +30,6 @@ Document = TypeVar("Document")
 class DocumentEncoder(Protocol[Document]):
     """Turns documents of one format into ids and flags."""
 
-    backend: FastBackend | PythonBackend
     dtype: str  # of the ids: <u2 or <u4
     prefix: list[int]  # separators before each document, and before each window of a long one
     suffix: list[int]  # separators after them
@@ -39,6 +38,11 @@ class DocumentEncoder(Protocol[Document]):
     @property
     def template(self) -> dict[str, list[int]]:
         """The separators, as a store keeps them: prefix and suffix, and those of a pair's target."""
+        ...
+
+    @property
+    def backend(self) -> FastBackend | PythonBackend:
+        """The tokenizer."""
         ...
 
     def content(self, document: Document) -> str:

@@ -19,6 +19,7 @@ from lmft.data.sources.source import Source
 from lmft.data.sources.tally import Tally
 from lmft.errors import UserError, did_you_mean
 from lmft.objectives.base import ANSWER, LAST_ANSWER, SPECIAL, Objective
+from lmft.system.token_ids import num_ids
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 _ROLES_ELSEWHERE = {  # other names in use, and the role they stand for
@@ -227,11 +228,11 @@ class ChatEncoder:
         self.prefix: list[int] = []
         self.suffix: list[int] = []
         self.closing: list[int] = []
-        self.dtype = "<u2" if len(tokenizer) <= 1 << 16 else "<u4"
+        self.dtype = "<u2" if num_ids(tokenizer) <= 1 << 16 else "<u4"
 
         added = tokenizer.added_tokens_decoder
         special_ids = [*tokenizer.all_special_ids, *(i for i, token in added.items() if token.special)]
-        self._flags = np.zeros(len(tokenizer), np.uint8)
+        self._flags = np.zeros(num_ids(tokenizer), np.uint8)
         self._flags[special_ids] = SPECIAL
         self._variables = tokenizer.special_tokens_map  # of chat templates
         self.num_straddling = 0  # tokens so far that begin in a prompt and end in its answer

@@ -22,6 +22,7 @@ from lmft.data.sources.tally import Tally
 from lmft.errors import UserError
 from lmft.objectives.base import SENTENCE_END, SPECIAL, WORD_START, Objective
 from lmft.objectives.span_corruption import sentinel_ids
+from lmft.system.token_ids import num_ids
 
 _WORD_MARK = "▁"  # begins a word in SentencePiece's vocabularies
 
@@ -85,7 +86,7 @@ class Encoder:
         self.suffix = self.backend.suffix
         end = id_of(tokenizer, "eos")
         self.closing = [end] if not self.suffix and end is not None else []
-        self.dtype = "<u2" if len(tokenizer) <= 1 << 16 else "<u4"
+        self.dtype = "<u2" if num_ids(tokenizer) <= 1 << 16 else "<u4"
 
         self._begins: list[int] | None = None
         if isinstance(self.backend, FastBackend):
@@ -95,10 +96,10 @@ class Encoder:
             raise UserError(what, "objective=whole_word", "objective=mlm")
         self.has_word_starts = word_starts or self._begins is not None
         self._unknown = str(tokenizer.unk_token or "")
-        self._flags = np.zeros(len(tokenizer), np.uint8)
+        self._flags = np.zeros(num_ids(tokenizer), np.uint8)
         self._flags[tokenizer.all_special_ids] = SPECIAL
         self._flags[list(sentinel_ids(tokenizer.get_vocab()).values())] = SPECIAL
-        self._is_added = np.zeros(len(tokenizer), bool)
+        self._is_added = np.zeros(num_ids(tokenizer), bool)
         self._is_added[[i for i in tokenizer.added_tokens_decoder if i != tokenizer.unk_token_id]] = True
         if self._begins is not None:
             self._flags[self._begins] |= WORD_START

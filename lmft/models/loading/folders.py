@@ -5,7 +5,9 @@ from typing import Any
 from lmft.errors import UserError
 
 
-def read(auto_class: Any, name_or_path: str, what: str, options: dict[str, Any]) -> Any:
+def read(
+    auto_class: Any, name_or_path: str, what: str, options: dict[str, Any], fix: str | None = None
+) -> Any:
     """Return what `from_pretrained` of a class of transformers reads.
 
     Code that comes with a model runs only if `options` have `trust_remote_code`. The default is given
@@ -16,6 +18,7 @@ def read(auto_class: Any, name_or_path: str, what: str, options: dict[str, Any])
         name_or_path: the folder or hub id.
         what: what is read, for messages: `weights`.
         options: further arguments of `from_pretrained`.
+        fix: what the user can do if it cannot be read.
 
     Raises: UserError, with the library's message on one line.
     """
@@ -31,4 +34,4 @@ def read(auto_class: Any, name_or_path: str, what: str, options: dict[str, Any])
             fix = f"read that code, then {needed} on the command line"
             raise UserError(message, name_or_path, fix) from error
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"cannot read the {what} of {name_or_path}", where=reason) from error
+        raise UserError(f"cannot read the {what} of {name_or_path}", reason, fix) from error

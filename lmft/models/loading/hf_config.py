@@ -16,7 +16,7 @@ from lmft.models.adapters import base_of
 from lmft.models.config import ModelConfig
 from lmft.models.family import Family
 from lmft.models.loading.folders import read
-from lmft.system.repositories import located
+from lmft.system.repositories import located, shape_file
 
 log = logging.getLogger(__name__)
 # Options of configs: their name, bidirectional value and causal value. (BigBird's sparse attention is
@@ -45,7 +45,8 @@ def load_config(config: ModelConfig, families: Mapping[str, Family]) -> PreTrain
     overrides = config.config
     try:
         if config.from_scratch:  # by the constructor, which derives some values from others
-            overrides = {**config.shape, **config.config}
+            shape = _given_values(hf_config) if config.shape_from else config.shape
+            overrides = {**shape, **config.config}
             hf_config = AutoConfig.for_model(hf_config.model_type, **overrides)
         else:
             for name, value in overrides.items():
@@ -96,11 +97,29 @@ def _make_causal(
 
 
 def _new_config(config: ModelConfig) -> PreTrainedConfig:
+    if config.shape_from:
+        path = shape_file(config.shape_from)
+        return read(AutoConfig, str(path), "config.json", {})
     try:
         return AutoConfig.for_model(str(config.architecture))
     except ValueError:
         hint = did_you_mean(str(config.architecture), transformers.CONFIG_MAPPING)
         raise UserError(f"model.architecture={config.architecture} is no model_type{hint}") from None
+
+
+def _given_values(hf_config: PreTrainedConfig) -> dict[str, Any]:
+    """Return the values of a config that differ from its class's defaults, without those that the
+    constructor derives from others: a list with an entry for each layer.
+    """
+    values = hf_config.to_diff_dict()
+    about_weights = ("architectures", "transformers_version", "dtype", "model_type", "auto_map")
+    values = {name: value for name, value in values.items() if name not in about_weights}
+    for name in [name for name, value in values.items() if isinstance(value, list)]:
+        fewer = {other: value for other, value in values.items() if other != name}
+        derived = AutoConfig.for_model(hf_config.model_type, **fewer)
+        if getattr(derived, name, None) == values[name]:
+            values = fewer
+    return values
 
 
 def _stored_config(config: ModelConfig) -> PreTrainedConfig:

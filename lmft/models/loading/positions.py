@@ -53,12 +53,12 @@ def _limit(hf_config: PreTrainedConfig, names: tuple[str, ...]) -> int | None:
     values = [getattr(hf_config, name) for name in named if name in declared]
     # XLNet's −1 is no limit.
     positions = min((value for value in values if isinstance(value, int) and value > 0), default=None)
-    if positions is None or not _counts_from_padding(hf_config):
+    if positions is None or not counts_from_padding(hf_config):
         return positions
     return positions - (getattr(hf_config, "pad_token_id", None) or 0) - 1
 
 
-def _counts_from_padding(hf_config: PreTrainedConfig) -> bool:
+def counts_from_padding(hf_config: PreTrainedConfig) -> bool:
     """Return whether positions are rows of a table after that of the padding id, as in RoBERTa.
 
     Positions that are computed (M2M100) need no table.

@@ -5,19 +5,19 @@ import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import xxhash
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 
 from lmft.errors import UserError
-from lmft.models.config import ModelConfig, TokenizerConfig
-from lmft.models.loading.folders import read
-from lmft.models.loading.vocabulary import train_vocabulary
+from lmft.models.config import TRAINING_OPTIONS, ModelConfig, TokenizerConfig
+from lmft.models.loading.added_words import with_added_words
+from lmft.models.loading.cached import cached
+from lmft.models.loading.survival import Sample, Survival, survival
+from lmft.models.loading.tokenizer_files import read_tokenizer
+from lmft.models.loading.vocabulary import asked_changes, train_vocabulary
 from lmft.system import files
-from lmft.system.cache import built_once
 from lmft.system.repositories import located
 
 log = logging.getLogger(__name__)
-_CHECKSUM = "tokenizer.json.xxh3"
 
 
 def load_tokenizer(
@@ -26,37 +26,44 @@ def load_tokenizer(
     text_key: Callable[[], str],
     cache: Path,
     kept: Path | None = None,
+    hf_config: PreTrainedConfig | None = None,
 ) -> PreTrainedTokenizerFast:
     """Return the tokenizer that the config names, or one that is trained on `texts`.
 
     Args:
         config: the model's options.
-        texts: the training text; read only if a tokenizer is trained.
+        texts: the training text; read only if a tokenizer is trained or gets further words.
         text_key: returns a key that changes with the texts.
-        cache: folder for trained tokenizers.
-        kept: the run's copy of the tokenizer trained for it, used if it exists.
+        cache: folder for trained tokenizers, and those with further words.
+        kept: the run's copy of a tokenizer that was made for it, used if it exists.
+        hf_config: the model's config, whose type tells the tokenizer's class if nothing else does.
 
     Raises: UserError.
     """
     options = config.tokenizer
+    if kept is not None and kept.is_dir() and is_made_for_run(options):
+        return read_tokenizer(str(kept), {})
     if options.train:
-        if kept is not None and kept.is_dir():
-            folder = kept
-        else:
-            folder = _trained(options, texts, text_key, cache)
-        tokenizer = read(AutoTokenizer, str(folder), "tokenizer.json", {})
-    elif options.name_or_path == config.name_or_path and options.name_or_path:
-        folder = located(options.name_or_path, "tokenizer", config.revision)
-        tokenizer = read(AutoTokenizer, folder, "tokenizer.json", config.hub_options)
-    elif options.name_or_path:
-        folder = located(options.name_or_path, "tokenizer", None)
-        tokenizer = read(AutoTokenizer, folder, "tokenizer.json", {})
-    else:
+        folder = _trained(options, texts, text_key, cache)
+        if survived := Survival.read(folder):
+            survived.report()
+        return read_tokenizer(str(folder), {})
+    if not options.name_or_path:
         raise UserError(
             "the model has no tokenizer",
             fix="model.tokenizer.name_or_path=FOLDER, or model.tokenizer.train=true",
         )
+    is_own = options.name_or_path == config.name_or_path
+    folder = located(options.name_or_path, "tokenizer", config.revision if is_own else None)
+    tokenizer = read_tokenizer(folder, config.hub_options if is_own else {}, hf_config)
+    if options.add_tokens:
+        return with_added_words(tokenizer, options.add_tokens, texts, text_key, cache)
     return tokenizer
+
+
+def is_made_for_run(options: TokenizerConfig) -> bool:
+    """Return whether the tokenizer is not that of a folder, but made for this training."""
+    return options.train or bool(options.add_tokens)
 
 
 def _trained(
@@ -69,39 +76,28 @@ def _trained(
 
     def train_into(folder: Path) -> None:
         log.info("training a %s vocabulary of %d tokens", options.algorithm, options.vocab_size)
+        sample = Sample(texts)
         tokenizer = train_vocabulary(
-            texts, options.algorithm, options.vocab_size, options.lowercase, options.special_tokens
+            sample,
+            options.algorithm,
+            options.vocab_size,
+            options.lowercase,
+            options.special_tokens,
+            options.strip_accents,
         )
         tokenizer.save_pretrained(folder)
-        (folder / _CHECKSUM).write_text(_checksum(folder))
+        changes = asked_changes(options.lowercase, options.strip_accents)
+        survival(tokenizer, sample.kept, changes).write(folder)
 
-    def warn_of(damage: str) -> None:
-        log.warning("a trained vocabulary is damaged and is trained again (%s)", damage)
-
-    case = "lower" if options.lowercase else "cased"
-    special_tokens = options.special_tokens or "usual"
-    name = f"{options.algorithm}-{special_tokens}-{options.vocab_size}-{case}-{text_key()}"
-    return built_once(cache / "tokenizers" / name, build=train_into, damage=_damage, warn=warn_of)
-
-
-def _damage(folder: Path) -> str | None:
-    """Return what is wrong with a trained tokenizer's files; None if nothing is."""
-    checksum = folder / _CHECKSUM
-    if not checksum.is_file() or not (folder / "tokenizer.json").is_file():
-        return f"{folder}: files are missing"
-    if checksum.read_text() != _checksum(folder):
-        return f"{folder / 'tokenizer.json'}: it is not what was written"
-    return None
-
-
-def _checksum(folder: Path) -> str:
-    return xxhash.xxh3_64_hexdigest((folder / "tokenizer.json").read_bytes())
+    trained_by = {name: getattr(options, name) for name in TRAINING_OPTIONS}
+    name = f"{options.algorithm}-{options.vocab_size}"
+    return cached(cache, name, {"trained": trained_by, "text": text_key()}, train_into)
 
 
 def keep_vocabulary(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Copy a trained tokenizer to the run's folder, unless it is there already.
+    """Copy a tokenizer that was made for a run to the run's folder, unless it is there already.
 
-    If the cache is lost, training again need not give the same tokens.
+    It is there even if the cache is lost or the text has changed.
     """
     source = Path(tokenizer.name_or_path)
     if not folder.exists() and source.is_dir():

@@ -1,5 +1,6 @@
 """Train a tokenizer's vocabulary on texts."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -14,9 +15,17 @@ from tokenizers import (
     processors,
     trainers,
 )
+from tokenizers.normalizers import Normalizer
 from transformers import PreTrainedTokenizerFast
 
 from lmft.errors import UserError, did_you_mean
+from lmft.models.loading.alphabet import count_characters, fitting_texts
+
+# Characters of a word that WordPiece divides into pieces; a longer word is one unknown token. Scripts
+# without spaces have long "words"; the time to divide one grows with the square of its length.
+_LONGEST_WORD = 1000
+_WORD_MARK = "▁"  # begins a word in Metaspace's vocabularies
+_SCORE_DIGITS = 6  # of Unigram's scores, whose last digits depend on the order of a sum
 
 
 @dataclass(frozen=True)
@@ -85,19 +94,28 @@ STYLES = {
 
 
 def train_vocabulary(
-    texts: Iterable[str], algorithm: str, vocab_size: int, lowercase: bool, style: str | None = None
+    texts: Iterable[str],
+    algorithm: str,
+    vocab_size: int,
+    lowercase: bool,
+    style: str | None = None,
+    strip_accents: bool = False,
 ) -> PreTrainedTokenizerFast:
     """Return a tokenizer trained on the texts, with the special tokens and template of a kind of model.
 
+    The result depends on the texts and the other arguments only.
+
     Args:
-        texts: the texts; WordPiece iterates over them twice.
+        texts: the texts, which can be iterated over several times.
         algorithm: `wordpiece` (BERT), `bpe` (byte-level; RoBERTa, GPT-2) or `unigram` (SentencePiece;
             T5).
-        vocab_size: number of tokens.
+        vocab_size: the largest number of tokens.
         lowercase: whether texts are lower-cased.
         style: a key of STYLES; None: `bert` for WordPiece, else `roberta`.
+        strip_accents: whether accents and all other combining marks are removed.
 
-    Raises: UserError if algorithm or style is unknown.
+    Raises: UserError if algorithm or style is unknown, or the vocabulary is too small for the texts'
+        characters.
     """
     builders = {"wordpiece": _wordpiece, "bpe": _byte_level_bpe, "unigram": _unigram}
     style = style or ("bert" if algorithm == "wordpiece" else "roberta")
@@ -122,7 +140,8 @@ def train_vocabulary(
 
     first = added((*special.names.values(), *special.further))
     last = added(special.last)
-    backend = builders[algorithm](texts, vocab_size - len(last), lowercase, first, special.names["unk"])
+    room = Room(vocab_size, first, num_last=len(last), unknown=special.names["unk"])
+    backend = builders[algorithm](texts, room, asked_changes(lowercase, strip_accents))
     backend.add_special_tokens(last)
     in_template = [token for token in dict.fromkeys(special.names.values()) if token in special.pair]
     if in_template:
@@ -138,67 +157,141 @@ def train_vocabulary(
     )
 
 
-def _wordpiece(
-    texts: Iterable[str], vocab_size: int, lowercase: bool, special: list[AddedToken], unknown: str
-) -> Tokenizer:
-    backend = _untrained_wordpiece({}, lowercase, unknown)
-    backend.train_from_iterator(
-        texts, trainers.WordPieceTrainer(vocab_size=1, special_tokens=special, show_progress=False)
+def asked_changes(lowercase: bool, strip_accents: bool) -> list[Normalizer]:
+    """Return the normalisers of the changes of a text that the user can ask for."""
+    steps: list[Normalizer] = []
+    if lowercase:
+        steps.append(normalizers.Lowercase())
+    if strip_accents:
+        steps += [normalizers.NFD(), normalizers.StripAccents(), normalizers.NFC()]
+    return steps
+
+
+@dataclass(frozen=True)
+class Room:
+    """The size of a vocabulary, and the special tokens in it."""
+
+    vocab_size: int
+    first: list[AddedToken]  # special tokens with the first ids
+    num_last: int  # number of special tokens at its end
+    unknown: str  # the unknown token
+
+    @property
+    def size_without_last(self) -> int:
+        """Number of tokens before the last special tokens."""
+        return self.vocab_size - self.num_last
+
+    @property
+    def num_ordinary(self) -> int:
+        """Number of tokens that are not special."""
+        return self.size_without_last - len(self.first)
+
+
+def _wordpiece(texts: Iterable[str], room: Room, changes: list[Normalizer]) -> Tokenizer:
+    def alphabet(some: Iterable[str]) -> list[str]:
+        """Return the characters at words' beginnings, and as continuations (##a)."""
+        backend = _untrained_wordpiece({}, changes, room.unknown)
+        trainer = trainers.WordPieceTrainer(vocab_size=1, special_tokens=room.first, show_progress=False)
+        backend.train_from_iterator(some, trainer)
+        return sorted(backend.get_vocab().keys() - {str(token) for token in room.first})
+
+    backend = _untrained_wordpiece({}, changes, room.unknown)
+    texts, characters = fitting_texts(
+        texts, backend.normalizer, alphabet, room.num_ordinary, room.vocab_size
     )
-    # The trainer numbers continuations (##a) in the order of a hash table, and breaks ties between
-    # merges by number. Passing them as special tokens, sorted, makes the vocabulary deterministic.
-    continuations = sorted(
-        token for token in backend.get_vocab() if token.startswith("##") and len(token) == 3
+    # The trainer numbers continuations in the order of a hash table, and breaks ties between merges by
+    # number. Passing them as special tokens, sorted, makes the vocabulary deterministic.
+    continuations = [token for token in characters if token.startswith("##") and len(token) == 3]
+    ordered = [*room.first, *(AddedToken(token, special=True) for token in continuations)]
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=room.size_without_last, special_tokens=ordered, show_progress=False
     )
-    ordered = [*special, *(AddedToken(token, special=True) for token in continuations)]
-    backend = _untrained_wordpiece({}, lowercase, unknown)
-    backend.train_from_iterator(
-        texts,
-        trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=ordered, show_progress=False),
-    )
-    trained = _untrained_wordpiece(backend.get_vocab(), lowercase, unknown)
-    trained.add_special_tokens(special)
+    backend.train_from_iterator(texts, trainer)
+    trained = _untrained_wordpiece(backend.get_vocab(), changes, room.unknown)
+    trained.add_special_tokens(room.first)
     return trained
 
 
-def _untrained_wordpiece(vocabulary: dict[str, int], lowercase: bool, unknown: str) -> Tokenizer:
-    backend = Tokenizer(models.WordPiece(vocabulary, unk_token=unknown))
-    backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+def _untrained_wordpiece(
+    vocabulary: dict[str, int], changes: list[Normalizer], unknown: str
+) -> Tokenizer:
+    backend = Tokenizer(
+        models.WordPiece(vocabulary, unk_token=unknown, max_input_chars_per_word=_LONGEST_WORD)
+    )
+    # BERT's own lower-casing would remove accents and marks, and its cleaning the joiners within words.
+    spaced = normalizers.BertNormalizer(
+        clean_text=False, handle_chinese_chars=True, strip_accents=False, lowercase=False
+    )
+    backend.normalizer = normalizers.Sequence([spaced, *changes])
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.decoder = decoders.WordPiece()
+    # The cleaning of BERT's decoder turns "do not" into "don't".
+    backend.decoder = decoders.Sequence(
+        [
+            decoders.WordPiece(cleanup=False),
+            decoders.Fuse(),
+            decoders.Replace(Regex(r" (?=[.,!?])"), ""),
+        ]
+    )
     return backend
 
 
-def _byte_level_bpe(
-    texts: Iterable[str], vocab_size: int, lowercase: bool, special: list[AddedToken], unknown: str
-) -> Tokenizer:
+def _byte_level_bpe(texts: Iterable[str], room: Room, changes: list[Normalizer]) -> Tokenizer:
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    if room.num_ordinary < len(alphabet):
+        needed = room.vocab_size - room.num_ordinary + len(alphabet)
+        what = f"a bpe vocabulary holds each of the {len(alphabet)} bytes and its special tokens"
+        raise UserError(
+            what,
+            f"model.tokenizer.vocab_size={room.vocab_size}",
+            f"model.tokenizer.vocab_size={needed} or more",
+        )
     backend = Tokenizer(models.BPE())
-    if lowercase:
-        backend.normalizer = normalizers.Lowercase()
+    if changes:
+        backend.normalizer = normalizers.Sequence(changes)
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=special,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        vocab_size=room.size_without_last,
+        special_tokens=room.first,
+        initial_alphabet=alphabet,
         show_progress=False,
     )
     backend.train_from_iterator(texts, trainer)
     return backend
 
 
-def _unigram(
-    texts: Iterable[str], vocab_size: int, lowercase: bool, special: list[AddedToken], unknown: str
-) -> Tokenizer:
+def _unigram(texts: Iterable[str], room: Room, changes: list[Normalizer]) -> Tokenizer:
     backend = Tokenizer(models.Unigram())
-    steps = [normalizers.Nmt(), normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")]
-    if lowercase:
-        steps.append(normalizers.Lowercase())
-    backend.normalizer = normalizers.Sequence(steps)
+    one_space = normalizers.Replace(Regex(r"\s+"), " ")
+    # SentencePiece's own normalisation (nmt_nfkc) would replace joiners by spaces and take some letters
+    # and their marks apart.
+    backend.normalizer = normalizers.Sequence([one_space, normalizers.NFC(), *changes])
     backend.pre_tokenizer = pre_tokenizers.Metaspace()
     backend.decoder = decoders.Metaspace()
+
+    def alphabet(some: Iterable[str]) -> list[str]:
+        return [_WORD_MARK, *count_characters(some, backend.normalizer)]
+
+    texts, _ = fitting_texts(texts, backend.normalizer, alphabet, room.num_ordinary, room.vocab_size)
     trainer = trainers.UnigramTrainer(
-        vocab_size=vocab_size, special_tokens=special, unk_token=unknown, show_progress=False
+        vocab_size=room.size_without_last,
+        special_tokens=room.first,
+        unk_token=room.unknown,
+        show_progress=False,
     )
     backend.train_from_iterator(texts, trainer)
+    backend.model = _in_fixed_order(backend, len(room.first))
     return backend
+
+
+def _in_fixed_order(backend: Tokenizer, num_special: int) -> models.Unigram:
+    """Return the Unigram model with rounded scores, in their order.
+
+    The trainer sums in the order of a hash table, so that the last digits of scores differ from one
+    process to the next, and with them the order of tokens whose scores are equal.
+    """
+    model = json.loads(backend.to_str())["model"]
+    special = [(token, score) for token, score in model["vocab"][:num_special]]
+    ordinary = [(token, round(score, _SCORE_DIGITS)) for token, score in model["vocab"][num_special:]]
+    ordinary.sort(key=lambda item: (-item[1], item[0]))
+    return models.Unigram([*special, *ordinary], model["unk_id"], model["byte_fallback"])

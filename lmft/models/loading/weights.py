@@ -13,6 +13,8 @@ from lmft.models.config import ModelConfig
 from lmft.models.family import Family
 from lmft.models.loading.folders import read
 from lmft.models.loading.hf_config import folders_of
+from lmft.models.loading.rows import Rows, fit_rows
+from lmft.system.token_ids import num_ids
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +24,7 @@ def load_model(
     family: Family,
     hf_config: PreTrainedConfig,
     tokenizer: PreTrainedTokenizerFast,
-    num_new_tokens: int = 0,
+    rows: Rows | None = None,
 ) -> PreTrainedModel:
     """Load a model, or build one with random weights for the tokenizer; its weights are float32.
 
@@ -31,15 +33,14 @@ def load_model(
         family: its family.
         hf_config: its Hugging Face config.
         tokenizer: its tokenizer.
-        num_new_tokens: number of tokens that were added to the tokenizer; a loaded embedding gets the
-            rows that it lacks for them.
+        rows: where a loaded model's rows come from; None: the tokenizer is the model's own.
 
     Raises: UserError.
     """
     if config.from_scratch:
         model = _build(config, family, hf_config, tokenizer)
     else:
-        model = _load(config, family, hf_config, tokenizer, num_new_tokens)
+        model = _load(config, family, hf_config, rows or Rows(num_ids(tokenizer), new={}))
     if model.can_generate() and tokenizer.eos_token_id is not None:
         _add_end_of_text(model.generation_config, tokenizer.eos_token_id)
     if config.gradient_checkpointing:
@@ -81,23 +82,34 @@ def _build(
 ) -> PreTrainedModel:
     fit_to_tokenizer(hf_config, tokenizer)
     try:
-        return family.auto_class.from_config(hf_config, **_options(config, family))
+        model = family.auto_class.from_config(hf_config, **_options(config, family))
     except (ValueError, KeyError) as error:
         raise UserError(f"{config.name} cannot be built: {error}", where="model.config") from error
+    names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+    shape = [f"{name} {getattr(hf_config, name)}" for name in names if hasattr(hf_config, name)]
+    log.info(
+        "a new %s with random weights: %s, %.1f million weights; its shape is that of %s",
+        hf_config.model_type,
+        ", ".join(shape),
+        model.num_parameters() / 1e6,
+        config.shape_from or "model.architecture, model.shape and model.config",
+    )
+    return model
 
 
 def _load(
     config: ModelConfig,
     family: Family,
     hf_config: PreTrainedConfig,
-    tokenizer: PreTrainedTokenizerFast,
-    num_new_tokens: int,
+    rows: Rows,
 ) -> PreTrainedModel:
     vocab_size = hf_config.get_text_config().vocab_size
     folder, adapters = folders_of(config)
-    if not adapters and len(tokenizer) - num_new_tokens > vocab_size:
+    lacks_rows = any(token_id not in rows.new for token_id in range(vocab_size, rows.size))
+    if lacks_rows and not adapters and rows.moved is None:
         raise UserError(
-            f"the tokenizer has {len(tokenizer)} tokens, the model's embedding only {vocab_size}",
+            f"the tokenizer's ids go up to {rows.size - 1}, the model's embedding has only "
+            f"{vocab_size} rows",
             where=f"{config.tokenizer.name_or_path or 'a trained vocabulary'} with {config.name}",
             fix="model.tokenizer.name_or_path of the same model, or model.from_scratch=true",
         )
@@ -112,9 +124,9 @@ def _load(
         new = sorted(info["missing_keys"])
         more = f" and {len(new) - 3} more" if len(new) > 3 else ""
         log.warning("newly initialised (not in the checkpoint): %s%s", ", ".join(new[:3]), more)
-    if len(tokenizer) > vocab_size:
-        log.info("the embedding grows from %d to %d tokens", vocab_size, len(tokenizer))
-        model.resize_token_embeddings(len(tokenizer))
+    fit_rows(model, rows)
+    if (num_rows := model.get_input_embeddings().num_embeddings) != vocab_size:
+        log.info("the embedding had %d rows and has %d now", vocab_size, num_rows)
     if adapters:
         return with_stored_adapters(model, adapters)
     return model
@@ -128,7 +140,7 @@ def fit_to_tokenizer(hf_config: PreTrainedConfig, tokenizer: PreTrainedTokenizer
     token that ends a text. A config without a start gets the padding token, as in T5.
     """
     names = {getattr(hf_config, f"{name}_token_id", None): name for name in ("bos", "eos", "pad")}
-    hf_config.vocab_size = len(tokenizer)
+    hf_config.vocab_size = num_ids(tokenizer)
     for name in ("pad", "bos", "eos", "cls", "sep", "mask"):
         token_id = getattr(tokenizer, f"{name}_token_id")
         if hasattr(hf_config, f"{name}_token_id"):

@@ -182,7 +182,9 @@ def test_more_tokens_than_the_embedding_has(bert, tokenizer, any_tokenizer, tmp_
         load_model(config, FAMILIES[config.family], hf_config, any_tokenizer)
     else:
         said = mistake(load_model, config, FAMILIES[config.family], hf_config, any_tokenizer)
-        assert f"has {len(any_tokenizer)} tokens, the model's embedding only {hf_config.vocab_size}" in said
+        assert (
+            f"ids go up to {len(any_tokenizer) - 1}, the model's embedding has only {hf_config.vocab_size} rows" in said
+        )
 
 
 @pytest.mark.parametrize(
@@ -323,7 +325,7 @@ def test_a_vocabulary_is_trained_once(tmp_path):
     for other in ({"vocab_size": 90}, {"algorithm": "unigram"}, {"lowercase": False}):
         wanted = tokenizer_options(**{"train": True, "vocab_size": 100, **other})
         tokenizer_of(model_options(from_scratch=True, architecture="bert", tokenizer=wanted), tmp_path, texts)
-    assert texts.num_read == 2 + 2 + 2 + 1 + 2
+    assert texts.num_read == 2 + 2 + 2 + 2 + 2  # Unigram: once for the characters
 
 
 def test_a_training_that_fails_leaves_no_vocabulary(tmp_path):
@@ -359,3 +361,55 @@ def test_truncation_in_a_tokenizers_file_is_not_applied_and_stays_in_the_file(tm
     exported = type(backend).from_file(str(tmp_path / "model" / "tokenizer.json"))
     assert exported.truncation["max_length"] == 7 and exported.padding["length"] == 7
     assert len(AutoTokenizer.from_pretrained(tmp_path / "model")(long, truncation=False)["input_ids"]) > 100
+
+
+# the shape of a folder
+
+
+def test_a_new_model_has_the_shape_of_a_folder_or_a_config(bert, tokenizer, caplog):
+    for where in (bert, bert / "config.json"):
+        config = model_options(from_scratch=True, shape_from=str(where))
+        with caplog.at_level(logging.INFO, "lmft"):
+            model = load_model(config, FAMILIES["masked"], load_config(config, FAMILIES), tokenizer)
+        assert (model.config.model_type, model.config.hidden_size) == ("bert", 32)
+        assert f"hidden_size 32, num_hidden_layers 2, num_attention_heads 2, vocab_size {len(tokenizer)}" in caplog.text
+        assert f"its shape is that of {where}" in caplog.text
+    stored = AutoModelForMaskedLM.from_pretrained(bert, dtype=torch.float32)
+    assert not torch.equal(model.get_input_embeddings().weight, stored.get_input_embeddings().weight)
+
+
+def test_a_shape_can_be_changed_where_values_follow_from_others(tmp_path):
+    """The kinds of layers are derived from their number, although the folder lists them."""
+    AutoConfig.for_model("modernbert", **TINY["modernbert"]).save_pretrained(tmp_path)
+    config = model_options(from_scratch=True, shape_from=str(tmp_path), config={"num_hidden_layers": 3})
+    loaded = load_config(config, FAMILIES)
+    assert len(loaded.layer_types) == loaded.num_hidden_layers == 3 and loaded.local_attention == 8
+
+
+@pytest.mark.parametrize("name", ["nowhere/at/all", "./nowhere"])
+def test_a_shape_that_is_not_there(name):
+    said = mistake(load_config, model_options(from_scratch=True, shape_from=name), FAMILIES)
+    assert f"there is no folder {name}" in said and "model.shape_from" in said
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (
+            {"name_or_path": "m", "tokenizer": {"train": True}},
+            "a vocabulary trained anew is not that of the pretrained",
+        ),
+        ({"from_scratch": True, "architecture": "bert", "tokenizer": {"replace": True}}, "has no rows of known tokens"),
+        ({"from_scratch": True, "architecture": "bert", "tokenizer": {"warm_up_steps": 3}}, "has no rows of known"),
+        ({"name_or_path": "m", "tokenizer": {"add_tokens": "auto:many"}}, "names no number of words"),
+        ({"name_or_path": "m", "tokenizer": {"add_tokens": "auto"}}, "names no number of words"),
+        ({"name_or_path": "m", "tokenizer": {"add_tokens": ["a"], "train": True}}, "takes its words from the text"),
+        ({"name_or_path": "m", "tokenizer": {"warm_up_steps": -1}}, "warm_up_steps=-1 is no number of steps"),
+        (
+            {"name_or_path": "m", "tokenizer": {"replace": True}, "lora": {"r": 2, "merge": False}},
+            "adapters alone do not hold the moved rows",
+        ),
+    ],
+)
+def test_vocabularies_that_do_not_go_with_the_weights(values, said):
+    assert said in mistake(lambda: model_options(**values))
