@@ -80,6 +80,7 @@ class Parts:
         Raises: UserError if the weights cannot be loaded, or the model can see the tokens it has to
         predict.
         """
+        logging.getLogger("transformers.modeling_utils").addFilter(_is_no_advice_on_masks)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config["seed"])
             return _build_module(self)
@@ -120,18 +121,27 @@ class Parts:
             limit=trainer["limit_train_batches"],
         )
 
-    def num_training_steps(self, num_devices: int = 1) -> int:
-        """Return the optimizer steps of the whole training."""
+    def step_limits(self, num_devices: int = 1) -> dict[str, int]:
+        """Return, for each option that can end the training, after how many optimizer steps it does."""
         trainer = self.config["trainer"]
         steps_per_epoch = math.ceil(
             self.layout(num_devices).num_used / trainer["accumulate_grad_batches"]
         )
-        limits = []
+        limits = {}
         if trainer["max_epochs"] not in (None, -1):
-            limits.append(steps_per_epoch * trainer["max_epochs"])
+            limits["trainer.max_epochs"] = steps_per_epoch * trainer["max_epochs"]
         if trainer["max_steps"] != -1:
-            limits.append(trainer["max_steps"])
-        return int(min(limits))
+            limits["trainer.max_steps"] = trainer["max_steps"]
+        return limits
+
+
+def _is_no_advice_on_masks(record: logging.LogRecord) -> bool:
+    """Return whether a message is none of transformers' advice to pass an attention mask.
+
+    lmft's batches have one wherever a row is padded. transformers also takes a separator at a row's end
+    for padding, if the tokenizer pads with it.
+    """
+    return "passing in an `attention_mask`" not in record.getMessage()
 
 
 def assemble(

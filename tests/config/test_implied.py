@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lmft.config.implied import family_of, with_implied_choices
+from lmft.config.implied import family_of, with_implied_choices, with_implied_end
 from lmft.config.load import compose
 from lmft.errors import UserError
 
@@ -80,6 +80,26 @@ def test_a_choice_that_is_made_stands(overrides, tmp_path):
     folder = a_folder(tmp_path / "m", model_type="llama", architectures=["LlamaForCausalLM"])
     overrides = [override.replace("FOLDER", str(folder)) for override in overrides]
     assert with_implied_choices(overrides) == overrides
+
+
+@pytest.mark.parametrize(
+    ("overrides", "implied"),
+    [
+        (["trainer.max_steps=9"], ["trainer.max_epochs=-1"]),
+        (["experiment=imdb_course", "trainer.max_steps=9"], ["trainer.max_epochs=-1"]),
+        (["trainer.max_steps=9", "trainer.max_epochs=2"], []),
+        (["trainer.max_steps=-1"], []),
+        (["trainer.max_steps=5,9"], []),
+        (["trainer.max_epochs=2"], []),
+    ],
+)
+def test_a_limit_of_steps_alone_is_the_only_limit(overrides, implied):
+    assert with_implied_end(overrides) == [*overrides, *implied]
+
+
+def test_a_yaml_may_end_a_training_by_steps_or_epochs():
+    assert compose(["debug=fast"])["trainer"]["max_epochs"] > 0
+    assert compose(["debug=overfit", "trainer.max_steps=5"])["trainer"]["max_epochs"] == -1
 
 
 def a_run(folder, **files):
