@@ -29,7 +29,7 @@ from lmft.runs.folder import (
 )
 from lmft.runs.log import logging_to
 from lmft.runs.redaction import Redactor
-from lmft.runs.resume import check_bound, check_changes, checkpoint_to_resume, recorded_settings
+from lmft.runs.resume import check_bound, checkpoint_to_resume, log_changes, recorded_settings
 from lmft.system import files
 from lmft.system.files import read_json, write_json
 from lmft.system.signals import Stopped
@@ -83,6 +83,7 @@ class Run:
         arguments: Sequence[str] | None = None,
     ):
         self._config = config
+        self._choices = choices or {}
         self._arguments = arguments
         self._dir = Path(config["run"]["dir"])
         self._writes = _rank() == 0
@@ -99,7 +100,7 @@ class Run:
         self._opened = ExitStack()
         name = self._given_name
         if name is None:
-            name = default_name(choices or {})
+            name = default_name(self._choices)
         self.paths = RunFolder(self._dir / checked_name(str(name)))
 
     @property
@@ -134,6 +135,24 @@ class Run:
         if self._given_name is None:
             return None
         return self.paths.status()
+
+    @property
+    def choices(self) -> Mapping[str, str | None]:
+        """Group -> name of its YAML; empty if they are not known."""
+        return self._choices
+
+    def given_settings(self) -> dict[str, Any]:
+        """Return key -> value, without secrets, of the options in the arguments; not the choices."""
+        settings = {}
+        for argument in self._arguments or ():
+            key, equals, _ = argument.lstrip("+~").partition("=")
+            if not equals or argument.startswith("-") or key.partition("@")[0] in self._choices:
+                continue
+            value: Any = self.redacted(self._config)
+            for name in key.split("."):
+                value = value.get(name) if isinstance(value, Mapping) else None
+            settings[key] = value
+        return settings
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -210,7 +229,10 @@ class Run:
                 from lmft.runs.checkpoint_io import settings_of
 
                 recorded = settings_of(self.checkpoint)
-                check_changes(recorded, self._redactor.value(self._config), self.checkpoint)
+                settings = self._redactor.value(self._config)
+                check_bound(recorded, settings, self.checkpoint)
+                log.info("resuming from %s", self.checkpoint)
+                log_changes(recorded, settings, self.checkpoint)
             if self._writes:
                 os.environ[_NAME_VARIABLE] = self.name
                 opening.callback(os.environ.pop, _NAME_VARIABLE, None)
