@@ -38,11 +38,11 @@ def refused(config) -> str:
 
 
 def test_an_objective_of_another_family(folder, gpt2):
-    assert "gpt2 is a causal model" in refused(compose([*SCRATCH, "objective=mlm"]))
+    assert "objective=mlm cannot train gpt2: it is a causal model" in refused(compose([*SCRATCH, "objective=mlm"]))
     assert "objective=causal (or fim)" in refused(compose([*gpt2, "objective=whole_word"]))
     for objective in ("causal", "fim"):
         said = refused(tiny(folder, f"objective={objective}"))
-        assert "distilbert is a masked model" in said and "objective=mlm (or whole_word)" in said
+        assert "cannot train distilbert: it is a masked model" in said and "objective=mlm (or whole_word)" in said
 
 
 def test_a_model_of_another_family(gpt2):

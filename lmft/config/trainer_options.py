@@ -169,6 +169,10 @@ _CHECKPOINT = {
         "null sets no limit",
     ),
 }
+_ZERO_OR_MORE = _Rule(
+    lambda value: value is None or not _is_number(value) or value >= 0, "a number, 0 or more"
+)
+_OPTIMIZER = dict.fromkeys(("lr", "weight_decay", "momentum", "eps"), _ZERO_OR_MORE)
 _SCHEDULER = {
     "name": _Rule(lambda value: isinstance(value, str), "the name of a schedule"),
     "warmup": _Rule(
@@ -182,8 +186,7 @@ _SCHEDULER = {
 
 
 def check(config: Mapping[str, Any]) -> None:
-    """Raise UserError for invalid options of trainer, checkpoint, nonfinite, scheduler, callbacks and
-    logger.
+    """Raise UserError for invalid options of a training, from trainer to logger.
 
     config: plain and resolved. `lmft.training.trainer.try_out` finds the mistakes that only Lightning
     knows.
@@ -196,6 +199,7 @@ def check(config: Mapping[str, Any]) -> None:
         hint = did_you_mean(str(config["nonfinite"]), NONFINITE)
         what = f"nonfinite={_as_typed(config['nonfinite'])} is unknown{hint}"
         raise UserError(what, fix=f"one of: {', '.join(NONFINITE)}")
+    _check_values(config["optimizer"], "optimizer", _OPTIMIZER)
     _check_scheduler(config["scheduler"])
     for group in ("callbacks", "logger"):
         for name, node in config[group].items():

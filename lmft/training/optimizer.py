@@ -41,7 +41,11 @@ def check_arguments(make: MakeOptimizer) -> None:
             what = f"{target.__name__} takes no '{match[1]}'{hint}"
         raise UserError(what, "optimizer", "`--cfg job` shows every option") from error
     except ValueError as error:
-        raise UserError(str(error), "optimizer") from error
+        given = getattr(make, "keywords", {})
+        named = [
+            f"optimizer.{name}={value}" for name, value in given.items() if str(value) in str(error)
+        ]
+        raise UserError(str(error), ", ".join(named) or "optimizer") from error
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,8 @@ def said_of(*given):
 @pytest.mark.parametrize(
     ("override", "said"),
     [
+        ("optimizer.lr=-1", "optimizer.lr=-1: a number, 0 or more"),
+        ("optimizer.weight_decay=-0.1", "optimizer.weight_decay=-0.1"),
         ("trainer.max_epochs=0", "trainer.max_epochs=0: a number of epochs, 1 or more"),
         ("trainer.max_epochs=1.5", "trainer.max_epochs=1.5"),
         ("trainer.max_epochs=-1", "nothing ends this training"),
