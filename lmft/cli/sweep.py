@@ -198,7 +198,7 @@ class _Outcome(logging.Handler):
             plural = "s" if self.num_warnings > 1 else ""
             phrases.append(f"{self.num_warnings} warning{plural} in its train.log")
         if not self.has_log and not self.error:
-            phrases.insert(0, "is already complete")
+            phrases.insert(0, "already complete")
         return ", ".join(phrases)
 
 
@@ -340,5 +340,13 @@ def _report(sweep_folder: Path, failures: Mapping[str, Mapping[str, Any]]) -> No
         notes.append(f"{', '.join(columns[len(fitting) :])}: in sweep.csv")
     cells = [tuple(row[column] for column in fitting) for row in rows]
     title = f"{sweep_folder}: validation, loss in nats per target"
-    errors = [Text(f"{row['job']}: {row['error']}", style="red") for row in rows if row["error"]]
+    best = RunFolder(sweep_folder / rows[0]["job"]).model
+    if rows[0]["status"] == "complete" and rows[0]["loss"] and best.is_dir():
+        notes.append(f"best: {best}")
+    # The error of a job of this sweep stands in the job's own line.
+    errors = [
+        Text(f"{row['job']}: {row['error']}", style="red")
+        for row in rows
+        if row["error"] and row["job"] not in failures
+    ]
     show(*table_page(title, tuple(fitting), cells, notes, width), *errors)

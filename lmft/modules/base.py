@@ -210,7 +210,7 @@ class LanguageModel(LightningModule):
         if not loop_state.is_logging_step(self.trainer):
             return None
         loss = self.training_loss.take(self.trainer)
-        self.log("train/loss", loss, batch_size=1)
+        self.log("train/loss", loss, prog_bar=True, batch_size=1)
         return loss
 
     # Lightning's hooks

@@ -63,6 +63,7 @@ class Progress(ProgressBar):
         self._line_step = self._first_step
         self._started = time.monotonic()
         self._logged = self._started
+        self.live.val_loss = None  # one measured before training says nothing about its steps
         self._open()
         if self._bar:
             self._training_row = self._bar.add_task(
