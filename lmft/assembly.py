@@ -1,4 +1,4 @@
-"""Make the tokenizer, text, objective, LightningModule and DataModule of a config, checked early."""
+"""Build the tokenizer, text, … that a config describes, and check them before any weights are loaded."""
 
 import logging
 import math
@@ -98,8 +98,7 @@ class Parts:
         )
 
     def rows(self, split: Split) -> Iterator[tuple[Place, dict[str, Any]]]:
-        """Yield the place (file and row) and the columns of each row of a split's text, while reading
-        it.
+        """Read a split's text row by row; yield each row's place (file and row number) and its columns.
 
         If validation text is held out of the training text, its rows are among those of `train`.
 
@@ -107,7 +106,8 @@ class Parts:
         """
         source = open_source(self.data, split)
         if source is None:
-            raise UserError(f"{split} has no text of its own: it is held out of the training text")
+            what = f"{split} has no text of its own: it is taken from the training text"
+            raise UserError(what, fix="read rows('train')")
         return source.rows()
 
     def layout(self, num_devices: int = 1) -> Layout:
@@ -158,7 +158,7 @@ def assemble(
     Args:
         config: as `compose` returns it.
         splits: the splits whose text is needed.
-        kept_tokenizer: folder for the vocabulary that an earlier start of this run has trained.
+        kept_tokenizer: folder with the vocabulary trained when this run was first started, if any.
 
     Raises: UserError for any mistake, before the weights are read.
     """
@@ -225,15 +225,13 @@ def _with_lines_for_packs(
     reason = cannot_mask_reason(model_class, hf_config)
     if not reason:
         return data
-    message = "%s cannot pack documents (%s): lines, padded by length, instead"
+    message = "%s cannot pack documents (%s); each document gets its own padded row instead"
     log.warning(message, hf_config.model_type, reason)
     return replace(data, examples="lines", isolate_documents=False)
 
 
 def _add_tokens(tokenizer: PreTrainedTokenizerFast, data: DataConfig, objective: Objective) -> list[str]:
-    """Set the tokenizer's chat template; add the tokens that template and objective need, and return
-    them.
-    """
+    """Set the chat template; add the tokens that template and objective need, and return them."""
     known = {str(token) for token in tokenizer.added_tokens_decoder.values()}
     known |= {sentinel(number) for number in sentinel_ids(tokenizer.get_vocab())}
     needed = objective.new_tokens(known)
@@ -256,7 +254,7 @@ def _checked_vocabulary(
     data: DataConfig,
 ) -> Vocabulary:
     """Return the objective's Vocabulary. Raises: UserError if the objective cannot use the tokenizer."""
-    if model.from_scratch:  # sets the decoder's first token, which is needed before the model is built
+    if model.from_scratch:  # sets decoder_start_token_id, which the Vocabulary below needs
         fit_to_tokenizer(hf_config, tokenizer)
     set_decoder_start(hf_config, tokenizer)
     vocabulary = vocabulary_of(tokenizer, getattr(hf_config, "decoder_start_token_id", None))
@@ -289,7 +287,7 @@ def vocabulary_of(tokenizer: PreTrainedTokenizerFast, decoder_start_id: int | No
 
 def _check_probes(probes: list[Any], model: ModelConfig, tokenizer: PreTrainedTokenizerFast) -> None:
     where = "data.probes and model.probes"
-    fix = "give a text instead"
+    fix = "use a plain text as the probe"
     chats = [probe for probe in probes if isinstance(probe, dict)]
     for chat in chats:
         if chat.keys() != {"chat"}:
@@ -346,9 +344,7 @@ def _first_and_last(parts: Parts) -> list[Batch]:
 
 
 def make_optimizer(config: dict[str, Any]) -> MakeOptimizer:
-    """Return the function that makes the config's optimizer from groups of weights. Raises:
-    UserError.
-    """
+    """Return the function that makes the optimizer from groups of weights. Raises: UserError."""
     make = trusted_instance(config["optimizer"], config["trust"]["targets"], "optimizer")
     check_arguments(make)
     return make
@@ -373,7 +369,7 @@ def _validation_texts(parts: Parts) -> list[ValidationText]:
 
 
 def load_module(config: dict[str, Any], prompts: Sequence[Any] = ()) -> LanguageModel:
-    """Return a model for prediction: that of a folder, or a run's with the weights of a checkpoint.
+    """Return a model for prediction: from a model folder, or a run's model with a checkpoint's weights.
 
     Args:
         config: as `compose` returns it.
@@ -403,7 +399,7 @@ def load_module(config: dict[str, Any], prompts: Sequence[Any] = ()) -> Language
 
 
 def load_chosen_weights(config: dict[str, Any], module: LanguageModel) -> None:
-    """Load the weights of the checkpoint that the config of an evaluation names, if it names one."""
+    """Load the weights of `checkpoint=…`, if it is set."""
     if isinstance(config["checkpoint"], str):
         load_weights(module, Path(config["checkpoint"]))
 
@@ -426,7 +422,9 @@ def module_of_checkpoint(
         parts = replace(parts, module_class=module_class)
     elif not issubclass(parts.module_class, module_class):
         what = f"the checkpoint is of a {parts.module_class.__name__}, not of a {module_class.__name__}"
-        raise UserError(what, str(checkpoint), "LanguageModel.load_from_checkpoint takes each of them")
+        raise UserError(
+            what, str(checkpoint), "use LanguageModel.load_from_checkpoint, which loads any family"
+        )
     return parts.module()
 
 

@@ -316,7 +316,7 @@ class TestBatchesOfLabels:
         ("batch", "said"),
         [
             ({"input_ids": torch.zeros(1, 2)}, "a batch of input_ids cannot be trained on"),
-            ([torch.zeros(1, 2)], "a list cannot be trained on"),
+            ([torch.zeros(1, 2)], "a batch of type list cannot be trained on"),
         ],
     )
     def test_others_are_refused(self, batch, said, parts):

@@ -45,7 +45,7 @@ class Sweep:
     """A sweep's folder, and the overrides that make Hydra use it."""
 
     folder: Path
-    made: list[Path]
+    created: list[Path]
     """The folder and those of its parents that did not exist before."""
     has_runs: bool
     hydra_overrides: list[str]
@@ -67,7 +67,7 @@ class Sweep:
         """
         num_jobs = _num_jobs(given, first)
         swept = {override.key_or_group for override in given if override.is_sweep_override()}
-        same = [override.key_or_group for override in given if override.key_or_group not in swept]
+        unswept = [override.key_or_group for override in given if override.key_or_group not in swept]
         if has_runs:
             missing = missing_folders(Path(first.run.dir))
             folder = _make_folder(first, swept)
@@ -76,20 +76,20 @@ class Sweep:
             folder = Path(tempfile.mkdtemp(prefix="lmft-"))
         overrides = [
             f"hydra.sweep.dir={quoted(str(folder))}",
-            f"hydra.job.config.override_dirname.exclude_keys=[{','.join(map(quoted, same))}]",
+            f"hydra.job.config.override_dirname.exclude_keys=[{','.join(map(quoted, unswept))}]",
         ]
-        # A job's folder is named by the values that differ between jobs, unless one is a secret.
+        # A job's folder is named by the values that differ between jobs; if one of them is a secret, by
+        # its number.
         if any(map(is_secret_name, swept)):
             overrides.append("hydra.sweep.subdir=${hydra.job.num}")
         return cls(folder, [folder, *missing], has_runs, overrides, num_jobs)
 
     @contextmanager
     def attempt(self, folder: Path, number: int, redactor: Redactor) -> Iterator[None]:
-        """Report and record an error of a job in the block, so that the sweep continues.
+        """Run one job in the block: report and record its error, so that the sweep continues.
 
         A run shows one line when it ends; its other output goes only to its train.log. A job without a
-        run
-        folder has no log: it shows a line when it begins, then all its output.
+        run folder has no log: it shows a line when it begins, then all its output.
 
         Args:
             folder: the job's folder.
@@ -124,15 +124,13 @@ class Sweep:
         log.log(logging.ERROR if outcome.error else logging.INFO, "%s: %s", job, outcome)
 
     def end(self) -> int:
-        """Print the table of jobs, write it to sweep.csv, and clean up. Return the process's exit
-        code.
-        """
+        """Print the table of jobs, write sweep.csv, and clean up. Return the process's exit code."""
         remove_hydra_record(self.folder)
         if not self.has_runs:
             shutil.rmtree(self.folder)
         else:
             _report(self.folder, self.failures)
-            remove_empty(self.made)
+            remove_empty(self.created)
         codes = {failure["exit_code"] for failure in self.failures.values()}
         if len(codes) > 1:
             return 1
@@ -140,9 +138,7 @@ class Sweep:
 
 
 def job_name(differing: str, number: int) -> str:
-    """Return the name of a job's folder: the overrides that differ between jobs, safe for file
-    systems.
-    """
+    """Return the name of a job's folder: the overrides that differ between jobs, as a file name."""
     differing = differing.replace("++", "")
     name = re.sub(r"[^\w.,=+-]+", "-", differing).strip("-.,+")[:_LONGEST_NAME]
     if not name:
@@ -204,9 +200,7 @@ class _Outcome(logging.Handler):
 
 @contextmanager
 def _logged_only(folder: Path, redactor: Redactor) -> Iterator[_Outcome]:
-    """Keep the block's output off the terminal; write an error, and the log before it, to the job's
-    log.
-    """
+    """Keep the block's output off the terminal; write an error, with the log, to the job's log."""
     from lmft.reporting.terminal import muted
 
     run = RunFolder(folder)
@@ -286,14 +280,15 @@ def _rank(job: Mapping[str, Any]) -> tuple[bool, float]:
 
 
 def _scores(job: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the scores of the weights in model/ if they are known, else those of the last
-    validation.
-    """
+    """Return the scores of the weights in model/; if unknown, those of the last validation."""
     return job.get("exported") or job.get("after") or {}
 
 
 def _row(job: Mapping[str, Any]) -> dict[str, str]:
-    """Return a job's row of sweep.csv and of the table; the last columns may not fit on the terminal."""
+    """Return a job's row of sweep.csv and of the table.
+
+    The least important columns come last, since the terminal drops what does not fit.
+    """
     scores = _scores(job)
     before = job.get("before") or {}
     train = job.get("train") or {}
@@ -311,7 +306,7 @@ def _row(job: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _cell(value: str | float | None) -> str:
-    """Return a value as text; a number with six digits, or with all digits before the point."""
+    """Return a value as text; numbers have six significant digits, and no exponent below 1e15."""
     if value is None or isinstance(value, str):
         return value or ""
     if 1e6 <= abs(value) < 1e15:

@@ -110,12 +110,12 @@ _NO_TRAINING = "`python -m lmft.evaluate` measures a model without training it"
 _TRAINER = {
     "max_epochs": _Rule(
         lambda value: value in (None, -1) or _is_count(value),
-        "a number of epochs, 1 or more; with -1 trainer.max_steps ends training",
+        "at least 1, or -1 for no limit of epochs",
         _NO_TRAINING,
     ),
     "max_steps": _Rule(
         lambda value: value == -1 or _is_count(value),
-        "a number of optimizer steps, 1 or more; with -1 trainer.max_epochs ends training",
+        "at least 1, or -1 for no limit of steps",
         _NO_TRAINING,
     ),
     "min_epochs": _COUNT_OR_NULL,
@@ -295,7 +295,7 @@ def _check_names(options: Mapping[str, Any], group: str, known: Mapping[str, Any
 def _check_values(options: Mapping[str, Any], group: str, rules: Mapping[str, _Rule]) -> None:
     for name, rule in rules.items():
         if name in options and not rule.holds(options[name]):
-            what = f"{group}.{name}={_as_typed(options[name])}: {rule.requirement}"
+            what = f"{group}.{name}={_as_typed(options[name])} must be {rule.requirement}"
             raise UserError(what, fix=rule.fix)
 
 

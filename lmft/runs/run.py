@@ -44,7 +44,7 @@ _NAME_VARIABLE = "LMFT_RUN_NAME"  # passes the run's name to the processes that 
 
 
 class Run:
-    """One run, a context manager: its folder is locked for this process between entering and leaving.
+    """One run, a context manager: the folder is locked while the context is open.
 
         run = Run(config, {"model": "distilbert", "data": "imdb"}, sys.argv[1:])
         with run:
@@ -56,11 +56,15 @@ class Run:
     Entering makes the folder, locks it, and opens train.log. Nothing else is written before `begin`,
     which is called after the last check and writes config.yaml and command.txt.
 
-    Leaving by a `UserError` or a signal before `begin` undoes everything: each file of an earlier run is
-    as it was. Leaving by a `UserError` after `begin` deletes the folder if it is new and nothing was
-    trained. After another error metrics.json has the status `failed`; after an interrupt or a signal the
-    status `stopped` and the command that continues; unless `write_metrics` has been called. Only rank 0
-    writes.
+    How a run ends:
+
+    - `UserError` or signal before `begin`: everything is undone; an earlier run's files are unchanged.
+    - `UserError` after `begin`: a new folder without training is deleted.
+    - Other error: metrics.json has the status `failed`.
+    - Interrupt or signal: it has the status `stopped`, and the command to continue.
+    - If `write_metrics` was called, metrics.json stays.
+
+    Only rank 0 writes.
 
     Args:
         config: plain config with `run.dir`, `run.name`, `resume`.
@@ -91,10 +95,11 @@ class Run:
         self._given_name = inherited or config["run"]["name"]
         self._redactor = Redactor(config)
         self._is_new = False
-        self._is_unwanted = False
+        self._delete_on_exit = False
         self._metrics_written = False
         self._has_begun = False
-        self._log_length: int | None = None  # bytes of train.log before this run; None: it did not exist
+        # Size of train.log when this run started, in bytes; None if there was none.
+        self._log_length: int | None = None
         self._keeps_log = False
         self._made: list[Path] = []  # folders that did not exist before
         self._opened = ExitStack()
@@ -105,7 +110,7 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """The run's folder; a default name is final only on entering."""
+        """The run's folder; without run.name, the name may still change on entering (if it exists)."""
         return self.paths.path
 
     @property
@@ -178,7 +183,7 @@ class Run:
             return False
         self._has_begun = True
         self._keeps_log = True
-        self._is_unwanted = False
+        self._delete_on_exit = False
         files.remove_leftovers(self.folder)
         checkpoints.remove_leftovers(self.paths.checkpoints)
         text = yaml.safe_dump(self._redactor.value(self._config), sort_keys=False, allow_unicode=True)
@@ -187,9 +192,7 @@ class Run:
         return True
 
     def check_settings(self) -> None:
-        """Compare the config with that of the run to continue, before anything slow. Raises:
-        UserError.
-        """
+        """Refuse early if the run to continue was trained with other settings. Raises: UserError."""
         continued = self._continued()
         if continued is not None and continued.is_run():
             recorded = recorded_settings(continued)
@@ -197,8 +200,9 @@ class Run:
                 check_bound(recorded, self._redactor.value(self._config), continued.config)
 
     def _continued(self) -> RunFolder | None:
-        """Return the run whose checkpoint this one resumes from; None if there is none, or it is
-        unknown.
+        """Return the run whose checkpoint this one resumes from.
+
+        None if there is none, or its folder has no name yet.
         """
         resume = str(self._config["resume"])
         if resume in ("auto", "must", "never"):
@@ -216,13 +220,13 @@ class Run:
                 opening.callback(self._remove_if_unwanted)
                 opening.enter_context(_lock(self.paths))
                 self._is_new = not _visible(self.folder)
-                self._is_unwanted = self._is_new
+                self._delete_on_exit = self._is_new
                 path = self.paths.log
                 self._log_length = path.stat().st_size if path.exists() else None
                 opening.callback(self._restore_log)
                 self._log_file = opening.enter_context(logging_to(self.paths.log, self._redactor))
             elif self._given_name is None:
-                what = "processes that train together need a name for their run"
+                what = "a run on several processes needs a name"
                 raise UserError(what, fix="add run.name=NAME")
             self.checkpoint = checkpoint_to_resume(self.paths, self.name, str(self._config["resume"]))
             if self.checkpoint is not None:
@@ -250,7 +254,7 @@ class Run:
             is_fault = isinstance(error, Exception) and not isinstance(error, UserError)
             if not self.folder.exists():
                 if is_fault:
-                    fix = "the same command starts over"
+                    fix = "repeat the command to start again"
                     raise UserError("the run's folder is gone", str(self.folder), fix) from error
                 return
             if not self._has_begun and not is_fault:
@@ -258,12 +262,12 @@ class Run:
             self._keeps_log = True
             startup_names = {path.name for path in self.paths.startup_files}
             if isinstance(error, UserError) and startup_names.issuperset(_visible(self.folder)):
-                self._is_unwanted = self._is_new
+                self._delete_on_exit = self._is_new
                 return
             self._log_end(error)
             if not self._has_begun and not self._is_new:
-                return  # a bug of lmft, before any file of the earlier run was changed
-            self._is_unwanted = False
+                return  # a bug; no file of the earlier run has been changed yet
+            self._delete_on_exit = False
             if not self._metrics_written:
                 self._write_end("failed" if isinstance(error, Exception) else "stopped")
 
@@ -314,7 +318,7 @@ class Run:
 
     def _remove_if_unwanted(self) -> None:
         """Delete the files and folders that entering made, and nothing else."""
-        if not self._is_unwanted:
+        if not self._delete_on_exit:
             return
         shutil.rmtree(self.paths.tokenizer, ignore_errors=True)
         for path in (*self.paths.startup_files, self.folder / _LOCK):

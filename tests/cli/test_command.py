@@ -74,7 +74,7 @@ def mistake(capsys, command, *argv):
     [
         (["model=distlbert"], "no model named 'distlbert' (did you mean 'distilbert'?)"),
         (["model=_base"], "model=_base: other YAMLs start from it"),
-        (["optimizer.lr=-1"], "optimizer.lr=-1: a number, 0 or more"),
+        (["optimizer.lr=-1"], "optimizer.lr=-1 must be a number, 0 or more"),
         (["modle=distilbert"], "unknown option 'modle' (did you mean 'model'?)"),
         (["experiment=imdb_curse"], "did you mean 'imdb_course'?"),
         (["data.blocksize=3"], "did you mean 'data.block_size'?"),
