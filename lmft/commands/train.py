@@ -267,7 +267,7 @@ def _export_and_report(
             result,
             latest_answers,
             module.family.card,
-            mask_token=parts.tokenizer.mask_token,
+            mask_token=str(parts.tokenizer.mask_token or "[MASK]"),
         ),
         run.paths.model,
     )

@@ -172,7 +172,7 @@ _CHECKPOINT = {
 _ZERO_OR_MORE = _Rule(
     lambda value: value is None or not _is_number(value) or value >= 0, "a number, 0 or more"
 )
-_OPTIMIZER = dict.fromkeys(("lr", "weight_decay", "momentum", "eps"), _ZERO_OR_MORE)
+_OPTIMIZER: dict[str, _Rule] = dict.fromkeys(("lr", "weight_decay", "momentum", "eps"), _ZERO_OR_MORE)
 _SCHEDULER = {
     "name": _Rule(lambda value: isinstance(value, str), "the name of a schedule"),
     "warmup": _Rule(

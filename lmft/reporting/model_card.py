@@ -90,7 +90,7 @@ def write_model_card(
     metrics: Mapping[str, Any],
     probes: Sequence[Answer],
     family: FamilyCard,
-    mask_token: str | None = None,
+    mask_token: str = "[MASK]",
 ) -> None:
     """Write `folder`/README.md; needs no network.
 
@@ -102,7 +102,7 @@ def write_model_card(
         metrics: content of metrics.json.
         probes: the trained model's answers.
         family: the words for the model's family.
-        mask_token: the tokenizer's, which prompts write as `[MASK]`; None if it has none.
+        mask_token: the tokenizer's, which prompts write as `[MASK]`.
     """
     name = config["run"]["name"] or folder.resolve().parent.name
     ledger = metrics.get("data") or {}
@@ -133,7 +133,7 @@ def _family_values(
     data: Mapping[str, Any],
     probes: Sequence[Answer],
     family: FamilyCard,
-    mask_token: str | None,
+    mask_token: str,
 ) -> dict[str, Any]:
     """Return the template's values that depend on the family, and on chats and adapters."""
     is_adapter = _is_adapter(model)
@@ -144,7 +144,7 @@ def _family_values(
     prompt = family.prompt
     if probes:
         prompt = probes[0]["prompt"]
-    if mask_token is not None and isinstance(prompt, str):
+    if isinstance(prompt, str):
         prompt = prompt.replace("[MASK]", mask_token)
     call = _CHAT_CALL if is_chat else family.call
     return {
