@@ -72,9 +72,7 @@ def user_errors_end_the_process() -> Iterator[None]:
 
 
 def drop_closed_output() -> bool:
-    """Redirect stdout and stderr to /dev/null if their reader is gone; return whether one was
-    redirected.
-    """
+    """Redirect stdout and stderr to /dev/null if their reader is gone; return whether one was."""
     poll = select.poll()
     for descriptor in (1, 2):
         poll.register(descriptor, 0)
@@ -155,9 +153,7 @@ def _loader_error(message: str) -> UserError | None:
 
 
 def _is_lost_batch(error: BaseException) -> bool:
-    """Return whether the DataLoader was fetching a batch from a worker, which is lost if the worker
-    died.
-    """
+    """Return whether a batch was being fetched from a worker, which is lost if the worker died."""
     return any(
         frame.f_code.co_name == "_try_get_data" for frame, _ in traceback.walk_tb(error.__traceback__)
     )

@@ -211,7 +211,7 @@ def test_packs_become_lines_where_a_model_cannot_pack(folder, caplog):
     falcon = saved(folder, "falcon", hidden_size=32, num_hidden_layers=1, num_attention_heads=2, alibi=True)
     with caplog.at_level("WARNING", "lmft"):
         parts = assemble(compose(chat_arguments(folder, falcon)))
-    assert "lines, padded by length, instead" in caplog.text
+    assert "each document gets its own padded row instead" in caplog.text
     assert (parts.data.examples, parts.data.isolate_documents) == ("lines", False)
     assert assemble(compose(chat_arguments(folder))).data.examples == "packs"
 

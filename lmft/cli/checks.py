@@ -129,9 +129,7 @@ def _name_of(options: Mapping[str, Any]) -> str:
 
 
 def _objectives_of(family: str) -> list[str]:
-    """Return the names of the shipped YAMLs whose objectives train a family, the family's usual one
-    first.
-    """
+    """Return the names of the shipped YAMLs whose objectives train a family, its usual one first."""
     paths = sorted(config_dir().glob("objective/*.yaml"))
     targets = {path.stem: OmegaConf.select(OmegaConf.load(path), "_target_") for path in paths}
     names = [name for name, target in targets.items() if target and family in get_class(target).families]

@@ -120,9 +120,7 @@ def _check_flags(flags: Namespace) -> None:
 
 
 def _show(command: str, task: Task, argv: list[str], flags: Namespace) -> None:
-    """Print what a flag of `_SHOWING` asks for. Mistakes are checked only after an error, to save
-    time.
-    """
+    """Print what a flag of `_SHOWING` asks for; to save time, check mistakes only after an error."""
     try:
         if flags.help:  # faster than Hydra's own, which lists all groups of all search paths
             composed = load.composed(flags.overrides, flags.config_name or command, flags.config_dir)

@@ -39,9 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def train(job: Job) -> float | None:
-    """Train by the job's config; return the validation loss of the exported weights, in nats per
-    target.
-    """
+    """Train by the job's config; return the exported weights' validation loss, in nats per target."""
     from lmft.cli import checks
 
     checks.check(job.config)

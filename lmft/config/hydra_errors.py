@@ -100,9 +100,7 @@ def _no_such_config(error: MissingConfigException) -> UserError:
 
 
 def _by_message(causes: list[BaseException]) -> UserError:
-    """Return a UserError with the message of the deepest cause, and the key or message of an outer
-    one.
-    """
+    """Return a UserError with the deepest cause's message, and the key or message of an outer one."""
     what = _first_line(causes[-1])
     for cause in causes:
         if isinstance(cause, OmegaConfBaseException) and cause.full_key:

@@ -200,9 +200,7 @@ def _is_choice(override: Override, groups: set[str]) -> bool:
 
 
 def _values(node: DictConfig, prefix: str) -> Iterator[tuple[str, Any]]:
-    """Yield (key with dots, value) for every value and group of values; None for an unresolvable
-    value.
-    """
+    """Yield (key with dots, value) for every value and group; None for a value that is unresolvable."""
     for name in node:
         value = OmegaConf.select(node, str(name), throw_on_resolution_failure=False)
         key = f"{prefix}{name}"

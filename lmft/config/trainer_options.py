@@ -278,9 +278,7 @@ def _check_extension(node: Any, where: str) -> None:
 
 
 def is_installed(package: str) -> bool:
-    """Return whether a package can be imported; a folder without __init__.py (wandb makes one)
-    cannot.
-    """
+    """Return whether a package can be imported; a folder without __init__.py, as of wandb, cannot."""
     spec = find_spec(package)
     return spec is not None and spec.origin is not None
 

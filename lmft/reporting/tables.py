@@ -68,8 +68,7 @@ def duration(seconds: float) -> str:
 
 
 def score_table(metrics: Mapping[str, Any]) -> Table:
-    """Return the table of scores: before, after, best, those of a unigram model if known, and the
-    change.
+    """Return the table of scores: before, after, best, of a unigram model if known, and the change.
 
     Rows without any score are left out. The change is from before to after; empty if one of them is
     absent or not finite.

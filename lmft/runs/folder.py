@@ -92,9 +92,7 @@ class RunFolder:
         return read_json(self.metrics).get("status")
 
     def checkpoint(self, which: Any) -> Path:
-        """Return the file of `best`, `last` or an optimizer step. Raises: UserError, listing what
-        exists.
-        """
+        """Return the file of `best`, `last` or a step. Raises: UserError, listing what exists."""
         named = ("best", "last")
         name = f"{which}.ckpt" if which in named else f"step={which}.ckpt"
         path = self.checkpoints / name

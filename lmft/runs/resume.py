@@ -146,8 +146,7 @@ def recorded_settings(run: RunFolder) -> dict[str, Any]:
 
 
 def ends_alike(recorded: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
-    """Return whether all that can end a training is unchanged: numbers of steps and epochs, and
-    callbacks.
+    """Return whether all that can end a training is unchanged: steps, epochs and callbacks.
 
     recorded, config: earlier and present config, both plain and redacted.
     """

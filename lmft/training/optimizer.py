@@ -16,9 +16,7 @@ from lmft.errors import UserError, did_you_mean
 
 
 def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
-    """Return trained weights in two groups: matrices, and biases and norms (vectors) without weight
-    decay.
-    """
+    """Return trained weights in two groups: matrices, and vectors (biases, norms) without decay."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     matrices = [parameter for parameter in trained if parameter.ndim >= 2]
     vectors = [parameter for parameter in trained if parameter.ndim < 2]
@@ -50,9 +48,7 @@ def check_arguments(make: MakeOptimizer) -> None:
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """The options of `scheduler`: a schedule of transformers. Numbers of steps below 1 are shares of
-    all.
-    """
+    """The options of `scheduler`, a schedule of transformers; steps below 1 are shares of all."""
 
     name: str = "linear"
     warmup: float = 0.0

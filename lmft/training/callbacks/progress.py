@@ -193,9 +193,7 @@ class Progress(ProgressBar):
 
 
 class _Bar(bars.Progress):
-    """A row for the training, one for a validation while it runs, and below them the numbers of
-    `live`.
-    """
+    """Rows for the training and for a validation while it runs; below them the numbers of `live`."""
 
     def __init__(self, live: LatestMetrics, console: Console):
         self._numbers = live
