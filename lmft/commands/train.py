@@ -97,8 +97,9 @@ def _log_limits(trainer: Mapping[str, Any], limits: Mapping[str, int]) -> None:
     for other, num_more in others:
         if num_more > num_steps:
             settings = {name: trainer[name.removeprefix("trainer.")] for name in limits}
-            message = "%s=%s ends the training after %d steps, before %s=%s"
-            log.info(message, first, settings[first], num_steps, other, settings[other])
+            steps = "1 step" if num_steps == 1 else f"{num_steps} steps"
+            message = "%s=%s ends the training after %s, before %s=%s"
+            log.info(message, first, settings[first], steps, other, settings[other])
 
 
 def _is_done(config: dict[str, Any], run: Run, limits: Mapping[str, int]) -> bool:

@@ -151,7 +151,8 @@ class Run:
         settings = {}
         for argument in self._arguments or ():
             key, equals, _ = argument.lstrip("+~").partition("=")
-            if not equals or argument.startswith("-") or key.partition("@")[0] in self._choices:
+            is_choice = key.partition("@")[0] in self._choices
+            if not equals or is_choice or argument.startswith("-") or key.startswith("hydra."):
                 continue
             value: Any = self.redacted(self._config)
             for name in key.split("."):
