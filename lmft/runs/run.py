@@ -4,16 +4,13 @@ import logging
 import os
 import shlex
 import shutil
-import socket
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import yaml
-from filelock import FileLock, Timeout
 
 from lmft.config.overrides import assignment
 from lmft.errors import UserError
@@ -27,6 +24,7 @@ from lmft.runs.folder import (
     new_folder,
     remove_empty,
 )
+from lmft.runs.lock import LOCK, locked, this_process
 from lmft.runs.log import logging_to
 from lmft.runs.redaction import Redactor
 from lmft.runs.resume import check_bound, checkpoint_to_resume, log_changes, recorded_settings
@@ -36,8 +34,6 @@ from lmft.system.signals import Stopped
 
 log = logging.getLogger(__name__)
 
-_LOCK = ".lock"
-_OWNER = ".owner"  # names the process that holds the lock, for the error message of other processes
 # Environment variables of the rank, in the order in which Lightning reads them.
 _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 _NAME_VARIABLE = "LMFT_RUN_NAME"  # passes the run's name to the processes that the run starts
@@ -189,7 +185,7 @@ class Run:
         checkpoints.remove_leftovers(self.paths.checkpoints)
         text = yaml.safe_dump(self._redactor.value(self._config), sort_keys=False, allow_unicode=True)
         files.write_text(self.paths.config, text)
-        files.write_text(self.paths.command, f"# {_this_process()}\n{self.command}\n")
+        files.write_text(self.paths.command, f"# {this_process()}\n{self.command}\n")
         return True
 
     def check_settings(self) -> None:
@@ -219,7 +215,7 @@ class Run:
             if self._writes:
                 self._make_folder()
                 opening.callback(self._remove_if_unwanted)
-                opening.enter_context(_lock(self.paths))
+                opening.enter_context(locked(self.paths))
                 self._is_new = not _visible(self.folder)
                 self._delete_on_exit = self._is_new
                 path = self.paths.log
@@ -301,7 +297,7 @@ class Run:
             self._made.insert(0, self.folder)
             return
         visible = _visible(self.folder)
-        is_run = self.paths.is_run() or self.paths.metrics.exists() or (self.folder / _LOCK).exists()
+        is_run = self.paths.is_run() or self.paths.metrics.exists() or (self.folder / LOCK).exists()
         if visible and not is_run:
             what = f"{self.folder} is not a run's folder"
             raise UserError(what, f"it holds {visible[0]}", "choose another run.name")
@@ -322,7 +318,7 @@ class Run:
         if not self._delete_on_exit:
             return
         shutil.rmtree(self.paths.tokenizer, ignore_errors=True)
-        for path in (*self.paths.startup_files, self.folder / _LOCK):
+        for path in (*self.paths.startup_files, self.folder / LOCK):
             path.unlink(missing_ok=True)
         remove_empty(self._made)
 
@@ -339,26 +335,3 @@ def _visible(folder: Path) -> list[str]:
     if not folder.is_dir():
         return []
     return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-
-
-def _this_process() -> str:
-    return f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}"
-
-
-@contextmanager
-def _lock(folder: RunFolder) -> Iterator[None]:
-    """Lock a run's folder for this process. The system releases the lock of a process that dies."""
-    lock = FileLock(folder.path / _LOCK)
-    owner = folder.path / _OWNER
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        where = owner.read_text("utf-8") if owner.exists() else None
-        fix = "wait for it, stop it, or choose another run.name"
-        raise UserError(f"the run in {folder.path} is in use", where, fix) from None
-    try:
-        files.write_text(owner, _this_process())
-        yield
-    finally:
-        owner.unlink(missing_ok=True)
-        lock.release()
