@@ -14,7 +14,13 @@ from lmft.cli.command import run_command
 from lmft.config.load import Job
 from lmft.errors import UserError
 from lmft.runs.log import buffering_logs
-from lmft.runs.resume import ends_alike, log_changes, newest_checkpoint, recorded_settings
+from lmft.runs.resume import (
+    check_bound,
+    ends_alike,
+    log_changes,
+    newest_checkpoint,
+    recorded_settings,
+)
 from lmft.runs.run import Run
 from lmft.system.files import read_json
 
@@ -112,6 +118,7 @@ def _is_done(config: dict[str, Any], run: Run, limits: Mapping[str, int]) -> boo
     num_done = read_json(run.paths.metrics)["steps"]
     recorded = recorded_settings(run.paths)
     settings = run.redacted(config)
+    check_bound(recorded, settings, run.paths.config)
     # With unchanged limits, a run of fewer steps was stopped by a callback.
     if num_done < num_steps and not ends_alike(recorded, settings):
         if newest_checkpoint(run.paths) is None:
