@@ -74,7 +74,7 @@ def said_of(*given):
         ("trainer.gradient_clip_val=-1", "trainer.gradient_clip_val=-1"),
         ("trainer.detect_anomaly=no", "trainer.detect_anomaly=no must be true or false"),
         ("trainer.deterministic=yes", "trainer.deterministic=yes"),
-        ("+trainer.profiler=simpel", "trainer.profiler=simpel: simple, advanced, pytorch or null"),
+        ("+trainer.profiler=simpel", "trainer.profiler=simpel must be simple, advanced, pytorch or null"),
         ("+trainer.min_epochs=9", "trainer.min_epochs=9 is more than trainer.max_epochs="),
         ("checkpoint.every_n_steps=0", "checkpoint.every_n_steps=0"),
         ("checkpoint.every_n_steps=null", "checkpoint.every_n_steps=null"),
