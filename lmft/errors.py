@@ -43,10 +43,13 @@ class UserError(Exception):
         return text
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return ` (did you mean 'x'?)` for the nearest known word, or the empty string."""
+def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
+    """Return ` (did you mean 'x'?)` for the nearest known word, or the empty string.
+
+    prefix: what stands before the word, such as its folder; it is not compared.
+    """
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f" (did you mean '{near[0]}'?)" if near else ""
+    return f" (did you mean '{prefix}{near[0]}'?)" if near else ""
 
 
 @contextmanager

@@ -181,7 +181,8 @@ def existing_run(path: Path) -> RunFolder:
         raise UserError(f"{path} is {kind}, not a run", fix=f"name one of: {_listed(runs, path)}")
     runs = runs_in(path.parent)
     listed = f"runs there: {_listed(runs, path.parent)}" if runs else None
-    raise UserError(f"no run in {path}{did_you_mean(path.name, runs)}", fix=listed)
+    folder = path.as_posix().removesuffix(path.name)
+    raise UserError(f"no run in {path}{did_you_mean(path.name, runs, folder)}", fix=listed)
 
 
 def _listed(names: Sequence[str], folder: Path) -> str:

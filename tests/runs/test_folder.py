@@ -38,5 +38,5 @@ def test_the_newest_runs_are_named_and_the_others_counted(tmp_path):
 
 def test_the_most_similar_name_is_asked_for(tmp_path):
     a_run(tmp_path / "runs/first")
-    assert "did you mean 'first'" in refused(tmp_path / "runs/fisrt")
+    assert f"did you mean '{tmp_path}/runs/first'" in refused(tmp_path / "runs/fisrt")
     assert "did you mean" not in refused(tmp_path / "runs/x")
