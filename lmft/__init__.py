@@ -1,6 +1,4 @@
-"""lmft: fine-tune and pretrain Hugging Face language models with PyTorch Lightning, composed by
-Hydra.
-"""
+"""lmft: fine-tune and pretrain Hugging Face language models with PyTorch Lightning and Hydra."""
 
 import os
 

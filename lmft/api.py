@@ -120,8 +120,7 @@ class Result:
 
 
 def train(config: Config | Sequence[str]) -> Result:
-    """Train, as `python -m lmft.train` does: with a run folder, checkpoints, and a model folder at the
-    end.
+    """Train, as `python -m lmft.train` does, and leave a run folder with checkpoints and the model.
 
     A run of the same name is continued.
 

@@ -1,4 +1,4 @@
-"""Make the tokenizer, text, objective, LightningModule and DataModule of a config, checked early."""
+"""Build the tokenizer, text, … that a config describes, and check them before any weights are loaded."""
 
 import logging
 import math
@@ -86,6 +86,7 @@ class Parts:
         Raises: UserError if the weights cannot be loaded, or the model can see the tokens it has to
         predict.
         """
+        logging.getLogger("transformers.modeling_utils").addFilter(_is_no_advice_on_masks)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config["seed"])
             return _build_module(self)
@@ -103,8 +104,7 @@ class Parts:
         )
 
     def rows(self, split: Split) -> Iterator[tuple[Place, dict[str, Any]]]:
-        """Yield the place (file and row) and the columns of each row of a split's text, while reading
-        it.
+        """Read a split's text row by row; yield each row's place (file and row number) and its columns.
 
         If validation text is held out of the training text, its rows are among those of `train`.
 
@@ -112,7 +112,8 @@ class Parts:
         """
         source = open_source(self.data, split)
         if source is None:
-            raise UserError(f"{split} has no text of its own: it is held out of the training text")
+            what = f"{split} has no text of its own: it is taken from the training text"
+            raise UserError(what, fix="read rows('train')")
         return source.rows()
 
     def layout(self, num_devices: int = 1) -> Layout:
@@ -126,18 +127,27 @@ class Parts:
             limit=trainer["limit_train_batches"],
         )
 
-    def num_training_steps(self, num_devices: int = 1) -> int:
-        """Return the optimizer steps of the whole training."""
+    def step_limits(self, num_devices: int = 1) -> dict[str, int]:
+        """Return, for each option that can end the training, after how many optimizer steps it does."""
         trainer = self.config["trainer"]
         steps_per_epoch = math.ceil(
             self.layout(num_devices).num_used / trainer["accumulate_grad_batches"]
         )
-        limits = []
+        limits = {}
         if trainer["max_epochs"] not in (None, -1):
-            limits.append(steps_per_epoch * trainer["max_epochs"])
+            limits["trainer.max_epochs"] = steps_per_epoch * trainer["max_epochs"]
         if trainer["max_steps"] != -1:
-            limits.append(trainer["max_steps"])
-        return int(min(limits))
+            limits["trainer.max_steps"] = trainer["max_steps"]
+        return limits
+
+
+def _is_no_advice_on_masks(record: logging.LogRecord) -> bool:
+    """Return whether a message is none of transformers' advice to pass an attention mask.
+
+    lmft's batches have one wherever a row is padded. transformers also takes a separator at a row's end
+    for padding, if the tokenizer pads with it.
+    """
+    return "passing in an `attention_mask`" not in record.getMessage()
 
 
 def assemble(
@@ -154,7 +164,7 @@ def assemble(
     Args:
         config: as `compose` returns it.
         splits: the splits whose text is needed.
-        kept_tokenizer: folder for the vocabulary that an earlier start of this run has trained.
+        kept_tokenizer: folder with the vocabulary trained when this run was first started, if any.
 
     Raises: UserError for any mistake, before the weights are read.
     """
@@ -231,15 +241,13 @@ def _with_lines_for_packs(
     reason = cannot_mask_reason(model_class, hf_config)
     if not reason:
         return data
-    message = "%s cannot pack documents (%s): lines, padded by length, instead"
+    message = "%s cannot pack documents (%s); each document gets its own padded row instead"
     log.warning(message, hf_config.model_type, reason)
     return replace(data, examples="lines", isolate_documents=False)
 
 
 def _add_tokens(tokenizer: PreTrainedTokenizerFast, data: DataConfig, objective: Objective) -> list[str]:
-    """Set the tokenizer's chat template; add the tokens that template and objective need, and return
-    them.
-    """
+    """Set the chat template; add the tokens that template and objective need, and return them."""
     known = {str(token) for token in tokenizer.added_tokens_decoder.values()}
     known |= {sentinel(number) for number in sentinel_ids(tokenizer.get_vocab())}
     needed = objective.new_tokens(known)
@@ -272,7 +280,7 @@ def _checked_vocabulary(
     data: DataConfig,
 ) -> Vocabulary:
     """Return the objective's Vocabulary. Raises: UserError if the objective cannot use the tokenizer."""
-    if model.from_scratch:  # sets the decoder's first token, which is needed before the model is built
+    if model.from_scratch:  # sets decoder_start_token_id, which the Vocabulary below needs
         fit_to_tokenizer(hf_config, tokenizer)
     set_decoder_start(hf_config, tokenizer)
     decoder_start_id = getattr(hf_config, "decoder_start_token_id", None)
@@ -308,7 +316,7 @@ def vocabulary_of(tokenizer: PreTrainedTokenizerFast, decoder_start_id: int | No
 
 def _check_probes(probes: list[Any], model: ModelConfig, tokenizer: PreTrainedTokenizerFast) -> None:
     where = "data.probes and model.probes"
-    fix = "give a text instead"
+    fix = "use a plain text as the probe"
     chats = [probe for probe in probes if isinstance(probe, dict)]
     for chat in chats:
         if chat.keys() != {"chat"}:
@@ -371,9 +379,7 @@ def _first_and_last(parts: Parts) -> list[Batch]:
 
 
 def make_optimizer(config: dict[str, Any]) -> MakeOptimizer:
-    """Return the function that makes the config's optimizer from groups of weights. Raises:
-    UserError.
-    """
+    """Return the function that makes the optimizer from groups of weights. Raises: UserError."""
     make = trusted_instance(config["optimizer"], config["trust"]["targets"], "optimizer")
     check_arguments(make)
     return make
@@ -398,7 +404,7 @@ def _validation_texts(parts: Parts) -> list[ValidationText]:
 
 
 def load_module(config: dict[str, Any], prompts: Sequence[Any] = ()) -> LanguageModel:
-    """Return a model for prediction: that of a folder, or a run's with the weights of a checkpoint.
+    """Return a model for prediction: from a model folder, or a run's model with a checkpoint's weights.
 
     Args:
         config: as `compose` returns it.
@@ -431,7 +437,7 @@ def load_module(config: dict[str, Any], prompts: Sequence[Any] = ()) -> Language
 
 
 def load_chosen_weights(config: dict[str, Any], module: LanguageModel) -> None:
-    """Load the weights of the checkpoint that the config of an evaluation names, if it names one."""
+    """Load the weights of `checkpoint=…`, if it is set."""
     if isinstance(config["checkpoint"], str):
         load_weights(module, Path(config["checkpoint"]))
 
@@ -454,7 +460,9 @@ def module_of_checkpoint(
         parts = replace(parts, module_class=module_class)
     elif not issubclass(parts.module_class, module_class):
         what = f"the checkpoint is of a {parts.module_class.__name__}, not of a {module_class.__name__}"
-        raise UserError(what, str(checkpoint), "LanguageModel.load_from_checkpoint takes each of them")
+        raise UserError(
+            what, str(checkpoint), "use LanguageModel.load_from_checkpoint, which loads any family"
+        )
     return parts.module()
 
 

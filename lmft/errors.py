@@ -43,10 +43,13 @@ class UserError(Exception):
         return text
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return ` (did you mean 'x'?)` for the nearest known word, or the empty string."""
+def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
+    """Return ` (did you mean 'x'?)` for the nearest known word, or the empty string.
+
+    prefix: what stands before the word, such as its folder; it is not compared.
+    """
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f" (did you mean '{near[0]}'?)" if near else ""
+    return f" (did you mean '{prefix}{near[0]}'?)" if near else ""
 
 
 @contextmanager
@@ -72,9 +75,7 @@ def user_errors_end_the_process() -> Iterator[None]:
 
 
 def drop_closed_output() -> bool:
-    """Redirect stdout and stderr to /dev/null if their reader is gone; return whether one was
-    redirected.
-    """
+    """Redirect stdout and stderr to /dev/null if their reader is gone; return whether one was."""
     poll = select.poll()
     for descriptor in (1, 2):
         poll.register(descriptor, 0)
@@ -155,9 +156,7 @@ def _loader_error(message: str) -> UserError | None:
 
 
 def _is_lost_batch(error: BaseException) -> bool:
-    """Return whether the DataLoader was fetching a batch from a worker, which is lost if the worker
-    died.
-    """
+    """Return whether a batch was being fetched from a worker, which is lost if the worker died."""
     return any(
         frame.f_code.co_name == "_try_get_data" for frame, _ in traceback.walk_tb(error.__traceback__)
     )

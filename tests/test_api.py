@@ -3,6 +3,7 @@
 import csv
 import doctest
 import inspect
+import logging
 import shlex
 import shutil
 import subprocess
@@ -245,10 +246,20 @@ class TestDataModule:
         numbers = data._schedule("train", 0).micro_batch(0, 0).examples
         assert torch.equal(data.batch(numbers).inputs["input_ids"], first.inputs["input_ids"])
 
+    def test_the_loss_is_in_the_bar_and_no_mask_is_recommended(self, parts, tmp_path):
+        trainer = plain_trainer(tmp_path, max_steps=2, log_every_n_steps=1)
+        trainer.fit(parts.module(), parts.datamodule())
+        assert "train/loss" in trainer.progress_bar_metrics
+        logger = logging.getLogger("transformers.modeling_utils")
+        advice = "We strongly recommend passing in an `attention_mask` since your input_ids may be padded."
+        for message, is_shown in ((advice, False), ("Some weights are new", True)):
+            record = logger.makeRecord(logger.name, logging.WARNING, __file__, 0, message, (), None)
+            assert bool(logger.filter(record)) is is_shown
+
     def test_rows_are_those_of_the_text(self, parts, folder):
         lines = (folder / "text.txt").read_text().splitlines()
         assert [row["text"] for _, row in parts.rows("train")] == lines
-        with pytest.raises(api.UserError, match="held out of the training text"):
+        with pytest.raises(api.UserError, match="taken from the training text"):
             parts.rows("validation")
 
 
@@ -316,7 +327,7 @@ class TestBatchesOfLabels:
         ("batch", "said"),
         [
             ({"input_ids": torch.zeros(1, 2)}, "a batch of input_ids cannot be trained on"),
-            ([torch.zeros(1, 2)], "a list cannot be trained on"),
+            ([torch.zeros(1, 2)], "a batch of type list cannot be trained on"),
         ],
     )
     def test_others_are_refused(self, batch, said, parts):

@@ -47,6 +47,9 @@ def _check_files(data: DataConfig, splits: Sequence[Split]) -> None:
             if patterns := getattr(source, split):
                 found = files.matching(patterns, f"data.{split}", source.file_format, data.cache)
                 formats |= {file.format for file in found.files}
+                if not any(file.path.stat().st_size for file in found.files):
+                    labels = ", ".join(file.label for file in found.files)
+                    raise UserError(f"there is no text in {labels}", f"data.{split}: the file is empty")
     if not formats:
         return
     is_text = not formats <= set(files.BINARY)
@@ -100,7 +103,8 @@ def make_objective(
         if not usual and family is None:
             # Its LightningModule names the family whose objectives train it; lmft.assembly checks that.
             return objective
-        what = f"{model.name} is a {model.family} model, which {type(objective).__name__} does not train"
+        name = _name_of(config["objective"])
+        what = f"objective={name} cannot train {model.name}: it is a {model.family} model"
         fix = f"objective={usual[0]}"
         if usual[1:]:
             fix += f" (or {', '.join(usual[1:])})"
@@ -118,10 +122,16 @@ def make_objective(
     return fitting
 
 
+def _name_of(options: Mapping[str, Any]) -> str:
+    """Return the name of the objective's shipped YAML; of one's own objective, the class."""
+    for path in sorted(config_dir().glob("objective/*.yaml")):
+        if OmegaConf.select(OmegaConf.load(path), "_target_") == options["_target_"]:
+            return path.stem
+    return str(options["_target_"]).rpartition(".")[2]
+
+
 def _objectives_of(family: str) -> list[str]:
-    """Return the names of the shipped YAMLs whose objectives train a family, the family's usual one
-    first.
-    """
+    """Return the names of the shipped YAMLs whose objectives train a family, its usual one first."""
     paths = sorted(config_dir().glob("objective/*.yaml"))
     targets = {path.stem: OmegaConf.select(OmegaConf.load(path), "_target_") for path in paths}
     names = [name for name, target in targets.items() if target and family in get_class(target).families]

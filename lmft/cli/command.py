@@ -23,7 +23,7 @@ from lmft.cli import help
 from lmft.cli.sweep import Sweep, job_name
 from lmft.config import contradictions, load, overrides
 from lmft.config.hydra_errors import config_errors_are_user_errors, target_errors_are_user_errors
-from lmft.config.implied import with_implied_choices
+from lmft.config.implied import with_implied_choices, with_implied_end
 from lmft.config.load import Job, choices_of
 from lmft.errors import UserError, user_errors_end_the_process
 from lmft.runs.log import buffering_logs
@@ -66,6 +66,7 @@ def run_command(
         flags = get_args_parser().parse_intermixed_args(argv)
         rest = [argument for argument in argv if argument not in flags.overrides]
         _check_flags(flags)
+        flags.overrides = _with_implied_end(flags.overrides)
         if flags.config_name is None:  # a YAML named by --config-name makes its own choices
             flags.overrides = _with_implied_choices(flags.overrides, ask_hub=False)
         if any(getattr(flags, name) for name in _SHOWING):
@@ -119,9 +120,7 @@ def _check_flags(flags: Namespace) -> None:
 
 
 def _show(command: str, task: Task, argv: list[str], flags: Namespace) -> None:
-    """Print what a flag of `_SHOWING` asks for. Mistakes are checked only after an error, to save
-    time.
-    """
+    """Print what a flag of `_SHOWING` asks for; to save time, check mistakes only after an error."""
     try:
         if flags.help:  # faster than Hydra's own, which lists all groups of all search paths
             composed = load.composed(flags.overrides, flags.config_name or command, flags.config_dir)
@@ -188,10 +187,15 @@ def _with_implied_choices(overrides: list[str], ask_hub: bool) -> list[str]:
     return with_implied_choices(overrides, ask_hub)
 
 
+@config_errors_are_user_errors()
+def _with_implied_end(overrides: list[str]) -> list[str]:
+    return with_implied_end(overrides)
+
+
 def _with_choices_of_job(composed: DictConfig, command: str, extra_folder: str | None) -> DictConfig:
     """Return the config of a sweep's job, composed again with the choices that its own values imply."""
     given = _typed_overrides()
-    overrides = _with_implied_choices(given, ask_hub=True)
+    overrides = _with_implied_choices(_with_implied_end(given), ask_hub=True)
     if overrides == given:
         return composed
     global_hydra = GlobalHydra.instance()

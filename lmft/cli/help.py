@@ -1,6 +1,4 @@
-"""The text of `--help`: the comment at the beginning of a command's YAML, and the YAMLs of its
-groups.
-"""
+"""The text of `--help`: the comment that begins a command's YAML, and the YAMLs of its groups."""
 
 from itertools import takewhile
 from pathlib import Path

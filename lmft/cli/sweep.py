@@ -3,9 +3,7 @@
 The terminal shows a line for each job when it ends, and a table of all jobs at the end.
 """
 
-import csv
 import logging
-import math
 import re
 import shutil
 import tempfile
@@ -19,6 +17,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
+from lmft.cli.sweep_table import report, scores_of
 from lmft.config.hydra_errors import config_errors_are_user_errors, target_errors_are_user_errors
 from lmft.config.overrides import parse, quoted
 from lmft.errors import EXIT_CODE, UserError, as_user_error
@@ -45,7 +44,7 @@ class Sweep:
     """A sweep's folder, and the overrides that make Hydra use it."""
 
     folder: Path
-    made: list[Path]
+    created: list[Path]
     """The folder and those of its parents that did not exist before."""
     has_runs: bool
     hydra_overrides: list[str]
@@ -67,7 +66,7 @@ class Sweep:
         """
         num_jobs = _num_jobs(given, first)
         swept = {override.key_or_group for override in given if override.is_sweep_override()}
-        same = [override.key_or_group for override in given if override.key_or_group not in swept]
+        unswept = [override.key_or_group for override in given if override.key_or_group not in swept]
         if has_runs:
             missing = missing_folders(Path(first.run.dir))
             folder = _make_folder(first, swept)
@@ -76,20 +75,20 @@ class Sweep:
             folder = Path(tempfile.mkdtemp(prefix="lmft-"))
         overrides = [
             f"hydra.sweep.dir={quoted(str(folder))}",
-            f"hydra.job.config.override_dirname.exclude_keys=[{','.join(map(quoted, same))}]",
+            f"hydra.job.config.override_dirname.exclude_keys=[{','.join(map(quoted, unswept))}]",
         ]
-        # A job's folder is named by the values that differ between jobs, unless one is a secret.
+        # A job's folder is named by the values that differ between jobs; if one of them is a secret, by
+        # its number.
         if any(map(is_secret_name, swept)):
             overrides.append("hydra.sweep.subdir=${hydra.job.num}")
         return cls(folder, [folder, *missing], has_runs, overrides, num_jobs)
 
     @contextmanager
     def attempt(self, folder: Path, number: int, redactor: Redactor) -> Iterator[None]:
-        """Report and record an error of a job in the block, so that the sweep continues.
+        """Run one job in the block: report and record its error, so that the sweep continues.
 
         A run shows one line when it ends; its other output goes only to its train.log. A job without a
-        run
-        folder has no log: it shows a line when it begins, then all its output.
+        run folder has no log: it shows a line when it begins, then all its output.
 
         Args:
             folder: the job's folder.
@@ -124,15 +123,13 @@ class Sweep:
         log.log(logging.ERROR if outcome.error else logging.INFO, "%s: %s", job, outcome)
 
     def end(self) -> int:
-        """Print the table of jobs, write it to sweep.csv, and clean up. Return the process's exit
-        code.
-        """
+        """Print the table of jobs, write sweep.csv, and clean up. Return the process's exit code."""
         remove_hydra_record(self.folder)
         if not self.has_runs:
             shutil.rmtree(self.folder)
         else:
-            _report(self.folder, self.failures)
-            remove_empty(self.made)
+            report(self.folder, self.failures)
+            remove_empty(self.created)
         codes = {failure["exit_code"] for failure in self.failures.values()}
         if len(codes) > 1:
             return 1
@@ -140,9 +137,7 @@ class Sweep:
 
 
 def job_name(differing: str, number: int) -> str:
-    """Return the name of a job's folder: the overrides that differ between jobs, safe for file
-    systems.
-    """
+    """Return the name of a job's folder: the overrides that differ between jobs, as a file name."""
     differing = differing.replace("++", "")
     name = re.sub(r"[^\w.,=+-]+", "-", differing).strip("-.,+")[:_LONGEST_NAME]
     if not name:
@@ -198,15 +193,13 @@ class _Outcome(logging.Handler):
             plural = "s" if self.num_warnings > 1 else ""
             phrases.append(f"{self.num_warnings} warning{plural} in its train.log")
         if not self.has_log and not self.error:
-            phrases.insert(0, "is already complete")
+            phrases.insert(0, "already complete")
         return ", ".join(phrases)
 
 
 @contextmanager
 def _logged_only(folder: Path, redactor: Redactor) -> Iterator[_Outcome]:
-    """Keep the block's output off the terminal; write an error, and the log before it, to the job's
-    log.
-    """
+    """Keep the block's output off the terminal; write an error, with the log, to the job's log."""
     from lmft.reporting.terminal import muted
 
     run = RunFolder(folder)
@@ -237,7 +230,7 @@ def _result(metrics: Mapping[str, Any]) -> list[str]:
     """Return the scores, or else the status, and the time of training if it is known."""
     from lmft.reporting.tables import duration
 
-    scores = _scores(metrics)
+    scores = scores_of(metrics)
     numbers = [("perplexity {:,.2f}", scores.get("perplexity")), ("loss {:.4f}", scores.get("loss"))]
     phrases = [form.format(number) for form, number in numbers if number is not None]
     if not phrases:
@@ -268,77 +261,3 @@ def _num_jobs(given: Sequence[Override], first: DictConfig) -> int | None:
     with config_errors_are_user_errors():
         [jobs] = BasicSweeper.split_arguments([*params, *given], None)
     return len(jobs)
-
-
-def _jobs(sweep_folder: Path, failures: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return each job's metrics.json, failure and name, sorted by validation loss, failed jobs last."""
-    recorded = {
-        path.parent.name: read_json(path) for path in sorted(sweep_folder.glob("*/metrics.json"))
-    }
-    names = dict.fromkeys([*recorded, *failures])
-    jobs = [{**recorded.get(name, {}), **failures.get(name, {}), "job": name} for name in names]
-    return sorted(jobs, key=_rank)
-
-
-def _rank(job: Mapping[str, Any]) -> tuple[bool, float]:
-    loss = _scores(job).get("loss")
-    return job["status"] == "failed", math.inf if loss is None else loss
-
-
-def _scores(job: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the scores of the weights in model/ if they are known, else those of the last
-    validation.
-    """
-    return job.get("exported") or job.get("after") or {}
-
-
-def _row(job: Mapping[str, Any]) -> dict[str, str]:
-    """Return a job's row of sweep.csv and of the table; the last columns may not fit on the terminal."""
-    scores = _scores(job)
-    before = job.get("before") or {}
-    train = job.get("train") or {}
-    cells = {
-        "job": job["job"],
-        "loss": scores.get("loss"),
-        "perplexity": scores.get("perplexity"),
-        "status": job["status"],
-        "seconds": train.get("seconds"),
-        "loss before": before.get("loss"),
-        "perplexity before": before.get("perplexity"),
-        "error": job.get("error"),
-    }
-    return {name: _cell(value) for name, value in cells.items()}
-
-
-def _cell(value: str | float | None) -> str:
-    """Return a value as text; a number with six digits, or with all digits before the point."""
-    if value is None or isinstance(value, str):
-        return value or ""
-    if 1e6 <= abs(value) < 1e15:
-        return f"{value:.0f}"
-    return f"{value:.6g}"
-
-
-def _report(sweep_folder: Path, failures: Mapping[str, Mapping[str, Any]]) -> None:
-    from rich.text import Text
-
-    from lmft.reporting.terminal import parted, show, table_page, terminal
-
-    rows = [_row(job) for job in _jobs(sweep_folder, failures)]
-    if not rows:
-        return
-    with (sweep_folder / "sweep.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    width = terminal().width
-    columns = [column for column in rows[0] if column != "error" and any(row[column] for row in rows)]
-    first_group = parted(columns, [[row[column] for column in columns] for row in rows], width)[0]
-    fitting = [columns[i] for i in first_group]
-    notes = []
-    if len(fitting) < len(columns):
-        notes.append(f"{', '.join(columns[len(fitting) :])}: in sweep.csv")
-    cells = [tuple(row[column] for column in fitting) for row in rows]
-    title = f"{sweep_folder}: validation, loss in nats per target"
-    errors = [Text(f"{row['job']}: {row['error']}", style="red") for row in rows if row["error"]]
-    show(*table_page(title, tuple(fitting), cells, notes, width), *errors)

@@ -4,7 +4,7 @@ Only light modules are imported at the top, so that `--help` and checks do not n
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +14,13 @@ from lmft.cli.command import run_command
 from lmft.config.load import Job
 from lmft.errors import UserError
 from lmft.runs.log import buffering_logs
-from lmft.runs.resume import check_changes, ends_alike, newest_checkpoint, recorded_settings
+from lmft.runs.resume import (
+    check_bound,
+    ends_alike,
+    log_changes,
+    newest_checkpoint,
+    recorded_settings,
+)
 from lmft.runs.run import Run
 from lmft.system.files import read_json
 
@@ -29,6 +35,8 @@ if TYPE_CHECKING:
     from lmft.training.callbacks.probes import Probes
 
 log = logging.getLogger("lmft")
+# With fewer targets, chance moves a perplexity by some percent from one validation to the next.
+_FEWEST_TARGETS = 1000
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -37,9 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def train(job: Job) -> float | None:
-    """Train by the job's config; return the validation loss of the exported weights, in nats per
-    target.
-    """
+    """Train by the job's config; return the exported weights' validation loss, in nats per target."""
     from lmft.cli import checks
 
     checks.check(job.config)
@@ -73,40 +79,60 @@ def fit(config: dict[str, Any], run: Run) -> dict[str, Any]:
         num_devices = try_out(config).world_size
         parts = assemble(config, kept_tokenizer=run.paths.tokenizer)
         check_enough_examples(len(parts.corpus.examples["train"]), parts.data.batch_size, num_devices)
-        num_steps = parts.num_training_steps(num_devices)
+        limits = parts.step_limits(num_devices)
         scores = names_of_logged(parts.corpus.measured_sources) if parts.corpus.validations else []
         check_validations(
             config["trainer"],
             monitors(config),
             num_batches=parts.layout(num_devices).num_used,
-            num_steps=num_steps,
+            num_steps=min(limits.values()),
             measured=scores,
         )
-        if run.status() == "complete" and _is_done(config, run, num_steps):
+        if run.status() == "complete" and _is_done(config, run, limits):
             return read_json(run.paths.metrics)
         with run, lightnings_refusals_are_user_errors():
-            tables.print_config(run.redacted(config))
+            tables.print_config(run.choices, run.given_settings(), run.paths.config)
             tables.print_ledger(parts.corpus.ledger)
+            _log_limits(config["trainer"], limits)
             return _train(config, parts, run)
 
 
-def _is_done(config: dict[str, Any], run: Run, num_steps: int) -> bool:
-    """Return whether a complete run has nothing left to do. Raises: UserError if its settings
-    changed.
+def _log_limits(trainer: Mapping[str, Any], limits: Mapping[str, int]) -> None:
+    """Log which of two limits ends the training, so that neither is passed over in silence."""
+    (first, num_steps), *others = sorted(limits.items(), key=lambda limit: limit[1])
+    for other, num_more in others:
+        if num_more > num_steps:
+            settings = {name: trainer[name.removeprefix("trainer.")] for name in limits}
+            steps = "1 step" if num_steps == 1 else f"{num_steps} steps"
+            message = "%s=%s ends the training after %s, before %s=%s"
+            log.info(message, first, settings[first], steps, other, settings[other])
+
+
+def _is_done(config: dict[str, Any], run: Run, limits: Mapping[str, int]) -> bool:
+    """Return whether a complete run has nothing left to do. Raises: UserError if its settings differ.
+
+    limits: optimizer steps after which each option ends the training.
     """
+    limit = min(limits, key=limits.__getitem__)
+    num_steps = limits[limit]
     num_done = read_json(run.paths.metrics)["steps"]
     recorded = recorded_settings(run.paths)
-    check_changes(recorded, run.redacted(config), run.paths.config)
+    settings = run.redacted(config)
+    check_bound(recorded, settings, run.paths.config)
     # With unchanged limits, a run of fewer steps was stopped by a callback.
-    if num_done < num_steps and not ends_alike(recorded, run.redacted(config)):
+    if num_done < num_steps and not ends_alike(recorded, settings):
         if newest_checkpoint(run.paths) is None:
             what = f"{run.name} is complete after {num_done} steps, and no checkpoint of it was kept"
             raise UserError(what, str(run.folder), "another run.name trains from the beginning")
         return False
     if recorded["model"].get("export", "last") != config["model"]["export"]:
         return newest_checkpoint(run.paths) is None
-    message = "%s is already complete, after %d steps; raise trainer.max_epochs to continue"
-    log.info(message, run.name, num_done)
+    log_changes(recorded, settings, run.paths.config)
+    if num_done < num_steps:
+        log.info("%s is complete: a callback ended it after %d steps", run.name, num_done)
+    else:
+        message = "%s is complete: %d of %d steps; a larger %s continues it"
+        log.info(message, run.name, num_done, max(num_steps, num_done), limit)
     return True
 
 
@@ -146,9 +172,7 @@ def _train(config: dict[str, Any], parts: "Parts", run: Run) -> dict[str, Any]:
     add_loggers(trainer, config, run.folder, run.name)
 
     has_validation = bool(parts.corpus.validations)
-    if run.checkpoint is not None:
-        log.info("resuming from %s", run.checkpoint)
-    elif config["validate_before"] and has_validation:
+    if run.checkpoint is None and config["validate_before"] and has_validation:
         _begin(parts, run)
         trainer.validate(module, data, verbose=False)
     with _training_errors_are_user_errors(trainer, data, parts, run):
@@ -198,6 +222,7 @@ def _finish(
     exported = Exported(trainer.global_step, "last")
     if parts.model.export == "best" and parts.corpus.validations:
         exported = checkpoints.load_best(module, trainer.global_step)
+        _warn_of_few_targets(metrics.validations)
     result = results(
         trainer,
         num_epochs=loop_state.num_epochs(trainer),
@@ -215,6 +240,13 @@ def _finish(
     tables.print_scores(result)
     log.info("the model is in %s, the report in %s", run.paths.model, run.paths.report)
     return result
+
+
+def _warn_of_few_targets(validations: Sequence[Mapping[str, Any]]) -> None:
+    """Log a warning if the validations by which weights were chosen have few targets."""
+    if validations and validations[-1]["targets"] < _FEWEST_TARGETS:
+        message = "the validation text has %d targets: too few to choose weights by"
+        log.warning(message, validations[-1]["targets"])
 
 
 def _export_and_report(
@@ -235,7 +267,14 @@ def _export_and_report(
     export(
         module.exported,
         parts.tokenizer,
-        lambda folder: write_model_card(folder, settings, result, latest_answers, module.family.card),
+        lambda folder: write_model_card(
+            folder,
+            settings,
+            result,
+            latest_answers,
+            module.family.card,
+            mask_token=str(parts.tokenizer.mask_token or "[MASK]"),
+        ),
         run.paths.model,
     )
     samples = read_lines(run.paths.samples)

@@ -92,16 +92,15 @@ def _no_such_config(error: MissingConfigException) -> UserError:
     group, _, name = (error.missing_cfg_file or "").rpartition("/")
     if not group:
         return UserError(f"no config named '{name}'", fix="leave --config-name out")
-    options = sorted(error.options or [])
+    # A name that begins with "_" is what other YAMLs start from.
+    options = sorted(option for option in error.options or [] if not option.startswith("_"))
     what = f"no {group} named '{name}'{did_you_mean(name, options)}"
     fix = f"one of: {', '.join(options)}" if options else None
     return UserError(what, f"{group}={name}", fix)
 
 
 def _by_message(causes: list[BaseException]) -> UserError:
-    """Return a UserError with the message of the deepest cause, and the key or message of an outer
-    one.
-    """
+    """Return a UserError with the deepest cause's message, and the key or message of an outer one."""
     what = _first_line(causes[-1])
     for cause in causes:
         if isinstance(cause, OmegaConfBaseException) and cause.full_key:

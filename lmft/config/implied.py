@@ -1,4 +1,4 @@
-"""Add choices of groups that other options imply: `model` from the model's folder, `data` from a file.
+"""Add the options that others imply: the groups `model` and `data`, and what ends the training.
 
 `python -m lmft.train model.name_or_path=FOLDER data.train=my.txt` then trains that model on that text,
 whatever the defaults of the groups `model` and `data` are.
@@ -52,6 +52,19 @@ def with_implied_choices(overrides: Sequence[str], ask_hub: bool = True) -> list
         format_name = _text(given, "data.format") or ""
         implied.append(f"data={_READERS.get(format_name, 'files')}")
     return [*overrides, *implied]
+
+
+def with_implied_end(overrides: Sequence[str]) -> list[str]:
+    """Return the overrides, with no limit of epochs if the only limit they give is one of steps.
+
+    Otherwise the number of epochs of the model's recipe could end the training before
+    `trainer.max_steps`. A sweep over `trainer.max_steps` implies nothing; each of its jobs does.
+    """
+    given = {override.key_or_group: override for override in map(parse, overrides)}
+    has_steps = _text(given, "trainer.max_steps") not in (None, "-1")
+    if has_steps and "trainer.max_epochs" not in given:
+        return [*overrides, "trainer.max_epochs=-1"]
+    return list(overrides)
 
 
 def family_of(name_or_path: str, revision: str | None = None, ask_hub: bool = True) -> str | None:

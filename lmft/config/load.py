@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lmft.config import contradictions, trust
 from lmft.config.hydra_errors import config_errors_are_user_errors
-from lmft.config.implied import with_implied_choices
+from lmft.config.implied import with_implied_choices, with_implied_end
 from lmft.config.overrides import check_overrides, parse, quote_for_hydra, quoted, refuse_several_values
 from lmft.config.shipped import config_dir
 from lmft.errors import UserError, did_you_mean
@@ -54,7 +54,8 @@ def compose_job(overrides: Sequence[str], command: str) -> Job:
     """Return the config of `compose`, and which YAMLs it was composed of. Raises: UserError."""
     if isinstance(overrides, str):
         raise UserError("one text is given for a list of arguments", overrides, f"[{overrides!r}]")
-    given = with_implied_choices([quote_for_hydra(override) for override in overrides])
+    quoted_overrides = [quote_for_hydra(override) for override in overrides]
+    given = with_implied_choices(with_implied_end(quoted_overrides))
     check(given, command)
     refuse_several_values(given)
     node = composed(given, command)
@@ -139,6 +140,9 @@ def _check_group(override: Override, folders: Sequence[Path]) -> None:
     value = None if override.is_delete() else override.value()
     if key in _NEEDED_GROUPS and value is None:
         raise UserError(f"'{key}' cannot be left out", override.input_line, f"choose one: {key}=NAME")
+    if str(value).startswith("_"):
+        what = f"{key}={value}: other YAMLs start from it; it cannot be chosen itself"
+        raise UserError(what, override.input_line, "`--help` lists the choices")
     path = Path(str(value)).expanduser()
     has_yaml = any((folder / key / f"{value}.yaml").is_file() for folder in folders)
     is_path = path.is_absolute() or bool(path.suffix) or path.exists()
@@ -196,9 +200,7 @@ def _is_choice(override: Override, groups: set[str]) -> bool:
 
 
 def _values(node: DictConfig, prefix: str) -> Iterator[tuple[str, Any]]:
-    """Yield (key with dots, value) for every value and group of values; None for an unresolvable
-    value.
-    """
+    """Yield (key with dots, value) for every value and group; None for a value that is unresolvable."""
     for name in node:
         value = OmegaConf.select(node, str(name), throw_on_resolution_failure=False)
         key = f"{prefix}{name}"

@@ -110,12 +110,12 @@ _NO_TRAINING = "`python -m lmft.evaluate` measures a model without training it"
 _TRAINER = {
     "max_epochs": _Rule(
         lambda value: value in (None, -1) or _is_count(value),
-        "a number of epochs, 1 or more; with -1 trainer.max_steps ends training",
+        "at least 1, or -1 for no limit of epochs",
         _NO_TRAINING,
     ),
     "max_steps": _Rule(
         lambda value: value == -1 or _is_count(value),
-        "a number of optimizer steps, 1 or more; with -1 trainer.max_epochs ends training",
+        "at least 1, or -1 for no limit of steps",
         _NO_TRAINING,
     ),
     "min_epochs": _COUNT_OR_NULL,
@@ -169,6 +169,10 @@ _CHECKPOINT = {
         "null sets no limit",
     ),
 }
+_ZERO_OR_MORE = _Rule(
+    lambda value: value is None or not _is_number(value) or value >= 0, "a number, 0 or more"
+)
+_OPTIMIZER: dict[str, _Rule] = dict.fromkeys(("lr", "weight_decay", "momentum", "eps"), _ZERO_OR_MORE)
 _SCHEDULER = {
     "name": _Rule(lambda value: isinstance(value, str), "the name of a schedule"),
     "warmup": _Rule(
@@ -182,8 +186,7 @@ _SCHEDULER = {
 
 
 def check(config: Mapping[str, Any]) -> None:
-    """Raise UserError for invalid options of trainer, checkpoint, nonfinite, scheduler, callbacks and
-    logger.
+    """Raise UserError for invalid options of a training, from trainer to logger.
 
     config: plain and resolved. `lmft.training.trainer.try_out` finds the mistakes that only Lightning
     knows.
@@ -196,6 +199,7 @@ def check(config: Mapping[str, Any]) -> None:
         hint = did_you_mean(str(config["nonfinite"]), NONFINITE)
         what = f"nonfinite={_as_typed(config['nonfinite'])} is unknown{hint}"
         raise UserError(what, fix=f"one of: {', '.join(NONFINITE)}")
+    _check_values(config["optimizer"], "optimizer", _OPTIMIZER)
     _check_scheduler(config["scheduler"])
     for group in ("callbacks", "logger"):
         for name, node in config[group].items():
@@ -274,9 +278,7 @@ def _check_extension(node: Any, where: str) -> None:
 
 
 def is_installed(package: str) -> bool:
-    """Return whether a package can be imported; a folder without __init__.py (wandb makes one)
-    cannot.
-    """
+    """Return whether a package can be imported; a folder without __init__.py, as of wandb, cannot."""
     spec = find_spec(package)
     return spec is not None and spec.origin is not None
 
@@ -291,7 +293,7 @@ def _check_names(options: Mapping[str, Any], group: str, known: Mapping[str, Any
 def _check_values(options: Mapping[str, Any], group: str, rules: Mapping[str, _Rule]) -> None:
     for name, rule in rules.items():
         if name in options and not rule.holds(options[name]):
-            what = f"{group}.{name}={_as_typed(options[name])}: {rule.requirement}"
+            what = f"{group}.{name}={_as_typed(options[name])} must be {rule.requirement}"
             raise UserError(what, fix=rule.fix)
 
 

@@ -1,5 +1,4 @@
-"""Check which classes a config names, since a YAML may come from anyone; only the command line is
-trusted.
+"""Check which classes a config names: a YAML may come from anyone, the command line is trusted.
 
 Hydra calls a `_target_` with the arguments in its node, so `_target_: builtins.open` in a downloaded
 YAML would suffice to overwrite a file. Allowed are lmft's objectives, PyTorch's optimizers, Lightning's
@@ -44,8 +43,7 @@ def check_hydras(config: DictConfig) -> None:
 
 
 def check(config: Mapping[str, Any], command_line: Iterable[str]) -> None:
-    """Refuse each `_target_` whose name is not in a trusted package, and options that a YAML must not
-    set.
+    """Refuse each `_target_` outside trusted packages, and options that a YAML must not set.
 
     Args:
         config: plain.
@@ -108,8 +106,7 @@ def _check_all(node: Any, trusted: Sequence[str], where: str) -> None:
 
 
 def subclass_of(parent: type[T], name: str, where: str) -> type[T]:
-    """Return the class of a full name (`my_package.MyModule`), which the command line has named or
-    trusted.
+    """Return the class of a full name (`my_package.MyModule`) that the command line names or trusts.
 
     Raises: UserError if it does not exist, or is not derived from `parent`.
     """
@@ -195,9 +192,7 @@ def _items(node: Any, where: str) -> Iterator[tuple[str, Any]]:
 
 
 def _resolved(node: Any) -> Any:
-    """Return a node as plain data, with None for values that are not known yet, such as a run's
-    folder.
-    """
+    """Return a node as plain data, with None for values not known yet, such as a run's folder."""
     if isinstance(node, DictConfig):
         return {key: _resolved(_value(node, key)) for key in node}
     if OmegaConf.is_config(node):

@@ -2,6 +2,7 @@
 baseline.
 """
 
+import logging
 import math
 from typing import Any
 
@@ -13,6 +14,7 @@ from lmft.data.examples.documents import Documents
 from lmft.errors import UserError
 from lmft.objectives.base import SPECIAL
 
+log = logging.getLogger(__name__)
 _MUCH_UNKNOWN = 0.01  # share of unknown tokens or bytes that is warned about
 _STRETCH = 1 << 16  # tokens counted at a time
 _MOST_STRETCHES = 256  # counted of each split; more would hardly change the perplexity
@@ -56,12 +58,14 @@ def unknown_warning(ledger: dict[str, Any], examples: list[str]) -> str | None:
 
 
 def check_enough_examples(num_examples: int, batch_size: int, num_devices: int) -> None:
-    """Raise UserError if an epoch does not fill one batch."""
-    needed = batch_size * num_devices
-    if num_examples < needed:
-        what = f"the training text makes {num_examples} examples, fewer than one batch of {needed}"
-        largest = max(1, num_examples // num_devices)
-        raise UserError(what, fix=f"data.batch_size={largest}, a smaller data.block_size, or more text")
+    """Warn if an epoch does not fill one batch. Raise UserError if a device would get no example."""
+    counted = f"the training text makes {num_examples} {'example' if num_examples == 1 else 'examples'}"
+    if num_examples < num_devices:
+        what = f"{counted}, fewer than the {num_devices} devices"
+        raise UserError(what, fix=f"trainer.devices={max(1, num_examples)}, or more text")
+    if num_examples < batch_size * num_devices:
+        message = "%s, fewer than one batch of %d: each epoch is one small batch"
+        log.warning(message, counted, batch_size * num_devices)
 
 
 def unigram_perplexity(train: Documents, validation: Documents, vocab_size: int) -> float | None:

@@ -185,9 +185,7 @@ def _token_rows(
     saved: dict[str, nn.Module],
     targets: dict[str, nn.Module],
 ) -> dict[str, list[int]]:
-    """Return {module: rows to train} of the embeddings, and of the output projection if it is not
-    tied.
-    """
+    """Return {module: rows to train} of the embeddings, and of an output projection that is not tied."""
     if not token_ids:
         return {}
     embeddings = model.get_input_embeddings()
@@ -224,9 +222,7 @@ def _check_base(model: PreTrainedModel, token_rows: dict[str, list[int]]) -> Non
 
 
 def _add_bias(head: Any, _args: Any, logits: Tensor) -> Tensor:
-    """Forward hook: add the bias that peft's layer for trained rows of the output projection leaves
-    out.
-    """
+    """Add, as a forward hook, the bias that peft's layer of trained output rows leaves out."""
     return logits + head.original_module.bias
 
 

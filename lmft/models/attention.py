@@ -16,8 +16,7 @@ _LAYER_TYPES = {"full_attention", "sliding_attention"}  # values of `layer_types
 
 
 def cannot_mask_reason(model_class: type[PreTrainedModel], config: PreTrainedConfig) -> str | None:
-    """Return the reason why an architecture cannot mask attention between documents; None if none is
-    known.
+    """Return why an architecture cannot mask attention between documents; None if no reason is known.
 
     Args:
         model_class: the class of the model, which is not built yet.
@@ -41,8 +40,7 @@ def cannot_mask_reason(model_class: type[PreTrainedModel], config: PreTrainedCon
 def enable_document_masking(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, causal: bool = False
 ) -> None:
-    """Prepare the model for `document_mask_inputs`, and check that two documents in a row do not
-    interact.
+    """Prepare the model for `document_mask_inputs`, and check that documents in a row do not interact.
 
     Args:
         model: the model; some architectures get a hook.
@@ -124,8 +122,7 @@ def _alibi_ignoring_documents(build_from_padding_mask: Any) -> Any:
 def document_mask_inputs(
     model: PreTrainedModel, document_ids: Tensor, causal: bool = False
 ) -> dict[str, Any]:
-    """Return inputs of the body that restrict attention to a token's document; positions restart in
-    each.
+    """Return inputs of the body that keep attention and positions within each token's document.
 
     Args:
         model: a model that `enable_document_masking` has prepared.
@@ -172,9 +169,7 @@ def _masks(model: PreTrainedModel, same: Tensor, positions: Tensor, causal: bool
 
 
 def _mask(model: PreTrainedModel, allowed: Tensor) -> Tensor:
-    """Return the mask [B, 1, T, T] of `allowed` [B, T, T] bool: bool for sdpa, else added to the
-    scores.
-    """
+    """Return the mask [B, 1, T, T] of `allowed` [B, T, T]: bool for sdpa, else added to the scores."""
     allowed = allowed.unsqueeze(1)
     if model.config._attn_implementation == "sdpa":
         return allowed

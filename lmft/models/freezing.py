@@ -58,8 +58,7 @@ def keep_trained(state_dict: dict[str, Tensor], model: nn.Module, prefix: str) -
 
 
 def layer_stacks(model: PreTrainedModel) -> dict[str, nn.ModuleList]:
-    """Return the body's layers: {"layers": …}; {"encoder.layers": …, "decoder.layers": …} if it has
-    both.
+    """Return the body's layers: {"layers": …}, or {"encoder.layers": …, "decoder.layers": …}.
 
     A stack is the largest ModuleList that is inside no other ModuleList.
     """

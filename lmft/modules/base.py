@@ -51,7 +51,7 @@ def compiled_for_training(stack: nn.Module) -> Callable[..., Any]:
 class LanguageModel(LightningModule):
     """A Hugging Face model, trained on the targets of its batches.
 
-    Logs `train/loss` (nats per target, the mean since it was logged last) and after each validation
+    Logs `train/loss` (nats per target, the mean since the last log entry) and after each validation
     `val/loss`, `val/perplexity` and `val/accuracy`.
 
     >>> parts = assemble(compose(["model=gpt2_tiny", "trainer.max_steps=2"]))
@@ -65,7 +65,7 @@ class LanguageModel(LightningModule):
     """
 
     family: ClassVar[Family]
-    """The properties of models of this family."""
+    """What this kind of model needs: its name, model class and objectives."""
     body_options: ClassVar[dict[str, Any]] = {}
     """Arguments of the model in addition to each batch's inputs."""
 
@@ -89,17 +89,17 @@ class LanguageModel(LightningModule):
         Args:
             model: the Hugging Face model.
             tokenizer: its tokenizer.
-            optimizer: makes the optimizer of parameter groups; needed for training.
+            optimizer: function that takes parameter groups and returns the optimizer; for training.
             schedule: the learning rate's schedule; needed for training.
             seed: seed of dropout and of sampled answers.
-            nonfinite: what happens to a step whose loss or gradient is not finite; see `OptimizerStep`.
+            nonfinite: `stop` or `skip`: what to do when a step's loss or gradient is not finite.
             validations: the validation texts, in the order of their DataLoaders.
             generation: arguments of transformers' `generate` for answers.
             adapted: the model's adapters, if it has any.
             warm_up: the first steps, in which only the rows of new tokens are trained; None: there are
                 none.
             compile: whether torch.compile compiles the model's stacks.
-            settings: the config that led to the module, without secrets; written into checkpoints.
+            settings: the module's config, without secrets; written into checkpoints.
         """
         super().__init__()
         self.model = model
@@ -115,7 +115,7 @@ class LanguageModel(LightningModule):
         self.scores = [Scores(text.tokens_per_byte) for text in validations]
         self.training_loss = TrainingLoss()
         self.step = OptimizerStep(self, self.nats, seed, nonfinite, has_fast_dropout=not compile)
-        self.latest_scores: dict[str, Any] = {}  # of the last validation
+        self.latest_scores: dict[str, Any] = {}  # scores of the last validation
         self._num_counted = 0  # micro-batches whose loss is in `training_loss`
         if settings is not None:
             self.save_hyperparameters(dict(settings))
@@ -140,8 +140,9 @@ class LanguageModel(LightningModule):
         return [self.body]
 
     def trial(self, tokens: Tensor) -> tuple[dict[str, Tensor], list[Sight]]:
-        """Return inputs of one row of these tokens [T], and which of them its predictions must (not)
-        see.
+        """Return inputs of one row of these tokens [T], and what each prediction may see.
+
+        That is, for each prediction, which tokens it must see and must not see.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define what its predictions see")
 
@@ -167,7 +168,7 @@ class LanguageModel(LightningModule):
         if isinstance(batch, Batch):
             return batch
         if not isinstance(batch, Mapping):
-            what = f"a {type(batch).__name__} cannot be trained on"
+            what = f"a batch of type {type(batch).__name__} cannot be trained on"
             raise UserError(what, "your DataLoader", "a dict of input_ids and labels")
         if not {"input_ids", "labels"} <= batch.keys():
             what = f"a batch of {', '.join(batch)} cannot be trained on"
@@ -175,8 +176,7 @@ class LanguageModel(LightningModule):
         return self.inputs_with_labels(batch)
 
     def inputs_with_labels(self, batch: Mapping[str, Any]) -> Batch:
-        """Return the Batch of a dict of `input_ids` [B, T] and `labels`, as transformers' collators make
-        it.
+        """Return the Batch of a dict of `input_ids` [B, T] and `labels`, as of transformers' collators.
 
         Raises: UserError if the family has no such batches.
         """
@@ -203,8 +203,9 @@ class LanguageModel(LightningModule):
         return target_logits(self.model, self.body, self.inputs(batch.inputs), batch.target_index)
 
     def log_training_loss(self) -> float | None:
-        """Log and return `train/loss` if the optimizer step is complete and a logging step; else return
-        None.
+        """Log and return `train/loss` if an optimizer step has just ended and is due for logging.
+
+        Else return None.
 
         Called at the end of each training batch, and by callbacks that need the loss before that.
         """
@@ -216,7 +217,7 @@ class LanguageModel(LightningModule):
         if not loop_state.is_logging_step(self.trainer):
             return None
         loss = self.training_loss.take(self.trainer)
-        self.log("train/loss", loss, batch_size=1)
+        self.log("train/loss", loss, prog_bar=True, batch_size=1)
         return loss
 
     # Lightning's hooks
@@ -226,9 +227,7 @@ class LanguageModel(LightningModule):
         self.step.begin_micro_batch(batch_idx)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Return the micro-batch's share of the step's loss, not yet divided by the number of
-        targets.
-        """
+        """Return the micro-batch's loss, not yet divided by the step's number of targets."""
         return self.step.forward(self.as_batch(batch))
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
@@ -276,8 +275,8 @@ class LanguageModel(LightningModule):
         if self.make_optimizer is None or self.schedule is None:
             raise UserError("this module has no optimizer: it was made to evaluate or to answer")
         optimizer = self.make_optimizer(parameter_groups(self.model))
-        # Fused optimizers would unscale fp16 gradients in their step, after clipping; now the scaler
-        # does it.
+        # Fused optimizers would unscale fp16 gradients in their step, after clipping. False makes the
+        # scaler unscale them before clipping.
         optimizer._step_supports_amp_scaling = False  # pyright: ignore[reportAttributeAccessIssue]
         num_steps = self.trainer.estimated_stepping_batches
         if num_steps == float("inf"):
@@ -316,9 +315,7 @@ class LanguageModel(LightningModule):
         checkpoint["steps"] = self.step.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the step's state, and convert Lightning's counters to the current number of
-        devices.
-        """
+        """Restore the step's state; convert Lightning's counters to the present number of devices."""
         data = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
         if isinstance(data, DataModule):
             data.convert_counters(checkpoint)

@@ -44,7 +44,7 @@ class MaskedLanguageModel(LanguageModel):
             "share of masked tokens",
             peft_class="AutoPeftModel",
             verb="fill",
-            call='fill({prompt}.replace("[MASK]", fill.tokenizer.mask_token))',
+            call="fill({prompt})",
             prompt="This is a [MASK].",
         ),
     )

@@ -35,9 +35,7 @@ _CAUSAL_OPTIONS = {
 
 @dataclass(frozen=True)
 class Sight:
-    """A requirement: predictions of a family depend on at least one of some tokens, or on none of
-    them.
-    """
+    """A requirement: a family's predictions depend on at least one of some tokens, or on none."""
 
     name: str  # the batch's input that has the tokens
     pairs: Tensor  # [P, T] bool: the tokens meant, for each prediction

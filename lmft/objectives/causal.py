@@ -21,9 +21,7 @@ class NextToken(Objective):
     is_likelihood: ClassVar[bool] = True
 
     def __call__(self, rows: Rows, vocabulary: Vocabulary, noise: Noise) -> dict[str, np.ndarray]:
-        """Return input_ids [B, T], target_index [K], targets [K]; if isolated, also document_ids [B,
-        T].
-        """
+        """Return input_ids [B, T], target_index and targets [K], and document_ids [B, T] if isolated."""
         return causal_batch(rows)
 
 

@@ -38,9 +38,7 @@ class Denoising(Objective):
         self.check_text(vocabulary, self.num_raw_tokens(block_size))
 
     def check_text(self, vocabulary: Vocabulary, num_tokens: int) -> None:
-        """Raise ValueError if it cannot corrupt texts of up to `num_tokens` tokens with this
-        vocabulary.
-        """
+        """Raise ValueError if texts of up to `num_tokens` cannot be corrupted with this vocabulary."""
         check_decoder(vocabulary)
 
     def __call__(self, rows: Rows, vocabulary: Vocabulary, noise: Noise) -> dict[str, np.ndarray]:

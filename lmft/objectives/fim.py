@@ -1,6 +1,4 @@
-"""Filling in the middle (Bavarian et al. 2022): causal models learn to write the text between two
-others.
-"""
+"""Filling in the middle (Bavarian et al. 2022): causal models learn to write between two texts."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -25,8 +23,7 @@ _SHORTEST = 3  # tokens of the shortest piece that is rearranged
 
 @dataclass(frozen=True)
 class FillInTheMiddle(Objective):
-    """Next-token prediction on rows, some of which have a piece rearranged so that its middle comes
-    last.
+    """Next-token prediction on rows, some with a piece rearranged so that its middle comes last.
 
     The piece is the row's longest run of tokens of one document without a special token. Two random cuts
     between its tokens make prefix, middle and suffix, which are written in one of the paper's two ways:
@@ -58,9 +55,7 @@ class FillInTheMiddle(Objective):
         return [] if _known_sentinels(known) else list(SENTINELS[0])
 
     def check(self, vocabulary: Vocabulary, block_size: int) -> None:
-        """Raise ValueError if the tokenizer has no sentinels, or blocks are too short to be
-        rearranged.
-        """
+        """Raise ValueError if the tokenizer has no sentinels, or blocks are too short to rearrange."""
         sentinel_ids(vocabulary.ids)
         if self.num_raw_tokens(block_size) < _SHORTEST:
             raise ValueError(
@@ -128,9 +123,7 @@ class _Cuts(NamedTuple):
 
 
 def sentinel_ids(ids: Mapping[str, int]) -> tuple[int, ...]:
-    """Return the ids of (PRE, SUF, MID) among the special and added tokens. Raises: ValueError if
-    missing.
-    """
+    """Return the ids of (PRE, SUF, MID) among the added tokens. Raises: ValueError if missing."""
     known = _known_sentinels(ids)
     if known is None:
         raise ValueError(

@@ -10,16 +10,12 @@ from lmft.objectives.masking import Masking, choose, may_be_hidden
 
 
 class MaskedTokens(Masking):
-    """Each ordinary token becomes a target with probability `mlm_probability`, at least one per
-    example.
-    """
+    """Each ordinary token is a target with probability `mlm_probability`, at least one per example."""
 
     families = ("masked", "seq2seq")
 
     def for_family(self, family: str) -> Objective | None:
-        """Return MaskedDenoising for seq2seq models, else this objective; None if the family has
-        none.
-        """
+        """Return MaskedDenoising for seq2seq models, else this objective; None if it does not fit."""
         if family == "seq2seq":
             return MaskedDenoising(**asdict(self))
         return super().for_family(family)

@@ -1,6 +1,4 @@
-"""Pairs of texts, such as articles and summaries: the encoder reads the source, the decoder the
-target.
-"""
+"""Pairs of texts, as for summaries: the encoder reads the source, the decoder the target."""
 
 from dataclasses import dataclass
 from typing import ClassVar

@@ -52,8 +52,7 @@ class Permutation(Objective):
             )
 
     def __call__(self, rows: Rows, vocabulary: Vocabulary, noise: Noise) -> dict[str, np.ndarray]:
-        """Return input_ids [B, T], perm_mask [B, T, T], target_mapping [B, P, T], target_index, targets
-        [K].
+        """Return input_ids [B, T], perm_mask [B, T, T], target_mapping [B, P, T], targets [K].
 
         If rows are padded, also attention_mask [B, T]. P is the number of targets of a row, padded to a
         multiple of 8. `target_index` counts the queries: row * P + number in the row. perm_mask[b, i, j]

@@ -61,9 +61,7 @@ def print_teacher_forced(answers: Sequence[Answer], console: Console | None = No
 
 
 def printable(text: str, newline: str = "↵ ") -> str:
-    """Return a text with `newline` for its line ends and escapes for control characters, or
-    `(empty)`.
-    """
+    """Return a text with its line ends and control characters written out, or `(empty)`."""
     shown = _CONTROLS.sub(lambda control: control[0].encode("unicode_escape").decode(), text)
     return shown.replace("\n", newline) or "(empty)"
 

@@ -74,7 +74,14 @@ _SETTINGS = {
         "devices",
     ),
 }
-_USUAL = {"format": "text", "train_on": "all", "too_long": "windows"}  # values that are not listed
+# Values that are not listed.
+_USUAL = {
+    "format": "text",
+    "train_on": "all",
+    "too_long": "windows",
+    "max_epochs": -1,
+    "max_steps": -1,
+}
 
 
 def write_model_card(
@@ -83,6 +90,7 @@ def write_model_card(
     metrics: Mapping[str, Any],
     probes: Sequence[Answer],
     family: FamilyCard,
+    mask_token: str = "[MASK]",
 ) -> None:
     """Write `folder`/README.md; needs no network.
 
@@ -94,6 +102,7 @@ def write_model_card(
         metrics: content of metrics.json.
         probes: the trained model's answers.
         family: the words for the model's family.
+        mask_token: the tokenizer's, which prompts write as `[MASK]`.
     """
     name = config["run"]["name"] or folder.resolve().parent.name
     ledger = metrics.get("data") or {}
@@ -114,13 +123,17 @@ def write_model_card(
         training_line=training_line(metrics),
         settings=_settings(config),
         environment=metrics.get("environment") or {},
-        **_family_values(config["model"], config["data"], probes, family),
+        **_family_values(config["model"], config["data"], probes, family, mask_token),
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 
 def _family_values(
-    model: Mapping[str, Any], data: Mapping[str, Any], probes: Sequence[Answer], family: FamilyCard
+    model: Mapping[str, Any],
+    data: Mapping[str, Any],
+    probes: Sequence[Answer],
+    family: FamilyCard,
+    mask_token: str,
 ) -> dict[str, Any]:
     """Return the template's values that depend on the family, and on chats and adapters."""
     is_adapter = _is_adapter(model)
@@ -128,17 +141,19 @@ def _family_values(
     mean_over = family.mean_over
     if family.is_causal:
         mean_over = _MEAN_OVER.get(str(data.get("train_on")), mean_over)
-    prompt = repr(family.prompt)
+    prompt = family.prompt
     if probes:
-        prompt = repr(probes[0]["prompt"])
+        prompt = probes[0]["prompt"]
+    if isinstance(prompt, str):
+        prompt = prompt.replace("[MASK]", mask_token)
     call = _CHAT_CALL if is_chat else family.call
     return {
         "is_adapter": is_adapter,
         "is_chat": is_chat,
         "mean_over": mean_over,
         "loader": family.peft_class if is_adapter else family.loader,
-        "prompt": prompt,
-        "call": call.format(prompt=prompt),
+        "prompt": repr(prompt),
+        "call": call.format(prompt=repr(prompt)),
     }
 
 
@@ -155,7 +170,7 @@ def _metadata(
             dataset_type=next(iter(_dataset_ids(data)), "text"),
             dataset_name=_dataset_name(data),
             metric_type="perplexity",
-            metric_value=perplexity,
+            metric_value=float(f"{perplexity:.6g}"),
         )
         eval_results = [result]
     base_model = None

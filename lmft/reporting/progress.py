@@ -1,6 +1,4 @@
-"""Progress of work: a bar on a terminal; lines in the log, which the run's train.log gets in either
-case.
-"""
+"""Progress of work: a bar on a terminal, and in any case lines in the run's train.log."""
 
 import logging
 import time
@@ -71,9 +69,7 @@ def counting_progress(
 
 
 def log_line(line: str, is_drawn: bool) -> None:
-    """Log a line; if a bar has drawn its content on the terminal, write it to the run's train.log
-    alone.
-    """
+    """Log a line; if a bar shows its content on the terminal, write it to the run's train.log alone."""
     if is_drawn:
         record(line, log.name)
     else:

@@ -170,9 +170,7 @@ def _tick_label(value: float) -> str:
 
 
 def _probes(samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return for each prompt its samples in order, and the names of their texts (none if they are
-    fills).
-    """
+    """Return for each prompt its samples in order, and the names of their texts; fills have none."""
     by_prompt: dict[str, list[Mapping[str, Any]]] = {}
     for sample in samples:
         by_prompt.setdefault(sample["prompt"], []).append(sample)

@@ -7,6 +7,7 @@ card.
 import io
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console, RenderableType
@@ -67,8 +68,7 @@ def duration(seconds: float) -> str:
 
 
 def score_table(metrics: Mapping[str, Any]) -> Table:
-    """Return the table of scores: before, after, best, those of a unigram model if known, and the
-    change.
+    """Return the table of scores: before, after, best, of a unigram model if known, and the change.
 
     Rows without any score are left out. The change is from before to after; empty if one of them is
     absent or not finite.
@@ -168,38 +168,39 @@ def training_line(metrics: Mapping[str, Any]) -> str:
     ]
     known = [form.format(value) for form, value in parts if value is not None]
     if exported := metrics.get("exported"):
-        weights = f"model/ holds step {exported['step']:,}"
+        weights = f"model/ has the weights of step {exported['step']:,}"
         if exported["checkpoint"] == "best":
-            weights += ", the best by validation loss"
+            weights += " (lowest validation loss)"
         known.append(weights)
     if train.get("seconds") is not None:
-        known.append(f"{duration(train['seconds'])} of training")
+        known.append(f"training took {duration(train['seconds'])}")
     status = metrics.get("status", "unknown")
     if not known:
         return status
     return f"{status}: {', '.join(known)}"
 
 
-def print_config(config: Mapping[str, Any], console: Console | None = None) -> None:
-    """Print the composed config as a tree of groups and `key: value`; None and empty values are left
-    out.
+def print_config(
+    choices: Mapping[str, str | None],
+    settings: Mapping[str, Any],
+    path: Path,
+    console: Console | None = None,
+) -> None:
+    """Print which YAMLs were chosen, and the values that the user has given.
 
     Args:
-        config: the config, without secrets.
+        choices: group -> name of its YAML, or None.
+        settings: option -> its value, without secrets.
+        path: the file with the whole config.
         console: where to print; None: the terminal.
     """
     tree = Tree(Text("config", style="bold"), guide_style="dim")
-    for key, value in config.items():
-        if _is_empty(value):
-            continue
-        if isinstance(value, Mapping):
-            branch = tree.add(Text(key, style="cyan"))
-            for inner_key, inner in value.items():
-                if not _is_empty(inner):
-                    branch.add(_leaf(inner_key, inner))
-        else:
-            tree.add(_leaf(key, value))
-    show(tree, "", console=console)
+    for group, name in choices.items():
+        if name not in (None, "none"):
+            tree.add(_leaf(group, name))
+    for option, value in settings.items():
+        tree.add(_leaf(option, value))
+    show(tree, Text(f"the whole config: {path}"), "", console=console)
 
 
 def print_ledger(ledger: Mapping[str, Mapping[str, Any]], console: Console | None = None) -> None:
@@ -298,6 +299,8 @@ def _value(value: Any) -> str:
         return f"[{', '.join(items)}]"
     if isinstance(value, bool):
         return str(value).lower()
+    if value is None:
+        return "null"
     text = str(value)
     if not text or text != text.strip():
         return repr(text)

@@ -86,9 +86,7 @@ def draws(console: Console) -> bool:
 def table_page(
     title: str, heads: Row, rows: Sequence[Row], notes: Sequence[str], width: int
 ) -> list[RenderableType]:
-    """Return a title, below it a table, split into several if it is too wide, and below that the
-    notes.
-    """
+    """Return a title, a table, split into several if it is too wide, and the notes below it."""
     parts = parted(heads, rows, width) if rows else []
     tables = [
         table([heads[i] for i in columns], [[row[i] for i in columns] for row in rows], width)
@@ -99,9 +97,7 @@ def table_page(
 
 
 def parted(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[list[int]]:
-    """Split a table's columns, given by their numbers, into tables that fit; the first is in each of
-    them.
-    """
+    """Split a table's columns, given by number, into tables that fit; each has the first column."""
     least = _least_widths(heads, rows)
     parts: list[list[int]] = []
     for column in range(1, len(heads)):
@@ -148,9 +144,7 @@ def _least_widths(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[i
 
 
 def _total_width(widths: Sequence[int]) -> int:
-    """Return the width of an indented table: columns have a space on both sides, and one more in
-    between.
-    """
+    """Return the width of an indented table: a space on each side of a column, one more in between."""
     return 1 + sum(width + 2 for width in widths) + len(widths) - 1
 
 

@@ -24,8 +24,7 @@ _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint to a temporary file, syncs it to the disk and renames it; records its
-    checksum.
+    """Writes a checkpoint atomically, through a temporary file, and records its checksum.
 
     folder: the run's folder. While it exists, folders for checkpoints are made with their parents; once
     it is deleted, it is not made again.
@@ -95,9 +94,7 @@ def read(path: Path, map_location: Any = "cpu", mmap: bool = False) -> dict[str,
 
 
 def settings_of(path: Path) -> dict[str, Any]:
-    """Return the redacted config in a run's checkpoint. Raises: UserError if it is not a run's
-    checkpoint.
-    """
+    """Return the redacted config in a run's checkpoint. Raises: UserError if it is none."""
     checkpoint = read(path, mmap=True)
     if not {"loops", "hyper_parameters"} <= checkpoint.keys():
         fix = "to begin with the weights of a model: model.name_or_path=FOLDER"

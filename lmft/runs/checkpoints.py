@@ -1,5 +1,4 @@
-"""A run's checkpoint files: their names, their checksums, the newest valid one, and which may be
-deleted.
+"""A run's checkpoint files: names, checksums, the newest valid one, and which may be deleted.
 
 checkpoints/  step=N.ckpt; last.ckpt and best.ckpt are hard links to two of them
               NAME.ckpt.xxh3 for each
@@ -91,8 +90,7 @@ def checkpoints_by_age(folder: Path) -> list[Path]:
 
 
 def newest_valid(folder: Path) -> tuple[Path | None, list[str]]:
-    """Return the checkpoint to resume from (last.ckpt, else the newest valid step=N.ckpt), and error
-    lines.
+    """Return the checkpoint to resume from (last.ckpt, else the newest valid one), and error lines.
 
     There is a line for each invalid checkpoint that was skipped. best.ckpt does not count, since it may
     have been saved in the middle of an optimizer step. Each file is read at most once.
@@ -124,9 +122,7 @@ def recording_checksum(target: Path, digest: str) -> Iterator[None]:
 
 
 def link_as(path: Path, name: str) -> None:
-    """Give a checkpoint a further name in its folder: a hard link, or a copy if those are not
-    supported.
-    """
+    """Give a checkpoint a further name in its folder: a hard link, or else a copy."""
     target = path.with_name(name)
     temporary = files.temporary_path(target)
     try:
@@ -201,9 +197,7 @@ def disk_usage(folder: Path) -> int:
 
 
 def _recorded(path: Path) -> list[str]:
-    """Return the checksums in a checkpoint's checksum file: one, or two while the checkpoint is
-    replaced.
-    """
+    """Return the checksums in a checksum file: one, or two while the checkpoint is replaced."""
     try:
         return checksum_file(path).read_text("ascii", "replace").split()
     except FileNotFoundError:

@@ -17,6 +17,7 @@ from lmft.runs import checkpoints
 from lmft.system.files import read_json
 
 log = logging.getLogger(__name__)
+_MOST_LISTED = 8  # runs named in a message
 # One folder, or a sweep's folder and a job's.
 _NAME = re.compile(r"[^\W_][\w.,=+@-]*(/[^\W_][\w.,=+@-]*)?")
 
@@ -91,9 +92,7 @@ class RunFolder:
         return read_json(self.metrics).get("status")
 
     def checkpoint(self, which: Any) -> Path:
-        """Return the file of `best`, `last` or an optimizer step. Raises: UserError, listing what
-        exists.
-        """
+        """Return the file of `best`, `last` or a step. Raises: UserError, listing what exists."""
         named = ("best", "last")
         name = f"{which}.ckpt" if which in named else f"step={which}.ckpt"
         path = self.checkpoints / name
@@ -166,16 +165,29 @@ def remove_empty(folders: Sequence[Path]) -> None:
 
 
 def runs_in(folder: Path) -> list[str]:
-    """Return the names of the runs in a folder of runs, including the jobs of sweeps."""
+    """Return the names of the runs in a folder of runs, including the jobs of sweeps, newest first."""
     configs = sorted([*folder.glob("*/config.yaml"), *folder.glob("*/*/config.yaml")])
+    configs.sort(key=lambda config: config.stat().st_mtime_ns, reverse=True)
     return [config.parent.relative_to(folder).as_posix() for config in configs]
 
 
 def existing_run(path: Path) -> RunFolder:
-    """Return the run in folder `path`. Raises: UserError, listing the runs there are."""
+    """Return the run in folder `path`. Raises: UserError, listing the newest runs there are."""
     run = RunFolder(path)
     if run.is_run():
         return run
-    runs = [(path.parent / name).as_posix() for name in runs_in(path.parent)]
-    listed = f"runs there: {', '.join(runs[-8:])}" if runs else None
-    raise UserError(f"no run in {path}{did_you_mean(path.as_posix(), runs)}", fix=listed)
+    if runs := runs_in(path):
+        kind = "a sweep" if (path / "sweep.csv").exists() else "a folder of runs"
+        raise UserError(f"{path} is {kind}, not a run", fix=f"name one of: {_listed(runs, path)}")
+    runs = runs_in(path.parent)
+    listed = f"runs there: {_listed(runs, path.parent)}" if runs else None
+    folder = path.as_posix().removesuffix(path.name)
+    raise UserError(f"no run in {path}{did_you_mean(path.name, runs, folder)}", fix=listed)
+
+
+def _listed(names: Sequence[str], folder: Path) -> str:
+    """Return the paths of the first runs of a folder, and how many more there are."""
+    listed = ", ".join((folder / name).as_posix() for name in names[:_MOST_LISTED])
+    if len(names) > _MOST_LISTED:
+        listed += f" and {len(names) - _MOST_LISTED} more"
+    return listed

@@ -1,6 +1,4 @@
-"""A run's train.log: all log records and warnings since the command's start, and the terminal's
-output.
-"""
+"""A run's train.log: all log records and warnings, and the terminal's output."""
 
 import logging
 import sys
@@ -67,9 +65,7 @@ def buffering_logs(starts_empty: bool = False) -> Iterator[LogBuffer]:
 
 @contextmanager
 def logging_to(path: Path, redactor: Redactor) -> Iterator[logging.Handler]:
-    """Append the buffered records, then the block's records and warnings, to a file; secrets are
-    redacted.
-    """
+    """Append buffered records, then the block's records and warnings, to a file, without secrets."""
     handler = _LogFile(path, encoding="utf-8")
     handler.setFormatter(_RedactingFormatter(redactor))
     try:
@@ -139,9 +135,7 @@ def _capturing_records(handler: logging.Handler) -> Iterator[None]:
 
 
 class _LogFile(logging.FileHandler):
-    """A log that reports a full disk once, in one line; logging would print a traceback for each
-    record.
-    """
+    """A log that reports a full disk once, in one line, not by a traceback for each record."""
 
     _has_reported = False
 

@@ -33,9 +33,7 @@ _SHORTEST_SECRET = 6  # characters; shorter values would match ordinary text
 
 
 def is_secret_name(name: str) -> bool:
-    """Return whether a word of `name` names a secret: in `api_key` and `HF_TOKEN`, not in
-    `mask_token`.
-    """
+    """Return whether a name is a secret's, such as `api_key` and `HF_TOKEN`, but not `mask_token`."""
     words = _words(name)
     return any(
         _ALWAYS_SECRET.fullmatch(word) or (word == "token" and previous not in _SPECIAL_TOKENS)

@@ -1,5 +1,6 @@
 """Find the checkpoint that a run resumes from, and compare its settings with the present ones."""
 
+import glob
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -27,27 +28,32 @@ FREE = (
 )
 
 
-def check_changes(recorded: Mapping[str, Any], config: Mapping[str, Any], recorded_in: Path) -> None:
-    """Log which settings have changed since a run was trained. Raise UserError if that is another
-    training.
+# Options that name a file or folder, or several; all but the last two may be an id of the hub instead.
+_PATHS = (
+    *("data.path", "model.name_or_path", "model.tokenizer.name_or_path", "data.chat_template"),
+    *("data.train", "data.validation"),
+)
+
+
+def log_changes(recorded: Mapping[str, Any], config: Mapping[str, Any], recorded_in: Path) -> None:
+    """Log which settings have changed since a run was started.
 
     Args:
         recorded: the config of the earlier training, plain and redacted.
         config: the present config, plain and redacted.
         recorded_in: the checkpoint or config.yaml with the earlier config.
     """
-    check_bound(recorded, config, recorded_in)
-    for key, before, now in _changes(with_defaults(recorded), config, ""):
+    for key, before, now in _changes(recorded, config, recorded_in):
         if key.partition(".")[0] not in ("run", "resume"):
-            log.info("changed since then: %s: %s → %s", key, before, now)
+            log.info("changed since this run was started: %s: %s → %s", key, before, now)
 
 
 def check_bound(recorded: Mapping[str, Any], config: Mapping[str, Any], recorded_in: Path) -> None:
-    """Raise UserError if a setting has changed that must not; arguments as of `check_changes`."""
+    """Raise UserError if a setting has changed that must not; arguments as of `log_changes`."""
     changes = [
         f"{key}: {before} → {now}"
-        for key, before, now in _changes(with_defaults(recorded), config, "")
-        if not _is_free(key)
+        for key, before, now in _changes(recorded, config, recorded_in)
+        if not _is_free(key) and not _may_have_moved(key, before, now)
     ]
     if changes:
         if len(changes) > 6:
@@ -64,13 +70,74 @@ def _is_free(key: str) -> bool:
     return any(key == free or key.startswith(f"{free}.") for free in FREE)
 
 
-def _changes(before: Any, now: Any, key: str) -> Iterator[tuple[str, Any, Any]]:
-    """Yield (key with dots, value before, value now) for each value that differs."""
+def _changes(
+    recorded: Mapping[str, Any], config: Mapping[str, Any], recorded_in: Path
+) -> Iterator[tuple[str, Any, Any]]:
+    """Yield (key with dots, value before, value now) for each value that differs.
+
+    Paths are the same if they lead to the same place.
+    """
+    start = _start_folder(recorded, recorded_in)
+    for key, before, now in _differences(with_defaults(recorded), config, ""):
+        is_same_place = (
+            key in _PATHS
+            and before is not None
+            and start is not None
+            and _located(before, start) == _located(now, Path.cwd())
+        )
+        if not is_same_place:
+            yield key, before, now
+
+
+def _differences(before: Any, now: Any, key: str) -> Iterator[tuple[str, Any, Any]]:
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for name in [*before, *(name for name in now if name not in before)]:
-            yield from _changes(before.get(name), now.get(name), f"{key}.{name}" if key else str(name))
+            inner_key = f"{key}.{name}" if key else str(name)
+            yield from _differences(before.get(name), now.get(name), inner_key)
     elif before != now:
         yield key, before, now
+
+
+def _start_folder(recorded: Mapping[str, Any], recorded_in: Path) -> Path | None:
+    """Return the folder in which a run was started: there its `run.dir` led to the run's own folder.
+
+    None if `run.dir` does not tell it: an absolute path, or one with `..`.
+    """
+    options = recorded.get("run") or {}
+    folder = recorded_in.resolve().parent
+    if recorded_in.suffix == ".ckpt":
+        folder = folder.parent
+    relative = Path(str(options.get("dir", ""))) / str(options.get("name") or folder.name)
+    if relative.is_absolute() or folder.parts[-len(relative.parts) :] != relative.parts:
+        return None
+    return folder.parents[len(relative.parts) - 1]
+
+
+def _located(value: Any, start: Path) -> list[str]:
+    """Return the absolute paths of an option's value; what may be no path remains as it is."""
+    names = value if isinstance(value, list) else [value]
+    paths = [start / Path(str(name)).expanduser() for name in names]
+    is_path = [path.exists() or glob.has_magic(str(path)) for path in paths]
+    return [
+        str(path.resolve()) if known else str(name)
+        for path, name, known in zip(paths, names, is_path, strict=True)
+    ]
+
+
+def _may_have_moved(key: str, before: Any, now: Any) -> bool:
+    """Return whether the training text is named by another path to files of the same names.
+
+    Whether it is the same text is checked when the checkpoint is loaded.
+    """
+    if key not in ("data.train", "data.path") or None in (before, now):
+        return False
+    if key == "data.path" and not Path(str(now)).expanduser().exists():
+        return False
+    names_before = before if isinstance(before, list) else [before]
+    names_now = now if isinstance(now, list) else [now]
+    return [Path(str(name)).name for name in names_before] == [
+        Path(str(name)).name for name in names_now
+    ]
 
 
 def recorded_settings(run: RunFolder) -> dict[str, Any]:
@@ -79,8 +146,7 @@ def recorded_settings(run: RunFolder) -> dict[str, Any]:
 
 
 def ends_alike(recorded: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
-    """Return whether all that can end a training is unchanged: numbers of steps and epochs, and
-    callbacks.
+    """Return whether all that can end a training is unchanged: steps, epochs and callbacks.
 
     recorded, config: earlier and present config, both plain and redacted.
     """

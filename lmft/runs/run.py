@@ -4,16 +4,13 @@ import logging
 import os
 import shlex
 import shutil
-import socket
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import yaml
-from filelock import FileLock, Timeout
 
 from lmft.config.overrides import assignment
 from lmft.errors import UserError
@@ -27,24 +24,23 @@ from lmft.runs.folder import (
     new_folder,
     remove_empty,
 )
+from lmft.runs.lock import LOCK, locked, this_process
 from lmft.runs.log import logging_to
 from lmft.runs.redaction import Redactor
-from lmft.runs.resume import check_bound, check_changes, checkpoint_to_resume, recorded_settings
+from lmft.runs.resume import check_bound, checkpoint_to_resume, log_changes, recorded_settings
 from lmft.system import files
 from lmft.system.files import read_json, write_json
 from lmft.system.signals import Stopped
 
 log = logging.getLogger(__name__)
 
-_LOCK = ".lock"
-_OWNER = ".owner"  # names the process that holds the lock, for the error message of other processes
 # Environment variables of the rank, in the order in which Lightning reads them.
 _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 _NAME_VARIABLE = "LMFT_RUN_NAME"  # passes the run's name to the processes that the run starts
 
 
 class Run:
-    """One run, a context manager: its folder is locked for this process between entering and leaving.
+    """One run, a context manager: the folder is locked while the context is open.
 
         run = Run(config, {"model": "distilbert", "data": "imdb"}, sys.argv[1:])
         with run:
@@ -56,11 +52,15 @@ class Run:
     Entering makes the folder, locks it, and opens train.log. Nothing else is written before `begin`,
     which is called after the last check and writes config.yaml and command.txt.
 
-    Leaving by a `UserError` or a signal before `begin` undoes everything: each file of an earlier run is
-    as it was. Leaving by a `UserError` after `begin` deletes the folder if it is new and nothing was
-    trained. After another error metrics.json has the status `failed`; after an interrupt or a signal the
-    status `stopped` and the command that continues; unless `write_metrics` has been called. Only rank 0
-    writes.
+    How a run ends:
+
+    - `UserError` or signal before `begin`: everything is undone; an earlier run's files are unchanged.
+    - `UserError` after `begin`: a new folder without training is deleted.
+    - Other error: metrics.json has the status `failed`.
+    - Interrupt or signal: it has the status `stopped`, and the command to continue.
+    - If `write_metrics` was called, metrics.json stays.
+
+    Only rank 0 writes.
 
     Args:
         config: plain config with `run.dir`, `run.name`, `resume`.
@@ -83,6 +83,7 @@ class Run:
         arguments: Sequence[str] | None = None,
     ):
         self._config = config
+        self._choices = choices or {}
         self._arguments = arguments
         self._dir = Path(config["run"]["dir"])
         self._writes = _rank() == 0
@@ -90,21 +91,22 @@ class Run:
         self._given_name = inherited or config["run"]["name"]
         self._redactor = Redactor(config)
         self._is_new = False
-        self._is_unwanted = False
+        self._delete_on_exit = False
         self._metrics_written = False
         self._has_begun = False
-        self._log_length: int | None = None  # bytes of train.log before this run; None: it did not exist
+        # Size of train.log when this run started, in bytes; None if there was none.
+        self._log_length: int | None = None
         self._keeps_log = False
         self._made: list[Path] = []  # folders that did not exist before
         self._opened = ExitStack()
         name = self._given_name
         if name is None:
-            name = default_name(choices or {})
+            name = default_name(self._choices)
         self.paths = RunFolder(self._dir / checked_name(str(name)))
 
     @property
     def folder(self) -> Path:
-        """The run's folder; a default name is final only on entering."""
+        """The run's folder; without run.name, the name may still change on entering (if it exists)."""
         return self.paths.path
 
     @property
@@ -136,6 +138,25 @@ class Run:
         return self.paths.status()
 
     @property
+    def choices(self) -> Mapping[str, str | None]:
+        """Group -> name of its YAML; empty if they are not known."""
+        return self._choices
+
+    def given_settings(self) -> dict[str, Any]:
+        """Return key -> value, without secrets, of the options in the arguments; not the choices."""
+        settings = {}
+        for argument in self._arguments or ():
+            key, equals, _ = argument.lstrip("+~").partition("=")
+            is_choice = key.partition("@")[0] in self._choices
+            if not equals or is_choice or argument.startswith("-") or key.startswith("hydra."):
+                continue
+            value: Any = self.redacted(self._config)
+            for name in key.split("."):
+                value = value.get(name) if isinstance(value, Mapping) else None
+            settings[key] = value
+        return settings
+
+    @property
     def config(self) -> Mapping[str, Any]:
         """The config, with its secrets."""
         return self._config
@@ -159,18 +180,16 @@ class Run:
             return False
         self._has_begun = True
         self._keeps_log = True
-        self._is_unwanted = False
+        self._delete_on_exit = False
         files.remove_leftovers(self.folder)
         checkpoints.remove_leftovers(self.paths.checkpoints)
         text = yaml.safe_dump(self._redactor.value(self._config), sort_keys=False, allow_unicode=True)
         files.write_text(self.paths.config, text)
-        files.write_text(self.paths.command, f"# {_this_process()}\n{self.command}\n")
+        files.write_text(self.paths.command, f"# {this_process()}\n{self.command}\n")
         return True
 
     def check_settings(self) -> None:
-        """Compare the config with that of the run to continue, before anything slow. Raises:
-        UserError.
-        """
+        """Refuse early if the run to continue was trained with other settings. Raises: UserError."""
         continued = self._continued()
         if continued is not None and continued.is_run():
             recorded = recorded_settings(continued)
@@ -178,8 +197,9 @@ class Run:
                 check_bound(recorded, self._redactor.value(self._config), continued.config)
 
     def _continued(self) -> RunFolder | None:
-        """Return the run whose checkpoint this one resumes from; None if there is none, or it is
-        unknown.
+        """Return the run whose checkpoint this one resumes from.
+
+        None if there is none, or its folder has no name yet.
         """
         resume = str(self._config["resume"])
         if resume in ("auto", "must", "never"):
@@ -195,22 +215,25 @@ class Run:
             if self._writes:
                 self._make_folder()
                 opening.callback(self._remove_if_unwanted)
-                opening.enter_context(_lock(self.paths))
+                opening.enter_context(locked(self.paths))
                 self._is_new = not _visible(self.folder)
-                self._is_unwanted = self._is_new
+                self._delete_on_exit = self._is_new
                 path = self.paths.log
                 self._log_length = path.stat().st_size if path.exists() else None
                 opening.callback(self._restore_log)
                 self._log_file = opening.enter_context(logging_to(self.paths.log, self._redactor))
             elif self._given_name is None:
-                what = "processes that train together need a name for their run"
+                what = "a run on several processes needs a name"
                 raise UserError(what, fix="add run.name=NAME")
             self.checkpoint = checkpoint_to_resume(self.paths, self.name, str(self._config["resume"]))
             if self.checkpoint is not None:
                 from lmft.runs.checkpoint_io import settings_of
 
                 recorded = settings_of(self.checkpoint)
-                check_changes(recorded, self._redactor.value(self._config), self.checkpoint)
+                settings = self._redactor.value(self._config)
+                check_bound(recorded, settings, self.checkpoint)
+                log.info("resuming from %s", self.checkpoint)
+                log_changes(recorded, settings, self.checkpoint)
             if self._writes:
                 os.environ[_NAME_VARIABLE] = self.name
                 opening.callback(os.environ.pop, _NAME_VARIABLE, None)
@@ -228,7 +251,7 @@ class Run:
             is_fault = isinstance(error, Exception) and not isinstance(error, UserError)
             if not self.folder.exists():
                 if is_fault:
-                    fix = "the same command starts over"
+                    fix = "repeat the command to start again"
                     raise UserError("the run's folder is gone", str(self.folder), fix) from error
                 return
             if not self._has_begun and not is_fault:
@@ -236,12 +259,12 @@ class Run:
             self._keeps_log = True
             startup_names = {path.name for path in self.paths.startup_files}
             if isinstance(error, UserError) and startup_names.issuperset(_visible(self.folder)):
-                self._is_unwanted = self._is_new
+                self._delete_on_exit = self._is_new
                 return
             self._log_end(error)
             if not self._has_begun and not self._is_new:
-                return  # a bug of lmft, before any file of the earlier run was changed
-            self._is_unwanted = False
+                return  # a bug; no file of the earlier run has been changed yet
+            self._delete_on_exit = False
             if not self._metrics_written:
                 self._write_end("failed" if isinstance(error, Exception) else "stopped")
 
@@ -274,7 +297,7 @@ class Run:
             self._made.insert(0, self.folder)
             return
         visible = _visible(self.folder)
-        is_run = self.paths.is_run() or self.paths.metrics.exists() or (self.folder / _LOCK).exists()
+        is_run = self.paths.is_run() or self.paths.metrics.exists() or (self.folder / LOCK).exists()
         if visible and not is_run:
             what = f"{self.folder} is not a run's folder"
             raise UserError(what, f"it holds {visible[0]}", "choose another run.name")
@@ -292,10 +315,10 @@ class Run:
 
     def _remove_if_unwanted(self) -> None:
         """Delete the files and folders that entering made, and nothing else."""
-        if not self._is_unwanted:
+        if not self._delete_on_exit:
             return
         shutil.rmtree(self.paths.tokenizer, ignore_errors=True)
-        for path in (*self.paths.startup_files, self.folder / _LOCK):
+        for path in (*self.paths.startup_files, self.folder / LOCK):
             path.unlink(missing_ok=True)
         remove_empty(self._made)
 
@@ -312,26 +335,3 @@ def _visible(folder: Path) -> list[str]:
     if not folder.is_dir():
         return []
     return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-
-
-def _this_process() -> str:
-    return f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}"
-
-
-@contextmanager
-def _lock(folder: RunFolder) -> Iterator[None]:
-    """Lock a run's folder for this process. The system releases the lock of a process that dies."""
-    lock = FileLock(folder.path / _LOCK)
-    owner = folder.path / _OWNER
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        where = owner.read_text("utf-8") if owner.exists() else None
-        fix = "wait for it, stop it, or choose another run.name"
-        raise UserError(f"the run in {folder.path} is in use", where, fix) from None
-    try:
-        files.write_text(owner, _this_process())
-        yield
-    finally:
-        owner.unlink(missing_ok=True)
-        lock.release()

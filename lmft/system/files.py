@@ -1,6 +1,4 @@
-"""Atomic file writes: after a kill or a power cut a file is either the old one or the new one,
-complete.
-"""
+"""Atomic file writes: after a kill or a power cut a file is the old one or the new one, complete."""
 
 import errno
 import json
@@ -22,9 +20,7 @@ def temporary_path(path: Path) -> Path:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file that replaces `path` when the block ends; an error leaves `path`
-    unchanged.
-    """
+    """Open a temporary file that replaces `path` when the block ends without an error."""
     temporary = temporary_path(path)
     try:
         with temporary.open("wb") as file:

@@ -163,8 +163,8 @@ def _user_error(error: Exception, repo_id: str, kind: Kind, revision: str | None
     if isinstance(error, errors.OfflineModeIsEnabled):
         reason = "HF_HUB_OFFLINE is set"
     what = (
-        f"'{repo_id}' is no local folder and not cached in {constants.HF_HUB_CACHE}, "
-        f"and the hub is not reachable ({reason})"
+        f"'{repo_id}' is neither a local folder nor in the cache {constants.HF_HUB_CACHE}, "
+        f"and the hub cannot be reached ({reason})"
     )
     flag = " --repo-type dataset" if is_dataset else ""
     download = f"`hf download {repo_id}{flag}` where there is a network, then HF_HUB_OFFLINE=1"

@@ -47,9 +47,7 @@ def is_last_batch_of_epoch(trainer: Trainer) -> bool:
 
 
 def validation_is_next(trainer: Trainer) -> bool:
-    """Return whether a validation comes before the next training batch. Call it at the end of a
-    batch.
-    """
+    """Return, at the end of a batch, whether a validation comes before the next training batch."""
     loop = trainer.fit_loop.epoch_loop
     fetcher = trainer.fit_loop._data_fetcher
     assert fetcher is not None
@@ -65,8 +63,7 @@ def is_logging_step(trainer: Trainer) -> bool:
 
 
 def count_epoch_from_its_start(trainer: Trainer) -> None:
-    """Make Lightning count the epoch that begins after resuming from a checkpoint of an epoch's last
-    step.
+    """Make Lightning count the epoch that begins when resuming at the end of an epoch.
 
     Otherwise Lightning would treat a checkpoint inside that epoch as one between two epochs.
     """
@@ -90,9 +87,7 @@ def requeues_on_slurm(trainer: Trainer) -> bool:
 
 
 def replaces_samplers(trainer: Trainer) -> bool:
-    """Return whether Lightning replaces the samplers of DataLoaders, so that each device gets its
-    share.
-    """
+    """Return whether Lightning replaces the samplers of DataLoaders to give each device its share."""
     return bool(trainer._accelerator_connector.use_distributed_sampler) and trainer.world_size > 1
 
 

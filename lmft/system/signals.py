@@ -19,8 +19,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGPIPE)
 
 
 class Stopped(BaseException):
-    """A signal has stopped the process. Not an `Exception`, so that no code that retries or skips errors
-    catches it.
+    """A signal has stopped the process; no `Exception`, so that nothing catches it as an error.
 
     Args:
         signum: the signal.
@@ -37,9 +36,7 @@ class Stopped(BaseException):
 
     @property
     def exit_code(self) -> int:
-        """The exit code that shells give a process killed by the signal: 143 for SIGTERM, 130 for
-        Ctrl-C.
-        """
+        """The exit code of a process killed by the signal: 143 for SIGTERM, 130 for Ctrl-C."""
         return 128 + self.signum
 
     def __str__(self) -> str:
@@ -66,8 +63,7 @@ _state = _State()
 
 @contextmanager
 def handling_signals() -> Iterator[None]:
-    """Raise `Stopped` at the block's first SIGTERM, SIGINT or closed stdout or stderr; ignore later
-    signals.
+    """Raise `Stopped` at the first SIGTERM, SIGINT or closed output; ignore later signals.
 
     A SIGPIPE of another pipe is ignored, as in Python by default: the writer gets an error.
 

@@ -61,8 +61,7 @@ _MMAP_MAX = -4
 
 
 def keep_freed_memory_in_process() -> None:
-    """Tell glibc's malloc not to return freed memory to the operating system; do nothing with another
-    libc.
+    """Tell glibc's malloc, if it is used, not to return freed memory to the operating system.
 
     By default it returns large blocks, and every step requests them again, page by page. On a virtual
     machine these page faults took up to a third of a step.

@@ -9,9 +9,7 @@ from lmft.system.files import write_json
 
 
 class NonFiniteStepError(Exception):
-    """The loss (nats per target) or gradient norm of a step is NaN or infinite; the step was not
-    taken.
-    """
+    """The loss (nats per target) or gradient norm of a step is not finite; it was not taken."""
 
     def __init__(self, step: int, loss: float, norm: float):
         super().__init__(f"step {step}: loss {loss}, gradient norm {norm}")

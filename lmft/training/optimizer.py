@@ -16,9 +16,7 @@ from lmft.errors import UserError, did_you_mean
 
 
 def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
-    """Return trained weights in two groups: matrices, and biases and norms (vectors) without weight
-    decay.
-    """
+    """Return trained weights in two groups: matrices, and vectors (biases, norms) without decay."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     matrices = [parameter for parameter in trained if parameter.ndim >= 2]
     vectors = [parameter for parameter in trained if parameter.ndim < 2]
@@ -41,14 +39,16 @@ def check_arguments(make: MakeOptimizer) -> None:
             what = f"{target.__name__} takes no '{match[1]}'{hint}"
         raise UserError(what, "optimizer", "`--cfg job` shows every option") from error
     except ValueError as error:
-        raise UserError(str(error), "optimizer") from error
+        given = getattr(make, "keywords", {})
+        named = [
+            f"optimizer.{name}={value}" for name, value in given.items() if str(value) in str(error)
+        ]
+        raise UserError(str(error), ", ".join(named) or "optimizer") from error
 
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """The options of `scheduler`: a schedule of transformers. Numbers of steps below 1 are shares of
-    all.
-    """
+    """The options of `scheduler`, a schedule of transformers; steps below 1 are shares of all."""
 
     name: str = "linear"
     warmup: float = 0.0

@@ -23,9 +23,7 @@ def resolve_precision(precision: str, accelerator: str) -> str:
 
 
 def check_precision(precision: str, trainer: Trainer) -> None:
-    """Raise UserError if Lightning replaced the precision by another one, as it does with float16 on
-    CPUs.
-    """
+    """Raise UserError if Lightning replaced the precision, as it does with float16 on CPUs."""
     if trainer.precision != precision:
         device = trainer.strategy.root_device.type
         what = f"trainer.precision={precision}: on {device} it would be {trainer.precision}"

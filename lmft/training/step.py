@@ -1,4 +1,4 @@
-"""An optimizer step: loss and gradients over its micro-batches, which are split when memory runs out."""
+"""One optimizer step: loss and gradients over its micro-batches, which are split if memory runs out."""
 
 import logging
 from collections.abc import Callable
@@ -20,8 +20,8 @@ from lmft.training.nonfinite import NonFiniteStepError
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-# What sums are divided by until the step's number of targets is known; a power of two costs no
-# precision.
+# Provisional divisor of the loss while the number of targets is unknown; a power of two, so that no
+# precision is lost.
 _CONSTANT = 1024.0
 _SMALLER = "a smaller data.block_size, model.gradient_checkpointing=true, or a smaller model"
 
@@ -34,8 +34,8 @@ class OptimizerStep:
     micro-batch.
 
     If memory is too small for a micro-batch, the step is repeated from its first micro-batch, with each
-    one split into twice as many parts; later steps are split too. The parts together have the examples
-    and noise of the whole, and their sums add up to the same total, so the step stays the same.
+    one split into twice as many parts; later steps are split too. Together the parts have the
+    same examples and noise as the unsplit micro-batch, and their sums add up to the same total.
     """
 
     def __init__(
@@ -54,8 +54,8 @@ class OptimizerStep:
             seed: seed of dropout.
             nonfinite: what happens if loss or gradient are not finite: `stop` raises NonFiniteStepError,
                 `skip` leaves the weights as they are.
-            has_fast_dropout: whether lmft's dropout replaces that of PyTorch on CPUs; False with
-                torch.compile, which fuses PyTorch's.
+            has_fast_dropout: whether lmft's dropout replaces that of PyTorch on CPUs; must be False with
+                torch.compile, which can only fuse PyTorch's own dropout.
         """
         self.module = module
         self.compute_nats = compute_nats
@@ -76,11 +76,12 @@ class OptimizerStep:
             self._forget_sums()
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return the micro-batch's loss for `backward`; 0 if it is split, as backward has run
-        already.
+        """Return the micro-batch's loss for `backward`.
+
+        It is 0 if the micro-batch was split: its backward pass has then run already.
         """
         with self._dropout():
-            if self.module.trainer.world_size > 1:  # the strategy has to see the loss itself
+            if self.module.trainer.world_size > 1:  # DDP needs the real loss, with its graph
                 return self._loss(batch)
             if self.num_parts == 1:
                 loss = none_if_out_of_memory(lambda: self._loss(batch))
@@ -114,7 +115,7 @@ class OptimizerStep:
             return
         count = torch.tensor(float(self.num_targets), device=self.module.device)
         count = trainer.strategy.reduce(count, reduce_op="sum").clamp(min=1.0)
-        # Gradients arrive averaged over the devices, which the number of devices undoes.
+        # DDP averages gradients over devices; multiplying by world_size restores the sum.
         torch._foreach_mul_(  # pyright: ignore[reportPrivateImportUsage]
             _gradients(optimizer), divisor * trainer.world_size / count
         )
@@ -134,7 +135,9 @@ class OptimizerStep:
         trainer = self.module.trainer
         gradients = _gradients(optimizer)
         norm = nn.utils.get_total_norm(gradients)
-        nats = torch.as_tensor(self.nats, device=norm.device).clone()  # reduced in place
+        nats = torch.as_tensor(
+            self.nats, device=norm.device
+        ).clone()  # a clone, because reduce changes its argument
         nats = trainer.strategy.reduce(nats, reduce_op="sum")
         checked = nats if trainer.precision == "16-mixed" else nats + norm
         if not torch.isfinite(checked):
@@ -149,7 +152,7 @@ class OptimizerStep:
             nn.utils.clip_grads_with_norm_(clipped, limit, norm)
 
     def state_dict(self) -> dict[str, int]:
-        """Return the number of parts of a micro-batch and of skipped steps."""
+        """Return the number of parts per micro-batch and the number of skipped steps."""
         return {"parts": self.num_parts, "skipped": self.num_skipped}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
@@ -202,7 +205,7 @@ class OptimizerStep:
             raise NonFiniteStepError(step, loss, norm)
         log.warning("step %d is skipped: loss %g, gradient norm %g", step, loss, norm)
         self.num_skipped += 1
-        self._forget_sums()  # the logged loss leaves skipped steps out
+        self._forget_sums()  # so that skipped steps do not count in the logged loss
         optimizer.zero_grad()  # without gradients the optimizer changes nothing
 
     @property
@@ -221,14 +224,17 @@ class OptimizerStep:
         first = current - current % trainer.accumulate_grad_batches
         while True:
             if self.num_parts >= data.num_examples(trainer.current_epoch, current):
-                raise UserError("out of memory", f"{where}, one example at a time", _SMALLER)
+                what = "out of memory"
+                raise UserError(
+                    what, f"{where}: even a single example does not fit into memory", _SMALLER
+                )
             self.num_parts *= 2
             _zero_gradients(self.module)
             if self.module.device.type == "cuda":
                 torch.cuda.empty_cache()
             log.warning(
                 "out of memory in step %d: "
-                "it and later steps run with each micro-batch split into %d parts",
+                "from now on each micro-batch is split into %d parts (same result)",
                 trainer.global_step + 1,
                 self.num_parts,
             )
@@ -254,9 +260,7 @@ class OptimizerStep:
 
 
 def _datamodule(trainer: Any, where: str) -> DataModule:
-    """Return lmft's DataModule, which can split a micro-batch. Raises: UserError if there is another
-    one.
-    """
+    """Return lmft's DataModule, which can split a micro-batch. Raises: UserError if it is another."""
     if not isinstance(trainer.datamodule, DataModule):
         raise UserError(
             "out of memory", where, "a smaller batch_size of your DataLoader, or a smaller model"

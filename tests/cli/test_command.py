@@ -73,6 +73,8 @@ def mistake(capsys, command, *argv):
     ("argv", "said"),
     [
         (["model=distlbert"], "no model named 'distlbert' (did you mean 'distilbert'?)"),
+        (["model=_base"], "model=_base: other YAMLs start from it"),
+        (["optimizer.lr=-1"], "optimizer.lr=-1 must be a number, 0 or more"),
         (["modle=distilbert"], "unknown option 'modle' (did you mean 'model'?)"),
         (["experiment=imdb_curse"], "did you mean 'imdb_course'?"),
         (["data.blocksize=3"], "did you mean 'data.block_size'?"),
@@ -147,6 +149,10 @@ def test_what_fits_is_let_through(argument):
 @pytest.mark.parametrize("flags", [["--cfg", "job"], ["--help"]])
 def test_a_mistake_is_said_in_the_same_words_where_a_flag_only_shows_something(flags, capsys):
     assert "did you mean 'data.block_size'?" in mistake(capsys, train, *flags, "data.blocksize=3")
+
+
+def test_a_yaml_that_others_start_from_is_no_choice(capsys):
+    assert "_base" not in mistake(capsys, train, "model=gpt2_tinny")
 
 
 def test_a_broken_yaml_is_named_with_its_line(capsys, in_empty_folder):

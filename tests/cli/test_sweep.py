@@ -119,7 +119,7 @@ def test_a_job_that_was_complete_says_so_and_is_left_as_it_was(in_empty_folder, 
     log = in_empty_folder / "runs/sw/seed=2/train.log"
     before = log.read_text()
     exit_code(train, "-m", "seed=2,4", "run.name=sw")
-    assert "[1/2] seed=2: is already complete, perplexity 64.00, loss 1.5000, 1:02\n" in capfd.readouterr().out
+    assert "[1/2] seed=2: already complete, perplexity 64.00, loss 1.5000, 1:02\n" in capfd.readouterr().out
     assert log.read_text() == before
 
 
@@ -211,10 +211,18 @@ def test_a_job_of_a_sweep_goes_on_by_its_command(in_empty_folder):
     assert sorted(path.name for path in (in_empty_folder / "runs").iterdir()) == ["sw"]
 
 
+def test_the_best_model_is_named(in_empty_folder, capfd):
+    (in_empty_folder / "runs/sw/seed=2/model").mkdir(parents=True)
+    (in_empty_folder / "runs/sw/seed=2/config.yaml").touch()
+    exit_code(train, "-m", "seed=1,2", "run.name=sw")
+    assert "best: runs/sw/seed=2/model" in capfd.readouterr().out
+
+
 def test_a_failed_job_does_not_end_the_sweep(in_empty_folder, capfd):
     assert exit_code(train, "-m", "seed=13,14,2", "run.name=sw") == 1
     said = capfd.readouterr().out
     assert said.index("an unlucky number") < said.index("RuntimeError: bug") < said.index("complete")
+    assert said.count("an unlucky number") == 1
     rows = list(csv.DictReader((in_empty_folder / "runs/sw/sweep.csv").open()))
     assert [(row["job"], row["status"]) for row in rows] == [
         ("seed=2", "complete"),

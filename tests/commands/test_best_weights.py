@@ -199,7 +199,7 @@ def test_another_training_is_not_taken_for_the_complete_one(folder, spoilt):
 def test_changed_settings_that_a_complete_run_does_not_use_are_named(folder, spoilt, caplog):
     with caplog.at_level("INFO", "lmft"):
         train(folder, "run.name=spoilt", *SPOIL, "trainer.log_every_n_steps=3")
-    assert "trainer.log_every_n_steps: 10 → 3" in caplog.text and "already complete" in caplog.text
+    assert "trainer.log_every_n_steps: 10 → 3" in caplog.text and "is complete: " in caplog.text
 
 
 @pytest.mark.parametrize("options", [["data.validation_fraction=0"], ["validate_before=false"]])

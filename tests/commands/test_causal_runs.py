@@ -330,7 +330,7 @@ def test_a_model_that_cannot_pack_is_given_lines(folder, caplog):
     falcon = saved(folder, "falcon", hidden_size=32, num_hidden_layers=1, num_attention_heads=2, alibi=True)
     with caplog.at_level("WARNING", "lmft"):
         _, result = train(*chat_arguments(folder, falcon), "run.name=falcon", "trainer.max_epochs=1")
-    assert "falcon cannot pack documents (its positions are counted over the whole row): lines" in caplog.text
+    assert "falcon cannot pack documents (its positions are counted over the whole row); each document" in caplog.text
     assert result["data"]["train"]["examples"] == 24 and result["after"]["loss"] < result["before"]["loss"]
     assert result["before"]["targets"] == measured(*chat_arguments(folder))["targets"]
 

@@ -48,9 +48,17 @@ def test_a_complete_run_says_so_and_stays_as_it_is(finished, folder, caplog):
     before = {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")}
     with caplog.at_level("INFO", "lmft"):
         _, again = train(folder, "run.name=finished", "data.probes=['the [MASK] fox']")
-    assert "finished is already complete, after 18 steps; raise trainer.max_epochs to continue" in caplog.text
+    assert "finished is complete: 18 of 18 steps; a larger trainer.max_epochs continues it" in caplog.text
     assert again == json.loads(run.paths.metrics.read_text()) and numbers(again) == numbers(result)
     assert {path: path.stat().st_mtime_ns for path in run.folder.rglob("*")} == before
+
+
+def test_the_earlier_of_two_limits_is_said(folder, caplog):
+    with caplog.at_level("INFO", "lmft"):
+        train(folder, "run.name=two-limits", "trainer.max_epochs=1", "trainer.max_steps=400")
+    said = "trainer.max_epochs=1 ends the training after 9 steps, before trainer.max_steps=400"
+    assert said in caplog.text
+    assert "targets: too few to choose weights by" in caplog.text
 
 
 def test_more_epochs_continue_a_complete_run(folder):
@@ -170,7 +178,7 @@ def test_what_is_prepared_is_not_tokenised_again(tmp_path, monkeypatch):
 )
 def test_the_learning_rate_counts_in_optimizer_steps(overrides, devices, steps, folder):
     config = tiny(folder, *overrides)
-    assert assemble(config).num_training_steps(devices) == steps
+    assert min(assemble(config).step_limits(devices).values()) == steps
 
 
 @pytest.mark.parametrize("overrides", [("trainer.accumulate_grad_batches=2",), ("trainer.max_epochs=-1",)])
@@ -188,9 +196,15 @@ def test_a_training_without_an_end_is_refused(folder):
     assert "nothing ends this training" in said and "trainer.max_epochs=3" in said
 
 
-def test_fewer_examples_than_a_batch_are_refused(folder):
-    said = refused(folder, "data.batch_size=64")
-    assert "34 examples, fewer than one batch of 64" in said and "data.batch_size=34" in said
+def test_fewer_examples_than_devices_are_refused(folder):
+    said = refused(folder, "data.max_train_examples=1", "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
+    assert "makes 1 example, fewer than the 2 devices" in said and "trainer.devices=1" in said
+
+
+def test_fewer_examples_than_a_batch_are_one_small_batch(folder, caplog):
+    _, result = train(folder, "data.batch_size=64", "run.name=small-batch", "trainer.max_epochs=2")
+    assert "34 examples, fewer than one batch of 64" in caplog.text
+    assert (result["steps"], result["epochs"]) == (2, 2)
 
 
 def test_an_accelerator_that_is_not_there_is_refused(folder, monkeypatch):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lmft.config.implied import family_of, with_implied_choices
+from lmft.config.implied import family_of, with_implied_choices, with_implied_end
 from lmft.config.load import compose
 from lmft.errors import UserError
 
@@ -82,6 +82,26 @@ def test_a_choice_that_is_made_stands(overrides, tmp_path):
     assert with_implied_choices(overrides) == overrides
 
 
+@pytest.mark.parametrize(
+    ("overrides", "implied"),
+    [
+        (["trainer.max_steps=9"], ["trainer.max_epochs=-1"]),
+        (["experiment=imdb_course", "trainer.max_steps=9"], ["trainer.max_epochs=-1"]),
+        (["trainer.max_steps=9", "trainer.max_epochs=2"], []),
+        (["trainer.max_steps=-1"], []),
+        (["trainer.max_steps=5,9"], []),
+        (["trainer.max_epochs=2"], []),
+    ],
+)
+def test_a_limit_of_steps_alone_is_the_only_limit(overrides, implied):
+    assert with_implied_end(overrides) == [*overrides, *implied]
+
+
+def test_a_yaml_may_end_a_training_by_steps_or_epochs():
+    assert compose(["debug=fast"])["trainer"]["max_epochs"] > 0
+    assert compose(["debug=overfit", "trainer.max_steps=5"])["trainer"]["max_epochs"] == -1
+
+
 def a_run(folder, **files):
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text("seed: 1\n")
@@ -109,5 +129,5 @@ def test_a_folder_without_a_model(tmp_path):
 
 def test_a_repository_that_is_not_at_hand_is_asked_for_only_where_it_is_needed():
     assert with_implied_choices(["model.name_or_path=acme/x"], ask_hub=False) == ["model.name_or_path=acme/x"]
-    with pytest.raises(UserError, match="hub is not reachable"):
+    with pytest.raises(UserError, match="hub cannot be reached"):
         with_implied_choices(["model.name_or_path=acme/x"])

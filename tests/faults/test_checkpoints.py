@@ -131,7 +131,7 @@ def test_fault_13_other_steps_and_another_text_are_refused(changed, lines, said,
 def test_fault_13_settings_that_may_change_are_named(terminal, killed):
     out = terminal.trains("run.name=killed", *OPTIONS, "trainer.log_every_n_steps=1", "checkpoint.keep_last=1")
     for change in ("trainer.log_every_n_steps: 10 → 1", "checkpoint.keep_last: 4 → 1"):
-        assert f"changed since then: {change}" in out + killed.log.read_text()
+        assert f"changed since this run was started: {change}" in out + killed.log.read_text()
 
 
 def test_fault_14_without_last_ckpt_the_newest_is_taken_and_named(terminal, killed, undisturbed):

@@ -24,7 +24,7 @@ def test_fault_12_a_finished_run_says_that_it_is_complete(terminal):
     terminal.trains(name, *TINY)
     before = contents(terminal.folder / "runs")
     out = terminal.trains(name, *TINY)
-    assert "done is already complete, after 2 steps; raise trainer.max_" in out
+    assert "done is complete: 2 of 2 steps; a larger trainer.max_steps continues it" in out
     assert contents(terminal.folder / "runs") == before
     terminal.trains(name, *TINY, "trainer.max_steps=4")
     assert json.loads((terminal.folder / "runs/done/metrics.json").read_text())["steps"] == 4
@@ -54,7 +54,7 @@ def test_fault_24_a_failed_job_is_said_at_once_and_made_up_for_by_the_same_comma
     (terminal.folder / "absent.txt").write_bytes((terminal.folder / "text.txt").read_bytes())
     code, out, table = sweep(terminal)
     assert code == 0 and {row["status"] for row in table.values()} == {"complete"}
-    assert "is already complete" in out and contents(terminal.folder / "runs/sw/data.train=text.txt") == done
+    assert "already complete" in out and contents(terminal.folder / "runs/sw/data.train=text.txt") == done
 
 
 def test_fault_25_of_a_failed_trial_the_sweeper_is_told_nan_and_goes_on(terminal, monkeypatch):

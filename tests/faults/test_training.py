@@ -80,7 +80,7 @@ def test_fault_21_a_step_that_does_not_fit_is_taken_in_parts(where, terminal, di
 
     monkeypatch.setattr(LanguageModel, "nats", nats)
     out = terminal.trains("run.name=disturbed", *options)
-    assert "out of memory in step 3: it and later steps run with each micro-batch split into 4 parts" in out
+    assert "out of memory in step 3: from now on each micro-batch is split into 4 parts" in out
     weights, others = (load_file(paths.model / "model.safetensors") for paths in (disturbed, undisturbed.paths))
     assert_close(weights, others)
     assert read_json(disturbed.metrics)["train"]["targets"] == result["train"]["targets"]
@@ -90,7 +90,11 @@ def test_fault_21_a_step_of_which_not_one_example_fits_ends_the_run_in_three_lin
     with monkeypatch.context() as patched:
         patched.setattr(LanguageModel, "nats", memory_for(0, 3, "backward"))
         said = terminal.fails("run.name=disturbed", *OPTIONS)
-    assert "out of memory" in said and "step 3, one example at a time" in said and "gradient_checkpointing" in said
+    assert (
+        "out of memory" in said
+        and "step 3: even a single example does not fit into memory" in said
+        and "gradient_checkpointing" in said
+    )
     terminal.trains("run.name=disturbed", *OPTIONS)
     assert_same(terminal.ended("disturbed"), undisturbed)
 

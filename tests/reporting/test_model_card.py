@@ -53,9 +53,10 @@ def card(tmp_path, monkeypatch):
 
     monkeypatch.setattr(socket.socket, "connect", no_network)
 
-    def write(of=None, metrics=METRICS, probes=PROBES) -> ModelCard:
+    def write(of=None, metrics=METRICS, probes=PROBES, mask_token="[MASK]") -> ModelCard:
         of = of or config()
-        write_model_card(tmp_path, of, metrics, probes, FAMILIES[of["model"]["family"]].card)
+        family = FAMILIES[of["model"]["family"]].card
+        write_model_card(tmp_path, of, metrics, probes, family, mask_token)
         return ModelCard.load(tmp_path / "README.md")
 
     return write
@@ -175,6 +176,13 @@ def test_from_scratch_has_no_base(card):
 @pytest.mark.parametrize("after", [None, {**M, "perplexity": math.inf}])
 def test_no_result_where_there_is_no_finite_perplexity(card, after):
     assert not card(metrics=exporting(after)).data.eval_results
+
+
+def test_the_example_has_the_tokenizers_own_mask_and_numbers_are_rounded(card):
+    precise = exporting({**M, "perplexity": 1099.184123456})
+    written = card(metrics=precise, mask_token="<mask>")
+    assert "fill('A `<mask>`.')" in written.text and "replace" not in written.text
+    assert written.data.eval_results[0].metric_value == 1099.18
 
 
 def test_a_run_without_probes_or_scores(card):

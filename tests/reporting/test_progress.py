@@ -164,7 +164,7 @@ def test_bar_is_drawn_at_most_four_times_a_second(monkeypatch):
         refresh(self)
 
     monkeypatch.setattr(callback._Bar, "refresh", counted)
-    monkeypatch.setattr(progress, "REFRESH_SECONDS", 1e9)
+    monkeypatch.setattr(callback, "REFRESH_SECONDS", 1e9)
     live = LatestMetrics()
     trainer(Progress(live, console(terminal=True)), max_steps=200, max_epochs=-1).fit(Tiny(live), loader(200))
     assert num_drawn <= 5  # the start, the epoch, the last step, the end

@@ -1,5 +1,6 @@
 import io
 import math
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -52,32 +53,39 @@ def test_duration(seconds, said):
     assert duration(seconds) == said
 
 
-def test_config_tree_shows_values_and_hides_what_is_empty():
-    config = {
+CONFIG_FILE = Path("runs/x/config.yaml")
+
+
+def test_config_shows_choices_and_given_values_and_where_all_of_it_is():
+    choices = {"model": "gpt2_tiny", "debug": None, "logger": "none"}
+    settings = {
         "seed": 1,
-        "run": {"dir": "runs", "name": None},
-        "debug": {},
-        "callbacks": {"early": {"patience": None}},
-        "model": {"compile": False, "tokenizer": {"vocab_size": 4000, "revision": None}, "probes": ["A [MASK]."]},
-        "optimizer": {"betas": [0.9, 0.999], "separator": "\n"},
+        "run.name": None,
+        "model.compile": False,
+        "model.tokenizer": {"vocab_size": 4000, "revision": None},
+        "data.probes": ["A [MASK]."],
+        "optimizer.betas": [0.9, 0.999],
+        "data.document_separator": "\n",
     }
-    text = printed(print_config, config)
+    text = printed(print_config, choices, settings, CONFIG_FILE)
     for shown in (
+        "model: gpt2_tiny",
         "seed: 1",
-        "dir: runs",
-        "compile: false",
-        "tokenizer: {vocab_size: 4000}",
-        "probes: ['A [MASK].']",
-        "betas: [0.9, 0.999]",
-        r"separator: '\n'",
+        "run.name: null",
+        "model.compile: false",
+        "model.tokenizer: {vocab_size: 4000}",
+        "data.probes: ['A [MASK].']",
+        "optimizer.betas: [0.9, 0.999]",
+        r"data.document_separator: '\n'",
+        "the whole config: runs/x/config.yaml",
     ):
         assert shown in text
-    for hidden in ("name", "debug", "callbacks", "patience", "revision", "None"):
+    for hidden in ("debug", "logger", "revision", "None"):
         assert hidden not in text
 
 
 def test_config_values_are_no_markup():
-    assert "[bold]x[/bold]" in printed(print_config, {"data": {"path": "[bold]x[/bold]"}})
+    assert "[bold]x[/bold]" in printed(print_config, {}, {"data.path": "[bold]x[/bold]"}, CONFIG_FILE)
 
 
 def test_ledger_shows_each_count_and_the_sum():
@@ -116,7 +124,7 @@ def test_scores_show_before_after_change_and_unigram():
     assert cells(text, "targets")[:3] == ["123,456"] * 3
     assert "bits per byte" not in text
     assert "complete: 600 optimizer steps, 3 epochs, 4,915,200 tokens, 24,092 tokens/s" in text
-    assert "3:24 of training" in " ".join(text.split())
+    assert "training took 3:24" in " ".join(text.split())
 
 
 def test_scores_without_a_before_and_with_an_infinite_perplexity():

@@ -252,7 +252,8 @@ def test_a_broken_checkpoint_is_passed_over_and_named(tmp_path):
     (tmp_path / "x" / "config.yaml").touch()
     with Begun(a_config(tmp_path, "x")) as run:
         assert run.checkpoint == older
-    (line,) = run.paths.log.read_text().splitlines()
+    line, resuming = run.paths.log.read_text().splitlines()
+    assert resuming.endswith(f"resuming from {older}")
     assert "last.ckpt is broken (its checksum is " in line and "step=40.ckpt is broken" in line
     assert line.endswith("; resuming from step=20.ckpt") and "WARNING" in line
 
@@ -280,7 +281,9 @@ def test_a_missing_last_checkpoint_is_said(tmp_path):
 def test_a_named_checkpoint_that_cannot_be_verified_is_said(tmp_path):
     path = a_checkpoint(tmp_path, "old")
     with Run(a_config(tmp_path, "new", str(path))) as run:
-        assert run.checkpoint == path and run.paths.log.read_text() == ""
+        assert run.checkpoint == path
+        (line,) = run.paths.log.read_text().splitlines()
+        assert line.endswith(f"resuming from {path}")
     checksum_file(path).unlink()
     with Run(a_config(tmp_path, "new", str(path))) as run:
         assert run.checkpoint == path and f"{path} has no checksum" in run.paths.log.read_text()
@@ -328,7 +331,7 @@ def test_further_processes_share_the_folder_and_write_nothing(tmp_path, monkeypa
             second.write_metrics({"status": "complete"})
             assert second.folder == first.folder
         assert sorted(tmp_path.rglob("*")) == before
-    with pytest.raises(UserError, match="need a name"), Run(a_config(tmp_path), CHOICES):
+    with pytest.raises(UserError, match="needs a name"), Run(a_config(tmp_path), CHOICES):
         pass
 
 

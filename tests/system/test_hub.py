@@ -86,7 +86,7 @@ class TestAnswers:
             ("acme/gone", "on the hub (or a private one), and no such folder here"),
             ("acme/gated", "is gated, and access to it has not been granted"),
             ("acme/old", "has no such revision"),
-            ("acme/down", "the hub is not reachable"),
+            ("acme/down", "the hub cannot be reached"),
         ],
     )
     def test_a_refusal_of_the_hub_is_named_with_its_repository(self, server, kind, name, what):
@@ -103,7 +103,7 @@ class TestUnreachable:
     def test_offline_a_repository_that_is_not_cached_is_refused(self, cache, monkeypatch):
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
         error = error_of("acme/open", "model")
-        assert "'acme/open' is no local folder and not cached" in error.what
+        assert "'acme/open' is neither a local folder nor in the cache" in error.what
         assert "HF_HUB_OFFLINE" in error.what
         assert "model.name_or_path=FOLDER" in error.fix
         assert "`hf download acme/open`" in error.fix
@@ -112,7 +112,7 @@ class TestUnreachable:
     def test_nothing_listens(self, server, monkeypatch):
         server.shutdown()
         server.server_close()
-        assert "the hub is not reachable" in error_of("acme/open", "dataset").what
+        assert "the hub cannot be reached" in error_of("acme/open", "dataset").what
 
     def test_no_answer_of_the_hub_in_time_is_refused(self, cache, monkeypatch):
         monkeypatch.setattr(hub, "WAIT_SECONDS", 0.2)
@@ -133,8 +133,8 @@ class TestCached:
         assert hub.require("acme/open", "model") == str(snapshot)
         assert hub.require("acme/open", "model", "main") == str(snapshot)
         assert hub.require("acme/open", "model", COMMIT) == str(snapshot)
-        assert "not cached" in error_of("acme/open", "model", "v2").what
-        assert "not cached" in error_of("acme/open", "tokenizer").what
+        assert "nor in the cache" in error_of("acme/open", "model", "v2").what
+        assert "nor in the cache" in error_of("acme/open", "tokenizer").what
 
     def test_name_without_namespace(self, cache):
         snapshot = cached(cache, "models--gpt2", "model.safetensors")
@@ -144,13 +144,13 @@ class TestCached:
         snapshot = cached(cache, "models--acme--open", "model-00001-of-00002.safetensors")
         shards = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
         (snapshot / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
-        assert "not cached" in error_of("acme/open", "model").what
+        assert "nor in the cache" in error_of("acme/open", "model").what
         (snapshot / "model-00002-of-00002.safetensors").touch()
         assert hub.require("acme/open", "model") == str(snapshot)
 
     def test_weights_missing(self, cache):
         cached(cache, "models--acme--open", "config.json")
-        assert "not cached" in error_of("acme/open", "model").what
+        assert "nor in the cache" in error_of("acme/open", "model").what
 
     @pytest.mark.parametrize("name", ["tokenizer.json", "vocab.txt", "spiece.model"])
     def test_tokenizer(self, cache, name):

@@ -47,7 +47,7 @@ def test_a_step_in_parts_is_the_whole(ample, where, num_examples, parts, folder,
     monkeypatch.setattr(LanguageModel, "nats", memory_for(num_examples, 3, where))
     run, again = train(folder, f"run.name={expected.name}-{where}-{parts}", *options)
     assert (
-        f"out of memory in step 3: it and later steps run with each micro-batch split into {parts} parts"
+        f"out of memory in step 3: from now on each micro-batch is split into {parts} parts"
         in run.paths.log.read_text()
     )
     assert_close(weights_of(run), weights_of(expected))

@@ -1,6 +1,4 @@
-"""Examples that keep documents apart: lines (one document per row) and packs (several whole ones per
-row).
-"""
+"""Examples that keep documents apart: lines (one document per row) and packs (several whole ones)."""
 
 from dataclasses import replace
 
@@ -175,8 +173,7 @@ class Lines:
 
 
 class Packs:
-    """Several whole documents per example, at most `block_size` tokens; attention stays in each
-    document.
+    """Several whole documents per example, up to `block_size` tokens; attention stays within each.
 
     Packs are made once, by best fit decreasing; the schedule orders them.
     """

@@ -120,9 +120,7 @@ class ChatTemplate:
     def _header_length(
         self, messages: Messages, tools: list[dict] | None, before: str, turn: str
     ) -> int:
-        """Return the length of the last turn's header, found by rendering a placeholder as its
-        content.
-        """
+        """Return the length of the last turn's header, found by rendering a placeholder in its place."""
         last = messages[-1]
         placeholders = {
             key: _PLACEHOLDER for key in _CONTENTS if last.get(key) and isinstance(last[key], str)

@@ -1,6 +1,4 @@
-"""Layout: an epoch's examples split into micro-batches and devices, and the conversion to another
-layout.
-"""
+"""Layout: how an epoch is split into micro-batches and devices; conversion to another layout."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -46,9 +44,7 @@ class Layout:
         return self.batch_size * self.accumulate * self.world_size
 
     def check_same_steps(self, before: "Layout") -> None:
-        """Raise UserError if training begun in the layout `before` would have other steps in this
-        one.
-        """
+        """Raise UserError if steps in this layout differ from those of the layout `before`."""
         sizes = "{batch_size} a micro-batch, {accumulate} accumulated, {world_size} devices"
         where = f"{sizes.format_map(asdict(self))}; before: {sizes.format_map(asdict(before))}"
         if self.examples_per_step != before.examples_per_step:
@@ -62,9 +58,7 @@ class Layout:
             raise UserError(what, where, fix)
 
     def position(self, position: int, before: "Layout") -> int:
-        """Convert a position in an epoch of the layout `before`: return the one after the same step
-        here.
-        """
+        """Convert a position in an epoch of the layout `before` to the one after the same step here."""
         if self == before:
             return position
         num_steps = -(-position // before.accumulate)

@@ -19,8 +19,7 @@ _S31 = np.uint64(31)
 
 
 def mix(bits: np.ndarray) -> np.ndarray:
-    """Apply a bijection of uint64 that scatters neighbours over the whole range; overwrite and return
-    `bits`.
+    """Scatter uint64 over the whole range by a bijection; overwrite and return `bits`.
 
     Any shape.
     """
@@ -60,9 +59,7 @@ class TokenNoise:
         self.examples = examples.astype(np.uint64)
 
     def bits(self, stream: str, positions: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
-        """Return uniform uint64: [B, T] at positions [T], or [N] for pairs of rows [N] and positions
-        [N].
-        """
+        """Return uniform uint64: [B, T] at positions [T], or [N] for pairs of row and position."""
         row_keys = mix(self.examples * _GOLDEN + key(self.seed, stream, self.epoch))  # [B]
         counters = (positions.astype(np.uint64) + np.uint64(1)) * _GOLDEN
         if rows is None:

@@ -67,9 +67,7 @@ class Checkpoints(Checkpoint):
         self._saved_step: int | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return best loss and step, whether a validation is pending, and the lengths of appended
-        files.
-        """
+        """Return best loss and step, whether a validation is pending, and lengths of appended files."""
         lengths = {path.name: path.stat().st_size for path in self.appended_files if path.exists()}
         return {
             "best_loss": self.best_loss,
@@ -89,9 +87,7 @@ class Checkpoints(Checkpoint):
                 os.truncate(path, length)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin with a pending validation, if there is one; make sure that best.ckpt is the best
-        step's.
-        """
+        """Begin with a pending validation, if any; make sure that best.ckpt is the best step's."""
         loop_state.count_epoch_from_its_start(trainer)
         self._saved_step = None if self._validation_pending else trainer.global_step
         step_file = self._step_file(trainer)
@@ -160,8 +156,7 @@ class Checkpoints(Checkpoint):
         return path
 
     def load_best(self, module: LightningModule, last_step: int) -> Exported:
-        """Load the weights of the best validation into a trained module; return which weights it has
-        now.
+        """Load the best validation's weights into a trained module; return which weights it has now.
 
         Args:
             module: the trained module.

@@ -29,9 +29,7 @@ class MeasuredWeights(Callback):
 
 
 def may_replace_weights(trainer: Any) -> bool:
-    """Return whether the config has callbacks, which may replace the module's weights, as averaging
-    does.
-    """
+    """Return whether the config has callbacks, which may replace the weights, as averaging does."""
     return any(isinstance(callback, MeasuredWeights) for callback in trainer.callbacks)
 
 

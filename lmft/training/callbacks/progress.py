@@ -63,6 +63,7 @@ class Progress(ProgressBar):
         self._line_step = self._first_step
         self._started = time.monotonic()
         self._logged = self._started
+        self.live.val_loss = None  # one measured before training says nothing about its steps
         self._open()
         if self._bar:
             self._training_row = self._bar.add_task(
@@ -192,9 +193,7 @@ class Progress(ProgressBar):
 
 
 class _Bar(bars.Progress):
-    """A row for the training, one for a validation while it runs, and below them the numbers of
-    `live`.
-    """
+    """Rows for the training and for a validation while it runs; below them the numbers of `live`."""
 
     def __init__(self, live: LatestMetrics, console: Console):
         self._numbers = live

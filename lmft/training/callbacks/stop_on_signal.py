@@ -12,8 +12,7 @@ from lmft.training.callbacks.checkpoint import Checkpoints
 
 
 class StopOnSignal(Checkpoint):
-    """Saves the current step after a signal to any of the processes, and raises `Stopped` in all of
-    them.
+    """Saves the current step after a signal to any process, and raises `Stopped` in all of them.
 
     A validation is interrupted; resuming runs it again from its start. A validation between
     micro-batches of one step cannot be saved; resuming begins with the last checkpoint then.
@@ -36,9 +35,7 @@ class StopOnSignal(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop after a complete step. If validation or the epoch's end is next, that hook stops
-        instead.
-        """
+        """Stop after a complete step; if a validation or the epoch's end is next, that hook stops."""
         if loop_state.is_accumulating(trainer) or loop_state.validation_is_next(trainer):
             return
         if not loop_state.is_last_batch_of_epoch(trainer):
@@ -74,9 +71,7 @@ class StopOnSignal(Checkpoint):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Let signals end the process at once; end the processes it started, which may be waiting for
-        it.
-        """
+        """Let signals end the process at once, and the processes it started, which may wait for it."""
         signals.raise_signals()
         if isinstance(exception, Stopped):
             exception.is_silent = not trainer.is_global_zero

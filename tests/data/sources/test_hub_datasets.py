@@ -85,9 +85,9 @@ def test_configurations(caches):
     assert source_of(name="large").fingerprint == source_of().fingerprint
     converted(caches, "small")
     assert texts_of(source_of(name="small"))[0] == "small train 0 0"
-    with pytest.raises(UserError, match="not cached"):  # which of the two is the default?
+    with pytest.raises(UserError, match="nor in the cache"):  # which of the two is the default?
         source_of()
-    with pytest.raises(UserError, match="not cached"):
+    with pytest.raises(UserError, match="nor in the cache"):
         source_of(name="medium")
     converted(caches, "default")
     assert texts_of(source_of())[0] == "default train 0 0"
@@ -99,7 +99,7 @@ def test_revisions(caches):
     converted(caches, "default", "d" * 40 + ".incomplete")
     newest, older = source_of(), source_of(revision="a" * 40)
     assert newest.fingerprint == source_of(revision="b" * 40).fingerprint != older.fingerprint
-    with pytest.raises(UserError, match="not cached"):
+    with pytest.raises(UserError, match="nor in the cache"):
         source_of(revision="e" * 40)
 
 
@@ -137,7 +137,7 @@ def test_unreachable_and_not_cached_is_said_in_three_lines(tmp_path):
     lines = done.stderr.splitlines()
     assert done.returncode == 2
     assert len(lines) == 3
-    assert lines[0].startswith("error: 'acme/reviews' is no local folder and not cached in ")
+    assert lines[0].startswith("error: 'acme/reviews' is neither a local folder nor in the cache ")
     assert lines[1] == "  where: data.path=acme/reviews"
     assert "data.path=FOLDER" in lines[2]
     assert "hf download acme/reviews --repo-type dataset" in lines[2]
