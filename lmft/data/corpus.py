@@ -1,12 +1,11 @@
 """Corpus: documents and examples of both splits, made from a data config."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from lmft.data.config import DataConfig, Split
@@ -15,23 +14,21 @@ from lmft.data.examples.cut import Cutter
 from lmft.data.examples.documents import (
     TRAIN_ON,
     Documents,
-    is_held_out,
     share_that_splits,
     split_by_content,
 )
 from lmft.data.examples.mixture import MixedExamples, examples_per_epoch
 from lmft.data.formats.base import Format, id_of, tokenize
 from lmft.data.formats.chat import ChatFormat
-from lmft.data.formats.pairs import SIDES, PairsFormat, pairs
+from lmft.data.formats.pairs import PairsFormat
 from lmft.data.formats.text import TextFormat
 from lmft.data.ledger import account, unigram_perplexity, unknown_warning
 from lmft.data.marks import account_of_marks
 from lmft.data.schedule.noise import key
-from lmft.data.sources.cleaning import documents
-from lmft.data.sources.row_text import RowText
 from lmft.data.sources.source import Source, held_out_share, open_source
 from lmft.data.sources.tally import Tally
-from lmft.data.store import FORMAT, StoreWriter, TokenStore, content_hash, open_or_build
+from lmft.data.store import FORMAT, StoreWriter, TokenStore, open_or_build
+from lmft.data.training_texts import training_source
 from lmft.errors import UserError
 from lmft.objectives.base import Objective
 from lmft.system.token_ids import num_ids
@@ -45,65 +42,6 @@ FORMATS: dict[str, Callable[[DataConfig, PreTrainedTokenizerFast, Objective], Fo
 }
 Counting = Callable[[str, int | None, str], AbstractContextManager[Callable[[int], None]]]
 """A progress display: called with (description, total, unit), it gives a function that advances it."""
-
-
-@dataclass(frozen=True)
-class TrainingTexts:
-    """The texts that a vocabulary is trained on: the training documents, without those held out.
-
-    Each iteration reads them again.
-    """
-
-    config: DataConfig
-
-    def __iter__(self) -> Iterator[str]:
-        for config in _trained_sources(self.config):
-            held_out = held_out_share(config)
-            for content, texts in self._documents(config):
-                if not is_held_out(np.array([content_hash(content)], np.uint64), held_out)[0]:
-                    yield from texts
-
-    def _documents(self, config: DataConfig) -> Iterator[tuple[str, Sequence[str]]]:
-        """Yield each document's content, which is hashed, and its texts."""
-        if config.format == "chat":
-            what = "a vocabulary is trained on texts, not on conversations"
-            fix = "model.tokenizer.name_or_path=FOLDER; `lmft.prepare data=files` trains one on text"
-            raise UserError(what, "model.tokenizer.train=true", fix)
-        source = _training_source(config)
-        if config.format == "pairs":
-            return ((pair.content, pair) for _, pair in pairs(source, config.columns, source.tally()))
-        texts = documents(source, RowText.from_config(config), source.tally())
-        return ((text, [text]) for text in texts)
-
-
-def training_text_key(config: DataConfig) -> str:
-    """Return the cache key of the `TrainingTexts`."""
-    keys = [_text_key(source) for source in _trained_sources(config)]
-    return keys[0] if len(keys) == 1 else f"{key(*keys):016x}"
-
-
-def _text_key(config: DataConfig) -> str:
-    source = _training_source(config)
-    columns = RowText.from_config(config).key
-    if config.format != "text":
-        columns = str([config.columns[side] for side in SIDES])
-    return f"{key(source.fingerprint, columns, str(held_out_share(config))):016x}"
-
-
-def _trained_sources(config: DataConfig) -> list[DataConfig]:
-    """Return the options of each source that is trained on."""
-    if not config.sources:
-        return [config]
-    return [source for name, source in config.by_source().items() if config.weights[name]]
-
-
-def _training_source(config: DataConfig) -> Source:
-    source = open_source(config, "train")
-    if source is None:
-        raise UserError(
-            "no training text is named", fix="data=imdb, or data=files data.train=reviews.txt"
-        )
-    return source
 
 
 def token_store(config: DataConfig, source: Source, format: Format, counting: Counting) -> TokenStore:
@@ -213,7 +151,7 @@ class _Loader:
             sources.pop("validation", None)
         is_held_out = "validation" in sources and sources["validation"] is None
         if is_held_out or "train" in sources:
-            sources["train"] = _training_source(config)
+            sources["train"] = training_source(config)
         format = FORMATS[config.format](config, self.tokenizer, self.objective)
         stores: dict[Split, TokenStore] = {
             split: token_store(config, source, format, self.counting)
@@ -237,14 +175,9 @@ class _Loader:
             assert source is not None
             cutter = Cutter(config, self.objective, id_of(self.tokenizer, "pad") or 0, format, source)
             examples[split] = cutter.make_examples(texts[split], split, self.seed)
-        ledger: dict[Split, dict[str, Any]] = {
-            split: account(texts[split], examples[split]) for split in examples
+        ledger = {
+            split: self._ledger(split + suffix, texts[split], examples[split]) for split in examples
         }
-        for split in examples:
-            name = split + suffix
-            ledger[split] |= account_of_marks(self.objective, examples[split], name)
-            if warning := unknown_warning(ledger[split], texts[split].store.meta["unknown_text"]):
-                log.warning("%s: %s", name, warning)
         for split in examples.keys() & stores.keys():
             ledger[split]["cleaned"] = stores[split].meta["cleaned"]
         if is_held_out and "validation" in ledger:
@@ -253,6 +186,13 @@ class _Loader:
             unigram = unigram_perplexity(texts["train"], texts["validation"], num_ids(self.tokenizer))
             ledger["validation"]["unigram_perplexity"] = unigram
         return Corpus(_named(texts, suffix), _named(examples, suffix), _named(ledger, suffix))
+
+    def _ledger(self, split: str, texts: Documents, examples: Examples) -> dict[str, Any]:
+        """Return a split's ledger, and warn of what the vocabulary cannot express."""
+        ledger = account(texts, examples) | account_of_marks(self.objective, examples, split)
+        if warning := unknown_warning(ledger, texts.store.meta["unknown_text"]):
+            log.warning("%s: %s", split, warning)
+        return ledger
 
 
 def _named(by_split: Mapping[Split, V], suffix: str) -> dict[str, V]:

@@ -230,7 +230,9 @@ class DataModule(LightningDataModule):
         A list with a DataLoader for each source of a mixture; an empty one without validation text.
         """
         loaders = [self._loader(split) for split in self.corpus.validations]
-        return loaders[0] if len(loaders) == 1 else loaders
+        if len(loaders) == 1:
+            return loaders[0]
+        return loaders
 
     def batch(self, examples: Sequence[int] | np.ndarray, epoch: int = 0, split: str = "train") -> Batch:
         """Return these examples of a split as one batch, with the noise that they have in that epoch."""

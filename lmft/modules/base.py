@@ -119,9 +119,8 @@ class LanguageModel(LightningModule):
         self._num_counted = 0  # micro-batches whose loss is in `training_loss`
         if settings is not None:
             self.save_hyperparameters(dict(settings))
-        if compile:
-            for stack in self.stacks:
-                stack.forward = compiled_for_training(stack)
+        for stack in self.stacks if compile else ():
+            stack.forward = compiled_for_training(stack)
 
     @property
     def exported(self) -> PreTrainedModel | Adapted:

@@ -37,11 +37,7 @@ def check_validations(
     """
     interval = options["val_check_interval"]
     every_n_epochs = options["check_val_every_n_epoch"]
-    for monitor in monitors:
-        if monitor.score not in measured:
-            what = f"{monitor.argument}: there is no validation text"
-            fix = "data.validation=FILE or data.validation_fraction=0.05; or callbacks=none"
-            raise UserError(what, fix=fix)
+    _check_measured(monitors, measured)
     if options["limit_val_batches"] == 0:
         if monitors:
             what = f"{monitors[0].argument}: trainer.limit_val_batches=0 leaves no validation"
@@ -72,6 +68,14 @@ def check_validations(
             earlier = f"trainer.check_val_every_n_epoch=null trainer.val_check_interval={end}"
             fix = f"{earlier}, or a longer training"
             raise UserError(what, "trainer.val_check_interval and trainer.check_val_every_n_epoch", fix)
+
+
+def _check_measured(monitors: Sequence[Monitor], measured: Sequence[str]) -> None:
+    for monitor in monitors:
+        if monitor.score not in measured:
+            what = f"{monitor.argument}: there is no validation text"
+            fix = "data.validation=FILE or data.validation_fraction=0.05; or callbacks=none"
+            raise UserError(what, fix=fix)
 
 
 def _batches_to_first(interval: int | float, every_n_epochs: int | None, num_batches: int) -> int:

@@ -156,7 +156,7 @@ def test_a_masked_model_is_not_forced(folder, tokenizer, capsys):
 def test_prompts_of_masked_models_are_checked_before_weights_are_read(prompt, said, tokenizer, tmp_path, monkeypatch):
     tiny_model("bert", tokenizer).save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
-    monkeypatch.setattr("lmft.assembly.load_model", lambda *_: pytest.fail("weights are read"))
+    monkeypatch.setattr("lmft.assembly.loading.load_model", lambda *_: pytest.fail("weights are read"))
     config = compose([f"model.name_or_path={tmp_path}/model"], "predict")
     with pytest.raises(UserError, match=said) as error:
         answer(config, [prompt])

@@ -8,13 +8,14 @@ import pytest
 
 from lmft.data import corpus as module
 from lmft.data.config import DataConfig
-from lmft.data.corpus import Corpus, TrainingTexts, load_corpus, training_text_key
+from lmft.data.corpus import Corpus, load_corpus
 from lmft.data.examples.base import Sample
 from lmft.data.examples.blocks import Blocks
 from lmft.data.examples.documents import is_held_out
 from lmft.data.examples.windows import Lines, Packs
 from lmft.data.ledger import check_enough_examples, unigram_perplexity
 from lmft.data.store import content_hash
+from lmft.data.training_texts import TrainingTexts, training_text_key
 from lmft.errors import UserError
 from lmft.models.loading.vocabulary import train_vocabulary
 from lmft.objectives.causal import NextToken

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmft.assembly import vocabulary_of
+from lmft.assembly.tokens import vocabulary_of
 from lmft.data.batch import Batch
 from lmft.data.corpus import Corpus
 from lmft.data.datamodule import Batches, DataModule

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from hypothesis import strategies as st
 
-from lmft.assembly import vocabulary_of
+from lmft.assembly.tokens import vocabulary_of
 from lmft.data.formats.text import Encoder
 from lmft.data.schedule.noise import TokenNoise
 from lmft.objectives.base import IGNORED, SPECIAL, WORD_START, Rows, Vocabulary

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from lmft.assembly import vocabulary_of
+from lmft.assembly.tokens import vocabulary_of
 from lmft.data.schedule.noise import TokenNoise
 from lmft.errors import UserError
 from lmft.models import head

@@ -89,7 +89,7 @@ def _merged(parts: list[Rows], places: list[np.ndarray], numbers: np.ndarray, pa
         known = [value for value in values if isinstance(value, np.ndarray)]
         if field.name == "numbers" or not known:
             continue
-        shape = (num_rows, width) if known[0].ndim == 2 else (num_rows,)
+        shape = (num_rows, width)[: known[0].ndim]
         merged = np.full(shape, fill.get(field.name, 0), known[0].dtype)
         for part, value, where in zip(parts, values, places, strict=True):
             if value is None and field.name == "trainable":  # every token may be a target

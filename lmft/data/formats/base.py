@@ -12,6 +12,7 @@ from lmft.data.formats.unknown import UnknownText
 from lmft.data.sources.source import Source
 from lmft.data.sources.tally import Tally
 from lmft.data.store import StoreWriter, bytes_hash
+from lmft.system.token_ids import num_ids
 
 _BATCH_CHARACTERS = 1 << 18  # of the text tokenised at a time; its encodings take about 10 MB
 
@@ -78,6 +79,13 @@ class Format(Protocol):
     def warnings(self) -> list[str]:
         """Return warnings about the documents tokenised so far."""
         ...
+
+
+def id_type(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return the type of a tokenizer's ids in a store: two bytes if they fit, else four."""
+    if num_ids(tokenizer) <= 1 << 16:
+        return "<u2"
+    return "<u4"
 
 
 def id_of(tokenizer: PreTrainedTokenizerBase, name: str) -> int | None:

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from lmft.data.config import DataConfig
 from lmft.data.fingerprint import fingerprint, text_fingerprint
 from lmft.data.formats.backend import FastBackend
-from lmft.data.formats.base import Encoded, id_of
+from lmft.data.formats.base import Encoded, id_of, id_type
 from lmft.data.formats.chat_template import NO_TEMPLATE_FIX, ChatTemplate, Conversation, Messages
 from lmft.data.sources.cleaning import clean_rows, type_name
 from lmft.data.sources.rows import Place
@@ -228,7 +228,7 @@ class ChatEncoder:
         self.prefix: list[int] = []
         self.suffix: list[int] = []
         self.closing: list[int] = []
-        self.dtype = "<u2" if num_ids(tokenizer) <= 1 << 16 else "<u4"
+        self.dtype = id_type(tokenizer)
 
         added = tokenizer.added_tokens_decoder
         special_ids = [*tokenizer.all_special_ids, *(i for i, token in added.items() if token.special)]

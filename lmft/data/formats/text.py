@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from lmft.data.config import DataConfig
 from lmft.data.fingerprint import fingerprint
 from lmft.data.formats.backend import FastBackend, backend_of
-from lmft.data.formats.base import Encoded, batches, id_of
+from lmft.data.formats.base import Encoded, batches, id_of, id_type
 from lmft.data.formats.pieces import pieces_of
 from lmft.data.formats.sentences import SentenceEnds
 from lmft.data.sources.cleaning import documents
@@ -86,7 +86,7 @@ class Encoder:
         self.suffix = self.backend.suffix
         end = id_of(tokenizer, "eos")
         self.closing = [end] if not self.suffix and end is not None else []
-        self.dtype = "<u2" if num_ids(tokenizer) <= 1 << 16 else "<u4"
+        self.dtype = id_type(tokenizer)
 
         self._begins: list[int] | None = None
         if isinstance(self.backend, FastBackend):

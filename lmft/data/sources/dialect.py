@@ -77,8 +77,11 @@ def find_dialect(beginning: str, is_tsv: bool, options: CsvConfig, names: Sequen
 
 def _candidates(beginning: str, is_tsv: bool, options: CsvConfig) -> Iterator[Dialect]:
     """Yield the dialects that the file may have, the usual ones first."""
-    delimiters: Sequence[str] = ("\t",) if is_tsv else _DELIMITERS
-    quotes: Sequence[str | None] = (None,) if is_tsv else ('"',)
+    delimiters: Sequence[str] = _DELIMITERS
+    quotes: Sequence[str | None] = ('"',)
+    if is_tsv:
+        delimiters = ("\t",)
+        quotes = (None,)
     escapes: Sequence[str | None] = (None,)
     if not is_tsv and _SINGLE_QUOTED.search(beginning):
         quotes = ('"', "'")

@@ -1,7 +1,7 @@
 """Train a tokenizer's vocabulary on texts."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from tokenizers import (
@@ -93,6 +93,9 @@ STYLES = {
 }
 
 
+_USUAL_STYLE = {"wordpiece": "bert"}
+
+
 def train_vocabulary(
     texts: Iterable[str],
     algorithm: str,
@@ -118,13 +121,10 @@ def train_vocabulary(
         characters.
     """
     builders = {"wordpiece": _wordpiece, "bpe": _byte_level_bpe, "unigram": _unigram}
-    style = style or ("bert" if algorithm == "wordpiece" else "roberta")
-    for option, value, known in (("algorithm", algorithm, builders), ("special_tokens", style, STYLES)):
-        if value not in known:
-            raise UserError(
-                f"model.tokenizer.{option}={value} is unknown{did_you_mean(value, known)}",
-                fix=f"one of {', '.join(known)}",
-            )
+    if style is None:
+        style = _USUAL_STYLE.get(algorithm, "roberta")
+    _check_known("algorithm", algorithm, builders)
+    _check_known("special_tokens", style, STYLES)
     special = STYLES[style]
     # In vocabularies whose words include the space before them, a token that hides a word includes it
     # too: otherwise the space would be left as a token.
@@ -155,6 +155,12 @@ def train_vocabulary(
         extra_special_tokens=[*special.further, *special.last],
         **{f"{name}_token": token for name, token in special.names.items()},
     )
+
+
+def _check_known(option: str, value: str, known: Collection[str]) -> None:
+    if value not in known:
+        what = f"model.tokenizer.{option}={value} is unknown{did_you_mean(value, known)}"
+        raise UserError(what, fix=f"one of {', '.join(known)}")
 
 
 def asked_changes(lowercase: bool, strip_accents: bool) -> list[Normalizer]:

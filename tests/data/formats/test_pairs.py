@@ -5,11 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from lmft.data.corpus import TrainingTexts, load_corpus
+from lmft.data.corpus import load_corpus
 from lmft.data.formats.pairs import Pair, PairEncoder, pairs
 from lmft.data.sources.rows import Chunk
 from lmft.data.sources.source import Source
 from lmft.data.sources.tally import Tally
+from lmft.data.training_texts import TrainingTexts
 from lmft.errors import UserError
 from lmft.objectives.base import ANSWER, SPECIAL
 from lmft.objectives.pairs import Pairs

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lmft.data.corpus import training_text_key
 from lmft.data.sources import opening
 from lmft.data.sources.cleaning import documents
 from lmft.data.sources.row_text import RowText
 from lmft.data.sources.rows import value_of
+from lmft.data.training_texts import training_text_key
 from lmft.errors import UserError
 from tests.helpers.options import data_options
 from tests.helpers.sources import open_files, read_texts

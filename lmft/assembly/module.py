@@ -1,0 +1,123 @@
+"""The LightningModule of a config, with its weights."""
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from transformers import PreTrainedModel
+
+from lmft.config.schema import build
+from lmft.config.trust import trusted_instance
+from lmft.data.batch import Batch
+from lmft.errors import UserError
+from lmft.models.adapters import add_adapters
+from lmft.models.attention import enable_document_masking
+from lmft.models.freezing import freeze
+from lmft.models.loading.languages import set_generation
+from lmft.models.loading.rows import new_rows
+from lmft.models.loading.weights import load_model
+from lmft.modules.base import LanguageModel
+from lmft.modules.families import all_families
+from lmft.modules.logits import check_logits, check_training
+from lmft.modules.visibility import check_sight
+from lmft.runs.redaction import Redactor
+from lmft.training.optimizer import MakeOptimizer, ScheduleConfig, check_arguments
+from lmft.training.scores import ValidationText
+from lmft.training.warm_up import WarmUp
+
+if TYPE_CHECKING:
+    from lmft.assembly.parts import Parts
+
+
+def build_module(parts: "Parts") -> LanguageModel:
+    """Return the LightningModule of a config, with its weights; see `Parts.module`."""
+    module_class = parts.module_class
+    family = module_class.family
+    model = load_model(parts.model, family, parts.hf_config, parts.tokenizer, parts.token_rows)
+    if model.can_generate():
+        set_generation(model.generation_config, parts.tokenizer)
+    if parts.data.isolate_documents:
+        enable_document_masking(model, parts.tokenizer, family.is_causal)
+    families = all_families()
+    others = [name for name, other in families.items() if other.family.model_class(parts.hf_config)]
+    check_logits(module_class, model, parts.tokenizer)
+    if "train" in parts.corpus.examples:
+        check_training(module_class, model, parts.tokenizer, lambda: _first_and_last(parts))
+    check_sight(module_class, model, parts.tokenizer, parts.data.isolate_documents, others)
+    new_ids: list[int] = []
+    if parts.token_rows is not None:
+        new_ids = sorted(parts.token_rows.new)
+    if parts.model.freeze:
+        _freeze(model, parts, new_ids)
+    adapted = None
+    if parts.model.lora.r:
+        adapted = add_adapters(model, parts.model.lora, new_ids)
+    warm_up = None
+    if parts.model.tokenizer.warm_up_steps:
+        warm_up = WarmUp(parts.model.tokenizer.warm_up_steps, new_rows(model, new_ids))
+    return module_class(
+        model,
+        parts.tokenizer,
+        optimizer=make_optimizer(parts.config),
+        schedule=build(ScheduleConfig, parts.config["scheduler"], "scheduler"),
+        seed=parts.config["seed"],
+        nonfinite=parts.config["nonfinite"],
+        validations=_validation_texts(parts),
+        generation=parts.model.generation,
+        adapted=adapted,
+        warm_up=warm_up,
+        compile=parts.model.compile,
+        settings=Redactor(parts.config).value(parts.config),
+    )
+
+
+def _freeze(model: PreTrainedModel, parts: "Parts", new_ids: list[int]) -> None:
+    """Freeze what `model.freeze` names. Raises: UserError if new tokens could not be learnt."""
+    freeze(model, parts.model.freeze)
+    if not new_ids or model.get_input_embeddings().weight.requires_grad:
+        return
+    tokens = parts.tokenizer.convert_ids_to_tokens(new_ids[:5])
+    if len(new_ids) > 5:
+        tokens.append("…")
+    what = f"the embeddings are frozen, but these tokens are new: {', '.join(tokens)}"
+    raise UserError(what, where="model.freeze")
+
+
+def _first_and_last(parts: "Parts") -> list[Batch]:
+    """Return the first and the last training example as a batch each; a last block is short."""
+    data = parts.datamodule()
+    last = len(parts.corpus.examples["train"]) - 1
+    return [data.batch([number]) for number in (0, last)]
+
+
+def make_optimizer(config: dict[str, Any]) -> MakeOptimizer:
+    """Return the function that makes the optimizer from groups of weights. Raises: UserError."""
+    make = trusted_instance(config["optimizer"], config["trust"]["targets"], "optimizer")
+    check_arguments(make)
+    return make
+
+
+def _validation_texts(parts: "Parts") -> list[ValidationText]:
+    """Return the validation texts in the order of their DataLoaders, with tokens per byte.
+
+    They are None for a text of which not every token is predicted.
+    """
+    likelihood = parts.objective.for_validation().is_likelihood
+    configs = parts.data.by_source() or {"": parts.data}
+    texts = []
+    for split in parts.corpus.validations:
+        name = split.partition("/")[2]
+        ledger = parts.corpus.ledger[split]
+        tokens_per_byte = None
+        if likelihood and configs[name].train_on == "all":
+            tokens_per_byte = ledger["tokens"] / ledger["bytes"]
+        texts.append(ValidationText(name, parts.data.weights.get(name, 1.0), tokens_per_byte))
+    return texts or [ValidationText()]
+
+
+def is_no_advice_on_masks(record: logging.LogRecord) -> bool:
+    """Return whether a message is none of transformers' advice to pass an attention mask.
+
+    lmft's batches have one wherever a row is padded. transformers also takes a separator at a row's end
+    for padding, if the tokenizer pads with it.
+    """
+    return "passing in an `attention_mask`" not in record.getMessage()
