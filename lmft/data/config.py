@@ -106,6 +106,8 @@ class DataConfig:
     max_validation_examples: int | None
     cache_dir: str
     probes: list[Any]
+    streaming: bool
+    max_documents: int | None
     sources: dict[str, Any]
     epoch: str | int | None
 
@@ -118,13 +120,14 @@ class DataConfig:
         self._check_values()
         self._check_examples()
         self._check_validation()
+        self._check_streaming()
         if self.examples == "packs":
             object.__setattr__(self, "isolate_documents", True)
 
     def _check_values(self) -> None:
         """Raise UserError if a value alone is wrong."""
         counts = ("block_size", "batch_size", "stride", "max_train_examples", "max_validation_examples")
-        for name in (*counts, "max_source_tokens", "max_target_tokens"):
+        for name in (*counts, "max_documents", "max_source_tokens", "max_target_tokens"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"data.{name}={value} must be at least 1")
@@ -170,6 +173,19 @@ class DataConfig:
         if self.validation and self.train_only:
             what = "data.validation names a text, data.validation_fraction=0 asks for no validation"
             raise UserError(what, fix="leave one of them out")
+
+    def _check_streaming(self) -> None:
+        """Raise UserError if the rows to stream are not limited, or are none of the hub."""
+        if self.streaming and self.max_documents is None:
+            what = "data.streaming=true needs the number of documents to take"
+            raise UserError(what, fix="data.max_documents=100000")
+        if self.streaming and not self.sources and (self.train or not self.path):
+            what = "data.streaming=true reads a data set of the hub, and data.path names none"
+            raise UserError(what, fix="data.path=HUB_ID, or leave data.streaming out")
+        if self.max_documents is not None and not self.streaming:
+            what = "data.max_documents is read only with data.streaming=true"
+            fix = "data.max_train_examples limits the examples of any text"
+            raise UserError(what, f"data.max_documents={self.max_documents}", fix)
 
     def _check_sources(self) -> None:
         """Raise UserError if the sources of a mixture are not clear."""

@@ -59,6 +59,19 @@ def require(repo_id: str, kind: Kind, revision: str | None = None) -> str | None
     return None
 
 
+def commit_of(repo_id: str, kind: Kind, revision: str | None) -> str:
+    """Return the commit that a branch or tag of a repository is at.
+
+    Raises: UserError, within 10 seconds, if the hub does not tell.
+    """
+    found: list[str] = []
+    try:
+        _within(WAIT_SECONDS, lambda: found.append(_ask(repo_id, kind, revision)))
+    except Exception as error:
+        raise _user_error(error, repo_id, kind, revision) from error
+    return found[0]
+
+
 def config_file(repo_id: str, revision: str | None, may_ask: bool) -> Path | None:
     """Return the config.json of a model's repository: cached, else downloaded if `may_ask`; else None.
 
@@ -106,18 +119,23 @@ def _shards(index: Path) -> set[str]:
     return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
 
 
-def _ask(repo_id: str, kind: Kind, revision: str | None) -> None:
-    """Ask the hub for the repository; if it is gated, also whether this user has access."""
+def _ask(repo_id: str, kind: Kind, revision: str | None) -> str:
+    """Ask the hub for the repository; if it is gated, also whether this user has access.
+
+    Returns: the commit that the revision is at.
+    """
     from huggingface_hub import HfApi
 
     api = HfApi()
     is_dataset = kind == "dataset"
     request_info = api.dataset_info if is_dataset else api.model_info
-    if request_info(repo_id, revision=revision, timeout=REQUEST_SECONDS).gated:
+    info = request_info(repo_id, revision=revision, timeout=REQUEST_SECONDS)
+    if info.gated:
         api.auth_check(repo_id, repo_type="dataset" if is_dataset else "model")
+    return str(info.sha)
 
 
-def _within(seconds: float, ask: Callable[[], None]) -> None:
+def _within(seconds: float, ask: Callable[[], object]) -> None:
     """Call `ask` in a daemon thread and raise what it raises; TimeoutError after `seconds`."""
     outcome: list[Exception | None] = []
 

@@ -14,6 +14,7 @@ from lmft.data.sources.readers import read_files
 from lmft.data.sources.reading import Reading
 from lmft.data.sources.rows import Chunk, Place
 from lmft.data.sources.saved_datasets import is_saved_dataset, saved_files, saved_splits
+from lmft.data.sources.streamed import StreamedRows, pinned_commit
 from lmft.data.sources.tally import Tally
 from lmft.errors import UserError, did_you_mean
 
@@ -66,6 +67,9 @@ def open_source(data: DataConfig, split: Split) -> Source | None:
     if not data.path or not name:
         raise _nothing_named(split)
     path = files.expanded(data.path)
+    if data.streaming and (path.exists() or data.path.startswith("lmft:")):
+        what = f"{data.path} is no data set of the hub, and is read without streaming"
+        raise UserError(what, "data.streaming=true", "leave it out")
     if path.is_file() or is_saved_dataset(path):
         if split != "train":
             raise _no_split(split, name, data.path, ["train"])
@@ -76,6 +80,8 @@ def open_source(data: DataConfig, split: Split) -> Source | None:
         return _built_in(data.path, split, name)
     if not HUB_ID.fullmatch(data.path) or data.path.startswith(".") or files.by_extension(path):
         raise files.no_such(path, f"data.path={data.path}")
+    if data.streaming:
+        return _streamed(data, name)
     shards, version = arrow_files(data.path, data.name, data.revision, name)
     reading = Reading.from_config(data)
     skipping = " skipping rows" * reading.skips
@@ -147,6 +153,19 @@ def _source(name: str, fingerprint: str, found: Found, reading: Reading) -> Sour
         return read_files(found.files, reading, columns, tally)
 
     return Source(name, fingerprint, size, read, reading.skips, tuple(found.notes))
+
+
+def _streamed(data: DataConfig, split: str) -> Source:
+    """Return the first rows of a split of a data set on the hub, at a pinned commit."""
+    path = str(data.path)
+    max_rows = data.max_documents or 0
+    commit = pinned_commit(path, data.revision, data.cache)
+    reading = Reading.from_config(data)
+    rows = StreamedRows(path, data.name, commit, split, max_rows, reading)
+    skipping = " skipping rows" * reading.skips
+    fingerprint = text_fingerprint(f"stream {path} {data.name} {commit} {split} {max_rows}{skipping}")
+    note = f"{rows.label}: the first {max_rows:,} documents of commit {commit[:12]}"
+    return Source(rows.label, fingerprint, None, rows.read, reading.skips, (note,))
 
 
 def _built_in(path: str, split: Split, name: str) -> Source:

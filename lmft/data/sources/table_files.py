@@ -26,12 +26,12 @@ def read_parquet(
         _readable(file),
         pyarrow.parquet.ParquetFile(source, buffer_size=opening.BLOCK, pre_buffer=False) as parquet,
     ):
-        names = _names(columns, parquet.schema_arrow.names, file.label)
+        names = chosen_columns(columns, parquet.schema_arrow.names, file.label)
         size = file.num_bytes
         num_rows = max(parquet.metadata.num_rows, 1)
         first = 1
         for batch in parquet.iter_batches(BATCH, columns=names, use_threads=False):
-            yield _chunk_of(batch, first, file.label, columns, reading)
+            yield chunk_of(batch, first, file.label, columns, reading)
             tally.advance(size * len(batch) // num_rows)
             first += len(batch)
 
@@ -52,14 +52,14 @@ def read_arrow(
             batches = map(reader.get_batch, range(reader.num_record_batches))
         else:
             batches = reader = pyarrow.ipc.open_stream(stream)
-        names = _names(columns, reader.schema.names, file.label)
+        names = chosen_columns(columns, reader.schema.names, file.label)
         first = 1
         position = 0
         for batch in batches:
             chosen = batch if names is None else batch.select(names)
             for start in range(0, len(chosen), BATCH):
                 part = chosen.slice(start, BATCH)
-                yield _chunk_of(part, first + start, file.label, columns, reading)
+                yield chunk_of(part, first + start, file.label, columns, reading)
             first += len(chosen)
             tally.advance(stream.tell() - position)
             position = stream.tell()
@@ -73,7 +73,7 @@ def _stream_of(content: Any) -> Any:
     return pyarrow.BufferReader(content.getvalue())
 
 
-def _names(columns: Sequence[str] | None, known: Sequence[str], label: str) -> list[str] | None:
+def chosen_columns(columns: Sequence[str] | None, known: Sequence[str], label: str) -> list[str] | None:
     """Return the columns of the file that hold what is wanted; None: all. Raises: UserError."""
     if columns is None:
         return None
@@ -83,13 +83,17 @@ def _names(columns: Sequence[str] | None, known: Sequence[str], label: str) -> l
     return names
 
 
-def _chunk_of(
+def chunk_of(
     batch: "pyarrow.RecordBatch",
     first: int,
     label: str,
     columns: Sequence[str] | None,
     reading: Reading,
 ) -> Chunk:
+    """Return the rows of a batch, the first of which has the number `first`.
+
+    Raises: UserError for a missing column.
+    """
     values = {
         name: column.to_pylist() for name, column in zip(batch.schema.names, batch.columns, strict=True)
     }
