@@ -1,7 +1,7 @@
 """From a config to everything that it describes: tokenizer, text, objective, model."""
 
+from lmft.assembly.from_config import assemble
 from lmft.assembly.loading import load_chosen_weights, load_module
-from lmft.assembly.module import make_optimizer
-from lmft.assembly.parts import Parts, assemble
+from lmft.assembly.parts import Parts, make_optimizer
 
 __all__ = ["Parts", "assemble", "load_chosen_weights", "load_module", "make_optimizer"]

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lmft.assembly.parts import assemble
+from lmft.assembly.from_config import assemble
 from lmft.config.schema import build
 from lmft.config.trust import subclass_of
 from lmft.errors import UserError

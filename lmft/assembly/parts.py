@@ -1,38 +1,40 @@
-"""Everything that a config describes, checked before any weights are loaded."""
+"""Parts: everything that a config describes, and its LightningModule and DataModule."""
 
 import logging
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import PreTrainedConfig, PreTrainedTokenizerFast
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from lmft.assembly.module import build_module, is_no_advice_on_masks
-from lmft.assembly.tokens import check_probes, tokens_of
-from lmft.cli.checks import make_objective
 from lmft.config.schema import build
-from lmft.config.trust import subclass_of
+from lmft.config.trust import trusted_instance
+from lmft.data.batch import Batch
 from lmft.data.config import DataConfig, Split
-from lmft.data.corpus import Corpus, load_corpus
+from lmft.data.corpus import Corpus
 from lmft.data.datamodule import DataModule
 from lmft.data.schedule.layout import Layout
 from lmft.data.sources.rows import Place
 from lmft.data.sources.source import open_source
 from lmft.errors import UserError
-from lmft.models.attention import cannot_mask_reason
+from lmft.models.adapters import add_adapters
+from lmft.models.attention import enable_document_masking
 from lmft.models.config import ModelConfig
-from lmft.models.loading.hf_config import load_config
-from lmft.models.loading.positions import max_positions
-from lmft.models.loading.rows import Rows
+from lmft.models.freezing import freeze
+from lmft.models.loading.languages import set_generation
+from lmft.models.loading.rows import Rows, new_rows
+from lmft.models.loading.weights import load_model
 from lmft.modules.base import LanguageModel
-from lmft.modules.families import all_families, family_named
+from lmft.modules.families import all_families
+from lmft.modules.logits import check_logits, check_training
+from lmft.modules.visibility import check_sight
 from lmft.objectives.base import Objective, Vocabulary
-from lmft.reporting.progress import counting_progress
-
-log = logging.getLogger(__name__)
+from lmft.runs.redaction import Redactor
+from lmft.training.optimizer import MakeOptimizer, ScheduleConfig, check_arguments
+from lmft.training.scores import ValidationText
+from lmft.training.warm_up import WarmUp
 
 
 @dataclass(frozen=True)
@@ -68,10 +70,10 @@ class Parts:
         Raises: UserError if the weights cannot be loaded, or the model can see the tokens it has to
         predict.
         """
-        logging.getLogger("transformers.modeling_utils").addFilter(is_no_advice_on_masks)
+        logging.getLogger("transformers.modeling_utils").addFilter(_is_no_advice_on_masks)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config["seed"])
-            return build_module(self)
+            return _build_module(self)
 
     def datamodule(self) -> DataModule:
         """Return the DataLoaders of the corpus under the objective."""
@@ -123,84 +125,96 @@ class Parts:
         return limits
 
 
-def assemble(
-    config: dict[str, Any],
-    splits: tuple[Split, ...] = ("train", "validation"),
-    kept_tokenizer: Path | None = None,
-) -> Parts:
-    """Check a config and tokenise its text.
-
-    >>> parts = assemble(compose(["model=gpt2_tiny"]))
-    >>> sorted(parts.corpus.ledger)
-    ['train', 'validation']
-
-    Args:
-        config: as `compose` returns it.
-        splits: the splits whose text is needed.
-        kept_tokenizer: folder with the vocabulary trained when this run was first started, if any.
-
-    Raises: UserError for any mistake, before the weights are read.
-    """
-    data = build(DataConfig, config["data"], "data")
-    model = build(ModelConfig, config["model"], "model")
+def _build_module(parts: Parts) -> LanguageModel:
+    """Return the LightningModule of a config, with its weights; see `Parts.module`."""
+    module_class = parts.module_class
+    family = module_class.family
+    model = load_model(parts.model, family, parts.hf_config, parts.tokenizer, parts.token_rows)
+    if model.can_generate():
+        set_generation(model.generation_config, parts.tokenizer)
+    if parts.data.isolate_documents:
+        enable_document_masking(model, parts.tokenizer, family.is_causal)
     families = all_families()
-    module_class = family_named(model.family, families)
-    objective = make_objective(config, model, data, module_class.family.objectives_of or model.family)
-    if model.module is not None:
-        module_class = subclass_of(module_class, model.module, "model.module")
-    hf_config = load_config(model, {name: other.family for name, other in families.items()})
-    _check_length(data, hf_config)
-    data = _with_lines_for_packs(data, module_class, hf_config)
-    tokens = tokens_of(model, hf_config, data, objective, kept_tokenizer)
-    tokenizer = tokens.tokenizer
-    _check_length(data, hf_config)  # again, as positions can depend on the tokenizer's padding
-    probes = [*model.probes, *data.probes]
-    check_probes(probes, model, tokenizer)
-    module_class.check_prompts(probes, tokenizer, hf_config)
-    corpus = load_corpus(data, tokenizer, objective, config["seed"], counting_progress, splits)
-    parts = Parts(
-        config=config,
-        data=data,
-        model=model,
-        module_class=module_class,
-        hf_config=hf_config,
-        tokenizer=tokenizer,
-        new_tokens=tokens.new,
-        token_rows=tokens.rows,
-        objective=objective,
-        vocabulary=tokens.vocabulary,
-        corpus=corpus,
+    others = [name for name, other in families.items() if other.family.model_class(parts.hf_config)]
+    check_logits(module_class, model, parts.tokenizer)
+    if "train" in parts.corpus.examples:
+        check_training(module_class, model, parts.tokenizer, lambda: _first_and_last(parts))
+    check_sight(module_class, model, parts.tokenizer, parts.data.isolate_documents, others)
+    new_ids: list[int] = []
+    if parts.token_rows is not None:
+        new_ids = sorted(parts.token_rows.new)
+    if parts.model.freeze:
+        _freeze(model, parts, new_ids)
+    adapted = None
+    if parts.model.lora.r:
+        adapted = add_adapters(model, parts.model.lora, new_ids)
+    warm_up = None
+    if parts.model.tokenizer.warm_up_steps:
+        warm_up = WarmUp(parts.model.tokenizer.warm_up_steps, new_rows(model, new_ids))
+    return module_class(
+        model,
+        parts.tokenizer,
+        optimizer=make_optimizer(parts.config),
+        schedule=build(ScheduleConfig, parts.config["scheduler"], "scheduler"),
+        seed=parts.config["seed"],
+        nonfinite=parts.config["nonfinite"],
+        validations=_validation_texts(parts),
+        generation=parts.model.generation,
+        adapted=adapted,
+        warm_up=warm_up,
+        compile=parts.model.compile,
+        settings=Redactor(parts.config).value(parts.config),
     )
-    parts.datamodule().check_targets()
-    return parts
 
 
-def _check_length(data: DataConfig, hf_config: PreTrainedConfig) -> None:
-    limits = {"block_size": max_positions(hf_config)}
-    if data.format == "pairs":
-        limits = {
-            "max_source_tokens": max_positions(hf_config, "encoder"),
-            "max_target_tokens": max_positions(hf_config, "decoder"),
-        }
-    for name, longest in limits.items():
-        length = getattr(data, name)
-        if longest is not None and length > longest:
-            what = (
-                f"data.{name}={length} is longer than the {longest} positions of {hf_config.model_type}"
-            )
-            raise UserError(what, fix=f"data.{name}={longest}")
+def _freeze(model: PreTrainedModel, parts: Parts, new_ids: list[int]) -> None:
+    """Freeze what `model.freeze` names. Raises: UserError if new tokens could not be learnt."""
+    freeze(model, parts.model.freeze)
+    if not new_ids or model.get_input_embeddings().weight.requires_grad:
+        return
+    tokens = parts.tokenizer.convert_ids_to_tokens(new_ids[:5])
+    if len(new_ids) > 5:
+        tokens.append("…")
+    what = f"the embeddings are frozen, but these tokens are new: {', '.join(tokens)}"
+    raise UserError(what, where="model.freeze")
 
 
-def _with_lines_for_packs(
-    data: DataConfig, module_class: type[LanguageModel], hf_config: PreTrainedConfig
-) -> DataConfig:
-    """Return the data's config, with lines instead of packs if the model cannot keep documents apart."""
-    model_class = module_class.family.model_class(hf_config)
-    if data.examples != "packs" or model_class is None:
-        return data
-    reason = cannot_mask_reason(model_class, hf_config)
-    if not reason:
-        return data
-    message = "%s cannot pack documents (%s); each document gets its own padded row instead"
-    log.warning(message, hf_config.model_type, reason)
-    return replace(data, examples="lines", isolate_documents=False)
+def _first_and_last(parts: Parts) -> list[Batch]:
+    """Return the first and the last training example as a batch each; a last block is short."""
+    data = parts.datamodule()
+    last = len(parts.corpus.examples["train"]) - 1
+    return [data.batch([number]) for number in (0, last)]
+
+
+def make_optimizer(config: dict[str, Any]) -> MakeOptimizer:
+    """Return the function that makes the optimizer from groups of weights. Raises: UserError."""
+    make = trusted_instance(config["optimizer"], config["trust"]["targets"], "optimizer")
+    check_arguments(make)
+    return make
+
+
+def _validation_texts(parts: Parts) -> list[ValidationText]:
+    """Return the validation texts in the order of their DataLoaders, with tokens per byte.
+
+    They are None for a text of which not every token is predicted.
+    """
+    likelihood = parts.objective.for_validation().is_likelihood
+    configs = parts.data.by_source() or {"": parts.data}
+    texts = []
+    for split in parts.corpus.validations:
+        name = split.partition("/")[2]
+        ledger = parts.corpus.ledger[split]
+        tokens_per_byte = None
+        if likelihood and configs[name].train_on == "all":
+            tokens_per_byte = ledger["tokens"] / ledger["bytes"]
+        texts.append(ValidationText(name, parts.data.weights.get(name, 1.0), tokens_per_byte))
+    return texts or [ValidationText()]
+
+
+def _is_no_advice_on_masks(record: logging.LogRecord) -> bool:
+    """Return whether a message is none of transformers' advice to pass an attention mask.
+
+    lmft's batches have one wherever a row is padded. transformers also takes a separator at a row's end
+    for padding, if the tokenizer pads with it.
+    """
+    return "passing in an `attention_mask`" not in record.getMessage()

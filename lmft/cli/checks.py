@@ -53,19 +53,17 @@ def _check_files(data: DataConfig, splits: Sequence[Split]) -> None:
     if not formats:
         return
     is_text = not formats <= set(files.BINARY)
-    given = {
-        "data.document_separator": (data.document_separator, "text files", "txt" in formats),
-        "data.encoding": (data.encoding != "utf-8" and data.encoding, "text formats", is_text),
-        "data.encoding_errors": (
-            data.encoding_errors != "strict" and data.encoding_errors,
-            "text formats",
-            is_text,
-        ),
-    }
+    given: dict[str, tuple[Any, str, bool]] = {}  # option -> value, files it applies to, are there any
+    if data.document_separator is not None:
+        given["data.document_separator"] = (data.document_separator, "text files", "txt" in formats)
+    if data.encoding != "utf-8":
+        given["data.encoding"] = (data.encoding, "text formats", is_text)
+    if data.encoding_errors != "strict":
+        given["data.encoding_errors"] = (data.encoding_errors, "text formats", is_text)
     for name, value in data.csv.given.items():
         given[f"data.csv.{name}"] = (value, "csv and tsv files", bool(formats & {"csv", "tsv"}))
     for option, (value, kinds, applies) in given.items():
-        if value not in (None, False) and not applies:
+        if not applies:
             what = f"{option} applies to {kinds}, and these are {', '.join(sorted(formats))}"
             raise UserError(what, f"{option}={value!r}", "leave it out")
 

@@ -175,7 +175,7 @@ class _Loader:
             assert source is not None
             cutter = Cutter(config, self.objective, id_of(self.tokenizer, "pad") or 0, format, source)
             examples[split] = cutter.make_examples(texts[split], split, self.seed)
-        ledger = {
+        ledger: dict[Split, dict[str, Any]] = {
             split: self._ledger(split + suffix, texts[split], examples[split]) for split in examples
         }
         for split in examples.keys() & stores.keys():

@@ -11,11 +11,13 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
+from torch.utils.data import get_worker_info
 
 from lmft import evaluate, predict, prepare, train
 from lmft.config import overrides
 from lmft.config.load import compose
 from lmft.config.shipped import config_dir
+from lmft.data.datamodule import Batches
 from lmft.errors import UserError
 from lmft.system.signals import Stopped
 from tests.helpers.runs import tiny_arguments
@@ -203,7 +205,12 @@ def test_other_errors_of_the_system_are_raised(fit):
 
 def loader_mistake(capsys, folder, monkeypatch, what):
     """stderr of a training whose loader's process does this instead of giving a batch."""
-    monkeypatch.setattr("lmft.data.datamodule.Batches.__getitem__", lambda *_: what())
+    batch = Batches.__getitem__
+
+    def in_a_worker(self, wanted):
+        return batch(self, wanted) if get_worker_info() is None else what()
+
+    monkeypatch.setattr(Batches, "__getitem__", in_a_worker)
     options = ("data.num_workers=1", "data.worker_timeout=1", "validate_before=false", "run.name=x")
     return mistake(capsys, train, *tiny_arguments(folder), *options)
 

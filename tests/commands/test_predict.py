@@ -119,7 +119,7 @@ def test_an_answer_in_a_chat_is_looked_at(chat_run, capsys):
         (('chat=[{"role": "user", "content": "a"}, "b"]',), ("a role and a content",)),
         (("chat=the fox?",), ("no chat template", "prompt=")),
         (("chat=the fox?", "completion=a", "teacher_forced=true"), ("no chat template",)),
-        (("prompt=" + "the fox " * 100,), ("fills the model's 128 positions",)),
+        (("prompt=" + "the fox " * 100,), ("is longer than the model's 128 positions",)),
         (("prompt=" + "the fox " * 100, "teacher_forced=true"), ("128 positions",)),
         (("prompt=a", "model.generation.temprature=0.5"), ("temprature", "model.generation")),
         (("prompt=a", "model.generation.temperature=-1"), ("strictly positive", "model.generation")),
@@ -146,7 +146,7 @@ def test_a_masked_model_is_not_forced(folder, tokenizer, capsys):
     tokenizer.save_pretrained(path)
     given = (f"model.name_or_path={path}", "prompt=the [MASK] fox")
     assert "needs a causal model" in mistake(capsys, *given, "teacher_forced=true")
-    assert "chat=… needs a causal model" in mistake(capsys, *given[:1], "chat=a")
+    assert "masked models answer no chats" in mistake(capsys, *given[:1], "chat=a")
     assert "%" in printed(capsys, *given)
 
 

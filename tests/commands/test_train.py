@@ -54,13 +54,16 @@ def test_the_terminal_shows_config_text_probes_and_scores(trained):
         assert said in out, said
 
 
+VOCABULARY = ("tokenizer.json", "tokenizer.json.xxh3", "tokenizer_config.json", "survival.json")
+
+
 def test_a_run_leaves_the_documented_files(trained):
     _, run = trained
     names = {path.relative_to(run.path).as_posix() for path in run.path.rglob("*") if path.is_file()} - {".lock"}
     checkpoints = {f"checkpoints/{name}.ckpt{end}" for name in ("step=6", "last", "best") for end in ("", ".xxh3")}
     model = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md"}
     top = {"config.yaml", "command.txt", "train.log", "metrics.csv", "metrics.json", "samples.jsonl", "report.html"}
-    tokenizer = {f"tokenizer/{name}" for name in ("tokenizer.json", "tokenizer.json.xxh3", "tokenizer_config.json")}
+    tokenizer = {f"tokenizer/{name}" for name in VOCABULARY}
     assert names == {*top, *checkpoints, *tokenizer, *(f"model/{name}" for name in model)}
     assert yaml.safe_load(run.config.read_text())["trainer"]["max_steps"] == 6
     assert "python -m lmft.train" in run.command.read_text() and "run.name=first" in run.command.read_text()

@@ -19,13 +19,15 @@ from huggingface_hub import constants
 from lmft.config.load import composed, plain
 from lmft.data.formats import chat_template
 from lmft.data.sources import python_docs
+from lmft.data.sources.streamed import StreamedRows
 from lmft.models.loading.vocabulary import train_vocabulary
+from lmft.system import hub
 from tests.helpers.causal import conversations, write_rows
 from tests.helpers.models import TEXTS, WORDS, tiny_model
 from tests.helpers.runs import CHECKOUT
 
 COMMIT = "c" * 40
-TEXT_FILES = ("reviews.txt", "sentences.txt", "my.txt", "corpus/one.txt", "corpus/two.txt")
+TEXT_FILES = ("reviews.txt", "sentences.txt", "my.txt", "news.txt", "held_out.txt", "corpus/one.txt", "corpus/two.txt")
 STDLIB_FILES = 25  # of whose docstrings the built-in text is made here
 
 # Where a command counts a model's layers or positions, it has as many as are named.
@@ -52,6 +54,9 @@ def hub_at_hand(folder: Path, models: list[str]) -> Iterator[None]:
     _cache_data_set(folder / "datasets", "Salesforce/wikitext", "wikitext-2-raw-v1", three, rows)
     _cache_data_set(folder / "datasets", "abisee/cnn_dailymail", "3.0.0", three, articles)
     with small_python_docs(), pytest.MonkeyPatch.context() as patch:
+        stream = datasets.Dataset.from_list(rows).to_iterable_dataset()
+        patch.setattr(StreamedRows, "_opened", lambda _: stream)
+        patch.setattr(hub, "commit_of", lambda *_: COMMIT)
         patch.setattr(constants, "HF_HUB_CACHE", str(folder / "hub"))
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", folder / "datasets")
         patch.setenv("LMFT_CACHE", str(folder / "cache"))

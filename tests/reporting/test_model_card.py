@@ -65,7 +65,7 @@ def card(tmp_path, monkeypatch):
 def test_metadata_is_read_back(card):
     data = card().data
     assert data.base_model == "distilbert/distilbert-base-uncased"
-    assert data.datasets == "stanfordnlp/imdb"
+    assert data.datasets == ["stanfordnlp/imdb"]
     assert (data.library_name, data.pipeline_tag, data.metrics) == ("transformers", "fill-mask", ["perplexity"])
     assert data.model_name == "distilbert-imdb"
     (result,) = data.eval_results

@@ -429,7 +429,8 @@ def test_a_finished_run_is_used_with_its_own_config(finished):
     model = config["model"]
     assert model["name_or_path"] == model["tokenizer"]["name_or_path"] == str(finished / "model")
     assert not model["from_scratch"] and model["config"] == {} and model["revision"] is None
-    assert model["tokenizer"] == {"name_or_path": str(finished / "model"), "train": False, "vocab_size": 9}
+    words = {"add_tokens": [], "replace": False, "warm_up_steps": 0}  # are in the exported vocabulary
+    assert model["tokenizer"] == {"name_or_path": str(finished / "model"), "train": False, "vocab_size": 9, **words}
     assert config["data"] == {"path": "imdb", "batch_size": 64, "block_size": 32, "cache_dir": "here"}
     assert config["trainer"] == {"accelerator": "cpu"} and config["seed"] == 5
     assert config["run"] == "runs/done" and config["output"] is None

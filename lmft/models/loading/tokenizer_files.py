@@ -71,6 +71,7 @@ def read_tokenizer(
             raise missing from error
         raise
     # Without its files, transformers makes a tokenizer of the model type's special tokens alone.
-    if not set(tokenizer.get_vocab().values()) - {*tokenizer.all_special_ids}:
+    is_empty = not set(tokenizer.get_vocab().values()) - {*tokenizer.all_special_ids}
+    if is_empty and path.is_dir() and not _holds(folder, *TOKENIZER_FILES):
         raise missing
     return tokenizer
