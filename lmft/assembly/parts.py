@@ -172,7 +172,7 @@ def _freeze(model: PreTrainedModel, parts: Parts, new_ids: list[int]) -> None:
     freeze(model, parts.model.freeze)
     if not new_ids or model.get_input_embeddings().weight.requires_grad:
         return
-    tokens = parts.tokenizer.convert_ids_to_tokens(new_ids[:5])
+    tokens = list(parts.tokenizer.convert_ids_to_tokens(new_ids[:5]))
     if len(new_ids) > 5:
         tokens.append("…")
     what = f"the embeddings are frozen, but these tokens are new: {', '.join(tokens)}"
