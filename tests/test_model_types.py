@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.helpers.model_types import NAMES, PAGE, tried
+from tests.helpers.model_types import NAMES, PAGE, VERSION, tried
 
 ROW = re.compile(r"^\| ([\w.-]+) \| (yes|no) \| (.*) \|$", re.MULTILINE)
 SAMPLE = {
@@ -20,6 +20,7 @@ def rows_of(family: str) -> dict[str, tuple[str, str]]:
     return {name: (trains, reason) for name, trains, reason in ROW.findall(part)}
 
 
+@pytest.mark.skipif(VERSION not in PAGE.read_text("utf-8"), reason="the page is of another version of transformers")
 @pytest.mark.parametrize("family", NAMES)
 def test_the_page_lists_every_type_with_a_reason_where_it_does_not_train(family):
     rows = rows_of(family)

@@ -52,11 +52,10 @@ def commands() -> dict[str, Printed]:
 
 
 def parameters(several_processes: bool = False) -> Iterator[Any]:
-    """The commands as pytest takes them: those of README.md run in each test run, the others among the slow ones."""
+    """The commands as pytest takes them; they run among the slow tests."""
     for typed, command in commands().items():
         if (command.given.get("trainer") == "ddp") == several_processes:
-            marks = [] if command.file.name == "README.md" else [pytest.mark.slow]
-            yield pytest.param(command, id=typed, marks=marks)
+            yield pytest.param(command, id=typed)
 
 
 # the collection
@@ -200,13 +199,12 @@ def reason_to_refuse(command: Printed) -> str | None:
 
 
 def is_checked_alone(command: Printed) -> bool:
-    """Whether a command of docs/ that runs among the slow tests is made of options alone, of one value each.
+    """Whether a command of README.md or docs/ is made of options alone, of one value each.
 
     Those that a YAML prints are composed by tests/config/test_conf.py.
     """
     has_flags = any(word.startswith("--") for word in command.argv)
-    is_in_docs = command.file.suffix == ".md" and command.file.name != "README.md"
-    return is_in_docs and not has_flags and reason_to_refuse(command) is None
+    return command.file.suffix == ".md" and not has_flags and reason_to_refuse(command) is None
 
 
 @pytest.mark.parametrize("command", list(filter(is_checked_alone, commands().values())), ids=lambda each: each.typed)
@@ -218,6 +216,7 @@ def test_a_printed_command_passes_all_checks_that_need_no_torch(command, place, 
         checks.check(config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", list(parameters()))
 def test_a_printed_command_does_what_is_printed(command, place, tmp_path, monkeypatch, capsys):
     place.prepare(tmp_path, command)

@@ -215,11 +215,13 @@ def loader_mistake(capsys, folder, monkeypatch, what):
     return mistake(capsys, train, *tiny_arguments(folder), *options)
 
 
+@pytest.mark.slow
 def test_fault_22_a_loader_process_that_dies(capsys, in_empty_folder, monkeypatch):
     said = loader_mistake(capsys, in_empty_folder, monkeypatch, lambda: os.kill(os.getpid(), signal.SIGKILL))
     assert "DataLoader worker died" in said and "data.num_workers=0" in said
 
 
+@pytest.mark.slow
 def test_fault_23_a_loader_process_that_hangs(capsys, in_empty_folder, monkeypatch):
     said = loader_mistake(capsys, in_empty_folder, monkeypatch, lambda: time.sleep(60))
     assert "within 1 seconds" in said and "data.worker_timeout=2" in said

@@ -99,7 +99,8 @@ def arguments(home):
     return ["data=mine", "trainer.max_steps=2", "run.name=own", *given, *ONES_OWN]
 
 
-@pytest.mark.parametrize("command", [pytest.param("python -m lmft.train", marks=pytest.mark.slow), "lmft train"])
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["python -m lmft.train", "lmft train"])
 def test_a_users_own_classes_and_data_are_used(command, home):
     if command == "lmft train":
         script = Path(sysconfig.get_path("scripts")) / "lmft"

@@ -145,6 +145,7 @@ BEGINS_OR_ENDS = (
 )
 
 
+@pytest.mark.slow
 def test_fault_01_a_run_that_is_killed_as_it_begins_and_as_it_ends_ends_the_same(undisturbed, folder):
     """One and the same run, each time it is begun again."""
     run, _, _ = undisturbed("masked")

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import transformers
 from transformers import AutoConfig, AutoModelForMaskedLM, AutoModelForSeq2SeqLM, PreTrainedConfig
 from transformers.models.auto import modeling_auto
 
@@ -30,6 +31,7 @@ from lmft.runs.run import Run
 from tests.helpers.models import TEXTS
 from tests.helpers.runs import CHECKOUT, silence_libraries, write_text
 
+VERSION = f"transformers {transformers.__version__}"
 PAGE = CHECKOUT / "docs" / "models.md"
 NAMES = {
     "masked": modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
@@ -194,8 +196,8 @@ def page(outcomes: list[Outcome]) -> str:
     lines = [
         "# Model types",
         "",
-        "Every model type in transformers' auto classes for masked and sequence-to-sequence language models. Of each,",
-        "a tiny model was built, trained for three steps, exported, and loaded by transformers alone: its loss there",
+        f"Every model type in the auto classes of {VERSION} for masked and sequence-to-sequence language models. Of",
+        "each, a tiny model was built, trained for three steps, exported, and loaded by transformers alone: its loss there",
         "is the one that lmft measured. `python -m tests.helpers.model_types` (with `PYTHONPATH=.`) writes this page.",
     ]
     for family, title in (

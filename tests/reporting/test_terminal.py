@@ -4,7 +4,7 @@ import sys
 import warnings
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 from rich.text import Text
@@ -93,6 +93,7 @@ def test_numbers_stay_whole_and_names_fold(width):
 CELL = st.from_regex(r"[0-9]{1,12}|[0-9]{1,3} \([0-9]{1,9} x, [0-9]{1,9} y\)|-?[0-9]\.[0-9]{1,6}", fullmatch=True)
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.data(), st.integers(NARROWEST, 120), st.integers(1, 8))
 def test_every_number_of_any_table_stands_whole(data, width, num_columns):
     label = st.text("abc =,-", max_size=60)

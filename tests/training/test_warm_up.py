@@ -44,8 +44,15 @@ def changed(model, base, tokenizer):
     return names
 
 
-@pytest.mark.parametrize("lora", [(), ("model.lora.r=2",)], ids=["all weights", "adapters"])
-@pytest.mark.parametrize("kind", ["gpt2", "gpt_neox"])  # tied and untied
+@pytest.mark.parametrize(
+    ("kind", "lora"),  # tied and untied embeddings
+    [
+        pytest.param("gpt2", (), id="gpt2-all weights"),
+        pytest.param("gpt2", ("model.lora.r=2",), id="gpt2-adapters", marks=pytest.mark.slow),
+        pytest.param("gpt_neox", (), id="gpt_neox-all weights", marks=pytest.mark.slow),
+        pytest.param("gpt_neox", ("model.lora.r=2",), id="gpt_neox-adapters", marks=pytest.mark.slow),
+    ],
+)
 def test_only_new_rows_move(kind, lora, tmp_path):
     options = (WORDS, "model.tokenizer.warm_up_steps=2", *lora)
     model, tokenizer, base = trained(tmp_path, *options, kind=kind)

@@ -123,12 +123,11 @@ def test_splits(caches):
 
 def test_unreachable_and_not_cached_is_said_in_three_lines(tmp_path):
     script = (
-        "from types import SimpleNamespace\n"
+        "from tests.helpers.options import data_options\n"
         "from lmft.data.sources.source import open_source\n"
         "from lmft.errors import user_errors_end_the_process\n"
         "with user_errors_end_the_process():\n"
-        "    data = dict(path='acme/reviews', name=None, revision=None, train=None, splits={'train': 'train'})\n"
-        "    open_source(SimpleNamespace(**data), 'train')\n"
+        "    open_source(data_options(path='acme/reviews'), 'train')\n"
     )
     environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0"}
     done = subprocess.run(

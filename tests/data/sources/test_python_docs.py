@@ -1,5 +1,4 @@
 import sys
-from types import SimpleNamespace
 
 import pytest
 
@@ -9,10 +8,11 @@ from lmft.data.sources.row_text import RowText
 from lmft.data.sources.source import open_source
 from lmft.data.sources.tally import Tally
 from lmft.errors import UserError
+from tests.helpers.options import data_options
 
 
 def texts() -> list[str]:
-    data = SimpleNamespace(path="lmft:python_docs", train=None, splits={"train": "train"})
+    data = data_options(path="lmft:python_docs")
     source = open_source(data, "train")
     assert source is not None
     return list(documents(source, RowText(("text",)), source.tally()))
