@@ -196,9 +196,10 @@ def page(outcomes: list[Outcome]) -> str:
     lines = [
         "# Model types",
         "",
-        f"Every model type in the auto classes of {VERSION} for masked and sequence-to-sequence language models. Of",
-        "each, a tiny model was built, trained for three steps, exported, and loaded by transformers alone: its loss",
-        "there is the one that lmft measured. `python -m tests.helpers.model_types` (with `PYTHONPATH=.`) writes this page.",
+        f"Every model type in the auto classes of {VERSION} for masked and sequence-to-sequence",
+        "language models. Of each, a tiny model was built, trained for three steps, exported, and loaded by",
+        "transformers alone: its loss there is the one that lmft measured. `python -m tests.helpers.model_types`",
+        "(with `PYTHONPATH=.`) writes this page.",
     ]
     for family, title in (
         ("masked", "Masked models: `model=masked`"),
