@@ -1,6 +1,7 @@
 """Run a command: Hydra composes its config, mistakes are reported in one to three lines."""
 
 import functools
+import io
 import math
 import os
 import re
@@ -8,11 +9,12 @@ import signal
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -119,12 +121,28 @@ def _check_flags(flags: Namespace) -> None:
         raise UserError("--resolve goes with --cfg or --help")
 
 
+def _without_secrets(shown: str) -> str:
+    """Return a config as YAML with its secrets replaced."""
+    config = yaml.safe_load(shown)
+    if not isinstance(config, dict):
+        return shown
+    redacted = Redactor(config).value(config)
+    if redacted == config:
+        return shown
+    return yaml.safe_dump(redacted, sort_keys=False, allow_unicode=True)
+
+
 def _show(command: str, task: Task, argv: list[str], flags: Namespace) -> None:
     """Print what a flag of `_SHOWING` asks for; to save time, check mistakes only after an error."""
     try:
         if flags.help:  # faster than Hydra's own, which lists all groups of all search paths
             composed = load.composed(flags.overrides, flags.config_name or command, flags.config_dir)
             print(composed.hydra.help.template)
+        elif flags.cfg:
+            shown = io.StringIO()
+            with redirect_stdout(shown):
+                _hydra_main(command, functools.wraps(task)(lambda _: None), argv)
+            print(_without_secrets(shown.getvalue()), end="")
         else:
             _hydra_main(command, functools.wraps(task)(lambda _: None), argv)
     except (UserError, ValueError):  # Hydra raises ValueError for `model=null`

@@ -379,3 +379,12 @@ def test_evaluate_writes_its_numbers_only_when_asked(fit, in_empty_folder):
     assert fit.asked[0][0]["data"]["path"] == "stanfordnlp/imdb" and fit.asked[0][0]["run"] is None
     evaluate.main(["model=masked", "model.name_or_path=x", "output=out.json"])
     assert (in_empty_folder / "out.json").read_text() == '{\n  "loss": 1.5\n}\n'
+
+
+@pytest.mark.parametrize("flags", [[], ["--resolve"]])
+def test_the_config_is_shown_without_secrets(flags, capsys, in_empty_folder, monkeypatch):
+    monkeypatch.setenv("MY_KEY", "s3cret-of-mine")
+    logger = "+logger.mine={_target_: lightning.pytorch.loggers.CSVLogger, api_key: s3cr}"
+    train.main(["--cfg", "job", *flags, "seed=7", logger, "+logger.mine.prefix='${oc.env:MY_KEY}'"])
+    shown = capsys.readouterr().out
+    assert "seed: 7" in shown and "api_key: <redacted>" in shown and "s3cr" not in shown
