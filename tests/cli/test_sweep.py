@@ -190,6 +190,7 @@ def test_jobs_are_ranked_by_the_scores_of_the_model_that_they_leave(in_empty_fol
     assert "[2/3] seed=6: perplexity 1.25, loss 0.2500, 1:02\n" in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_jobs_of_a_yaml_are_counted(in_empty_folder, capfd):
     (in_empty_folder / "mine" / "experiment").mkdir(parents=True)
     params = "# @package _global_\nhydra:\n  sweeper:\n    params:\n      seed: 1,2\n"

@@ -398,6 +398,7 @@ def test_an_adapted_run_leaves_merged_weights_or_adapters(adapted, folder):
         assert "model.safetensors" not in names
 
 
+@pytest.mark.slow
 def test_frozen_embeddings_stay_as_they_are_and_resume(folder):
     model = saved(folder, "gpt2")
     frozen = ("model.freeze=[embeddings]", "checkpoint.every_n_steps=1", "checkpoint.keep_last=-1")
@@ -419,7 +420,7 @@ def test_frozen_embeddings_stay_as_they_are_and_resume(folder):
     ("examples", "accumulate"),
     [
         ("lines", 1),
-        ("packs", 2),
+        pytest.param("packs", 2, marks=SLOW),
         pytest.param("lines", 2, marks=SLOW),
         pytest.param("packs", 1, marks=SLOW),
     ],

@@ -57,6 +57,7 @@ def test_a_mistake_is_said_on_stderr_where_stdout_is_closed(tmp_path):
     assert code == 2 and said.startswith("error: unknown option 'sed'")
 
 
+@pytest.mark.slow
 def test_a_training_whose_output_is_closed_ends_as_an_interrupted_one(tmp_path):
     options = ("run.name=x", "validate_before=false", "trainer.max_epochs=-1", "trainer.max_steps=1000")
     process = Forked(tmp_path, "train", [*tiny_arguments(tmp_path), *options])

@@ -96,6 +96,7 @@ def test_debug_fast_is_five_steps(folder):
     assert [int(row["step"]) for row in trained] == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.slow
 def test_debug_overfit_learns_a_batch_by_heart(folder):
     options = ("debug=overfit", "data.batch_size=8", "trainer.max_epochs=100", "optimizer.lr=0.01")
     run, result = train(folder, "run.name=overfit", *options)

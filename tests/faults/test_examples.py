@@ -85,6 +85,7 @@ def test_fault_31_a_missing_mask_or_padding_token(terminal, monkeypatch):
     assert "no mask token" in said
 
 
+@pytest.mark.slow
 def test_fault_31_where_the_end_of_text_pads_it_is_still_learnt(tmp_path):
     """Of a document all tokens but the first are targets, its end among them; of padding none."""
     arguments = text_arguments(tmp_path)

@@ -119,7 +119,7 @@ def test_fault_06_a_run_that_is_killed_after_an_epochs_last_step_resumes_bit_for
     assert numbers(again) == numbers(result)
 
 
-@pytest.mark.parametrize("steps", [6, 9], ids=["amid an epoch", "at its end"])
+@pytest.mark.parametrize("steps", [6, pytest.param(9, marks=pytest.mark.slow)], ids=["amid an epoch", "at its end"])
 def test_fault_12_a_raised_max_steps_trains_as_if_it_had_been_given_at_once(steps, folder):
     constant = ("scheduler=constant_with_warmup", "scheduler.warmup=0")
     options = ("model.config.dropout=0.3", *constant, "checkpoint.every_n_steps=100", "trainer.val_check_interval=4")

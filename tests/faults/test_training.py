@@ -139,6 +139,7 @@ def test_fault_22_a_batch_that_it_had_ready_is_lost_with_it(terminal, monkeypatc
     assert "a DataLoader worker died" in said and "data.num_workers=0" in said
 
 
+@pytest.mark.slow
 def test_fault_23_a_loader_process_that_hangs_ends_the_run_in_three_lines(terminal, undisturbed, monkeypatch):
     said = "no batch came from the DataLoader workers within 2 seconds"
     assert_it_is_said_and_goes_on(said, terminal, undisturbed, monkeypatch, lambda: time.sleep(5))

@@ -123,6 +123,7 @@ def end(folder, signum, when, *overrides):
     return process.returncode, said
 
 
+@pytest.mark.slow
 def test_fault_10_sigterm_amid_a_training(tmp_path):
     run = tmp_path / "runs" / "x"
     options = ("trainer.max_epochs=10000", "trainer.val_check_interval=3", "checkpoint.every_n_steps=100000")
