@@ -158,7 +158,8 @@ def appended(command: Printed) -> list[str]:
     """What makes a command a matter of a second: sizes and a device that it does not name."""
     if command.argv == ("--help",):
         return []
-    choosing = tuple(word for word in command.argv if re.match(r"(model|data|experiment)\b", word))
+    chosen = (word for word in command.argv if re.match(r"(model|data|experiment)\b", word))
+    choosing = tuple(map(overrides.quote_for_hydra, chosen))
     own = command.argv[command.argv.index("--config-dir") + 1] if "--config-dir" in command.argv else None
     model = _model(command.command, *with_implied_choices(choosing), config_dir=own)
     wanted = dict(SIZES) if command.command == "predict" else {**DEVICE, **SIZES}
@@ -174,7 +175,7 @@ def appended(command: Printed) -> list[str]:
         del wanted["model.generation.max_new_tokens"]
     if not model["tokenizer"]["train"] or "run" in command.given:
         del wanted["model.tokenizer.vocab_size"]
-    if model["from_scratch"] and "run" not in command.given:
+    if model["from_scratch"] and model["architecture"] and "run" not in command.given:
         shape = SHAPES[model["architecture"]]
         wanted.update({f"model.config.{name}": value for name, value in shape.items()})
     return [f"{key}={value}" for key, value in wanted.items() if key not in command.given]

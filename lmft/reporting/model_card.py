@@ -196,7 +196,8 @@ def _is_adapter(model: Mapping[str, Any]) -> bool:
 
 def _origin(model: Mapping[str, Any]) -> str:
     if model["from_scratch"]:
-        return f"trained from random weights in the shape of {_code(model['architecture'])}"
+        shape = model["architecture"] or _public(model["shape_from"])
+        return f"trained from random weights in the shape of {_code(shape)}"
     return f"trained further from {_code(_public(model['name_or_path']))}"
 
 

@@ -173,6 +173,11 @@ def test_from_scratch_has_no_base(card):
     assert "`lmft:python_docs`" in written.text
 
 
+def test_a_new_model_names_the_folder_whose_shape_it_has(card):
+    shape = {"from_scratch": True, "name_or_path": None, "architecture": None, "shape_from": "models/./mine"}
+    assert "in the shape of `mine`" in card(config(shape)).text
+
+
 @pytest.mark.parametrize("after", [None, {**M, "perplexity": math.inf}])
 def test_no_result_where_there_is_no_finite_perplexity(card, after):
     assert not card(metrics=exporting(after)).data.eval_results

@@ -7,7 +7,7 @@ from unittest.mock import patch
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from lmft.data.sources import opening
@@ -232,10 +232,12 @@ BYTES = given(
 def _check_against_decode(lines, errors, encoding, block):
     """Bytes are replaced, or left out, as `bytes.decode` does, and rows are skipped where it fails."""
     content = b"".join(b"text " * 9 + line + b"\n" for line in lines)
+    assume(content.count(b"\0") < 2)  # several make a binary file, which is refused
     Path("x.txt").write_bytes(content)
     with patch.object(opening, "BLOCK", block):
         found = [row["text"] for _, row in open_files("x.txt", encoding=encoding, encoding_errors=errors).rows()]
-        assert "".join(f"{text}\n" for text in found) == content.decode(encoding, errors)
+        # A bad byte may take the last line's end with it.
+        assert "\n".join(found) == content.decode(encoding, errors).removesuffix("\n")
         source = open_files("x.txt", encoding=encoding, on_error="skip")
         tally = source.tally()
         kept = [text for chunk in source.read(None, tally) for text in chunk.columns["text"]]
