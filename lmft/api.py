@@ -52,6 +52,7 @@ from lmft.reporting.model_card import FamilyCard
 from lmft.reporting.tables import scores_text
 from lmft.runs.folder import RunFolder
 from lmft.runs.run import Run
+from lmft.training.scores import ValidationText
 
 __all__ = [
     "ANSWER",
@@ -75,6 +76,7 @@ __all__ = [
     "Seq2SeqLanguageModel",
     "TokenNoise",
     "UserError",
+    "ValidationText",
     "Vocabulary",
     "assemble",
     "body_inputs",

@@ -80,7 +80,7 @@ def assemble(
 
 def _check_length(data: DataConfig, hf_config: PreTrainedConfig) -> None:
     limits = {"block_size": max_positions(hf_config)}
-    if data.format == "pairs":
+    if "pairs" in data.formats:
         limits = {
             "max_source_tokens": max_positions(hf_config, "encoder"),
             "max_target_tokens": max_positions(hf_config, "decoder"),

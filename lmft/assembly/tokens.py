@@ -57,7 +57,7 @@ def tokens_of(
     tokenizer = load_tokenizer(
         model, TrainingTexts(data), lambda: training_text_key(data), data.cache, kept, hf_config
     )
-    set_languages(tokenizer, data.source_language, data.target_language, data.format == "pairs")
+    set_languages(tokenizer, data.source_language, data.target_language, "pairs" in data.formats)
     rows = None
     if not model.from_scratch:
         rows = rows_of(model, hf_config, tokenizer)
@@ -74,7 +74,7 @@ def _add_tokens(tokenizer: PreTrainedTokenizerFast, data: DataConfig, objective:
     known = {str(token) for token in tokenizer.added_tokens_decoder.values()}
     known |= {sentinel(number) for number in sentinel_ids(tokenizer.get_vocab())}
     needed = objective.new_tokens(known)
-    template = chat_template(data, tokenizer) if data.format == "chat" else None
+    template = chat_template(data, tokenizer) if "chat" in data.formats else None
     if template:
         needed += template.special_tokens
         tokenizer.chat_template = template.source

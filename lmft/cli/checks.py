@@ -107,16 +107,17 @@ def make_objective(
         if usual[1:]:
             fix += f" (or {', '.join(usual[1:])})"
         raise UserError(what, "objective", fix)
-    if fitting.needs_pairs and data.format != "pairs":
+    if fitting.needs_pairs and data.formats != {"pairs"}:
         raise UserError(
             "objective=pairs needs sources and targets", fix="data=pairs data.train=FILE.jsonl"
         )
-    if data.format == "pairs" and not fitting.needs_pairs:
+    if "pairs" in data.formats and not fitting.needs_pairs:
         what = "the objective needs plain texts, not the pairs of data.format=pairs"
         raise UserError(what, fix="objective=pairs")
-    if model.family == "seq2seq" and data.train_on != "all":
-        what = f"data.train_on={data.train_on} is not read by objectives of seq2seq models"
-        raise UserError(what, fix="data=pairs objective=pairs, or data.train_on=all")
+    for source in data.by_source().values() or [data]:
+        if model.family == "seq2seq" and source.train_on != "all":
+            what = f"data.train_on={source.train_on} is not read by objectives of seq2seq models"
+            raise UserError(what, fix="data=pairs objective=pairs, or data.train_on=all")
     return fitting
 
 

@@ -42,6 +42,13 @@ def _is_other_vocabulary(config: Config) -> bool:
     return is_named or bool(_tokenizer(config, "train"))
 
 
+def _reads(config: Config, format: str) -> bool:
+    """Return whether the text, or a source of a mixture, has a format."""
+    data = config["data"]
+    sources = (data.get("sources") or {}).values()
+    return format in (data.get("format"), *(source.get("format") for source in sources))
+
+
 def _is_own_split(config: Config, split: str) -> bool:
     """Return whether a split's text comes from elsewhere than `data.path`."""
     data = config["data"]
@@ -143,7 +150,7 @@ MODEL_RULES = (
 DATA_RULES = (
     Rule(
         ("data.chat_template", "data.train_on", "data.columns.messages", "data.columns.prompt"),
-        lambda config: config["data"].get("format") == "chat",
+        lambda config: _reads(config, "chat"),
         "conversations (data.format=chat)",
         "data=chat data.train=FILE.jsonl",
     ),
@@ -154,13 +161,13 @@ DATA_RULES = (
             "data.max_source_tokens",
             "data.max_target_tokens",
         ),
-        lambda config: config["data"].get("format") == "pairs",
+        lambda config: _reads(config, "pairs"),
         "pairs of texts (data.format=pairs)",
         "data=pairs objective=pairs data.train=FILE.jsonl",
     ),
     Rule(
         ("data.text_column", "data.join"),
-        lambda config: config["data"].get("format") == "text",
+        lambda config: _reads(config, "text"),
         "rows that are texts (data.format=text)",
         "data.columns.NAME=COLUMN names the columns of chats and pairs",
     ),

@@ -28,7 +28,7 @@ _CHOICES = {
 _SHARED = (  # options that the sources of a mixture share, since they are those of every example
     *("examples", "block_size", "stride", "max_source_tokens", "max_target_tokens", "too_long"),
     *("isolate_documents", "batch_size", "num_workers", "worker_timeout", "cache_dir", "chat_template"),
-    *("probes", "sources", "epoch"),
+    *("probes", "sources", "epoch", "source_language", "target_language"),
 )
 
 
@@ -208,7 +208,11 @@ class DataConfig:
             raise UserError(what, fix=f"one of: {', '.join(trained)}; or a number of tokens")
         if isinstance(self.epoch, int) and self.epoch < 1:
             raise UserError(f"data.epoch={self.epoch} must be at least 1 token")
-        self.by_source()
+        for name, source in self.by_source().items():
+            if not self.weights[name] and source.train_only:
+                what = f"data.sources.{name} is neither trained on nor measured"
+                fix = "a weight above 0, or another validation_fraction than 0"
+                raise UserError(what, "weight: 0, validation_fraction: 0", fix)
 
     @property
     def weights(self) -> dict[str, float]:
@@ -224,6 +228,11 @@ class DataConfig:
             values |= {"sources": {}, "epoch": None, **_with_inherited(own, values)}
             configs[str(name)] = build(DataConfig, values, f"data.sources.{name}")
         return configs
+
+    @property
+    def formats(self) -> set[str]:
+        """The formats of the sources of a mixture, or of the one text."""
+        return {source.format for source in self.by_source().values()} or {self.format}
 
     @property
     def text_columns(self) -> list[str]:

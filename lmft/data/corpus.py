@@ -225,6 +225,11 @@ def load_corpus(
         examples=_joined(corpus.examples for corpus in corpora),
         ledger=_joined(corpus.ledger for corpus in corpora),
     )
+    measured = together.measured_sources
+    if measured and not any(config.weights[name] for name in measured):
+        what = f"val/loss would be that of {', '.join(measured)} alone, on which nothing is trained"
+        fix = "validation text of a source with a weight above 0: validation_fraction: 0.05"
+        raise UserError(what, "data.sources", fix)
     if "train" in splits:
         _mix(together, config, id_of(tokenizer, "pad") or 0)
     return together

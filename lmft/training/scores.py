@@ -34,7 +34,11 @@ def logged_scores(scores: Mapping[str, Any]) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class ValidationText:
-    """A validation text that is measured by itself."""
+    """A validation text that is measured by itself.
+
+    >>> ValidationText("news", weight=0.7)
+    ValidationText(name='news', weight=0.7, tokens_per_byte=None)
+    """
 
     name: str = ""
     """The source of a mixture that it belongs to; "" if there is one text only."""

@@ -96,6 +96,21 @@ def test_general_text_is_replayed_beside_chats(tmp_path):
     assert 0 < batch.num_targets < batch.num_tokens
 
 
+def test_a_loss_of_untrained_text_alone_is_refused(tmp_path):
+    given = mixture(tmp_path, "data.sources.news.validation_fraction=0", "data.sources.own.validation_fraction=0")
+    with pytest.raises(UserError, match="val/loss would be that of general alone"):
+        assemble(tiny(tmp_path, *given))
+
+
+def test_a_chat_among_texts_gets_its_templates_tokens(tmp_path):
+    chats = write_rows(tmp_path / "c.jsonl", conversations(30))
+    sources = f"{{text: {{train: {write_text(tmp_path / 't.txt')}}}, chats: {{train: {chats}, format: chat}}}}"
+    model = ["model=causal", f"model.name_or_path={saved(tmp_path, 'gpt2')}", "data=files", "data.chat_template=chatml"]
+    arguments = [f"data.sources={sources}", "data.validation_fraction=0.3", "data.block_size=64", "data.batch_size=2"]
+    parts = assemble(compose([*model, *arguments, f"data.cache_dir={tmp_path}/c"]))
+    assert "<|im_start|>" in parts.new_tokens
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
@@ -110,6 +125,12 @@ def test_general_text_is_replayed_beside_chats(tmp_path):
         (["data.epoch=7"], "data.epoch is read only for a mixture"),
         (["data.sources={a: {train: x}}", "data.train=y"], "data.train names text beside data.sources"),
         (["data.sources={a: {train: nowhere.txt}}"], "nowhere.txt"),
+        (["data.sources={a: {train: x}, b: {train: y, weight: 0, validation_fraction: 0}}"], "neither trained on nor"),
+        (["data.sources={a: {train: x, source_language: en_XX}}"], "data.source_language is the same for all sources"),
+        (
+            ["data.examples=lines", "data.too_long=cut", "data.sources={a: {train: x, format: pairs}}"],
+            "the objective needs plain texts",
+        ),
     ],
 )
 def test_sources_that_are_not_clear_are_refused(overrides, said):

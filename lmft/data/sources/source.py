@@ -14,7 +14,7 @@ from lmft.data.sources.readers import read_files
 from lmft.data.sources.reading import Reading
 from lmft.data.sources.rows import Chunk, Place
 from lmft.data.sources.saved_datasets import is_saved_dataset, saved_files, saved_splits
-from lmft.data.sources.streamed import StreamedRows, pinned_commit
+from lmft.data.sources.streamed import MEMO, StreamedRows, pinned_commit
 from lmft.data.sources.tally import Tally
 from lmft.errors import UserError, did_you_mean
 
@@ -165,6 +165,8 @@ def _streamed(data: DataConfig, split: str) -> Source:
     skipping = " skipping rows" * reading.skips
     fingerprint = text_fingerprint(f"stream {path} {data.name} {commit} {split} {max_rows}{skipping}")
     note = f"{rows.label}: the first {max_rows:,} documents of commit {commit[:12]}"
+    if data.revision != commit:
+        note += f", which {MEMO} in the cache keeps; data.revision=COMMIT takes another"
     return Source(rows.label, fingerprint, None, rows.read, reading.skips, (note,))
 
 

@@ -15,7 +15,7 @@ from lmft.system import hub
 from lmft.system.files import read_json, write_json
 
 _COMMIT = re.compile("[0-9a-f]{40}")
-_MEMO = "commits.json"  # in the cache: the commit that a branch or tag was at, when it was streamed
+MEMO = "commits.json"  # in the cache: the commit that a branch or tag was at, when it was streamed
 
 
 class StreamedRows:
@@ -104,7 +104,7 @@ def pinned_commit(path: str, revision: str | None, cache: Path) -> str:
     """
     if revision and _COMMIT.fullmatch(revision):
         return revision
-    memo = cache / _MEMO
+    memo = cache / MEMO
     known = read_json(memo)
     key = f"{path}@{revision or 'main'}"
     if key not in known:
