@@ -16,7 +16,7 @@ STEP = re.compile(r"^(lmft/\S+\.py) +(\w+) ", re.MULTILINE)
 def test_the_tree_shows_every_file():
     shown = [name for name in re.findall(r"[\w.]+\.(?:py|jinja)\b", TREE) if name != "__init__.py"]
     paths = [path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".jinja")]
-    files = [path.name for path in paths if path.name != "__init__.py" and path.parent.name != "chat_templates"]
+    files = [path.name for path in paths if path.name != "__init__.py" and path.parent.name != "templates"]
     assert Counter(shown) == Counter(files)
 
 

@@ -9,7 +9,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 
 from lmft.data.config import DataConfig
 from lmft.data.formats.base import id_of
-from lmft.data.formats.chat import chat_template
+from lmft.data.formats.chat.format import chat_template
 from lmft.data.training_texts import TrainingTexts, training_text_key
 from lmft.errors import UserError
 from lmft.models.config import ModelConfig

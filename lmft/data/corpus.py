@@ -19,7 +19,7 @@ from lmft.data.examples.documents import (
 )
 from lmft.data.examples.mixture import MixedExamples, examples_per_epoch
 from lmft.data.formats.base import Format, id_of, tokenize
-from lmft.data.formats.chat import ChatFormat
+from lmft.data.formats.chat.format import ChatFormat
 from lmft.data.formats.pairs import PairsFormat
 from lmft.data.formats.text import TextFormat
 from lmft.data.ledger import account, unigram_perplexity, unknown_warning

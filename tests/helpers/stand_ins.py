@@ -17,7 +17,7 @@ import pytest
 from huggingface_hub import constants
 
 from lmft.config.load import composed, plain
-from lmft.data.formats import chat_template
+from lmft.data.formats.chat import template as chat_template
 from lmft.data.sources import python_docs
 from lmft.data.sources.streamed import StreamedRows
 from lmft.models.loading.vocabulary import train_vocabulary
@@ -36,7 +36,7 @@ _OF_REAL_SIZE = {
     "bart": {"max_position_embeddings": 1024},
 }
 _CHATS = ("smollm2",)  # models whose tokenizers have a chat template
-_CHATML = Path(chat_template.__file__).with_name("chat_templates") / "chatml.jinja"
+_CHATML = Path(chat_template.__file__).with_name("templates") / "chatml.jinja"
 
 
 @contextmanager

@@ -11,31 +11,18 @@ import jinja2
 from transformers import PreTrainedTokenizerFast
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from lmft.data.formats.chat.conversation import Chat, Conversation, Messages
 from lmft.data.sources.files import expanded
 from lmft.errors import UserError, did_you_mean
 
 # Special tokens that each template of ours needs, and the one that ends a turn.
 SHIPPED = {"chatml": (["<|im_start|>", "<|im_end|>"], "<|im_end|>"), "plain": ([], None)}
 NO_TEMPLATE_FIX = "data.chat_template=chatml, data.chat_template=plain or data.chat_template=FILE"
-_FOLDER = Path(__file__).with_name("chat_templates")
+_FOLDER = Path(__file__).with_name("templates")
 _MARK = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
 _CONTENTS = ("reasoning_content", "thinking", "reasoning", "content", "tool_calls")  # keys of a message
 _PLACEHOLDER = "\ue000"  # for private use in Unicode, so that no template treats it specially
 _OTHER_TEMPLATE_FIX = "data.chat_template=chatml, or a template with {% generation %} marks"
-
-Messages = list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Conversation:
-    """A conversation as text, and the places of its answers."""
-
-    text: str  # as the template renders it
-    # [start, end) of each answer in `text`, in characters, in order; empty: only context.
-    answers: list[tuple[int, int]]
-    content: str  # texts of the messages without the template
-    # By a chat template, which writes its own separators; else a prompt and its completion.
-    is_rendered: bool
 
 
 @dataclass(frozen=True)
@@ -79,20 +66,23 @@ class ChatTemplate:
             raise UserError(what, f"{where}, line {error.lineno}", NO_TEMPLATE_FIX) from error
         return cls(source, tokenizer, list(tokens), end)
 
-    def render(
-        self, messages: Messages, tools: list[dict] | None = None, first: int = 0
-    ) -> Conversation:
-        """Render a conversation; assistant turns before message number `first` are context.
-
-        Raises: UserError.
-        """
+    def render(self, chat: Chat) -> Conversation:
+        """Render a conversation and find its answers. Raises: UserError."""
+        messages = chat.messages
+        tools = chat.tools
+        is_learnt = chat.is_learnt or [True] * len(messages)
         if self._is_marked:
             text, answers = self._write(messages, tools, marked=True)
+            first = is_learnt.index(True)
             if any(message["role"] == "assistant" for message in messages[:first]):
                 answers = answers[len(self._write(messages[:first], tools, marked=True)[1]) :]
         else:
             text, _ = self._write(messages, tools)
-            turns = [i for i in range(first, len(messages)) if messages[i]["role"] == "assistant"]
+            turns = [
+                i
+                for i, message in enumerate(messages)
+                if message["role"] == "assistant" and is_learnt[i]
+            ]
             answers = [self._find_turn(messages, i, tools, text) for i in turns]
         answers = [
             (start, self._find_end(text, start, end, i == len(answers)))

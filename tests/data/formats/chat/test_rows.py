@@ -7,8 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lmft.data.formats.chat import conversations
-from lmft.data.formats.chat_template import SHIPPED, ChatTemplate
+from lmft.data.formats.chat.conversation import Chat
+from lmft.data.formats.chat.rows import conversations
+from lmft.data.formats.chat.template import SHIPPED, ChatTemplate
 from lmft.data.sources.rows import Chunk
 from lmft.data.sources.source import Source, open_source
 from lmft.data.sources.tally import Tally
@@ -284,17 +285,17 @@ class TestShippedTemplates:
         template = ChatTemplate.load("chatml", tokenizer_with())
         assert (template.special_tokens, template.eos_token) == (["<|im_start|>", "<|im_end|>"], "<|im_end|>")
         for turns in (chat("q", " a\n", "r", "b", system="s"), chat("q")):
-            assert template.render(turns) == template_of(CHATML).render(turns)
+            assert template.render(Chat(turns)) == template_of(CHATML).render(Chat(turns))
 
     def test_plain(self):
         template = ChatTemplate.load("plain", tokenizer_with())
         assert (template.special_tokens, template.eos_token) == ([], None)
-        found = template.render(chat("q ", " a\n", "r", "b", system="s"))
+        found = template.render(Chat(chat("q ", " a\n", "r", "b", system="s")))
         assert found.text == "<s>s\n### Human: q\n### Assistant: a</s>\n### Human: r\n### Assistant: b</s>\n"
         assert answers(found) == [" a</s>", " b</s>"]
 
     def test_plain_for_a_tokenizer_without_such_tokens(self):
-        found = ChatTemplate.load("plain", tokenizer_with(None, "wordpiece")).render(chat("q", "a"))
+        found = ChatTemplate.load("plain", tokenizer_with(None, "wordpiece")).render(Chat(chat("q", "a")))
         assert found.text == "### Human: q\n### Assistant: a\n"
         assert answers(found) == [" a\n"]
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from tokenizers import processors
 
 from lmft.data.formats.base import DocumentEncoder
-from lmft.data.formats.chat import ChatEncoder
-from lmft.data.formats.chat_template import ChatTemplate, Conversation
+from lmft.data.formats.chat.conversation import Chat, Conversation
+from lmft.data.formats.chat.encoder import ChatEncoder
+from lmft.data.formats.chat.template import ChatTemplate
 from lmft.objectives.base import ANSWER, LAST_ANSWER, SPECIAL
 from tests.helpers.chats import CHATML, LINES, MARKED, TEMPLATES, answers, chat, tokenizer_with
 
@@ -66,7 +67,7 @@ def split_up(encoded) -> list[tuple[list[int], list[int]]]:
 
 
 def encode(messages, template, algorithm="bpe"):
-    return split_up(encoder_with(template, algorithm).encode([loaded(template, algorithm).render(messages)]))[0]
+    return split_up(encoder_with(template, algorithm).encode([loaded(template, algorithm).render(Chat(messages))]))[0]
 
 
 def slowly(messages, template: str, algorithm: str = "bpe") -> tuple[list[int], list[int]]:
@@ -125,7 +126,7 @@ class TestFlags:
     @settings(max_examples=20, deadline=None)
     @given(several=st.lists(talks(), max_size=5))
     def test_a_batch_is_its_conversations(self, several):
-        conversations = [loaded(CHATML).render(messages) for messages in several]
+        conversations = [loaded(CHATML).render(Chat(messages)) for messages in several]
         assert split_up(encoder_with(CHATML).encode(conversations)) == [encode(each, CHATML) for each in several]
 
     def test_answers_and_the_last_answer_are_flagged_with_their_ends(self):
@@ -154,7 +155,7 @@ class TestIds:
         tokenizer = copy.deepcopy(tokenizer_with(CHATML))
         tokenizer.backend_tokenizer.enable_truncation(8)
         tokenizer.backend_tokenizer.enable_padding(length=512)
-        conversation = loaded(CHATML).render(chat("the quick brown fox", "dog"))
+        conversation = loaded(CHATML).render(Chat(chat("the quick brown fox", "dog")))
         expected = split_up(encoder_with(CHATML).encode([conversation]))
         assert split_up(ChatEncoder(tokenizer).encode([conversation])) == expected
 
@@ -162,7 +163,7 @@ class TestIds:
         """A post-processor may take it off the offsets; an answer's first token can be nothing else."""
         tokenizer = copy.deepcopy(tokenizer_with(TEMPLATES["mistral"]))
         tokenizer.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
-        conversation = loaded(TEMPLATES["mistral"]).render(chat("q", "\n\n fox"))
+        conversation = loaded(TEMPLATES["mistral"]).render(Chat(chat("q", "\n\n fox")))
         expected = split_up(encoder_with(TEMPLATES["mistral"]).encode([conversation]))
         assert split_up(ChatEncoder(tokenizer).encode([conversation])) == expected
 
@@ -170,7 +171,7 @@ class TestIds:
         encoder: DocumentEncoder[Conversation] = encoder_with(CHATML)
         assert (encoder.prefix, encoder.suffix, encoder.has_word_starts) == ([], [], False)
         assert encoder.dtype == "<u2"
-        assert encoder.content(loaded(CHATML).render(chat("q", "a"))) == "q\na"
+        assert encoder.content(loaded(CHATML).render(Chat(chat("q", "a")))) == "q\na"
 
     def test_nothing_at_all(self):
         encoded = encoder_with(CHATML).encode([])
@@ -199,7 +200,7 @@ class TestTheEnd:
     def test_the_end_of_text_is_a_target_although_it_pads(self, template):
         tokenizer = copy.deepcopy(tokenizer_with(template))
         tokenizer.pad_token = tokenizer.eos_token
-        conversation = ChatTemplate.load(None, tokenizer).render(chat("q", "a"))
+        conversation = ChatTemplate.load(None, tokenizer).render(Chat(chat("q", "a")))
         (ids, flags), = split_up(ChatEncoder(tokenizer).encode([conversation]))  # fmt: skip
         assert (ids, flags) == encode(chat("q", "a"), template)
         assert [flag for i, flag in zip(ids, flags, strict=True) if i == tokenizer.eos_token_id][-1] == self.TARGET
@@ -241,7 +242,7 @@ class TestPromptAndCompletion:
         assert flags[0] == 0
 
     def test_both_kinds_in_one_batch(self):
-        both = [self.of("the", " fox"), loaded(CHATML).render(chat("q", "a")), self.of("a", "b")]
+        both = [self.of("the", " fox"), loaded(CHATML).render(Chat(chat("q", "a"))), self.of("a", "b")]
         encoder = encoder_with(CHATML)
         assert split_up(encoder.encode(both)) == [split_up(encoder.encode([each]))[0] for each in both]
 
@@ -258,7 +259,7 @@ class TestStraddling:
         tokenizer = tokenizer_with()
         for name in ("chatml", "plain"):
             encoder, template = ChatEncoder(tokenizer), ChatTemplate.load(name, tokenizer)
-            conversation = template.render(chat("fox", "the", "dog", "\n fox"))
+            conversation = template.render(Chat(chat("fox", "the", "dog", "\n fox")))
             encoder.encode([conversation])
             assert len(answers(conversation)) == 2
             assert encoder.num_straddling == 0

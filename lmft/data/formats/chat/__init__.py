@@ -1,0 +1,1 @@
+"""Chats: rows, chat templates, and tokens with flags for answers."""

@@ -1,0 +1,29 @@
+"""A conversation: as messages, and as text with the places of its answers."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+Messages = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A row's messages, and what else its rendering depends on."""
+
+    messages: Messages
+    tools: list[dict[str, Any]] | None = None  # as JSON schemas
+    # Of each message: whether it may be an answer to learn, else it is context; None: all may.
+    is_learnt: list[bool] | None = None
+    variables: dict[str, Any] = field(default_factory=dict)  # of the template, as `enable_thinking`
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """A conversation as text, and the places of its answers."""
+
+    text: str  # as the template renders it
+    # [start, end) of each answer in `text`, in characters, in order; empty: only context.
+    answers: list[tuple[int, int]]
+    content: str  # texts of the messages without the template
+    # By a chat template, which writes its own separators; else a prompt and its completion.
+    is_rendered: bool
