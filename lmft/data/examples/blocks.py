@@ -50,7 +50,8 @@ class Blocks:
         stream_starts = np.cumsum(documents.lengths) - documents.lengths
         self.run_starts = stream_starts[firsts]  # [runs] where each begins in the stream
         self.run_ends = np.append(self.run_starts[1:], self.num_tokens)  # [runs] where it ends there
-        self.run_places = documents.starts[firsts]  # [runs] where it begins in the store
+        # [runs] what to add to a place in the stream to get the place in the store.
+        self.run_shifts = documents.starts[firsts] - self.run_starts
 
     def __len__(self) -> int:
         return -(-self.num_tokens // self.block_size)
@@ -61,15 +62,15 @@ class Blocks:
         stops = np.minimum(starts + self.block_size, self.num_tokens)
         lengths = stops - starts
         columns = np.arange(lengths.max())
-        first_runs = np.searchsorted(self.run_starts, starts, side="right") - 1
-        begins = starts - self.run_starts[first_runs] + self.run_places[first_runs]
-        places = begins[:, None] + columns  # [B, T] place in the store
-        crossing = np.flatnonzero((stops > self.run_ends[first_runs]) | (lengths < len(columns)))
-        if len(crossing):
+        first_runs = self.run_starts.searchsorted(starts, side="right") - 1
+        places = (starts + self.run_shifts[first_runs])[:, None] + columns  # [B, T] place in the store
+        crosses = (stops > self.run_ends[first_runs]) | (lengths < len(columns))
+        if crosses.any():
+            crossing = crosses.nonzero()[0]
             # [crossing, T] place in the stream.
             stream = np.minimum(starts[crossing, None] + columns, stops[crossing, None] - 1)
-            runs = np.searchsorted(self.run_starts, stream, side="right") - 1
-            places[crossing] = stream - self.run_starts[runs] + self.run_places[runs]
+            runs = self.run_starts.searchsorted(stream, side="right") - 1
+            places[crossing] = stream + self.run_shifts[runs]
         rows = gather(self.documents, places, lengths, self.pad_id, examples)
         if not self.numbered:
             return rows

@@ -3,7 +3,6 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 
 import numpy as np
 
@@ -51,14 +50,18 @@ class MixedExamples:
     def rows(self, examples: np.ndarray) -> Rows:
         """Return the examples with these numbers [B] as one rectangle, padded to the longest."""
         numbers = examples % self._firsts[-1]
-        sources = np.searchsorted(self._firsts, numbers, side="right") - 1
-        parts = []
-        places = []
-        for source, part in enumerate(self.sources.values()):
-            its = np.flatnonzero(sources == source)
-            if len(its):
-                parts.append(part.rows(numbers[its] - self._firsts[source]))
-                places.append(its)
+        order = np.argsort(numbers, kind="stable")  # those of a source stand together
+        ordered = numbers[order]
+        bounds = np.searchsorted(ordered, self._firsts).tolist()
+        parts = [
+            part.rows(ordered[start:stop] - first)
+            for part, first, start, stop in zip(
+                self.sources.values(), self._firsts, bounds, bounds[1:], strict=False
+            )
+            if start < stop
+        ]
+        places = np.empty_like(order)  # [B] where each of the examples stands in that order
+        places[order] = np.arange(len(order))
         return _merged(parts, places, examples, self.pad_id)
 
 
@@ -71,37 +74,65 @@ def _lengths(examples: Examples) -> np.ndarray:
     return np.concatenate([examples.rows(some).lengths for some in numbers])
 
 
-def _merged(parts: list[Rows], places: list[np.ndarray], numbers: np.ndarray, pad_id: int) -> Rows:
+def _merged(parts: list[Rows], places: np.ndarray, numbers: np.ndarray, pad_id: int) -> Rows:
     """Return the rows of several sources as one rectangle.
 
     Args:
         parts: rows of each source.
-        places: where these stand among all rows.
+        places: [B] where each row of the result stands among those of all parts.
         numbers: [B] numbers of the examples, which name their noise.
         pad_id: the padding token.
     """
-    num_rows = len(numbers)
     width = max(part.tokens.shape[1] for part in parts)
-    fill = {"tokens": pad_id, "flags": SPECIAL, "documents": -1, "trainable": False, "num_seen": 0}
-    arrays: dict[str, np.ndarray] = {"lengths": np.zeros(num_rows, np.int64)}
-    for field in fields(Rows):
-        values = [getattr(part, field.name) for part in parts]
-        known = [value for value in values if isinstance(value, np.ndarray)]
-        if field.name == "numbers" or not known:
-            continue
-        shape = (num_rows, width)[: known[0].ndim]
-        merged = np.full(shape, fill.get(field.name, 0), known[0].dtype)
-        for part, value, where in zip(parts, values, places, strict=True):
-            if value is None and field.name == "trainable":  # every token may be a target
-                value = np.arange(part.tokens.shape[1]) < part.lengths[:, None]
-            if value is None:
-                continue
-            if value.ndim == 2:
-                merged[where, : value.shape[1]] = value
-            else:
-                merged[where] = value
-        arrays[field.name] = merged
-    return Rows(**arrays, numbers=numbers, isolated=parts[0].isolated, are_lines=parts[0].are_lines)  # type: ignore[arg-type]
+
+    def joined(arrays: Sequence[np.ndarray], padding: int = 0) -> np.ndarray:
+        if arrays[0].ndim == 2:
+            arrays = [_widened(array, width, padding) for array in arrays]
+        return np.concatenate(arrays).take(places, axis=0)
+
+    optional = {}
+    if any(part.trainable is not None for part in parts):
+        optional["trainable"] = joined([_trainable(part) for part in parts])
+    if parts[0].documents is not None:
+        optional["documents"] = joined([_known(part.documents) for part in parts], -1)
+    if any(part.num_seen is not None for part in parts):
+        optional["num_seen"] = joined([_num_seen(part) for part in parts])
+    return Rows(
+        tokens=joined([part.tokens for part in parts], pad_id),
+        flags=joined([part.flags for part in parts], int(SPECIAL)),
+        lengths=joined([part.lengths for part in parts]),
+        numbers=numbers,
+        isolated=parts[0].isolated,
+        are_lines=parts[0].are_lines,
+        **optional,
+    )
+
+
+def _widened(array: np.ndarray, width: int, padding: int) -> np.ndarray:
+    """Return an array [B, T] as [B, width], padded."""
+    num_missing = width - array.shape[1]
+    if not num_missing:
+        return array
+    return np.pad(array, ((0, 0), (0, num_missing)), constant_values=padding)
+
+
+def _known(array: np.ndarray | None) -> np.ndarray:
+    assert array is not None  # since all sources are cut in the same way
+    return array
+
+
+def _trainable(rows: Rows) -> np.ndarray:
+    """Return which tokens may be targets. [B, T] bool"""
+    if rows.trainable is not None:
+        return rows.trainable
+    return np.arange(rows.tokens.shape[1]) < rows.lengths[:, None]
+
+
+def _num_seen(rows: Rows) -> np.ndarray:
+    """Return each row's tokens that the previous window holds too. [B]"""
+    if rows.num_seen is not None:
+        return rows.num_seen
+    return np.zeros(len(rows.lengths), np.int64)
 
 
 def examples_per_epoch(
