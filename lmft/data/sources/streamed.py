@@ -45,19 +45,32 @@ class StreamedRows:
     def read(self, columns: Sequence[str] | None, tally: Tally) -> Iterator[Chunk]:
         """Yield the rows. Raises: UserError if the network or the data set fails."""
         first = 1
-        with self._errors(first):
-            batches = iter(self._opened().take(self.max_rows).with_format("arrow").iter(BATCH))
-        while True:
+        tables = self._tables()
+        while first <= self.max_rows:
             with self._errors(first):
-                table = next(batches, None)
+                table = next(tables, None)
             if table is None:
                 return
+            table = table.slice(0, self.max_rows - first + 1)
             names = chosen_columns(columns, table.schema.names, self.label)
             for batch in table.to_batches():
                 part = batch if names is None else batch.select(names)
                 yield chunk_of(part, first, self.label, columns, self.reading)
                 tally.advance(batch.nbytes)
                 first += len(batch)
+
+    def _tables(self) -> Iterator[Any]:
+        """Yield pyarrow tables of the rows, read one file after the other.
+
+        pyarrow reads ahead in a parquet file, up to hundreds of megabytes if the reader is slower than
+        the network; newer versions of `datasets` can read its row groups one by one.
+        """
+        rows = self._opened()
+        for i in range(rows.num_shards):
+            file = rows.shard(rows.num_shards, i)
+            if hasattr(file, "reshard"):
+                file = file.reshard()
+            yield from file.with_format("arrow").iter(BATCH)
 
     def _opened(self) -> Any:
         import datasets

@@ -3,6 +3,8 @@
 import json
 
 import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from lmft.data.sources.source import open_source
@@ -86,3 +88,22 @@ def test_options_that_do_not_fit_are_refused(values, said):
 def test_a_local_text_is_not_streamed(tmp_path):
     with pytest.raises(UserError, match="is read without streaming"):
         open_source(data_options(path=str(tmp_path), streaming=True, max_documents=3), "train")
+
+
+@pytest.mark.parametrize("count", [1, 70, 250, 300, 999])
+def test_files_of_several_row_groups_are_read_in_their_order(count, tmp_path, monkeypatch):
+    paths = []
+    for number in range(3):
+        texts = [f"row {n}" for n in range(100 * number, 100 * number + 100)]
+        paths.append(str(tmp_path / f"{number}.parquet"))
+        pq.write_table(pa.table({"text": texts}), paths[-1], row_group_size=7)
+    load = datasets.load_dataset
+    monkeypatch.setattr(
+        datasets,
+        "load_dataset",
+        lambda *_, **__: load("parquet", data_files=paths, split="train", streaming=True),
+    )
+    monkeypatch.setattr(hub, "commit_of", lambda *_: COMMIT)
+    rows = list(source_of(tmp_path, max_documents=count).rows(["text"]))
+    assert [row["text"] for _, row in rows] == [f"row {n}" for n in range(min(count, 300))]
+    assert str(rows[-1][0]) == f"acme/web, split train, row {min(count, 300)}"
