@@ -2,6 +2,7 @@
 
 import glob
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,13 @@ FREE = (
 )
 
 
-# Options that name a file or folder, or several; all but the last two may be an id of the hub instead.
+# Options that name a file or folder, or several; some may be an id of the hub or other words instead.
 _PATHS = (
     *("data.path", "model.name_or_path", "model.tokenizer.name_or_path", "data.chat_template"),
-    *("data.train", "data.validation"),
+    *("data.train", "data.validation", "model.shape_from", "model.tokenizer.add_tokens"),
 )
+# An option of one source of a mixture means what the option of the same name means without a mixture.
+_SOURCE = re.compile(r"data\.sources\.[^.]+\.")
 
 
 def log_changes(recorded: Mapping[str, Any], config: Mapping[str, Any], recorded_in: Path) -> None:
@@ -67,6 +70,7 @@ def check_bound(recorded: Mapping[str, Any], config: Mapping[str, Any], recorded
 
 
 def _is_free(key: str) -> bool:
+    key = _SOURCE.sub("data.", key)
     return any(key == free or key.startswith(f"{free}.") for free in FREE)
 
 
@@ -80,7 +84,7 @@ def _changes(
     start = _start_folder(recorded, recorded_in)
     for key, before, now in _differences(with_defaults(recorded), config, ""):
         is_same_place = (
-            key in _PATHS
+            _SOURCE.sub("data.", key) in _PATHS
             and before is not None
             and start is not None
             and _located(before, start) == _located(now, Path.cwd())
@@ -129,6 +133,7 @@ def _may_have_moved(key: str, before: Any, now: Any) -> bool:
 
     Whether it is the same text is checked when the checkpoint is loaded.
     """
+    key = _SOURCE.sub("data.", key)
     if key not in ("data.train", "data.path") or None in (before, now):
         return False
     if key == "data.path" and not Path(str(now)).expanduser().exists():

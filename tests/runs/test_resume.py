@@ -17,7 +17,7 @@ def recorded(tmp_path_factory):
 def changed(config, key, value):
     """The config with another value at a key."""
     head, _, rest = key.partition(".")
-    return {**config, head: changed(config[head], rest, value) if rest else value}
+    return {**config, head: changed(config.get(head, {}), rest, value) if rest else value}
 
 
 @pytest.mark.parametrize(
@@ -63,6 +63,7 @@ def in_run(folder, name="g"):
         ("data.train", "my.txt", "../my.txt"),
         ("data.train", "*.txt", ["../*.txt"]),
         ("model.name_or_path", "base", "../base"),
+        ("data.sources.own.train", "my.txt", "../my.txt"),
     ],
 )
 def test_another_path_to_the_same_place_is_no_change(recorded, key, name, now, tmp_path, monkeypatch, caplog):
