@@ -19,6 +19,7 @@ from lmft.models.attention import cannot_mask_reason
 from lmft.models.config import ModelConfig
 from lmft.models.loading.hf_config import load_config
 from lmft.models.loading.positions import max_positions
+from lmft.models.number_format import stored_dtype
 from lmft.modules.base import LanguageModel
 from lmft.modules.families import all_families, family_named
 from lmft.reporting.progress import counting_progress
@@ -67,6 +68,7 @@ def assemble(
         model=model,
         module_class=module_class,
         hf_config=hf_config,
+        stored_dtype=stored_dtype(model, hf_config),
         tokenizer=tokenizer,
         new_tokens=tokens.new,
         token_rows=tokens.rows,

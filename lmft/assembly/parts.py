@@ -52,6 +52,8 @@ class Parts:
     model: ModelConfig
     module_class: type[LanguageModel]
     hf_config: PreTrainedConfig
+    stored_dtype: torch.dtype
+    """Number format of the base model's weights as they are stored."""
     tokenizer: PreTrainedTokenizerFast
     new_tokens: list[str]
     """Special tokens that were added to the tokenizer."""

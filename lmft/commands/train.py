@@ -6,7 +6,7 @@ Only light modules are imported at the top, so that `--help` and checks do not n
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,13 +30,17 @@ if TYPE_CHECKING:
     from lmft.assembly import Parts
     from lmft.data.datamodule import DataModule
     from lmft.modules.base import LanguageModel
-    from lmft.training.callbacks.checkpoint import Checkpoints
+    from lmft.training.callbacks.checkpoint import Checkpoints, Exported
     from lmft.training.callbacks.metrics import Metrics
     from lmft.training.callbacks.probes import Probes
+    from lmft.training.callbacks.progress import Progress
+    from lmft.training.callbacks.stop_on_signal import StopOnSignal
 
 log = logging.getLogger("lmft")
 # With fewer targets, chance moves a perplexity by some percent from one validation to the next.
 _FEWEST_TARGETS = 1000
+# Options of the export, whose change exports a complete run once more, and their values in older runs.
+_OF_EXPORT = {"export": "last", "export_dtype": None, "license": None}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -125,7 +129,9 @@ def _is_done(config: dict[str, Any], run: Run, limits: Mapping[str, int]) -> boo
             what = f"{run.name} is complete after {num_done} steps, and no checkpoint of it was kept"
             raise UserError(what, str(run.folder), "another run.name trains from the beginning")
         return False
-    if recorded["model"].get("export", "last") != config["model"]["export"]:
+    if any(
+        recorded["model"].get(name, old) != config["model"][name] for name, old in _OF_EXPORT.items()
+    ):
         return newest_checkpoint(run.paths) is None
     log_changes(recorded, settings, run.paths.config)
     if num_done < num_steps:
@@ -136,54 +142,99 @@ def _is_done(config: dict[str, Any], run: Run, limits: Mapping[str, int]) -> boo
     return True
 
 
-def _train(config: dict[str, Any], parts: "Parts", run: Run) -> dict[str, Any]:
-    """Train, export and report. Return the content of metrics.json."""
-    import torch
-    from lightning.pytorch.callbacks import LambdaCallback
+@dataclass(frozen=True)
+class _Callbacks:
+    """lmft's own callbacks of a training."""
 
+    metrics: "Metrics"
+    probes: "Probes"
+    progress: "Progress"
+    checkpoints: "Checkpoints"
+    stop: "StopOnSignal"
+
+
+def _make_callbacks(config: dict[str, Any], parts: "Parts", run: Run) -> _Callbacks:
     from lmft.training.callbacks.checkpoint import Checkpoints
-    from lmft.training.callbacks.measured import may_replace_weights, weights_changed_after_validation
     from lmft.training.callbacks.metrics import LatestMetrics, Metrics, MetricsFile
     from lmft.training.callbacks.probes import Probes
     from lmft.training.callbacks.progress import Progress
     from lmft.training.callbacks.stop_on_signal import StopOnSignal
-    from lmft.training.cpu import keep_freed_memory_in_process
-    from lmft.training.extensions import add_loggers
-    from lmft.training.trainer import build_trainer
 
-    if not torch.cuda.is_available():
-        keep_freed_memory_in_process()
     live = LatestMetrics()
     csv = MetricsFile(run.paths.metrics_csv, sources=parts.corpus.measured_sources)
-    metrics = Metrics(live, csv)
-    probes = Probes([*parts.model.probes, *parts.data.probes], run.paths.samples)
     checkpoints = Checkpoints(
         run.paths.checkpoints,
         **config["checkpoint"],
         appended_files=_appended_files(run),
         keeps_best_weights=parts.model.export == "best",
     )
+    return _Callbacks(
+        metrics=Metrics(live, csv),
+        probes=Probes([*parts.model.probes, *parts.data.probes], run.paths.samples),
+        progress=Progress(live),
+        checkpoints=checkpoints,
+        stop=StopOnSignal(checkpoints),
+    )
+
+
+def _train(config: dict[str, Any], parts: "Parts", run: Run) -> dict[str, Any]:
+    """Train, export and report. Return the content of metrics.json."""
+    import torch
+    from lightning.pytorch.callbacks import LambdaCallback
+
+    from lmft.training.cpu import keep_freed_memory_in_process
+    from lmft.training.extensions import add_loggers
+    from lmft.training.trainer import build_trainer
+
+    if not torch.cuda.is_available():
+        keep_freed_memory_in_process()
+    own = _make_callbacks(config, parts, run)
     # When training starts, the checkpoint has been loaded and nothing can be refused any more.
     begin = LambdaCallback(on_train_start=lambda *_: _begin(parts, run))
-    callbacks = [begin, metrics, probes, Progress(live), checkpoints, StopOnSignal(checkpoints)]
-    trainer = build_trainer(config, run.folder, callbacks, [csv])
+    callbacks = [begin, own.metrics, own.probes, own.progress, own.checkpoints, own.stop]
+    loggers = [] if own.metrics.file is None else [own.metrics.file]
+    trainer = build_trainer(config, run.folder, callbacks, loggers)
     module = parts.module()
     data = parts.datamodule()
     add_loggers(trainer, config, run.folder, run.name)
 
-    has_validation = bool(parts.corpus.validations)
-    if run.checkpoint is None and config["validate_before"] and has_validation:
+    if run.checkpoint is None and config["validate_before"] and parts.corpus.validations:
         _begin(parts, run)
         trainer.validate(module, data, verbose=False)
     with _training_errors_are_user_errors(trainer, data, parts, run):
         trainer.fit(module, data, ckpt_path=run.checkpoint, weights_only=True)
-    checkpoints.has_other_weights = may_replace_weights(trainer)
-    is_validated = metrics.last_validated_step == trainer.global_step
+    return _export(trainer, module, data, parts, run, own)
+
+
+def _export(
+    trainer: "Trainer",
+    module: "LanguageModel",
+    data: "DataModule",
+    parts: "Parts",
+    run: Run,
+    own: _Callbacks,
+) -> dict[str, Any]:
+    """Measure the last weights, choose those that are exported, and export them. Return the metrics.
+
+    The last weights are validated again if anything has changed them since their validation.
+    """
+    from lmft.assembly.exporting import measured_export
+    from lmft.training.callbacks.measured import weights_changed_after_validation
+
+    checkpoints = own.checkpoints
+    checkpoints.has_other_weights = bool(parts.config["callbacks"]) or parts.model.module is not None
+    is_validated = own.metrics.last_validated_step == trainer.global_step
+    has_validation = bool(parts.corpus.validations)
     if has_validation and (not is_validated or weights_changed_after_validation(trainer)):
         trainer.validate(module, data, verbose=False)
+    exported = _choose_weights(trainer, module, parts, checkpoints)
+    shown = [own.progress, own.stop]
+    exported = measured_export(trainer, module, data, parts, exported, shown)
     if not trainer.is_global_zero:
         return {}
-    return _finish(trainer, module, parts, run, metrics=metrics, probes=probes, checkpoints=checkpoints)
+    if exported.checkpoint == "best":
+        _warn_of_few_targets(own.metrics.validations)
+    return _finish(trainer, module, parts, run, own, exported)
 
 
 def _appended_files(run: Run) -> list[Path]:
@@ -204,42 +255,67 @@ def _begin(parts: "Parts", run: Run) -> None:
         keep_vocabulary(parts.tokenizer, run.paths.tokenizer)
 
 
+def _choose_weights(
+    trainer: "Trainer", module: "LanguageModel", parts: "Parts", checkpoints: "Checkpoints"
+) -> "Exported":
+    """Give the module, on every device, the weights that `model.export` names; return which they are."""
+    from lmft.training.callbacks.checkpoint import Exported
+
+    if parts.model.export != "best" or not parts.corpus.validations:
+        return Exported(trainer.global_step, "last")
+    trainer.strategy.barrier()  # the first process may still be linking best.ckpt
+    exported = checkpoints.load_best(module, trainer.global_step)
+    trainer.strategy.barrier()
+    return exported
+
+
 def _finish(
     trainer: "Trainer",
     module: "LanguageModel",
     parts: "Parts",
     run: Run,
-    metrics: "Metrics",
-    probes: "Probes",
-    checkpoints: "Checkpoints",
+    own: _Callbacks,
+    exported: "Exported",
 ) -> dict[str, Any]:
     """Export the model, write the report and metrics.json, and print the scores. Return the metrics."""
     from lmft.reporting import answers, tables
     from lmft.reporting.results import results
     from lmft.system import loop_state
-    from lmft.training.callbacks.checkpoint import Exported
 
-    exported = Exported(trainer.global_step, "last")
-    if parts.model.export == "best" and parts.corpus.validations:
-        exported = checkpoints.load_best(module, trainer.global_step)
-        _warn_of_few_targets(metrics.validations)
+    probes = own.probes
     result = results(
         trainer,
         num_epochs=loop_state.num_epochs(trainer),
-        passes=metrics.validations,
-        exported=asdict(exported),
-        totals=metrics.totals,
+        passes=own.metrics.validations,
+        exported=exported.record(),
+        totals=own.metrics.totals,
         skipped=module.step.num_skipped,
         ledger=parts.corpus.ledger,
     )
     probes.ask(module, exported.step, "after")
-    _export_and_report(module, parts, run, result, probes.latest)
-    checkpoints.remove_best_weights()
+    run.record_pending_export(result)
+    with _failed_exports_can_be_completed(module, run, own.checkpoints, exported):
+        _export_and_report(module, parts, run, exported, result, probes.latest)
+    own.checkpoints.remove_exported_weights()
     run.write_metrics(result)  # last, since a run whose status is complete is not resumed
     answers.print_probes({"before": probes.first, "after": probes.latest})
     tables.print_scores(result)
     log.info("the model is in %s, the report in %s", run.paths.model, run.paths.report)
     return result
+
+
+@contextmanager
+def _failed_exports_can_be_completed(
+    module: "LanguageModel", run: Run, checkpoints: "Checkpoints", exported: "Exported"
+) -> Iterator[None]:
+    """Keep the weights if the block fails, and raise a UserError that names `lmft.export`."""
+    from lmft.assembly.exporting import export_error
+
+    try:
+        yield
+    except Exception as error:
+        checkpoints.keep_for_export(module, exported)
+        raise export_error(error, run.paths) from error
 
 
 def _warn_of_few_targets(validations: Sequence[Mapping[str, Any]]) -> None:
@@ -253,33 +329,17 @@ def _export_and_report(
     module: "LanguageModel",
     parts: "Parts",
     run: Run,
+    exported: "Exported",
     result: dict[str, Any],
     latest_answers: list[dict[str, Any]],
 ) -> None:
     """Write model/ with its card, and the report. result: the content of metrics.json."""
-    from lmft.models.export import export
-    from lmft.reporting.model_card import write_model_card
-    from lmft.reporting.report import write_report
-    from lmft.training.callbacks.metrics import read_rows
-    from lmft.training.callbacks.probes import read_lines
+    from lmft.assembly.exporting import card_of, report_run, write_export
 
     settings = run.redacted(parts.config)
-    export(
-        module.exported,
-        parts.tokenizer,
-        lambda folder: write_model_card(
-            folder,
-            settings,
-            result,
-            latest_answers,
-            module.family.card,
-            mask_token=str(parts.tokenizer.mask_token or "[MASK]"),
-        ),
-        run.paths.model,
-    )
-    samples = read_lines(run.paths.samples)
-    rows = read_rows(run.paths.metrics_csv)
-    write_report(run.paths.report, run.name, settings, result, rows, samples)
+    card = card_of(run.paths, settings, result, latest_answers)
+    write_export(module, parts, run.paths.model, exported, card)
+    report_run(run.paths, run.name, settings, result)
 
 
 @contextmanager

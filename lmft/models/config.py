@@ -9,6 +9,8 @@ from lmft.config.schema import build
 from lmft.errors import UserError, did_you_mean
 
 EXPORTS = ("best", "last")
+# The number formats of exported weights, and torch's names of them.
+EXPORT_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 # Options of `model.tokenizer` that are read only if a vocabulary is trained.
 TRAINING_OPTIONS = ("algorithm", "special_tokens", "vocab_size", "lowercase", "strip_accents")
 
@@ -111,6 +113,8 @@ class ModelConfig:
     generation: dict[str, Any]
     recipe: dict[str, Any]
     export: str
+    export_dtype: str | None
+    license: str | None
     module: str | None
 
     def __post_init__(self):
@@ -122,6 +126,18 @@ class ModelConfig:
             hint = did_you_mean(self.export, EXPORTS)
             raise UserError(
                 f"model.export={self.export} is unknown{hint}", fix=f"one of: {', '.join(EXPORTS)}"
+            )
+        if self.export_dtype is not None and self.export_dtype not in EXPORT_DTYPES:
+            hint = did_you_mean(self.export_dtype, EXPORT_DTYPES)
+            raise UserError(
+                f"model.export_dtype={self.export_dtype} is unknown{hint}",
+                fix=f"one of: {', '.join(EXPORT_DTYPES)}, null (that of the base model)",
+            )
+        if named := {"dtype", "torch_dtype"}.intersection(self.config):
+            raise UserError(
+                "the config of a model does not decide in which format lmft trains or exports it",
+                f"model.config.{min(named)}",
+                "model.export_dtype=bf16 exports in bfloat16; trainer.precision is that of training",
             )
         if self.from_scratch and not self.architecture and not self.shape_from:
             raise UserError(

@@ -2,6 +2,7 @@
 
 import math
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from lmft.reporting.answers import Answer, excerpt, token_text
+from lmft.reporting.report import loss_plot
 from lmft.reporting.tables import Table, ledger_equations, ledger_table, score_table, training_line
 from lmft.reporting.templates import fill
 
@@ -48,6 +50,27 @@ class FamilyCard:
     """Whether each token is predicted from those before it, so that chats can be answered."""
 
 
+@dataclass(frozen=True)
+class Card:
+    """What the model card of a run shows."""
+
+    config: Mapping[str, Any]
+    """The run's config, without secrets."""
+    metrics: Mapping[str, Any]
+    """Content of metrics.json."""
+    answers: Sequence[Answer]
+    """The exported model's answers to the probes."""
+    rows: Sequence[Mapping[str, Any]] = ()
+    """Rows of metrics.csv, for the curve."""
+    command: str | None = None
+    """The command that trained the model."""
+    license: str | None = None
+    """The licence's name on the hub; None: unknown."""
+
+
+CURVE = "training_curve.svg"
+_FEW_TARGETS = 1000
+_METRICS = ("perplexity", "accuracy")
 _CHAT_CALL = 'generate([{{"role": "user", "content": {prompt}}}], max_new_tokens=64)'
 
 # The tokens over which the loss of a chat is the mean, by data.train_on.
@@ -84,48 +107,72 @@ _USUAL = {
 }
 
 
-def write_model_card(
-    folder: Path,
-    config: Mapping[str, Any],
-    metrics: Mapping[str, Any],
-    probes: Sequence[Answer],
-    family: FamilyCard,
-    mask_token: str = "[MASK]",
-) -> None:
-    """Write `folder`/README.md; needs no network.
+def write_model_card(folder: Path, card: Card, family: FamilyCard, mask_token: str = "[MASK]") -> None:
+    """Write `folder`/README.md and the picture of the training's loss; needs no network.
 
     Folders and files of this machine are named by the last part of their path only.
 
     Args:
         folder: folder of the exported model.
-        config: the run's config, without secrets.
-        metrics: content of metrics.json.
-        probes: the trained model's answers.
+        card: what the card shows.
         family: the words for the model's family.
         mask_token: the tokenizer's, which prompts write as `[MASK]`.
     """
+    config = card.config
+    metrics = card.metrics
     name = config["run"]["name"] or folder.resolve().parent.name
     ledger = metrics.get("data") or {}
     text = fill(
         "model_card.md.jinja",
         {"code": _code, "table": _table},
-        metadata=_metadata(name, config, metrics, family.task).to_yaml(),
+        metadata=_metadata(name, card, family.task).to_yaml(),
         name=name,
         family=family,
         origin=_origin(config["model"]),
-        scores=score_table(metrics),
+        scores=score_table(metrics, stages=("before", "exported")),
+        curve=_write_curve(folder, card),
         block_size=config["data"]["block_size"],
         has_bits_per_byte=(metrics.get("exported") or {}).get("bits_per_byte") is not None,
-        probes=[(excerpt(answer["prompt"]), _answer(answer)) for answer in probes],
+        probes=[(excerpt(answer["prompt"]), _answer(answer)) for answer in card.answers],
         dataset=_dataset_name(config["data"]),
         ledger=ledger_table(ledger),
         equations=ledger_equations(ledger),
         training_line=training_line(metrics),
         settings=_settings(config),
+        command=_public_command(card.command),
+        license=card.license,
+        num_targets=(metrics.get("exported") or {}).get("targets"),
+        few_targets=_FEW_TARGETS,
         environment=metrics.get("environment") or {},
-        **_family_values(config["model"], config["data"], probes, family, mask_token),
+        **_family_values(config["model"], config["data"], card.answers, family, mask_token),
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def _write_curve(folder: Path, card: Card) -> str | None:
+    """Write the picture of the loss; return its file's name, or None if nothing was measured."""
+    plot = loss_plot(card.rows, card.metrics)
+    if plot is None:
+        return None
+    (folder / CURVE).write_text(fill("curve.svg.jinja", {}, plot=plot), encoding="utf-8")
+    return CURVE
+
+
+def _public_command(command: str | None) -> str | None:
+    """Return a command whose paths are named by their last part only."""
+    if command is None:
+        return None
+    words = []
+    for word in shlex.split(command):
+        key, equals, value = word.partition("=")
+        if equals and _is_path(value):
+            word = f"{key}={Path(value).name}"
+        words.append(word)
+    return shlex.join(words)
+
+
+def _is_path(value: str) -> bool:
+    return value.startswith(("/", "~", "../", "./"))
 
 
 def _family_values(
@@ -149,6 +196,7 @@ def _family_values(
     call = _CHAT_CALL if is_chat else family.call
     return {
         "is_adapter": is_adapter,
+        "from_scratch": bool(model["from_scratch"]),
         "is_chat": is_chat,
         "mean_over": mean_over,
         "loader": family.peft_class if is_adapter else family.loader,
@@ -157,33 +205,36 @@ def _family_values(
     }
 
 
-def _metadata(
-    name: str, config: Mapping[str, Any], metrics: Mapping[str, Any], task: str
-) -> ModelCardData:
-    model = config["model"]
-    data = config["data"]
-    perplexity = (metrics.get("exported") or {}).get("perplexity")
+def _metadata(name: str, card: Card, task: str) -> ModelCardData:
+    model = card.config["model"]
+    data = card.config["data"]
+    scores = card.metrics.get("exported") or {}
     eval_results = None
-    if perplexity is not None and math.isfinite(perplexity):
-        result = EvalResult(
-            task_type=task,
-            dataset_type=next(iter(_dataset_ids(data)), "text"),
-            dataset_name=_dataset_name(data),
-            metric_type="perplexity",
-            metric_value=float(f"{perplexity:.6g}"),
-        )
-        eval_results = [result]
+    if scores.get("perplexity") is not None and math.isfinite(scores["perplexity"]):
+        eval_results = [
+            EvalResult(
+                task_type=task,
+                dataset_type=next(iter(_dataset_ids(data)), "text"),
+                dataset_name=_dataset_name(data),
+                metric_type=metric,
+                metric_value=float(f"{scores[metric]:.6g}"),
+            )
+            for metric in _METRICS
+        ]
     base_model = None
     if not model["from_scratch"]:
         base_model = _hub_id(model["name_or_path"])
+    relation = "adapter" if _is_adapter(model) else "finetune"
     return ModelCardData(
         model_name=name,
+        license=card.license,
         base_model=base_model,
+        base_model_relation=relation if base_model else None,
         datasets=_dataset_ids(data) or None,
         library_name="peft" if _is_adapter(model) else "transformers",
         pipeline_tag=task,
         tags=["lmft", task],
-        metrics=["perplexity"],
+        metrics=list(_METRICS),
         eval_results=eval_results,
     )
 

@@ -41,12 +41,8 @@ def write_report(
         rows: rows of metrics.csv: numbers or their text; empty or None if absent.
         samples: lines of samples.jsonl.
     """
-    train_loss = _points(rows, "train/loss")
-    val_loss = _points(rows, "val/loss")
-    if metrics.get("before") and not any(step == 0 for step, _ in val_loss):
-        val_loss = [*_finite([(0.0, metrics["before"]["loss"])]), *val_loss]
     plots = {
-        "Loss": line_plot({"train": train_loss, "val": val_loss}, "nats per target", height=300),
+        "Loss": loss_plot(rows, metrics),
         "Learning rate": line_plot({"rate": _points(rows, "lr")}, "learning rate", height=170, low=0),
         "Speed": line_plot({"rate": _points(rows, "tokens_per_second")}, "tokens/s", height=170, low=0),
     }
@@ -71,6 +67,17 @@ def write_report(
         config=yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True),
     )
     path.write_text(page, encoding="utf-8")
+
+
+def loss_plot(rows: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the plot of training and validation loss; None if there are none. Arguments as of
+    `write_report`.
+    """
+    train_loss = _points(rows, "train/loss")
+    val_loss = _points(rows, "val/loss")
+    if metrics.get("before") and not any(step == 0 for step, _ in val_loss):
+        val_loss = [*_finite([(0.0, metrics["before"]["loss"])]), *val_loss]
+    return line_plot({"train": train_loss, "val": val_loss}, "nats per target", height=300)
 
 
 def line_plot(

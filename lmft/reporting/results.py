@@ -31,7 +31,8 @@ def results(
         trainer: the Trainer at the end of training.
         num_epochs: epochs trained, with fractions.
         passes: the validations in order, each with its "step".
-        exported: {"step", "checkpoint": "best" | "last"} of the weights in model/.
+        exported: {"step", "checkpoint": "best" | "last", "dtype"} of the weights in model/, with their
+            scores if they were measured apart from `passes`.
         totals: tokens, targets, padding and seconds of training.
         skipped: optimizer steps that were skipped because loss or gradient were not finite.
         ledger: what happened to the text of each split.
@@ -56,7 +57,7 @@ def results(
         "before": before,
         "after": after,
         "best": best,
-        "exported": {**exported, **_exported_scores(trained, exported)},
+        "exported": {**_exported_scores(trained, exported), **exported},
         "train": {
             **totals,
             "tokens_per_second": tokens_per_second,

@@ -6,7 +6,7 @@ card.
 
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from rich.tree import Tree
 from lmft.reporting.terminal import Row, show, table_page, terminal
 
 ABSENT = "-"
+_HEADS = {"exported": "this model"}
 
 
 class Table(NamedTuple):
@@ -67,18 +68,21 @@ def duration(seconds: float) -> str:
     return f"{minutes}:{rest:02}"
 
 
-def score_table(metrics: Mapping[str, Any]) -> Table:
-    """Return the table of scores: before, after, best, of a unigram model if known, and the change.
+def score_table(
+    metrics: Mapping[str, Any], stages: Sequence[str] = ("before", "after", "best")
+) -> Table:
+    """Return the table of scores: of each stage, of a unigram model if known, and the change.
 
-    Rows without any score are left out. The change is from before to after; empty if one of them is
-    absent or not finite.
+    Rows without any score are left out. The change is from the first stage to the second; empty if one
+    of them is absent or not finite.
 
     Args:
-        metrics: content of metrics.json; before, after and best may be None. If all are, there are no
-            rows.
+        metrics: content of metrics.json; each stage may be None. If all are, there are no rows.
+        stages: keys of scores in `metrics`, which are also the columns' heads; `exported` is headed
+            "this model".
     """
-    scores = {stage: metrics.get(stage) or {} for stage in ("before", "after", "best")}
-    if not any(scores.values()):
+    scores = {_HEADS.get(stage, stage): metrics.get(stage) or {} for stage in stages}
+    if not any(stage.get("loss") is not None for stage in scores.values()):
         return Table(("", *scores, "change"), [])
     if unigram := _unigram(metrics):
         scores["unigram"] = {"loss": math.log(unigram), "perplexity": unigram}
@@ -171,6 +175,11 @@ def training_line(metrics: Mapping[str, Any]) -> str:
         weights = f"model/ has the weights of step {exported['step']:,}"
         if exported["checkpoint"] == "best":
             weights += " (lowest validation loss)"
+        elif str(exported["checkpoint"]).startswith("average:"):
+            number = exported["checkpoint"].partition(":")[2]
+            weights = f"model/ has the mean of the weights of {number} checkpoints"
+        if exported.get("dtype") not in (None, "float32"):
+            weights += f" in {exported['dtype']}"
         known.append(weights)
     if train.get("seconds") is not None:
         known.append(f"training took {duration(train['seconds'])}")

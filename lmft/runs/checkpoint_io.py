@@ -102,6 +102,11 @@ def settings_of(path: Path) -> dict[str, Any]:
     return checkpoint["hyper_parameters"]
 
 
+def save_weights(module: LightningModule, step: int, path: Path) -> None:
+    """Write the weights of a module, frozen ones too. Raises: OSError."""
+    _write({"state_dict": module.state_dict(), "global_step": step}, path)
+
+
 def load_weights(module: LightningModule, path: Path) -> int:
     """Load a checkpoint's trained weights into a module; return their optimizer step. Raises:
     UserError.

@@ -21,6 +21,7 @@ from lmft.system import files
 
 LAST = "last.ckpt"
 BEST = "best.ckpt"
+EXPORTED = "exported.ckpt"  # the weights of a failed export, if no other checkpoint has them
 
 _STEP = re.compile(r"step=(\d+)\.ckpt")
 _GB = 10**9  # bytes

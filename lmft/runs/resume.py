@@ -24,7 +24,8 @@ FREE = (
     *("run", "resume", "trust", "validate_before", "checkpoint", "nonfinite", "callbacks", "logger"),
     *("data.cache_dir", "data.num_workers", "data.worker_timeout", "data.batch_size", "data.probes"),
     *("data.validation", "data.max_validation_examples"),
-    *("model.export", "model.probes", "model.generation", "model.recipe", "model.compile"),
+    *("model.export", "model.export_dtype", "model.license", "model.probes", "model.generation"),
+    *("model.recipe", "model.compile"),
     *("model.gradient_checkpointing", "model.attn_implementation", "trainer"),
 )
 

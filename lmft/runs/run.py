@@ -171,6 +171,12 @@ class Run:
             write_json(self.paths.metrics, self._redactor.value(metrics))
             self._metrics_written = True
 
+    def record_pending_export(self, metrics: Mapping[str, Any]) -> None:
+        """Write metrics.json before the export, so that a failed export can be completed."""
+        if self._writes:
+            pending = {**metrics, "status": "failed", "export_pending": True}
+            write_json(self.paths.metrics, self._redactor.value(pending))
+
     def begin(self) -> bool:
         """Write config.yaml and command.txt, and delete temporary files of crashed processes.
 

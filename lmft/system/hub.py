@@ -89,6 +89,14 @@ def config_file(repo_id: str, revision: str | None, may_ask: bool) -> Path | Non
     return Path(hf_hub_download(repo_id, "config.json", revision=revision))
 
 
+def cached_file(repo_id: str, name: str, revision: str | None) -> Path | None:
+    """Return a file of a model's repository in the Hugging Face cache; None if it is not there."""
+    copy = _cached_copy(repo_id, "model", revision)
+    if copy is None or not (copy / name).is_file():
+        return None
+    return copy / name
+
+
 def _cached_copy(repo_id: str, kind: Kind, revision: str | None) -> Path | None:
     """Return the revision's snapshot in the Hugging Face cache, complete or not; None if it is not
     cached.

@@ -64,9 +64,7 @@ def build_trainer(
     """
     options = dict(config["trainer"])
     options["precision"] = resolve_precision(str(options["precision"]), options["accelerator"])
-    further = extensions.callbacks(config)
-    if further:
-        further.append(MeasuredWeights())
+    further = [*extensions.callbacks(config), MeasuredWeights()]
     trainer = make_plugin(
         options,
         Trainer,

@@ -4,7 +4,7 @@ import socket
 import pytest
 from huggingface_hub import ModelCard
 
-from lmft.reporting.model_card import write_model_card
+from lmft.reporting.model_card import Card, write_model_card
 from tests.helpers.models import FAMILIES
 
 M = {"loss": 3.2, "perplexity": 24.53, "accuracy": 0.4231, "bits_per_byte": None, "targets": 1000}
@@ -53,10 +53,10 @@ def card(tmp_path, monkeypatch):
 
     monkeypatch.setattr(socket.socket, "connect", no_network)
 
-    def write(of=None, metrics=METRICS, probes=PROBES, mask_token="[MASK]") -> ModelCard:
+    def write(of=None, metrics=METRICS, probes=PROBES, mask_token="[MASK]", **further) -> ModelCard:
         of = of or config()
         family = FAMILIES[of["model"]["family"]].card
-        write_model_card(tmp_path, of, metrics, probes, family, mask_token)
+        write_model_card(tmp_path, Card(of, metrics, probes, **further), family, mask_token)
         return ModelCard.load(tmp_path / "README.md")
 
     return write
@@ -66,15 +66,20 @@ def test_metadata_is_read_back(card):
     data = card().data
     assert data.base_model == "distilbert/distilbert-base-uncased"
     assert data.datasets == ["stanfordnlp/imdb"]
-    assert (data.library_name, data.pipeline_tag, data.metrics) == ("transformers", "fill-mask", ["perplexity"])
+    assert (data.library_name, data.pipeline_tag, data.metrics) == (
+        "transformers",
+        "fill-mask",
+        ["perplexity", "accuracy"],
+    )
     assert data.model_name == "distilbert-imdb"
-    (result,) = data.eval_results
+    result, accuracy = data.eval_results
+    assert (accuracy.metric_type, accuracy.metric_value) == ("accuracy", 0.4231)
     assert (result.metric_type, result.metric_value, result.dataset_type) == ("perplexity", 24.53, "stanfordnlp/imdb")
 
 
 def test_body_says_what_was_done(card):
     text = card().text
-    assert "| perplexity | 4,064.20 | 24.53 | 24.53 | -99.4% |" in text
+    assert "| perplexity | 4,064.20 | 24.53 | -99.4% |" in text
     assert "train: 1,000 tokens = 990 in examples + 10 dropped" in text
     assert "- objective: MaskedTokens, mlm_probability 0.15" in text
     assert "- optimizer: AdamW, lr 2e-05" in text

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from lmft.runs.checkpoint_io import load_weights
-from lmft.runs.checkpoints import BEST, LAST, checksum_file, link_as, prune, why_invalid
+from lmft.runs.checkpoint_io import load_weights, save_weights
+from lmft.runs.checkpoints import BEST, EXPORTED, LAST, checksum_file, link_as, prune, why_invalid
 from lmft.runs.folder import remove_empty
 from lmft.system import loop_state
 
@@ -23,7 +24,20 @@ class Exported:
     """The weights that a run exports."""
 
     step: int  # the optimizer step that they are of
-    checkpoint: str  # `best` by validation loss, or `last`
+    checkpoint: str  # `best` by validation loss, `last`, or as `checkpoint` of lmft.export names them
+    is_measured: bool = True  # whether a validation of the training had these weights, not yet rounded
+    dtype: torch.dtype = torch.float32  # number format in model/
+    scores: dict[str, Any] | None = None  # if they were measured once more
+
+    def record(self) -> dict[str, Any]:
+        """Return their entry in metrics.json; without scores, if those are of a recorded validation."""
+        dtype = str(self.dtype).removeprefix("torch.")
+        return {
+            "step": self.step,
+            "checkpoint": self.checkpoint,
+            "dtype": dtype,
+            **(self.scores or {}),
+        }
 
 
 class Checkpoints(Checkpoint):
@@ -180,13 +194,29 @@ class Checkpoints(Checkpoint):
         step = load_weights(module, best)
         if step != self.best_step:  # the run was resumed from an earlier step
             log.warning("best.ckpt is of step %s, not of step %s", step, self.best_step)
-        return Exported(step, "best")
+        return Exported(step, "best", is_measured=step == self.best_step)
 
-    def remove_best_weights(self) -> None:
-        """Remove best.ckpt after the export, if no checkpoints are kept."""
+    def keep_for_export(self, module: LightningModule, exported: Exported) -> None:
+        """Save the weights of a failed export as exported.ckpt, unless a checkpoint has them."""
+        is_saved = exported.checkpoint == "best"
+        is_saved = is_saved or (self.keep_last != 0 and not self.has_other_weights)
+        if is_saved:
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            save_weights(module, exported.step, self.folder / EXPORTED)
+        except OSError as error:
+            log.warning("%s could not be written either: %s", EXPORTED, error.strerror or error)
+
+    def remove_exported_weights(self) -> None:
+        """Remove after the export what was kept for it alone."""
+        names = [EXPORTED]
         if self.keep_last == 0 and self.keeps_best_weights:
-            for path in (self.folder / BEST, checksum_file(self.folder / BEST)):
+            names.append(BEST)
+        for name in names:
+            for path in (self.folder / name, checksum_file(self.folder / name)):
                 path.unlink(missing_ok=True)
+        if self.folder.exists():
             remove_empty([self.folder])
 
     def _saves_best_weights_only(self) -> bool:

@@ -1,11 +1,13 @@
-"""Detect weights that changed after the last validation: callbacks may average them at the end."""
+"""Detect weights that changed after the last validation, as averaging them at the end does; measure
+them.
+"""
 
 from itertools import chain
 from typing import Any
 
 import torch
 import xxhash
-from lightning import Callback, LightningModule, Trainer
+from lightning import Callback, LightningDataModule, LightningModule, Trainer
 
 
 class MeasuredWeights(Callback):
@@ -28,20 +30,35 @@ class MeasuredWeights(Callback):
             self.checksum = weights_checksum(pl_module)
 
 
-def may_replace_weights(trainer: Any) -> bool:
-    """Return whether the config has callbacks, which may replace the weights, as averaging does."""
-    return any(isinstance(callback, MeasuredWeights) for callback in trainer.callbacks)
-
-
 def weights_changed_after_validation(trainer: Any) -> bool:
-    """Return whether the weights differ from those of the last validation.
-
-    False before the first validation, and without callbacks in the config.
-    """
+    """Return whether the weights differ from those of the last validation; False before the first."""
     for callback in trainer.callbacks:
         if isinstance(callback, MeasuredWeights) and callback.checksum is not None:
             return callback.checksum != weights_checksum(trainer.lightning_module)
     return False
+
+
+def measure_unrecorded(
+    trainer: Any, module: Any, data: LightningDataModule, callbacks: list[Callback]
+) -> dict[str, Any]:
+    """Return the scores of a module's present weights, which no callback or logger gets to see.
+
+    Args:
+        trainer: the Trainer, after training.
+        module: the LightningModule.
+        data: its data.
+        callbacks: the callbacks of this validation, such as its progress bar.
+    """
+    others = trainer.callbacks
+    loggers = trainer.loggers
+    trainer.callbacks = callbacks
+    trainer.loggers = []
+    try:
+        trainer.validate(module, data, verbose=False)
+    finally:
+        trainer.callbacks = others
+        trainer.loggers = loggers
+    return module.latest_scores
 
 
 def weights_checksum(module: LightningModule) -> str:

@@ -1,0 +1,134 @@
+"""Export a trained module: choose the number format, measure the weights, write model/ and report."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCard
+from lightning import Callback, Trainer
+
+from lmft.assembly.parts import Parts
+from lmft.data.datamodule import DataModule
+from lmft.errors import UserError, as_user_error
+from lmft.models.export import export
+from lmft.modules.base import LanguageModel
+from lmft.modules.handing_over import convert, hand_over
+from lmft.reporting.model_card import Card, write_model_card
+from lmft.reporting.report import write_report
+from lmft.reporting.results import scores_of
+from lmft.runs.folder import RunFolder
+from lmft.system import hub
+from lmft.training.callbacks.checkpoint import Exported
+from lmft.training.callbacks.measured import measure_unrecorded
+from lmft.training.callbacks.metrics import read_rows
+from lmft.training.callbacks.probes import read_lines
+
+log = logging.getLogger(__name__)
+
+
+def measured_export(
+    trainer: Trainer,
+    module: LanguageModel,
+    data: DataModule,
+    parts: Parts,
+    exported: Exported,
+    callbacks: list[Callback],
+) -> Exported:
+    """Give the module the weights that are exported, and measure them unless their scores are known.
+
+    Called on every device.
+
+    Args:
+        trainer: the Trainer.
+        module: the module with the chosen weights; its adapters are merged if they are to be.
+        data: its data.
+        parts: the parts of the config.
+        exported: which weights these are.
+        callbacks: the callbacks of the validation.
+
+    Returns: `exported` with the number format, and with the scores if they had to be measured.
+    """
+    dtype, is_rounded = hand_over(module, parts.model.export_dtype, parts.stored_dtype)
+    exported = replace(exported, dtype=dtype)
+    if not parts.corpus.validations or (exported.is_measured and not is_rounded):
+        return exported
+    return replace(exported, scores=scores_of(measure_unrecorded(trainer, module, data, callbacks)))
+
+
+def write_export(
+    module: LanguageModel,
+    parts: Parts,
+    folder: Path,
+    exported: Exported,
+    card: Card,
+) -> None:
+    """Write the Hugging Face folder with its model card. Raises: UserError."""
+    convert(module, exported.dtype)
+    mask_token = str(parts.tokenizer.mask_token or "[MASK]")
+    export(
+        module.exported,
+        parts.tokenizer,
+        lambda new: write_model_card(new, card, module.family.card, mask_token),
+        folder,
+    )
+
+
+def card_of(
+    paths: RunFolder,
+    settings: Mapping[str, Any],
+    result: Mapping[str, Any],
+    answers: Sequence[dict[str, Any]],
+) -> Card:
+    """Return what the model card of a run shows.
+
+    Args:
+        paths: the run's folder.
+        settings: its config, without secrets.
+        result: the content of metrics.json.
+        answers: the exported model's answers to the probes.
+    """
+    command = None
+    if paths.command.exists():
+        command = paths.command.read_text("utf-8").strip().splitlines()[-1]
+    rows = read_rows(paths.metrics_csv)
+    license_name = _license(settings["model"])
+    return Card(settings, result, answers, rows=rows, command=command, license=license_name)
+
+
+def _license(model: Mapping[str, Any]) -> str | None:
+    """Return the licence that is set, or that of the base model's card; None if neither is known."""
+    if model.get("license") is not None or model["from_scratch"]:
+        return model.get("license")
+    base = str(model["name_or_path"])
+    readme: Path | None = Path(base).expanduser() / "README.md"
+    if not Path(base).expanduser().is_dir():
+        readme = hub.cached_file(base, "README.md", model.get("revision"))
+    if readme is None or not readme.is_file():
+        return None
+    try:
+        return ModelCard.load(readme).data.license
+    except ValueError as error:
+        log.warning("the licence of %s is unknown: %s", base, " ".join(str(error).split()))
+        return None
+
+
+def report_run(
+    paths: RunFolder, name: str, settings: Mapping[str, Any], result: Mapping[str, Any]
+) -> None:
+    """Write report.html. Arguments as of `card_of`; name: the run's."""
+    rows = read_rows(paths.metrics_csv)
+    write_report(paths.report, name, settings, result, rows, read_lines(paths.samples))
+
+
+def export_error(error: Exception, paths: RunFolder) -> UserError:
+    """Return the UserError for a failed export, with the command that completes it."""
+    known = as_user_error(error)
+    reason = " ".join(str(error).split()) or type(error).__name__
+    where = str(paths.model)
+    if known is not None:
+        reason = known.what
+        where = known.where or where
+    fix = f"mend that; then `python -m lmft.export run={paths.path}` writes the model"
+    return UserError(f"the model could not be exported: {reason}", where, fix)
