@@ -24,6 +24,7 @@ from lmft.models.head import target_logits, target_nats, target_scores
 from lmft.modules.visibility import Sight
 from lmft.runs.checkpoint_io import load_weights, settings_of
 from lmft.system import loop_state
+from lmft.training.callbacks.averaging import averages_weights
 from lmft.training.optimizer import MakeOptimizer, ScheduleConfig, make_schedule, parameter_groups
 from lmft.training.scores import Scores, TrainingLoss, ValidationText, logged_scores, overall
 from lmft.training.step import OptimizerStep
@@ -318,6 +319,9 @@ class LanguageModel(LightningModule):
         data = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
         if isinstance(data, DataModule):
             data.convert_counters(checkpoint)
+        if "current_model_state" in checkpoint and not averages_weights(self.trainer):
+            # The checkpoint's other weights are an average; it was trained on with these.
+            checkpoint["state_dict"] = checkpoint["current_model_state"]
         self.step.load_state_dict(checkpoint["steps"])
 
     build: ClassVar[Callable[..., "LanguageModel"] | None] = None

@@ -24,6 +24,7 @@ from lightning.pytorch.callbacks import (
     GradientAccumulationScheduler,
     LearningRateFinder,
     ModelCheckpoint,
+    WeightAveraging,
 )
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.profilers import Profiler
@@ -33,6 +34,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lmft.config.trust import trusted_class, trusted_instance
 from lmft.errors import UserError, did_you_mean
+from lmft.training.callbacks.averaging import AveragedWeights
 from lmft.training.scores import names_of_logged
 from lmft.training.validations import Monitor
 
@@ -45,6 +47,8 @@ _REFUSED = {
     GradientAccumulationScheduler: "trainer.accumulate_grad_batches=4, the same in each epoch",
     BasePredictionWriter: "leave it out: lmft.predict shows the answers to prompts",
     BackboneFinetuning: "model.freeze=[embeddings,layers.0-7] trains the upper layers alone",
+    # It would average position numbers and frozen weights, and begin with the weights before training.
+    WeightAveraging: "callbacks=ema, or callbacks=weight_average; or derive yours from AveragedWeights",
 }
 # Where a logger is told the folder for its files, and what its record is called.
 _FOLDER: dict[Any, str] = {TensorBoardLogger: "save_dir", CSVLogger: "save_dir", WandbLogger: "save_dir"}
@@ -126,7 +130,7 @@ def callbacks(config: Mapping[str, Any]) -> list[Callback]:
     }
     for where, callback in callbacks_by_key.items():
         for refused, fix in _REFUSED.items():
-            if isinstance(callback, refused):
+            if isinstance(callback, refused) and not isinstance(callback, AveragedWeights):
                 raise UserError(f"{type(callback).__name__} does not work in lmft", where, fix)
     _check_monitors(callbacks_by_key, _scores(config))
     return list(callbacks_by_key.values())
