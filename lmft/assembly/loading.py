@@ -31,7 +31,7 @@ def load_module(config: dict[str, Any], prompts: Sequence[Any] = ()) -> Language
 
     Raises: UserError.
     """
-    if isinstance(config["checkpoint"], str):
+    if isinstance(config["checkpoint"], list) and config["checkpoint"]:
         parts = assemble(config, splits=())
         parts.module_class.check_prompts(prompts, parts.tokenizer, parts.hf_config)
         module = parts.module()
@@ -55,10 +55,15 @@ def load_module(config: dict[str, Any], prompts: Sequence[Any] = ()) -> Language
     return module_class(model, tokenizer, seed=config["seed"], generation=options.generation).eval()
 
 
-def load_chosen_weights(config: dict[str, Any], module: LanguageModel) -> None:
-    """Load the weights of `checkpoint=…`, if it is set."""
-    if isinstance(config["checkpoint"], str):
-        load_weights(module, Path(config["checkpoint"]))
+def load_chosen_weights(config: dict[str, Any], module: LanguageModel) -> int | None:
+    """Load the weights of the checkpoints in `checkpoint`, the mean of several.
+
+    Returns: the optimizer step of the newest; None if there are none.
+    """
+    paths = config["checkpoint"]
+    if not isinstance(paths, list) or not paths:
+        return None
+    return load_weights(module, *map(Path, paths))
 
 
 def module_of_checkpoint(

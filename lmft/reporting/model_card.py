@@ -68,6 +68,8 @@ class Card:
     """The licence's name on the hub; None: unknown."""
 
 
+# An absolute path, or one from a home or outer folder, in a list or mapping; group 1 is its last part.
+_PATH = re.compile(r"(?<![\w.*])(?:~|\.{0,2})/(?:[^\s,\[\]{}'\"]+/)*([^\s,/\[\]{}'\"]+)")
 CURVE = "training_curve.svg"
 _FEW_TARGETS = 1000
 _METRICS = ("perplexity", "accuracy")
@@ -165,14 +167,12 @@ def _public_command(command: str | None) -> str | None:
     words = []
     for word in shlex.split(command):
         key, equals, value = word.partition("=")
-        if equals and _is_path(value):
-            word = f"{key}={Path(value).name}"
-        words.append(word)
+        if value.startswith(("[", "{")):
+            value = _PATH.sub(r"\1", value)
+        elif "/" in value:
+            value = _public(value)
+        words.append(f"{key}{equals}{value}")
     return shlex.join(words)
-
-
-def _is_path(value: str) -> bool:
-    return value.startswith(("/", "~", "../", "./"))
 
 
 def _family_values(

@@ -259,6 +259,18 @@ def print_validation(scores: Mapping[str, Any], console: Console | None = None) 
     show(*table_page(_SCORES_TITLE, ("", "value"), rows, [], console.width), console=console)
 
 
+def print_files(folder: Path, title: str, console: Console | None = None) -> None:
+    """Print the files of a folder and their sizes."""
+    console = console or terminal()
+    sizes = {
+        path.relative_to(folder).as_posix(): path.stat().st_size
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    rows = [(name, f"{size:,}") for name, size in [*sizes.items(), ("together", sum(sizes.values()))]]
+    show(*table_page(title, ("", "bytes"), rows, [], console.width), console=console)
+
+
 def _score(value: float | None, form: str) -> str:
     if value is None:
         return ABSENT

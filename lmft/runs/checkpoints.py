@@ -21,7 +21,8 @@ from lmft.system import files
 
 LAST = "last.ckpt"
 BEST = "best.ckpt"
-EXPORTED = "exported.ckpt"  # the weights of a failed export, if no other checkpoint has them
+EXPORTED_NAME = "exported"
+EXPORTED = f"{EXPORTED_NAME}.ckpt"  # the weights of a failed export, if no other checkpoint has them
 
 _STEP = re.compile(r"step=(\d+)\.ckpt")
 _GB = 10**9  # bytes
@@ -157,12 +158,12 @@ def prune(folder: Path, keep_last: int, max_disk_gb: float | None = None) -> lis
         num_surplus = max(len(by_age) - max(keep_last, 1), 0)
     removed = by_age[:num_surplus]
     for path in removed:
-        _remove(path)
+        remove(path)
     for path in by_age[num_surplus:-1]:
         if max_disk_gb is None or disk_usage(folder) <= max_disk_gb * _GB:
             break
         if not _is_same(path, folder / BEST):  # deleting a link to the same file frees nothing
-            _remove(path)
+            remove(path)
             removed.append(path)
     return removed
 
@@ -177,7 +178,7 @@ def make_room(folder: Path) -> list[Path]:
     best = folder / BEST
     old = [path for path in _removable(folder) if not _is_same(path, kept) and not _is_same(path, best)]
     for path in old:
-        _remove(path)
+        remove(path)
     return old
 
 
@@ -219,6 +220,7 @@ def _is_same(path: Path, other: Path) -> bool:
     return other.exists() and path.samefile(other)
 
 
-def _remove(path: Path) -> None:
-    path.unlink()
+def remove(path: Path) -> None:
+    """Delete a checkpoint, if it exists, and its checksum."""
+    path.unlink(missing_ok=True)
     checksum_file(path).unlink(missing_ok=True)

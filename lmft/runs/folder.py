@@ -17,6 +17,7 @@ from lmft.runs import checkpoints
 from lmft.system.files import read_json
 
 log = logging.getLogger(__name__)
+_AVERAGE = "average:"
 _MOST_LISTED = 8  # runs named in a message
 # One folder, or a sweep's folder and a job's.
 _NAME = re.compile(r"[^\W_][\w.,=+@-]*(/[^\W_][\w.,=+@-]*)?")
@@ -83,6 +84,10 @@ class RunFolder:
         """The files that exist before the first optimizer step."""
         return [self.config, self.command, self.log, self.metrics_csv, self.samples, self.tokenizer]
 
+    def has_pending_export(self) -> bool:
+        """Return whether the run is trained, and its export has failed."""
+        return bool(read_json(self.metrics).get("export_pending"))
+
     def is_run(self) -> bool:
         """Return whether a run has used the folder."""
         return self.config.is_file()
@@ -91,19 +96,44 @@ class RunFolder:
         """Return `complete`, `stopped` or `failed`; None before the run has ended for the first time."""
         return read_json(self.metrics).get("status")
 
-    def checkpoint(self, which: Any) -> Path:
-        """Return the file of `best`, `last` or a step. Raises: UserError, listing what exists."""
+    def checkpoints_named(self, which: Any) -> list[Path]:
+        """Return the files of `best`, `last`, a step, or `average:K`: the newest K step=N.ckpt.
+
+        Raises: UserError, listing what exists.
+        """
+        is_average = isinstance(which, str) and which.startswith(_AVERAGE)
+        paths = self._newest(which) if is_average else [self._checkpoint(which)]
+        for path in paths:
+            if reason := checkpoints.why_invalid(path):
+                what = f"{path} is broken ({reason})"
+                raise UserError(what, f"checkpoint={which}", "name another one")
+        return paths
+
+    def _checkpoint(self, which: Any) -> Path:
         named = ("best", "last")
-        name = f"{which}.ckpt" if which in named else f"step={which}.ckpt"
+        has_name = which in (*named, checkpoints.EXPORTED_NAME)
+        name = f"{which}.ckpt" if has_name else f"step={which}.ckpt"
         path = self.checkpoints / name
         if not path.is_file():
             names = [name for name in named if (self.checkpoints / f"{name}.ckpt").is_file()]
             names += [path.name[5:-5] for path in checkpoints.checkpoints_by_step(self.checkpoints)]
             fix = f"checkpoint= one of: {', '.join(names)}" if names else None
             raise UserError(f"the run has no checkpoint '{which}'", str(self.checkpoints), fix)
-        if reason := checkpoints.why_invalid(path):
-            raise UserError(f"{path} is broken ({reason})", f"checkpoint={which}", "name another one")
         return path
+
+    def _newest(self, which: str) -> list[Path]:
+        """Return the newest K checkpoints of `average:K`, oldest first."""
+        number = which.removeprefix(_AVERAGE)
+        if not number.isdecimal() or not int(number):
+            raise UserError(f"checkpoint={which} names no number of checkpoints", fix="average:3")
+        kept = checkpoints.checkpoints_by_age(self.checkpoints)
+        if len(kept) < int(number):
+            what = f"the run has kept {len(kept)} checkpoints, fewer than {number}"
+            fix = f"checkpoint.keep_last={number} of a training keeps as many"
+            if len(kept) > 1:
+                fix = f"checkpoint=average:{len(kept)}; {fix}"
+            raise UserError(what, str(self.checkpoints), fix)
+        return kept[-int(number) :]
 
 
 def checked_name(name: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from lmft.errors import UserError
+from lmft.runs import checkpoints
 from lmft.runs.folder import RunFolder, existing_run
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,8 @@ def recorded_config(path: Path, config: Mapping[str, Any], overrides: Sequence[s
     """Return the config to use the finished run in folder `path` with.
 
     It is the run's own, but its group `model` loads the run's folder model/ or, if `config` names a
-    `checkpoint`, builds the model as for training, so that the checkpoint's weights can be loaded.
+    `checkpoint`, builds the model as for training, so that the checkpoint's weights can be loaded; its
+    `checkpoint` then lists files, of which the mean is taken.
     Device, cache, callbacks and loggers are those of `config`, as is every key in `overrides`:
     `data=wikitext2` copies the whole group, `data.batch_size=8` one value.
 
@@ -60,13 +62,17 @@ def recorded_config(path: Path, config: Mapping[str, Any], overrides: Sequence[s
     chosen = _chosen_checkpoint(config)
     if chosen is not None:
         recorded["model"] = _as_trained(recorded["model"], run)
+        if chosen == checkpoints.EXPORTED_NAME and recorded["model"].get("lora", {}).get("merge", True):
+            lora = {**recorded["model"].get("lora", {}), "r": 0}  # its adapters are merged already
+            recorded["model"] = {**recorded["model"], "lora": lora}
     else:
         recorded["model"] = _as_exported(recorded["model"], run)
     copied = [key for key in config if key not in recorded]
     copied += [*_OF_COMMAND, *(override.lstrip("+~").partition("=")[0] for override in overrides)]
     for key in copied:
         _copy_value(key.split("."), config, recorded)
-    recorded["checkpoint"] = None if chosen is None else str(run.checkpoint(chosen))
+    paths = [] if chosen is None else run.checkpoints_named(chosen)
+    recorded["checkpoint"] = [str(path) for path in paths]
     return recorded
 
 

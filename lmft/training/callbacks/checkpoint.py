@@ -12,7 +12,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from lmft.runs.checkpoint_io import load_weights, save_weights
-from lmft.runs.checkpoints import BEST, EXPORTED, LAST, checksum_file, link_as, prune, why_invalid
+from lmft.runs.checkpoints import BEST, EXPORTED, LAST, link_as, prune, remove, why_invalid
 from lmft.runs.folder import remove_empty
 from lmft.system import loop_state
 
@@ -28,6 +28,13 @@ class Exported:
     is_measured: bool = True  # whether a validation of the training had these weights, not yet rounded
     dtype: torch.dtype = torch.float32  # number format in model/
     scores: dict[str, Any] | None = None  # if they were measured once more
+
+    def __str__(self) -> str:
+        dtype = str(self.dtype).removeprefix("torch.")
+        if self.checkpoint.startswith("average:"):
+            number = self.checkpoint.partition(":")[2]
+            return f"the mean of the weights of {number} checkpoints, up to step {self.step}, in {dtype}"
+        return f"the weights of step {self.step} in {dtype}"
 
     def record(self) -> dict[str, Any]:
         """Return their entry in metrics.json; without scores, if those are of a recorded validation."""
@@ -214,8 +221,7 @@ class Checkpoints(Checkpoint):
         if self.keep_last == 0 and self.keeps_best_weights:
             names.append(BEST)
         for name in names:
-            for path in (self.folder / name, checksum_file(self.folder / name)):
-                path.unlink(missing_ok=True)
+            remove(self.folder / name)
         if self.folder.exists():
             remove_empty([self.folder])
 
