@@ -1,5 +1,6 @@
 """Push a folder to a repository of the hub. Asks nothing on the terminal."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ class Upload:
         if token is None:
             fix = "set HF_TOKEN to a token that may write (hf.co/settings/tokens), or `hf auth login`"
             raise UserError("there is no token for the hub", self._where, fix)
+        for name in ("httpx", "httpx2"):  # which log each request
+            logging.getLogger(name).setLevel(logging.WARNING)
         self._api = HfApi(token=token)
         self._check_access()
 
