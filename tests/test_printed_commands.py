@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import pytest
@@ -41,6 +42,7 @@ SIZES = {
 }
 
 EXTRAS = {"logger=tensorboard": "tensorboard", "logger=mlflow": "mlflow", "logger=wandb": "wandb", "model.lora": "peft"}
+EACH_STEP = "checkpoint.every_n_steps=1"
 HAS = {"gpu": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
 
 
@@ -70,7 +72,7 @@ def test_the_documentation_prints_many_commands():
     count = {file.name: len(list(printed.commands_in(file))) for file in printed.DOCUMENTS}
     assert count["README.md"] >= 18 and count["recipes.md"] >= 55 and count["RELIABILITY.md"] >= 3
     assert all(list(printed.commands_in(file)) for file in printed.YAMLS if file.stem != "lmft")
-    assert {command.command for command in commands().values()} == {"train", "evaluate", "predict", "prepare"}
+    assert {command.command for command in commands().values()} == {"train", "evaluate", "predict", "prepare", "export"}
 
 
 @pytest.mark.parametrize(
@@ -143,7 +145,7 @@ class Place:
             with pytest.MonkeyPatch.context() as patch:
                 patch.chdir(self.files)
                 asked = commands()[words]
-                train(*asked.argv, *appended(asked), f"run.dir={path.parent}", f"run.name={path.name}")
+                train(*asked.argv, *appended(asked), f"run.dir={path.parent}", f"run.name={path.name}", EACH_STEP)
         return path
 
 
@@ -196,6 +198,10 @@ def reason_to_refuse(command: Printed) -> str | None:
     for words, package in EXTRAS.items():
         if any(word.startswith(words) for word in command.argv) and find_spec(package) is None:
             return rf"pip install .*{package}"
+    if command.given.get("format") == "gguf" and which("convert_hf_to_gguf.py") is None:
+        return r"git clone .*llama\.cpp"
+    if "push_to_hub" in command.given:
+        return "there is no token for the hub|the hub refuses"
     return None
 
 
@@ -295,7 +301,13 @@ def check_preparation(command: Printed, folder: Path, said: str) -> None:
     assert "tokens" in said and re.search(r"\d", said), said
 
 
+def check_export(command: Printed, folder: Path, said: str) -> None:
+    """A model's folder."""
+    assert (folder / command.given.get("output", f"{command.given['run']}/model") / "config.json").is_file(), said
+
+
 CHECKS = {
+    "export": check_export,
     "train": check_training,
     "evaluate": check_evaluation,
     "predict": check_answer,
