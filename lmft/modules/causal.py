@@ -3,6 +3,7 @@ chats.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import jinja2
@@ -16,6 +17,7 @@ from lmft.models.family import Family
 from lmft.models.loading.positions import max_positions
 from lmft.modules.generation import GeneratingModel, text_ids, up_to_mask
 from lmft.modules.labels import batch_of_labels
+from lmft.modules.scoring import ScoredText, Window, stretches_of
 from lmft.modules.visibility import Sight
 from lmft.reporting.model_card import FamilyCard
 
@@ -61,6 +63,21 @@ class CausalLanguageModel(GeneratingModel):
             Sight("input_ids", later, False, "sees the tokens that it is to predict"),
             Sight("input_ids", earlier, True, "does not see the tokens before the one that it predicts"),
         ]
+
+    def scored_windows(self, text: ScoredText, size: int | None, stride: int | None) -> list[Window]:
+        """Return the windows of the log-likelihood; a first token has no score, as nothing predicts it.
+
+        Raises: UserError.
+        """
+        windows = []
+        text = replace(text, tokens=text.tokens[: len(text.tokens) - text.num_after], num_after=0)
+        for ids, columns, places in stretches_of(text, size, stride, sees_both_sides=False):
+            is_predicted = columns > 0
+            columns = columns[is_predicted]
+            if len(columns):
+                inputs = {"input_ids": ids[: columns[-1]]}
+                windows.append(Window(inputs, columns - 1, ids[columns], places[is_predicted]))
+        return windows
 
     def inputs_with_labels(self, batch: Mapping[str, Any]) -> Batch:
         """Return the Batch of `input_ids` and `labels` [B, T]; the position before a label predicts

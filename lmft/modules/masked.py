@@ -14,6 +14,7 @@ from lmft.models.loading.positions import max_positions
 from lmft.modules.base import LanguageModel
 from lmft.modules.generation import excerpt, text_ids
 from lmft.modules.labels import batch_of_labels
+from lmft.modules.scoring import ScoredText, Window, stretches_of
 from lmft.modules.visibility import Sight
 from lmft.reporting.model_card import FamilyCard
 
@@ -67,6 +68,19 @@ class MaskedLanguageModel(LanguageModel):
         return batch_of_labels(
             inputs, labels, predicted_from=torch.arange(len(labels), device=labels.device)
         )
+
+    def scored_windows(self, text: ScoredText, size: int | None, stride: int | None) -> list[Window]:
+        """Return the windows of the pseudo-log-likelihood: each token is hidden alone, once.
+
+        Salazar et al. 2020, Masked Language Model Scoring. Raises: UserError.
+        """
+        mask_id: Any = self.tokenizer.mask_token_id
+        if mask_id is None:
+            raise UserError("the tokenizer has no mask token, so no token can be hidden and scored")
+        return [
+            Window({"input_ids": ids}, columns, ids[columns], places, mask_id)
+            for ids, columns, places in stretches_of(text, size, stride, sees_both_sides=True)
+        ]
 
     def answer(self, prompts: Sequence[str]) -> list[dict[str, Any]]:
         """Return the five likeliest tokens at each `[MASK]` of each prompt, with their probabilities.
