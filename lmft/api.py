@@ -6,8 +6,8 @@
     result.metrics["after"]["perplexity"]
 
 `compose` makes a config; `assemble` makes its LightningModule and DataModule, which work with any
-`lightning.Trainer`. `train`, `evaluate`, `predict` and `prepare` do the same as the commands of these
-names.
+`lightning.Trainer`. `train`, `evaluate`, `predict`, `prepare` and `score` do the same as the commands of
+these names.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,6 +22,8 @@ from lmft.commands.evaluate import measure
 from lmft.commands.predict import answer
 from lmft.commands.predict import checked_config as _config_to_predict
 from lmft.commands.prepare import tokenise
+from lmft.commands.score import Total, scored
+from lmft.commands.score import checked_config as _config_to_score
 from lmft.commands.train import fit
 from lmft.config.load import compose, compose_job
 from lmft.data.batch import Batch
@@ -85,6 +87,7 @@ __all__ = [
     "padded_targets",
     "predict",
     "prepare",
+    "score",
     "threshold",
     "train",
 ]
@@ -220,6 +223,31 @@ def predict(
         prompts = [prompts]
     checked = _config_to_predict(compose(config, "predict"), config)
     return answer(checked, list(prompts), completion)
+
+
+def score(config: Sequence[str]) -> dict[str, Any]:
+    """Score the rows of a text one by one, as `python -m lmft.score` does.
+
+    >>> done = train(["model=gpt2_tiny", "trainer.max_steps=2", "run.name=scored"])
+    >>> scores = score([f"run={done.folder}", "text=Return True if"])
+    >>> scores["rows"][0]["tokens"] == scores["total"]["tokens"]
+    True
+
+    Args:
+        config: the `key=value` arguments of the command.
+
+    Returns: `rows`, each with file, row, nats, tokens, perplexity, the tokens unscored and the worst
+    ones; and `total`, their sums, with the perplexity of all tokens.
+
+    Raises: UserError.
+    """
+    if isinstance(config, Mapping):
+        fix = '["run=FOLDER", "data.train=FILE"]'
+        raise UserError("score takes arguments, not a config", "config", fix)
+    checked = _config_to_score(compose(config, "score"), config)
+    total = Total(checked["model"]["family"] == "masked")
+    rows = list(scored(checked, total))
+    return {"rows": rows, "total": total.result}
 
 
 def prepare(config: Config | Sequence[str]) -> dict[str, Any]:

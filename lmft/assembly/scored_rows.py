@@ -50,10 +50,10 @@ class ScoredRows:
         """
         self.data = build(DataConfig, config["data"], "data")
         self.split: Split = config["split"]
+        self.too_long: str = config["too_long"]
         self.texts = _texts(config["text"])
-        self.counts: dict[
-            str, int
-        ] = {}  # rows that give no text, and texts that were cleaned, by reason
+        # Rows that give no text, and texts that were cleaned, by reason.
+        self.counts: Counter[str] = Counter()
         self.warnings: list[str] = []
         self._module = module
         positions = max_positions(module.model.config)
@@ -108,6 +108,10 @@ class ScoredRows:
             return self._pair(data, encoder, place, tokens, flags)
         before = len(encoder.prefix)
         after = len(encoder.closing) + len(encoder.suffix)
+        if self._module.family.is_causal:  # it reads nothing of what follows
+            tokens = tokens[: len(tokens) - after]
+            flags = flags[: len(tokens)]
+            after = 0
         bit = TRAIN_ON[data.train_on]
         is_special = (flags & SPECIAL) != 0
         is_wanted = (flags & bit) != 0 if bit else np.ones(len(flags), bool)
@@ -116,16 +120,16 @@ class ScoredRows:
         # The end of an answer is learnt, and scored, where a token is predicted from those before it.
         is_scored = is_wanted if bit and self._module.family.is_causal else is_wanted & ~is_special
         text = ScoredText(tokens, is_scored, before, after)
-        return ScoredRow(place, self._fitted(text, data, place), int(is_wanted.sum()))
+        return ScoredRow(place, self._fitted(text, place), int(is_wanted.sum()))
 
-    def _fitted(self, text: ScoredText, data: DataConfig, place: Place) -> ScoredText:
-        """Return the text, cut or refused by `data.too_long` if it is longer than a window."""
+    def _fitted(self, text: ScoredText, place: Place) -> ScoredText:
+        """Return the text, cut or refused by `too_long` if it is longer than a window."""
         num_tokens = len(text.tokens)
-        if self.window is None or num_tokens <= self.window or data.too_long == "windows":
+        if self.window is None or num_tokens <= self.window or self.too_long == "windows":
             return text
-        if data.too_long == "refuse":
+        if self.too_long == "refuse":
             what = f"a text of {num_tokens} tokens is longer than a window of {self.window}"
-            raise UserError(what, str(place), "data.too_long=windows, or data.too_long=cut")
+            raise UserError(what, str(place), "too_long=windows, or too_long=cut")
         kept = _cut(np.arange(num_tokens), self.window, text.num_after)
         return ScoredText(text.tokens[kept], text.is_scored[kept], text.num_before, text.num_after)
 
@@ -138,9 +142,9 @@ class ScoredRows:
         sizes = {"source": num_source, "target": len(tokens) - num_source}
         limits = self._limits(data)
         for side, limit in limits.items():
-            if sizes[side] > limit and data.too_long == "refuse":
+            if sizes[side] > limit and self.too_long == "refuse":
                 what = f"a {side} of {sizes[side]} tokens is longer than {limit}"
-                raise UserError(what, str(place), f"data.too_long=cut, or data.max_{side}_tokens=…")
+                raise UserError(what, str(place), f"too_long=cut, or data.max_{side}_tokens=…")
         template = encoder.template
         source = _cut(np.arange(num_source), limits["source"], len(template["suffix"]))
         target = np.arange(num_source, len(tokens))

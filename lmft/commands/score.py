@@ -21,6 +21,7 @@ from lmft.system.files import atomic_write, json_line
 _UNREAD = {
     "data.block_size": "window=512",
     "data.stride": "stride=256",
+    "data.too_long": "too_long=windows",
     "data.batch_size": "batch_tokens=4096",
     **dict.fromkeys(("data.examples", "data.isolate_documents", "data.num_workers"), "leave it out"),
     **dict.fromkeys(("data.worker_timeout", "data.probes", "data.epoch"), "leave it out"),
@@ -29,6 +30,8 @@ _UNREAD = {
     **dict.fromkeys(("model.compile", "model.gradient_checkpointing", "objective"), "leave it out"),
     **dict.fromkeys(("model.recipe", "model.export"), "leave it out"),
 }
+
+_OWN = ("split", "text", "output", "worst", "window", "stride", "too_long", "batch_tokens", "device")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -66,8 +69,7 @@ def checked_config(config: dict[str, Any], overrides: Sequence[str]) -> dict[str
     contradictions.check(config, overrides)
     contradictions.refuse_unread(overrides, _UNREAD, "lmft.score")
     # A run's config has options of the same names, of its training.
-    config |= {name: own[name] for name in ("split", "text", "output", "worst", "window", "stride")}
-    config |= {name: own[name] for name in ("batch_tokens", "device")}
+    config |= {name: own[name] for name in _OWN}
     checks.check_model(config)
     _check_values(config)
     if config["text"] is None:
@@ -79,8 +81,11 @@ def checked_config(config: dict[str, Any], overrides: Sequence[str]) -> dict[str
 
 def _check_values(config: Mapping[str, Any]) -> None:
     """Raise UserError for a value that is wrong by itself."""
-    if config["split"] not in ("train", "validation"):
-        raise UserError(f"split={config['split']} is unknown", fix="split=train or split=validation")
+    choices = {"split": ("train", "validation"), "too_long": ("windows", "cut", "refuse")}
+    for name, known in choices.items():
+        if config[name] not in known:
+            fix = f"one of: {', '.join(known)}"
+            raise UserError(f"{name}={config[name]} is unknown", fix=fix)
     for name, least in (("worst", 0), ("window", 3), ("stride", 1), ("batch_tokens", 1)):
         value = config[name]
         if value is None and name != "worst":

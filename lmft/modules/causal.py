@@ -3,7 +3,6 @@ chats.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import jinja2
@@ -70,7 +69,6 @@ class CausalLanguageModel(GeneratingModel):
         Raises: UserError.
         """
         windows = []
-        text = replace(text, tokens=text.tokens[: len(text.tokens) - text.num_after], num_after=0)
         for ids, columns, places in stretches_of(text, size, stride, sees_both_sides=False):
             is_predicted = columns > 0
             columns = columns[is_predicted]
