@@ -19,7 +19,7 @@ from lmft.assembly import Parts, assemble
 from lmft.cli import checks
 from lmft.commands.evaluate import checked_config as _config_to_evaluate
 from lmft.commands.evaluate import measure
-from lmft.commands.predict import answer
+from lmft.commands.predict import answer, prompts_of
 from lmft.commands.predict import checked_config as _config_to_predict
 from lmft.commands.prepare import tokenise
 from lmft.commands.score import Total, scored
@@ -195,7 +195,7 @@ def evaluate(config: Config | Sequence[str]) -> dict[str, Any]:
 
 def predict(
     config: Sequence[str],
-    prompts: str | Mapping[str, Any] | Sequence[Any],
+    prompts: str | Mapping[str, Any] | Sequence[Any] | None = None,
     completion: str | None = None,
 ) -> list[dict[str, Any]]:
     """Return a model's answers to prompts, as `python -m lmft.predict` does.
@@ -208,7 +208,7 @@ def predict(
     Args:
         config: the `key=value` arguments of the command: `run=FOLDER`, or `model=causal
             model.name_or_path=FOLDER`.
-        prompts: a text or several; a chat is {"chat": TEXT | MESSAGES}.
+        prompts: a text or several; a chat is {"chat": TEXT | MESSAGES}. None: those of the arguments.
         completion: if given, each of its tokens is compared with a causal model's prediction there.
 
     Returns: for each prompt, {"prompt", "fills"} of a masked model and {"prompt", "texts"} of one that
@@ -221,8 +221,16 @@ def predict(
         raise UserError("predict takes arguments, not a config", "config", fix)
     if isinstance(prompts, str | Mapping):
         prompts = [prompts]
-    checked = _config_to_predict(compose(config, "predict"), config)
-    return answer(checked, list(prompts), completion)
+    composed = compose(config, "predict")
+    for name in ("prompt", "text", "chat", "prompts", "output", "completion"):
+        is_prompt = name not in ("output", "completion")
+        if composed[name] and not (is_prompt and prompts is None):
+            what = f"predict does not read {name}="
+            raise UserError(what, "config", "prompts and completion are arguments; answers are returned")
+    if prompts is None:
+        prompts = prompts_of(composed)
+    how = {name: composed[name] for name in ("num_return_sequences", "batch_size")}
+    return answer(_config_to_predict(composed, config), list(prompts), completion, **how)
 
 
 def score(config: Sequence[str]) -> dict[str, Any]:

@@ -159,8 +159,21 @@ class LanguageModel(LightningModule):
         what = f"a {self.family.name} model gives a text no score: it predicts tokens in many orders"
         raise UserError(what, fix="a causal, masked or seq2seq model")
 
-    def answer(self, prompts: Sequence[Any]) -> list[dict[str, Any]]:
-        """Answer each prompt; the form of an answer depends on the family."""
+    def answer(
+        self,
+        prompts: Sequence[Any],
+        num_sequences: int | None = None,
+        batch_size: int | None = None,
+        advance: Callable[[int], object] = lambda _: None,
+    ) -> list[dict[str, Any]]:
+        """Answer each prompt; the form of an answer depends on the family.
+
+        Args:
+            prompts: the prompts.
+            num_sequences: sampled answers to each; None: what `generation` asks for, else one.
+            batch_size: prompts answered at a time; None: all.
+            advance: called with the number of prompts answered since its last call.
+        """
         raise NotImplementedError(f"{type(self).__name__} answers no prompts")
 
     @classmethod

@@ -92,10 +92,12 @@ class CausalLanguageModel(GeneratingModel):
     def ids_of(cls, prompt: Any, tokenizer: PreTrainedTokenizerFast) -> list[int]:
         """Return the tokens of a prompt: a text up to its first `[MASK]`, or {"chat": TEXT | MESSAGES}.
 
+        A chat may have `tools` and `chat_template_kwargs`, which are given to the chat template.
+
         Raises: UserError if the prompt is empty and the tokenizer has no token to begin a text with.
         """
         if isinstance(prompt, dict):
-            ids = _render(tokenizer, messages_of(prompt["chat"]), answer_follows=True)
+            ids = _render(tokenizer, messages_of(prompt["chat"]), answer_follows=True, more=prompt)
         else:
             ids = text_ids(tokenizer, up_to_mask(str(prompt)))
         if ids:
@@ -181,7 +183,7 @@ class CausalLanguageModel(GeneratingModel):
     def _ids_with_completion(self, prompt: Any, completion: str) -> list[int]:
         if isinstance(prompt, dict):
             turns = [*messages_of(prompt["chat"]), {"role": "assistant", "content": completion}]
-            return _render(self.tokenizer, turns, answer_follows=False)
+            return _render(self.tokenizer, turns, answer_follows=False, more=prompt)
         ids = text_ids(self.tokenizer, self.shown(prompt) + completion)
         end: Any = self.tokenizer.eos_token_id
         if end is not None:
@@ -190,13 +192,22 @@ class CausalLanguageModel(GeneratingModel):
 
 
 def _render(
-    tokenizer: PreTrainedTokenizerFast, messages: list[dict[str, Any]], answer_follows: bool
+    tokenizer: PreTrainedTokenizerFast,
+    messages: list[dict[str, Any]],
+    answer_follows: bool,
+    more: Mapping[str, Any],
 ) -> list[int]:
     if not tokenizer.chat_template:
         raise UserError("the tokenizer has no chat template", fix='prompt="…" instead of chat="…"')
     try:
         text = str(
-            tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=answer_follows)
+            tokenizer.apply_chat_template(
+                messages,
+                tools=more.get("tools"),
+                tokenize=False,
+                add_generation_prompt=answer_follows,
+                **(more.get("chat_template_kwargs") or {}),
+            )
         )
     except (jinja2.TemplateError, TypeError) as error:
         reason = " ".join(str(error).split())
