@@ -193,7 +193,7 @@ def test_a_long_prompt_does_not_shorten_the_answers_to_others(folder):
     assert 0 < lengths[1] < lengths[0]
 
 
-@pytest.mark.parametrize("option", [{"repetition_penalty": 5.0}, {"no_repeat_ngram_size": 1}])
+@pytest.mark.parametrize("option", [{"repetition_penalty": 1000.0}, {"no_repeat_ngram_size": 1}])
 def test_penalties_do_not_count_padding(option, folder):
     tokenizer = causal_tokenizer_of(folder)
     model = tiny_model("gpt2", tokenizer)
