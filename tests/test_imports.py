@@ -23,9 +23,9 @@ FLOORS = (
     {"modules"},
     {"assembly"},
     {"commands"},
-    {"api", "train", "evaluate", "predict", "prepare", "score", "__main__"},
+    {"api", "train", "evaluate", "predict", "prepare", "score", "chat", "__main__"},
 )
-DOORS = ("__main__", "train", "evaluate", "predict", "prepare", "score")
+DOORS = ("__main__", "train", "evaluate", "predict", "prepare", "score", "chat")
 
 
 def modules():

@@ -130,12 +130,14 @@ def answer(
     Raises: UserError.
     """
     from lmft.assembly import load_module
+    from lmft.models.device import device_named
     from lmft.modules.causal import CausalLanguageModel
     from lmft.reporting.progress import counting_progress
     from lmft.training.trainer import silence_libraries
 
     silence_libraries()
-    module = load_module(config, prompts if completion is None else ())
+    device = device_named(config["device"])
+    module = load_module(config, prompts if completion is None else ()).to(device)
     if completion is not None:
         if not isinstance(module, CausalLanguageModel):
             raise UserError(

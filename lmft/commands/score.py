@@ -154,12 +154,14 @@ def scored(config: dict[str, Any], total: Total) -> Iterator[dict[str, Any]]:
     from rich.console import Console
 
     from lmft.assembly import ScoredRows, load_module
+    from lmft.models.device import device_named
     from lmft.modules.scoring import score
     from lmft.reporting.progress import counting_progress
     from lmft.training.trainer import silence_libraries
 
     silence_libraries()
-    module = load_module(config).to(_device(config["device"]))
+    device = device_named(config["device"])
+    module = load_module(config).to(device)
     rows = ScoredRows(config, module)
     batch_tokens = config["batch_tokens"] or (4096 if module.device.type == "cpu" else 65536)
     with counting_progress("scoring", None, "tokens", Console(stderr=True)) as advance:
@@ -210,21 +212,6 @@ def _row(row: Any, nats: Any, num_worst: int, tokenizer: Any) -> dict[str, Any]:
             for place in worst
         ],
     }
-
-
-def _device(name: str) -> Any:
-    """Return the torch device of a name. Raises: UserError if there is none."""
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = " ".join(str(error).split())[:150]
-        raise UserError(f"there is no device '{name}' here", reason, "device=auto") from error
-    return device
 
 
 if __name__ == "__main__":
