@@ -229,7 +229,7 @@ def predict(
             raise UserError(what, "config", "prompts and completion are arguments; answers are returned")
     if prompts is None:
         prompts = prompts_of(composed)
-    how = {name: composed[name] for name in ("num_return_sequences", "batch_size")}
+    how = {name: composed[name] for name in ("num_return_sequences", "batch_size", "device")}
     return answer(_config_to_predict(composed, config), list(prompts), completion, **how)
 
 

@@ -115,6 +115,7 @@ def answer(
     completion: str | None = None,
     num_return_sequences: int | None = None,
     batch_size: int | None = None,
+    device: str = "auto",
 ) -> list[dict[str, Any]]:
     """Return the model's answers to the prompts, in their order.
 
@@ -126,6 +127,7 @@ def answer(
         num_return_sequences: answers to each prompt besides the greedy one; None: what
             `model.generation` asks for, else one.
         batch_size: prompts answered at a time; None: all.
+        device: what the model runs on; `auto` is a GPU if there is one.
 
     Raises: UserError.
     """
@@ -136,8 +138,8 @@ def answer(
     from lmft.training.trainer import silence_libraries
 
     silence_libraries()
-    device = device_named(config["device"])
-    module = load_module(config, prompts if completion is None else ()).to(device)
+    torch_device = device_named(device)
+    module = load_module(config, prompts if completion is None else ()).to(torch_device)
     if completion is not None:
         if not isinstance(module, CausalLanguageModel):
             raise UserError(

@@ -1,5 +1,6 @@
 """What `lmft.chat` answers to the lines of a pipe, and to what is typed."""
 
+import copy
 import io
 import os
 import signal
@@ -145,13 +146,14 @@ def test_interrupts_stop_a_line_or_an_answer_and_not_the_chat(run, terminal, mon
 
 
 def test_an_answer_that_is_stopped_stays_in_the_chat(causal_tokenizer):
-    causal_tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
-    module = api.CausalLanguageModel(tiny_model("gpt2", causal_tokenizer), causal_tokenizer).eval()
+    tokenizer = copy.deepcopy(causal_tokenizer)
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    module = api.CausalLanguageModel(tiny_model("gpt2", tokenizer), tokenizer).eval()
     dialogue = Dialogue(module, {"max_new_tokens": 50, "do_sample": False, "min_new_tokens": 50})
     parts = []
     answer = dialogue.answer("the fox", parts.append, lambda: len(parts) >= 1)
     assert answer == "".join(parts).strip() and len(dialogue.turns) == 2
-    assert len(causal_tokenizer(answer).input_ids) < 50 and dialogue.cut_by is None
+    assert len(tokenizer(answer).input_ids) < 50 and dialogue.cut_by is None
     assert dialogue.undo() == "the fox" and dialogue.turns == []
 
 
