@@ -6,8 +6,8 @@
     result.metrics["after"]["perplexity"]
 
 `compose` makes a config; `assemble` makes its LightningModule and DataModule, which work with any
-`lightning.Trainer`. `train`, `evaluate`, `predict` and `prepare` do the same as the commands of these
-names.
+`lightning.Trainer`. `train`, `evaluate`, `predict`, `prepare` and `score` do the same as the commands of
+these names.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,9 +19,11 @@ from lmft.assembly import Parts, assemble
 from lmft.cli import checks
 from lmft.commands.evaluate import checked_config as _config_to_evaluate
 from lmft.commands.evaluate import measure
-from lmft.commands.predict import answer
+from lmft.commands.predict import answer, prompts_of
 from lmft.commands.predict import checked_config as _config_to_predict
 from lmft.commands.prepare import tokenise
+from lmft.commands.score import Total, scored
+from lmft.commands.score import checked_config as _config_to_score
 from lmft.commands.train import fit
 from lmft.config.load import compose, compose_job
 from lmft.data.batch import Batch
@@ -85,6 +87,7 @@ __all__ = [
     "padded_targets",
     "predict",
     "prepare",
+    "score",
     "threshold",
     "train",
 ]
@@ -192,7 +195,7 @@ def evaluate(config: Config | Sequence[str]) -> dict[str, Any]:
 
 def predict(
     config: Sequence[str],
-    prompts: str | Mapping[str, Any] | Sequence[Any],
+    prompts: str | Mapping[str, Any] | Sequence[Any] | None = None,
     completion: str | None = None,
 ) -> list[dict[str, Any]]:
     """Return a model's answers to prompts, as `python -m lmft.predict` does.
@@ -205,7 +208,7 @@ def predict(
     Args:
         config: the `key=value` arguments of the command: `run=FOLDER`, or `model=causal
             model.name_or_path=FOLDER`.
-        prompts: a text or several; a chat is {"chat": TEXT | MESSAGES}.
+        prompts: a text or several; a chat is {"chat": TEXT | MESSAGES}. None: those of the arguments.
         completion: if given, each of its tokens is compared with a causal model's prediction there.
 
     Returns: for each prompt, {"prompt", "fills"} of a masked model and {"prompt", "texts"} of one that
@@ -218,8 +221,41 @@ def predict(
         raise UserError("predict takes arguments, not a config", "config", fix)
     if isinstance(prompts, str | Mapping):
         prompts = [prompts]
-    checked = _config_to_predict(compose(config, "predict"), config)
-    return answer(checked, list(prompts), completion)
+    composed = compose(config, "predict")
+    for name in ("prompt", "text", "chat", "prompts", "output", "completion"):
+        is_prompt = name not in ("output", "completion")
+        if composed[name] and not (is_prompt and prompts is None):
+            what = f"predict does not read {name}="
+            raise UserError(what, "config", "prompts and completion are arguments; answers are returned")
+    if prompts is None:
+        prompts = prompts_of(composed)
+    how = {name: composed[name] for name in ("num_return_sequences", "batch_size", "device")}
+    return answer(_config_to_predict(composed, config), list(prompts), completion, **how)
+
+
+def score(config: Sequence[str]) -> dict[str, Any]:
+    """Score the rows of a text one by one, as `python -m lmft.score` does.
+
+    >>> done = train(["model=gpt2_tiny", "trainer.max_steps=2", "run.name=scored"])
+    >>> scores = score([f"run={done.folder}", "text=Return True if"])
+    >>> scores["rows"][0]["tokens"] == scores["total"]["tokens"]
+    True
+
+    Args:
+        config: the `key=value` arguments of the command.
+
+    Returns: `rows`, each with file, row, nats, tokens, perplexity, the tokens unscored and the worst
+    ones; and `total`, their sums, with the perplexity of all tokens.
+
+    Raises: UserError.
+    """
+    if isinstance(config, Mapping):
+        fix = '["run=FOLDER", "data.train=FILE"]'
+        raise UserError("score takes arguments, not a config", "config", fix)
+    checked = _config_to_score(compose(config, "score"), config)
+    total = Total(checked["model"]["family"] == "masked")
+    rows = list(scored(checked, total))
+    return {"rows": rows, "total": total.result}
 
 
 def prepare(config: Config | Sequence[str]) -> dict[str, Any]:

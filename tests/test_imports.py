@@ -23,9 +23,9 @@ FLOORS = (
     {"modules"},
     {"assembly"},
     {"commands"},
-    {"api", "train", "evaluate", "predict", "prepare", "export", "__main__"},
+    {"api", "train", "evaluate", "predict", "prepare", "export", "score", "chat", "__main__"},
 )
-DOORS = ("__main__", "train", "evaluate", "predict", "prepare", "export")
+DOORS = ("__main__", "train", "evaluate", "predict", "prepare", "export", "score", "chat")
 
 
 def modules():

@@ -39,6 +39,22 @@ def check(config: Mapping[str, Any], trains: bool = True) -> None:
     _check_files(data, ("train", "validation") if reads_training_text else ("validation",))
 
 
+def check_to_score(config: Mapping[str, Any]) -> None:
+    """Check that the model's family scores rows of the data's format, and that the files exist.
+
+    Raises: UserError.
+    """
+    data = build(DataConfig, config["data"], "data")
+    family = config["model"]["family"]
+    if family == "seq2seq" and data.formats != {"pairs"}:
+        what = "a seq2seq model scores a target for its source, and these rows are no pairs"
+        raise UserError(what, "data.format", "data=pairs data.train=FILE.jsonl")
+    if family != "seq2seq" and "pairs" in data.formats:
+        what = f"a {family} model scores texts and chats, and these rows are pairs"
+        raise UserError(what, "data.format", "data.format=text, or data=chat")
+    _check_files(data, (config["split"],))
+
+
 def _check_files(data: DataConfig, splits: Sequence[Split]) -> None:
     """Check that the files exist, and that the options for reading them apply to their formats."""
     formats = set()

@@ -274,3 +274,20 @@ def check(config: Config, command_line: Iterable[str]) -> None:
             concerns_option = any(f"{option}.".startswith(f"{key}.") for key in rule.keys)
             if concerns_option and not rule.holds(config):
                 raise UserError(f"{option} needs {rule.needs}", override.input_line, rule.fix)
+
+
+def refuse_unread(command_line: Iterable[str], fixes: Mapping[str, str], command: str) -> None:
+    """Refuse options that a command does not read.
+
+    Args:
+        command_line: the `key=value` arguments.
+        fixes: option or group of options -> what to type instead.
+        command: the command's name, for the message.
+
+    Raises: UserError, for the first such option.
+    """
+    for override in map(overrides.parse, command_line):
+        for key, fix in fixes.items():
+            if f"{override.key_or_group}.".startswith(f"{key}."):
+                what = f"{command} does not read {override.key_or_group}"
+                raise UserError(what, override.input_line, fix)

@@ -85,6 +85,26 @@ def target_scores(
     return torch.stack(sums).sum(), torch.stack(hits).sum()
 
 
+def each_target_nats(
+    model: PreTrainedModel,
+    body: nn.Module,
+    inputs: dict[str, Any],
+    target_index: Tensor,
+    targets: Tensor,
+) -> Tensor:
+    """Return −log p of each target [K] in float32, without gradients. [K]"""
+    max_rows = rows_at_a_time(model, targets.device)
+    if len(targets) <= max_rows:
+        return _each_nats(target_logits(model, body, inputs, target_index), targets)
+    hidden, head = _split_at_head(model, body, inputs, target_index)
+    parts = zip(hidden.split(max_rows), targets.split(max_rows), strict=True)
+    return torch.cat([_each_nats(head(rows), part_targets) for rows, part_targets in parts])
+
+
+def _each_nats(logits: Tensor, targets: Tensor) -> Tensor:
+    return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")
+
+
 def rows_at_a_time(model: PreTrainedModel, device: torch.device) -> int:
     """Return how many rows of logits are held at once."""
     vocab_size = model.config.get_text_config().vocab_size

@@ -21,6 +21,7 @@ from lmft.models.attention import document_mask_inputs
 from lmft.models.family import Family
 from lmft.models.freezing import keep_trained
 from lmft.models.head import target_logits, target_nats, target_scores
+from lmft.modules.scoring import ScoredText, Window
 from lmft.modules.visibility import Sight
 from lmft.runs.checkpoint_io import load_weights, settings_of
 from lmft.system import loop_state
@@ -146,8 +147,34 @@ class LanguageModel(LightningModule):
         """
         raise NotImplementedError(f"{type(self).__name__} does not define what its predictions see")
 
-    def answer(self, prompts: Sequence[Any]) -> list[dict[str, Any]]:
-        """Answer each prompt; the form of an answer depends on the family."""
+    def scored_windows(self, text: ScoredText, size: int | None, stride: int | None) -> list[Window]:
+        """Return the windows that together score a text.
+
+        Args:
+            text: the text.
+            size: the longest window, separators included; None: no limit.
+            stride: tokens from the beginning of one window to the next one's; None: half a window.
+
+        Raises: UserError if models of the family do not score texts, or windows would not overlap.
+        """
+        what = f"a {self.family.name} model gives a text no score: it predicts tokens in many orders"
+        raise UserError(what, fix="a causal, masked or seq2seq model")
+
+    def answer(
+        self,
+        prompts: Sequence[Any],
+        num_sequences: int | None = None,
+        batch_size: int | None = None,
+        advance: Callable[[int], object] = lambda _: None,
+    ) -> list[dict[str, Any]]:
+        """Answer each prompt; the form of an answer depends on the family.
+
+        Args:
+            prompts: the prompts.
+            num_sequences: sampled answers to each; None: what `generation` asks for, else one.
+            batch_size: prompts answered at a time; None: all.
+            advance: called with the number of prompts answered since its last call.
+        """
         raise NotImplementedError(f"{type(self).__name__} answers no prompts")
 
     @classmethod

@@ -16,6 +16,7 @@ from lmft.models.family import Family
 from lmft.models.loading.positions import max_positions
 from lmft.modules.generation import GeneratingModel, text_ids, up_to_mask
 from lmft.modules.labels import batch_of_labels
+from lmft.modules.scoring import ScoredText, Window, stretches_of
 from lmft.modules.visibility import Sight
 from lmft.reporting.model_card import FamilyCard
 
@@ -62,6 +63,20 @@ class CausalLanguageModel(GeneratingModel):
             Sight("input_ids", earlier, True, "does not see the tokens before the one that it predicts"),
         ]
 
+    def scored_windows(self, text: ScoredText, size: int | None, stride: int | None) -> list[Window]:
+        """Return the windows of the log-likelihood; a first token has no score, as nothing predicts it.
+
+        Raises: UserError.
+        """
+        windows = []
+        for ids, columns, places in stretches_of(text, size, stride, sees_both_sides=False):
+            is_predicted = columns > 0
+            columns = columns[is_predicted]
+            if len(columns):
+                inputs = {"input_ids": ids[: columns[-1]]}
+                windows.append(Window(inputs, columns - 1, ids[columns], places[is_predicted]))
+        return windows
+
     def inputs_with_labels(self, batch: Mapping[str, Any]) -> Batch:
         """Return the Batch of `input_ids` and `labels` [B, T]; the position before a label predicts
         it.
@@ -77,10 +92,12 @@ class CausalLanguageModel(GeneratingModel):
     def ids_of(cls, prompt: Any, tokenizer: PreTrainedTokenizerFast) -> list[int]:
         """Return the tokens of a prompt: a text up to its first `[MASK]`, or {"chat": TEXT | MESSAGES}.
 
+        A chat may have `tools` and `chat_template_kwargs`, which are given to the chat template.
+
         Raises: UserError if the prompt is empty and the tokenizer has no token to begin a text with.
         """
         if isinstance(prompt, dict):
-            ids = _render(tokenizer, messages_of(prompt["chat"]), answer_follows=True)
+            ids = _render(tokenizer, messages_of(prompt["chat"]), answer_follows=True, more=prompt)
         else:
             ids = text_ids(tokenizer, up_to_mask(str(prompt)))
         if ids:
@@ -166,7 +183,7 @@ class CausalLanguageModel(GeneratingModel):
     def _ids_with_completion(self, prompt: Any, completion: str) -> list[int]:
         if isinstance(prompt, dict):
             turns = [*messages_of(prompt["chat"]), {"role": "assistant", "content": completion}]
-            return _render(self.tokenizer, turns, answer_follows=False)
+            return _render(self.tokenizer, turns, answer_follows=False, more=prompt)
         ids = text_ids(self.tokenizer, self.shown(prompt) + completion)
         end: Any = self.tokenizer.eos_token_id
         if end is not None:
@@ -175,13 +192,22 @@ class CausalLanguageModel(GeneratingModel):
 
 
 def _render(
-    tokenizer: PreTrainedTokenizerFast, messages: list[dict[str, Any]], answer_follows: bool
+    tokenizer: PreTrainedTokenizerFast,
+    messages: list[dict[str, Any]],
+    answer_follows: bool,
+    more: Mapping[str, Any],
 ) -> list[int]:
     if not tokenizer.chat_template:
         raise UserError("the tokenizer has no chat template", fix='prompt="…" instead of chat="…"')
     try:
         text = str(
-            tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=answer_follows)
+            tokenizer.apply_chat_template(
+                messages,
+                tools=more.get("tools"),
+                tokenize=False,
+                add_generation_prompt=answer_follows,
+                **(more.get("chat_template_kwargs") or {}),
+            )
         )
     except (jinja2.TemplateError, TypeError) as error:
         reason = " ".join(str(error).split())

@@ -1,6 +1,7 @@
 """Masked language models: bidirectional models that fill in hidden tokens."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -10,10 +11,12 @@ from transformers import AutoModelForMaskedLM, PreTrainedConfig, PreTrainedToken
 from lmft.data.batch import Batch
 from lmft.errors import UserError
 from lmft.models.family import Family
+from lmft.models.head import target_logits
 from lmft.models.loading.positions import max_positions
 from lmft.modules.base import LanguageModel
 from lmft.modules.generation import excerpt, text_ids
 from lmft.modules.labels import batch_of_labels
+from lmft.modules.scoring import ScoredText, Window, stretches_of
 from lmft.modules.visibility import Sight
 from lmft.reporting.model_card import FamilyCard
 
@@ -68,13 +71,49 @@ class MaskedLanguageModel(LanguageModel):
             inputs, labels, predicted_from=torch.arange(len(labels), device=labels.device)
         )
 
-    def answer(self, prompts: Sequence[str]) -> list[dict[str, Any]]:
+    def scored_windows(self, text: ScoredText, size: int | None, stride: int | None) -> list[Window]:
+        """Return the windows of the pseudo-log-likelihood: each token is hidden alone, once.
+
+        Salazar et al. 2020, Masked Language Model Scoring. Raises: UserError.
+        """
+        mask_id: Any = self.tokenizer.mask_token_id
+        if mask_id is None:
+            raise UserError("the tokenizer has no mask token, so no token can be hidden and scored")
+        return [
+            Window({"input_ids": ids}, columns, ids[columns], places, mask_id)
+            for ids, columns, places in stretches_of(text, size, stride, sees_both_sides=True)
+        ]
+
+    def answer(
+        self,
+        prompts: Sequence[Any],
+        num_sequences: int | None = None,
+        batch_size: int | None = None,
+        advance: Callable[[int], object] = lambda _: None,
+    ) -> list[dict[str, Any]]:
         """Return the five likeliest tokens at each `[MASK]` of each prompt, with their probabilities.
 
+        Args:
+            prompts: texts.
+            num_sequences: None; these models write no texts.
+            batch_size: prompts filled at a time; None: all.
+            advance: called with the number of prompts answered since its last call.
+
         Returns: [{"prompt": …, "fills": [[{"token", "probability"} × 5] for each mask]}]
+
+        Raises: UserError for a prompt that has no gap, or is longer than the model.
         """
+        if num_sequences is not None:
+            what = "a masked model fills gaps, and writes no answers of which there could be several"
+            raise UserError(what, f"num_return_sequences={num_sequences}", "leave it out")
         self.check_prompts(prompts, self.tokenizer, self.model.config)
-        return [self._fill(prompt) for prompt in prompts]
+        filled = []
+        size = batch_size or max(1, len(prompts))
+        for start in range(0, len(prompts), size):
+            batch = prompts[start : start + size]
+            filled += self._fill(batch)
+            advance(len(batch))
+        return filled
 
     @classmethod
     def check_prompts(
@@ -89,11 +128,13 @@ class MaskedLanguageModel(LanguageModel):
                 raise UserError(what, f"prompt: {excerpt(prompt)}", "a shorter prompt")
 
     @torch.no_grad()
-    def _fill(self, prompt: str) -> dict[str, Any]:
-        text = masked_text(prompt, self.tokenizer)
-        inputs = self.tokenizer(text, return_tensors="pt").to(self.device)
-        is_mask = inputs["input_ids"][0] == self.tokenizer.mask_token_id  # [T]
-        logits = self.model(**inputs).logits[0][is_mask]  # [masks, V]
+    def _fill(self, prompts: Sequence[Any]) -> list[dict[str, Any]]:
+        texts = [masked_text(prompt, self.tokenizer) for prompt in prompts]
+        options = {"padding": len(texts) > 1, "return_tensors": "pt"}
+        inputs = self.tokenizer(texts, **options).to(self.device)
+        is_mask = inputs["input_ids"] == self.tokenizer.mask_token_id  # [B, T]
+        index = is_mask.flatten().nonzero()[:, 0]  # [masks]
+        logits = target_logits(self.model, self.body, dict(inputs), index)  # [masks, V]
         top = logits.float().softmax(-1).topk(_NUM_FILLS)
         fills = [
             [
@@ -102,7 +143,12 @@ class MaskedLanguageModel(LanguageModel):
             ]
             for tokens, probabilities in zip(top.indices.tolist(), top.values.tolist(), strict=True)
         ]
-        return {"prompt": prompt, "fills": fills}
+        by_mask = iter(fills)
+        counts = is_mask.sum(1).tolist()
+        return [
+            {"prompt": prompt, "fills": list(islice(by_mask, count))}
+            for prompt, count in zip(prompts, counts, strict=True)
+        ]
 
 
 def masked_text(prompt: Any, tokenizer: PreTrainedTokenizerFast) -> str:

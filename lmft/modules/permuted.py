@@ -108,4 +108,7 @@ class PermutedLanguageModel(GeneratingModel):
         In `generate`, transformers' XLNet does not mask padding.
         """
         options = {**options, **self.body_options}
-        return [super(PermutedLanguageModel, self).generate([prompt], options)[0] for prompt in prompts]
+        rows = []
+        for prompt in prompts:
+            rows += super().generate([prompt], options)
+        return rows

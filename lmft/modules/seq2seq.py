@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForSeq2SeqLM, PreTrainedTokenizerFast
@@ -15,6 +16,7 @@ from lmft.models.family import Family
 from lmft.models.loading.positions import max_positions
 from lmft.modules.generation import GeneratingModel, excerpt, text_ids
 from lmft.modules.labels import batch_of_labels
+from lmft.modules.scoring import ScoredText, Window
 from lmft.modules.visibility import Sight
 from lmft.objectives.span_corruption import sentinel, sentinel_ids
 from lmft.reporting.model_card import FamilyCard
@@ -80,6 +82,15 @@ class Seq2SeqLanguageModel(GeneratingModel):
                 "has a decoder that sees nothing of what the encoder reads",
             ),
         ]
+
+    def scored_windows(self, text: ScoredText, size: int | None, stride: int | None) -> list[Window]:
+        """Return the one window of a pair: the target's log-likelihood, given the source."""
+        source = text.tokens[: text.num_source]
+        target = text.tokens[text.num_source :]
+        columns = np.flatnonzero(text.is_scored[text.num_source :])
+        before = np.append(self.model.config.decoder_start_token_id, target[:-1])
+        inputs = {"input_ids": source, "decoder_input_ids": before}
+        return [Window(inputs, columns, target[columns], text.num_source + columns)]
 
     def inputs_with_labels(self, batch: Mapping[str, Any]) -> Batch:
         """Return the Batch of the encoder's `input_ids` [B, S] and the decoder's `labels` [B, T]."""

@@ -5,8 +5,8 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, redirect_stdout
+from typing import Any, TextIO
 
 from rich import box
 from rich.cells import cell_len
@@ -71,6 +71,25 @@ def muted() -> Iterator[None]:
             handler.removeFilter(_refuse)
         _is_muted = was_muted
         warnings.showwarning = showwarning
+
+
+@contextmanager
+def shown_on_stderr() -> Iterator[TextIO]:
+    """Show all that the block shows on stderr; yield stdout, which has a command's result alone."""
+    stdout = sys.stdout
+    handlers = [
+        handler
+        for handler in logging.getLogger().handlers
+        if isinstance(handler, logging.StreamHandler) and handler.stream is stdout
+    ]
+    for handler in handlers:
+        handler.setStream(sys.stderr)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield stdout
+    finally:
+        for handler in handlers:
+            handler.setStream(stdout)
 
 
 def is_muted() -> bool:

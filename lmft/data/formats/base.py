@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lmft.data.formats.backend import FastBackend, PythonBackend
 from lmft.data.formats.unknown import UnknownText
+from lmft.data.sources.rows import Place
 from lmft.data.sources.source import Source
 from lmft.data.sources.tally import Tally
 from lmft.data.store import StoreWriter, bytes_hash
@@ -70,6 +71,10 @@ class Format(Protocol):
 
     def documents(self, source: Source, tally: Tally) -> Iterator[Any]:
         """Yield the rows' documents, as the encoder takes them; the tally counts bytes and rows."""
+        ...
+
+    def placed(self, source: Source, tally: Tally) -> Iterator[tuple[Place, Any]]:
+        """Yield the rows' documents, each with its place."""
         ...
 
     def place_of(self, source: Source, number: int) -> str:

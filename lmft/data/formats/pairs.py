@@ -47,7 +47,11 @@ class PairsFormat:
 
     def documents(self, source: Source, tally: Tally) -> Iterator[Pair]:
         """Yield the pairs."""
-        return (pair for _, pair in pairs(source, self.columns, tally))
+        return (pair for _, pair in self.placed(source, tally))
+
+    def placed(self, source: Source, tally: Tally) -> Iterator[tuple[Place, Pair]]:
+        """Yield the pairs, each with its place."""
+        return pairs(source, self.columns, tally)
 
     def place_of(self, source: Source, number: int) -> str:
         """Return file and row of a pair, found by reading up to it."""

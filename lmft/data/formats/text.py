@@ -15,8 +15,9 @@ from lmft.data.formats.backend import FastBackend, backend_of
 from lmft.data.formats.base import Encoded, batches, id_of, id_type
 from lmft.data.formats.pieces import pieces_of
 from lmft.data.formats.sentences import SentenceEnds
-from lmft.data.sources.cleaning import documents
+from lmft.data.sources.cleaning import documents, placed_documents
 from lmft.data.sources.row_text import RowText
+from lmft.data.sources.rows import Place
 from lmft.data.sources.source import Source
 from lmft.data.sources.tally import Tally
 from lmft.errors import UserError
@@ -44,6 +45,10 @@ class TextFormat:
     def documents(self, source: Source, tally: Tally) -> Iterator[str]:
         """Yield the texts."""
         return documents(source, self.row_text, tally)
+
+    def placed(self, source: Source, tally: Tally) -> Iterator[tuple[Place, str]]:
+        """Yield the texts, each with its place."""
+        return placed_documents(source, self.row_text, tally)
 
     def place_of(self, source: Source, number: int) -> str:
         """Return the source's name and the document's number; nothing is read."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from lmft.data.sources.row_text import RowText
-from lmft.data.sources.rows import Place
+from lmft.data.sources.rows import Chunk, Place
 from lmft.data.sources.source import Source
 from lmft.data.sources.tally import Tally
 from lmft.errors import UserError
@@ -30,6 +30,28 @@ def documents(source: Source, row_text: RowText, tally: Tally) -> Iterator[str]:
     Raises: UserError, naming the row, for a value that is not text and for what cannot be read, unless
         the tally skips such rows.
     """
+    for _, texts in _clean_chunks(source, row_text, tally):
+        for text in texts:
+            if text and not text.isspace():
+                yield text
+            elif text is not None:
+                tally.counts["blank"] += 1
+
+
+def placed_documents(source: Source, row_text: RowText, tally: Tally) -> Iterator[tuple[Place, str]]:
+    """Yield what `documents` yields, each text with its place."""
+    for chunk, texts in _clean_chunks(source, row_text, tally):
+        for number, text in zip(chunk.numbers, texts, strict=True):
+            if text and not text.isspace():
+                yield Place(chunk.file, number), text
+            elif text is not None:
+                tally.counts["blank"] += 1
+
+
+def _clean_chunks(
+    source: Source, row_text: RowText, tally: Tally
+) -> Iterator[tuple[Chunk, Sequence[str | None]]]:
+    """Yield chunks of rows with the cleaned text of each row; None: it has none, or is rejected."""
     for chunk in source.read(row_text.columns, tally):
         texts = next(iter(chunk.columns.values()))
         if len(row_text.columns) > 1 or not _is_clean(texts):
@@ -38,11 +60,7 @@ def documents(source: Source, row_text: RowText, tally: Tally) -> Iterator[str]:
             texts = [
                 _clean_text(row, row_text, place, tally) for row, place in zip(rows, places, strict=True)
             ]
-        for text in texts:
-            if text and not text.isspace():
-                yield text
-            elif text is not None:
-                tally.counts["blank"] += 1
+        yield chunk, texts
 
 
 def _is_clean(values: list) -> bool:

@@ -36,6 +36,10 @@ class ChatFormat:
         placed = conversations(source, self.columns, self.template, tally)
         return (conversation for _, conversation in placed)
 
+    def placed(self, source: Source, tally: Tally) -> Any:
+        """Yield the rendered conversations, each with its place."""
+        return conversations(source, self.columns, self.template, tally)
+
     def place_of(self, source: Source, number: int) -> str:
         """Return file and row of a conversation, found by reading up to it."""
         place, _ = next(
