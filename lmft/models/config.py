@@ -54,7 +54,7 @@ class LoraConfig:
             require_peft("model.lora")
 
     def _check_init(self) -> None:
-        """Raise UserError if the adapters' first values are of an unknown kind, or cannot be exported."""
+        """Raise UserError if the adapters' first values are unknown, or cannot be exported."""
         init = self.init_lora_weights
         option = f"model.lora.init_lora_weights={init}"
         is_pissa = re.fullmatch(r"pissa(_niter_[1-9]\d*)?", init)
