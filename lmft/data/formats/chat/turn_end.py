@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from lmft.data.formats.chat.conversation import Chat
@@ -46,14 +45,14 @@ def turn_ends(template: ChatTemplate, tokenizer: PreTrainedTokenizerFast) -> Tur
     inside: set[int] = set()
     num_open = 0
     for chat in _chats():
-        for answer in _answers(chat, template, encoder):
-            behind = _behind_text(answer, tokenizer, special)
-            inside.update(answer[: len(answer) - len(behind)])
-            if chat.tools:
-                behind = behind[-1:]  # those before it may close the call
-            found = [token_id for token_id in behind if token_id in special]
-            num_open += not found
-            ends += found
+        answer = _answer(chat, template, encoder)
+        behind = _behind_text(answer, tokenizer, special)
+        inside.update(answer[: len(answer) - len(behind)])
+        if chat.tools:
+            behind = behind[-1:]  # those before it may close the call
+        found = [token_id for token_id in behind if token_id in special]
+        num_open += bool(answer) and not found
+        ends += found
     ids = [token_id for token_id in dict.fromkeys(ends) if token_id not in inside]
     return TurnEnds(ids, is_open=num_open > 0 or not ids)
 
@@ -67,17 +66,17 @@ def _behind_text(answer: list[int], tokenizer: PreTrainedTokenizerFast, special:
 
 
 def _chats() -> Iterator[Chat]:
-    """Yield conversations of one and two turns, with thoughts, and with a call of a tool."""
+    """Yield conversations of one answer: at the end, before a question, with thoughts, and a call."""
     thinking = {**_ANSWER, "reasoning_content": "five six", "thinking": "five six"}
     calling: dict[str, Any] = {"role": "assistant", "content": "", "tool_calls": [_CALL]}
     yield Chat([_QUESTION, _ANSWER])
-    yield Chat([_QUESTION, _ANSWER, _QUESTION, _ANSWER])
+    yield Chat([_QUESTION, _ANSWER, _QUESTION])
     yield Chat([_QUESTION, thinking])
     yield Chat([_QUESTION, calling], tools=[{"type": "function", "function": _TOOL}])
 
 
-def _answers(chat: Chat, template: ChatTemplate, encoder: ChatEncoder) -> list[list[int]]:
-    """Return the tokens of a conversation's answers; none if the template has no place for it.
+def _answer(chat: Chat, template: ChatTemplate, encoder: ChatEncoder) -> list[int]:
+    """Return the tokens of a conversation's answer; none if the template has no place for it.
 
     The rows that are trained on are rendered later, and refused with their place if they cannot be.
     """
@@ -86,6 +85,4 @@ def _answers(chat: Chat, template: ChatTemplate, encoder: ChatEncoder) -> list[l
     except UserError:
         return []
     encoded = encoder.encode([conversation])
-    is_answer = (encoded.flags & ANSWER).astype(bool)
-    edges = np.flatnonzero(np.diff(is_answer, prepend=False, append=False))
-    return [encoded.tokens[start:stop].tolist() for start, stop in edges.reshape(-1, 2)]
+    return encoded.tokens[(encoded.flags & ANSWER).astype(bool)].tolist()
