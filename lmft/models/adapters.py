@@ -112,19 +112,7 @@ def add_adapters(
     """
     from peft import get_peft_model
 
-    target_modules = _ALL if config.target_modules is None else config.target_modules
-    targets = {}
-    if target_modules != _ALL:
-        targets = _modules_named(model, "target_modules", target_modules)
-    for name, module in targets.items():
-        if not isinstance(module, nn.Linear | nn.Embedding | Conv1D):
-            _refuse(model, "target_modules", f"{name}, a {type(module).__name__}, takes no adapter")
-        if isinstance(module, nn.Embedding) and config.init_lora_weights not in _INITS_OF_EMBEDDINGS:
-            _refuse(
-                model,
-                "target_modules",
-                f"{name} is an embedding, without init_lora_weights={config.init_lora_weights}",
-            )
+    targets = _targets(model, config)
     saved = _modules_named(model, "modules_to_save", config.modules_to_save)
     token_rows = _token_rows(model, new_token_ids, saved, targets)
     if not config.merge:
@@ -145,6 +133,24 @@ def add_adapters(
     if hasattr(head, "token_adapter") and head.original_module.bias is not None:
         head.register_forward_hook(_add_bias)
     return Adapted(model, peft_model, config.merge)
+
+
+def _targets(model: PreTrainedModel, config: LoraConfig) -> dict[str, nn.Module]:
+    """Return {full name: module} of the modules that `target_modules` names; none for all linear ones.
+
+    Raises: UserError for a module that takes no such adapter.
+    """
+    if config.target_modules is None:
+        return {}
+    targets = _modules_named(model, "target_modules", config.target_modules)
+    init = config.init_lora_weights
+    for name, module in targets.items():
+        if not isinstance(module, nn.Linear | nn.Embedding | Conv1D):
+            _refuse(model, "target_modules", f"{name}, a {type(module).__name__}, takes no adapter")
+        if isinstance(module, nn.Embedding) and init not in _INITS_OF_EMBEDDINGS:
+            what = f"{name}, an embedding, has no init_lora_weights={init}"
+            _refuse(model, "target_modules", what)
+    return targets
 
 
 def _peft_config(

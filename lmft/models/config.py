@@ -9,7 +9,7 @@ from lmft.config.schema import build
 from lmft.errors import UserError, did_you_mean
 
 EXPORTS = ("best", "last")
-_INITS = ("kaiming", "gaussian", "orthogonal", "olora")  # of adapters, beside PiSSA's
+_INITS = ("kaiming", "gaussian", "orthogonal")  # of adapters, beside PiSSA's
 # Options of `model.tokenizer` that are read only if a vocabulary is trained.
 TRAINING_OPTIONS = ("algorithm", "special_tokens", "vocab_size", "lowercase", "strip_accents")
 
@@ -61,7 +61,7 @@ class LoraConfig:
         if init not in _INITS and not is_pissa:
             what = f"{option} is unknown{did_you_mean(init, (*_INITS, 'pissa'))}"
             raise UserError(what, fix=f"one of: {', '.join(_INITS)}, pissa, pissa_niter_16")
-        if (is_pissa or init == "olora") and not self.merge:
+        if is_pissa and not self.merge:
             what = (
                 f"{option} changes the base's weights, and adapters alone would be loaded without that"
             )

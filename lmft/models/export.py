@@ -40,11 +40,14 @@ def export(
             shutil.rmtree(leftover)
     try:
         model.save_pretrained(new)
-    except SafetensorError as error:
-        raise _write_error(error, folder) from error
-    tokenizer.save_pretrained(new)
-    card(new)
-    _sync(new)
+        tokenizer.save_pretrained(new)
+        card(new)
+        _sync(new)
+    except BaseException as error:
+        shutil.rmtree(new, ignore_errors=True)  # what is half-written would only take disk space
+        if isinstance(error, SafetensorError):
+            raise _write_error(error, folder) from error
+        raise
     if folder.exists():
         # Python has no system call that swaps two folders, so for a moment there is none.
         folder.rename(old)
