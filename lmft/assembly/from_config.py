@@ -8,7 +8,7 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from lmft.assembly.parts import Parts
-from lmft.assembly.tokens import check_probes, tokens_of
+from lmft.assembly.tokens import check_probes, tokens_of, warn_of_open_turns
 from lmft.cli.checks import make_objective
 from lmft.config.schema import build
 from lmft.config.trust import subclass_of
@@ -61,6 +61,8 @@ def assemble(
     probes = [*model.probes, *data.probes]
     check_probes(probes, model, tokenizer)
     module_class.check_prompts(probes, tokenizer, hf_config)
+    if "train" in splits:
+        warn_of_open_turns(tokens.ends, tokenizer)
     corpus = load_corpus(data, tokenizer, objective, config["seed"], counting_progress, splits)
     parts = Parts(
         config=config,
@@ -72,6 +74,7 @@ def assemble(
         tokenizer=tokenizer,
         new_tokens=tokens.new,
         token_rows=tokens.rows,
+        ends=tokens.ends.ids,
         objective=objective,
         vocabulary=tokens.vocabulary,
         corpus=corpus,

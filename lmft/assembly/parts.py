@@ -22,7 +22,9 @@ from lmft.errors import UserError
 from lmft.models.adapters import add_adapters
 from lmft.models.attention import enable_document_masking
 from lmft.models.config import ModelConfig
+from lmft.models.export import check_can_be_saved
 from lmft.models.freezing import freeze
+from lmft.models.loading.generation_config import add_ends
 from lmft.models.loading.languages import set_generation
 from lmft.models.loading.rows import Rows, new_rows
 from lmft.models.loading.weights import load_model
@@ -32,6 +34,7 @@ from lmft.modules.logits import check_logits, check_training
 from lmft.modules.visibility import check_sight
 from lmft.objectives.base import Objective, Vocabulary
 from lmft.runs.redaction import Redactor
+from lmft.system.repositories import BaseModel
 from lmft.training.optimizer import MakeOptimizer, ScheduleConfig, check_arguments
 from lmft.training.scores import ValidationText
 from lmft.training.warm_up import WarmUp
@@ -59,6 +62,8 @@ class Parts:
     """Special tokens that were added to the tokenizer."""
     token_rows: Rows | None
     """Where the rows of the tokenizer's tokens come from; None: the model is new."""
+    ends: list[int]
+    """Tokens at the ends of texts and answers, where a causal model's generation stops."""
     objective: Objective
     vocabulary: Vocabulary
     """The properties of tokenizer and model that the objective uses."""
@@ -134,6 +139,9 @@ def _build_module(parts: Parts) -> LanguageModel:
     model = load_model(parts.model, family, parts.hf_config, parts.tokenizer, parts.token_rows)
     if model.can_generate():
         set_generation(model.generation_config, parts.tokenizer)
+    if family.is_causal:
+        add_ends(model, parts.ends)
+    check_can_be_saved(model, parts.tokenizer)
     if parts.data.isolate_documents:
         enable_document_masking(model, parts.tokenizer, family.is_causal)
     families = all_families()
@@ -149,7 +157,8 @@ def _build_module(parts: Parts) -> LanguageModel:
         _freeze(model, parts, new_ids)
     adapted = None
     if parts.model.lora.r:
-        adapted = add_adapters(model, parts.model.lora, new_ids)
+        base = BaseModel(parts.model.name, parts.model.revision)
+        adapted = add_adapters(model, parts.model.lora, new_ids, base)
     warm_up = None
     if parts.model.tokenizer.warm_up_steps:
         warm_up = WarmUp(parts.model.tokenizer.warm_up_steps, new_rows(model, new_ids))

@@ -1,6 +1,7 @@
 """The tokenizer of a config: its tokens, those added to it, and what objectives need to know of them."""
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,10 @@ import numpy as np
 from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 
 from lmft.data.config import DataConfig
+from lmft.data.formats.backend import backend_of
 from lmft.data.formats.base import id_of
 from lmft.data.formats.chat.format import chat_template
+from lmft.data.formats.chat.turn_end import TurnEnds, turn_ends
 from lmft.data.training_texts import TrainingTexts, training_text_key
 from lmft.errors import UserError
 from lmft.models.config import ModelConfig
@@ -21,6 +24,8 @@ from lmft.models.loading.weights import fit_to_tokenizer
 from lmft.objectives.base import Objective, Vocabulary
 from lmft.objectives.span_corruption import sentinel, sentinel_ids
 from lmft.system.token_ids import num_ids
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,8 @@ class Tokens:
     """Where the rows of its tokens come from; None: the model is new."""
     vocabulary: Vocabulary
     """The properties of tokenizer and model that the objective uses."""
+    ends: TurnEnds
+    """How the texts and answers that a causal model learns to write end."""
 
 
 def tokens_of(
@@ -66,7 +73,7 @@ def tokens_of(
         rows = rows.with_new([tokenizer.get_vocab()[token] for token in new])
     _check_warm_up(model, rows)
     vocabulary = _checked_vocabulary(tokenizer, model, hf_config, rows, objective, data)
-    return Tokens(tokenizer, new, rows, vocabulary)
+    return Tokens(tokenizer, new, rows, vocabulary, _ends(tokenizer, data))
 
 
 def _add_tokens(tokenizer: PreTrainedTokenizerFast, data: DataConfig, objective: Objective) -> list[str]:
@@ -83,6 +90,31 @@ def _add_tokens(tokenizer: PreTrainedTokenizerFast, data: DataConfig, objective:
     new = [token for token in dict.fromkeys(needed) if token not in known]
     tokenizer.add_special_tokens({"extra_special_tokens": new}, replace_extra_special_tokens=False)
     return new
+
+
+def _ends(tokenizer: PreTrainedTokenizerFast, data: DataConfig) -> TurnEnds:
+    """Return the tokens at the ends of texts and of a chat's answers, where generation has to stop."""
+    ends = TurnEnds([], is_open=False)
+    template = chat_template(data, tokenizer) if "chat" in data.formats else None
+    if template:
+        ends = turn_ends(template, tokenizer)
+    if "text" in data.formats:
+        ends = replace(ends, ids=[*ends.ids, *backend_of(tokenizer).suffix[-1:]])
+    return ends
+
+
+def warn_of_open_turns(ends: TurnEnds, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Log a warning if there are answers after which the model does not learn to stop."""
+    if not ends.is_open:
+        return
+    fix = "data.chat_template=chatml, or a template that ends each answer with a special token"
+    if not ends.ids:
+        what = "no token ends an answer of the chat template, so the model will not stop by itself"
+        log.warning("%s: limit max_new_tokens or give stop_strings; or %s", what, fix)
+        return
+    tokens = ", ".join(tokenizer.convert_ids_to_tokens(ends.ids))
+    what = "the chat template ends not every answer with a token, so only some (with %s) teach the model"
+    log.warning(f"{what} to stop; %s", tokens, fix)
 
 
 def _check_warm_up(model: ModelConfig, rows: Rows | None) -> None:

@@ -1,7 +1,6 @@
 """Low-rank adapters (LoRA, Hu et al. 2021), by `peft`: small trained matrices added to frozen ones."""
 
 import copy
-import json
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -11,16 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from lmft.errors import UserError, did_you_mean
 from lmft.models.config import LoraConfig, require_peft
+from lmft.models.loading.generation_config import check_stored
+from lmft.system.repositories import BaseModel
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
 _ALL = "all-linear"  # peft's name for every linear layer except the output projection
+_INITS_OF_EMBEDDINGS = ("kaiming", "gaussian")
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,11 @@ class Adapted:
         """Write an ordinary Hugging Face folder; without `merge`, one of adapters that `peft` loads."""
         if self.merge:
             self.merged().save_pretrained(folder)
-        else:
-            # By default peft asks the hub for the size of the embeddings, and saves them if it differs.
-            self.peft_model.save_pretrained(str(folder), save_embedding_layers=False)
+            return
+        # By default peft asks the hub for the size of the embeddings, and saves them if it differs.
+        self.peft_model.save_pretrained(str(folder), save_embedding_layers=False)
+        if self.model.can_generate():
+            self.model.generation_config.save_pretrained(folder)
 
     def merged(self) -> PreTrainedModel:
         """Return a copy of the model on the CPU with the adapters added into its weights, to be saved.
@@ -65,14 +70,6 @@ def _on_cpu(tensor: Tensor) -> Tensor:
     return copied
 
 
-def base_of(folder: str) -> str | None:
-    """Return the name of the base model if the folder holds adapters without their model; else None."""
-    adapter_config = Path(folder) / "adapter_config.json"
-    if not adapter_config.is_file() or adapter_config.with_name("config.json").is_file():
-        return None
-    return json.loads(adapter_config.read_text("utf-8"))["base_model_name_or_path"]
-
-
 def with_stored_adapters(model: PreTrainedModel, folder: str) -> PreTrainedModel:
     """Return the model with a folder's adapters added into its weights. Raises: UserError."""
     require_peft(folder)
@@ -82,6 +79,9 @@ def with_stored_adapters(model: PreTrainedModel, folder: str) -> PreTrainedModel
         peft_model: Any = PeftModel.from_pretrained(model, folder)
         merged = peft_model.merge_and_unload()
     merged.name_or_path = folder
+    if (Path(folder) / GENERATION_CONFIG_NAME).is_file():
+        check_stored(folder)
+        merged.generation_config = GenerationConfig.from_pretrained(folder)
     return merged
 
 
@@ -94,49 +94,88 @@ def _without_pefts_warning() -> Iterator[None]:
 
 
 def add_adapters(
-    model: PreTrainedModel, config: LoraConfig, new_token_ids: Sequence[int] = ()
+    model: PreTrainedModel,
+    config: LoraConfig,
+    new_token_ids: Sequence[int] = (),
+    base: BaseModel | None = None,
 ) -> Adapted:
     """Freeze the model and add trained adapters to it in place.
 
     Args:
         model: the model; its modules are replaced inside, the object stays the same.
-        config: rank, scale and target modules.
+        config: rank, scale, kind and target modules.
         new_token_ids: tokens that were added to the tokenizer, whose rows are in the embeddings already.
             These rows are trained too, in the embeddings and in the output projection, tied or not.
+        base: what a folder of adapters names as their base model; None: where the model was loaded.
 
     Raises: UserError if a module is unknown, takes no adapter, or is tied to a weight elsewhere.
     """
-    from peft import LoraConfig as PeftLoraConfig
     from peft import get_peft_model
 
-    target_modules = _ALL if config.target_modules is None else config.target_modules
-    targets = {}
-    if target_modules != _ALL:
-        targets = _modules_named(model, "target_modules", target_modules)
-    for name, module in targets.items():
-        if not isinstance(module, nn.Linear | nn.Embedding | Conv1D):
-            _refuse(model, "target_modules", f"{name}, a {type(module).__name__}, takes no adapter")
+    targets = _targets(model, config)
     saved = _modules_named(model, "modules_to_save", config.modules_to_save)
     token_rows = _token_rows(model, new_token_ids, saved, targets)
     if not config.merge:
         _check_base(model, token_rows)
     adapted_modules = targets or _linear_layers(model)
-    peft_config = PeftLoraConfig(
-        r=config.r,
-        lora_alpha=config.alpha or 2 * config.r,
-        lora_dropout=config.dropout,
-        target_modules=target_modules,
-        modules_to_save=list(saved) or None,
-        trainable_token_indices=token_rows or None,
-        fan_in_fan_out=any(isinstance(module, Conv1D) for module in adapted_modules.values()),
-        task_type=_task_type(model),
-    )
+    peft_config = _peft_config(model, config, list(saved), token_rows, list(adapted_modules.values()))
     with _without_pefts_warning():
-        peft_model = get_peft_model(model, peft_config)
+        try:
+            peft_model = get_peft_model(model, peft_config)
+        except ValueError as error:
+            raise UserError(" ".join(str(error).split()), "model.lora") from error
+    base = base or BaseModel(model.name_or_path, None)
+    peft_config.base_model_name_or_path = base.name_or_path
+    if Path(base.name_or_path).expanduser().is_dir():
+        peft_config.base_model_name_or_path = str(Path(base.name_or_path).expanduser().resolve())
+    peft_config.revision = base.revision
     head: Any = model.get_output_embeddings()
     if hasattr(head, "token_adapter") and head.original_module.bias is not None:
         head.register_forward_hook(_add_bias)
     return Adapted(model, peft_model, config.merge)
+
+
+def _targets(model: PreTrainedModel, config: LoraConfig) -> dict[str, nn.Module]:
+    """Return {full name: module} of the modules that `target_modules` names; none for all linear ones.
+
+    Raises: UserError for a module that takes no such adapter.
+    """
+    if config.target_modules is None:
+        return {}
+    targets = _modules_named(model, "target_modules", config.target_modules)
+    init = config.init_lora_weights
+    for name, module in targets.items():
+        if not isinstance(module, nn.Linear | nn.Embedding | Conv1D):
+            _refuse(model, "target_modules", f"{name}, a {type(module).__name__}, takes no adapter")
+        if isinstance(module, nn.Embedding) and init not in _INITS_OF_EMBEDDINGS:
+            what = f"{name}, an embedding, has no init_lora_weights={init}"
+            _refuse(model, "target_modules", what)
+    return targets
+
+
+def _peft_config(
+    model: PreTrainedModel,
+    config: LoraConfig,
+    saved: list[str],
+    token_rows: dict[str, list[int]],
+    adapted_modules: list[nn.Module],
+) -> Any:
+    """Return peft's config of the adapters."""
+    from peft import LoraConfig as PeftLoraConfig
+
+    return PeftLoraConfig(
+        r=config.r,
+        lora_alpha=config.alpha or 2 * config.r,
+        lora_dropout=config.dropout,
+        target_modules=_ALL if config.target_modules is None else config.target_modules,
+        modules_to_save=saved or None,
+        trainable_token_indices=token_rows or None,
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in adapted_modules),
+        task_type=_task_type(model),
+        use_dora=config.use_dora,
+        use_rslora=config.use_rslora,
+        init_lora_weights=True if config.init_lora_weights == "kaiming" else config.init_lora_weights,  # pyright: ignore[reportArgumentType]
+    )
 
 
 def _modules_named(model: PreTrainedModel, option: str, names: list[str] | str) -> dict[str, nn.Module]:

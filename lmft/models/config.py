@@ -11,6 +11,7 @@ from lmft.errors import UserError, did_you_mean
 EXPORTS = ("best", "last")
 # The number formats of exported weights, and torch's names of them.
 EXPORT_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+_INITS = ("kaiming", "gaussian", "orthogonal")  # of adapters, beside PiSSA's
 # Options of `model.tokenizer` that are read only if a vocabulary is trained.
 TRAINING_OPTIONS = ("algorithm", "special_tokens", "vocab_size", "lowercase", "strip_accents")
 
@@ -30,6 +31,9 @@ class LoraConfig:
     target_modules: list[str] | str | None
     merge: bool
     modules_to_save: list[str]
+    use_dora: bool
+    use_rslora: bool
+    init_lora_weights: str
 
     def __post_init__(self):
         if self.r < 0:
@@ -47,8 +51,26 @@ class LoraConfig:
             )
         if self.target_modules is not None and not self.target_modules:
             raise UserError("model.lora.target_modules names nothing", fix="null, for all linear layers")
+        self._check_init()
         if self.r:
             require_peft("model.lora")
+
+    def _check_init(self) -> None:
+        """Raise UserError if the adapters' first values are unknown, or cannot be exported."""
+        init = self.init_lora_weights
+        option = f"model.lora.init_lora_weights={init}"
+        is_pissa = re.fullmatch(r"pissa(_niter_[1-9]\d*)?", init)
+        if init not in _INITS and not is_pissa:
+            what = f"{option} is unknown{did_you_mean(init, (*_INITS, 'pissa'))}"
+            raise UserError(what, fix=f"one of: {', '.join(_INITS)}, pissa, pissa_niter_16")
+        if is_pissa and not self.merge:
+            what = (
+                f"{option} changes the base's weights, and adapters alone would be loaded without that"
+            )
+            raise UserError(what, "model.lora.merge=false", "model.lora.merge=true")
+        if init == "orthogonal" and self.r % 2:
+            what = f"{option} needs an even rank, not {self.r}"
+            raise UserError(what, fix=f"model.lora.r={self.r + 1}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,10 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
@@ -37,11 +40,14 @@ def export(
             shutil.rmtree(leftover)
     try:
         model.save_pretrained(new)
-    except SafetensorError as error:
-        raise _write_error(error, folder) from error
-    tokenizer.save_pretrained(new)
-    card(new)
-    _sync(new)
+        tokenizer.save_pretrained(new)
+        card(new)
+        _sync(new)
+    except BaseException as error:
+        shutil.rmtree(new, ignore_errors=True)  # what is half-written would only take disk space
+        if isinstance(error, SafetensorError):
+            raise _write_error(error, folder) from error
+        raise
     if folder.exists():
         # Python has no system call that swaps two folders, so for a moment there is none.
         folder.rename(old)
@@ -49,6 +55,26 @@ def export(
     files.sync_folder(folder.parent)
     if old.exists():
         shutil.rmtree(old)
+
+
+def check_can_be_saved(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Write all of a model's folder but its weights, and throw it away.
+
+    Raises: UserError for settings that transformers refuses to save, before a training and not after it.
+    """
+    parts: list[Any] = [model.config, tokenizer]
+    if model.can_generate():
+        parts.append(model.generation_config)
+    with TemporaryDirectory() as folder:
+        for part in parts:
+            try:
+                part.save_pretrained(folder)
+            except (ValueError, TypeError, StrictDataclassError) as error:
+                reason = " ".join(str(error).split())
+                what = f"the model could not be saved after its training: {reason}"
+                raise UserError(
+                    what, type(part).__name__, "mend it in the base model's folder"
+                ) from error
 
 
 def _sync(folder: Path) -> None:

@@ -104,6 +104,9 @@ _USUAL = {
     "format": "text",
     "train_on": "all",
     "too_long": "windows",
+    "use_dora": False,
+    "use_rslora": False,
+    "init_lora_weights": "kaiming",
     "max_epochs": -1,
     "max_steps": -1,
 }
@@ -202,6 +205,7 @@ def _family_values(
         "loader": family.peft_class if is_adapter else family.loader,
         "prompt": repr(prompt),
         "call": call.format(prompt=repr(prompt)),
+        "generates": family.verb == "generate",
     }
 
 
@@ -282,7 +286,8 @@ def _lora(lora: Mapping[str, Any]) -> str:
         return ""
     defaults = {"alpha": 2 * lora["r"], "target_modules": "all linear layers"}  # the meaning of null
     given = {key: value for key, value in lora.items() if value is not None}
-    return _values(defaults | given, ("r", "alpha", "dropout", "target_modules", "modules_to_save"))
+    names = ("r", "alpha", "dropout", "target_modules", "modules_to_save")
+    return _values(defaults | given, (*names, "use_dora", "use_rslora", "init_lora_weights"))
 
 
 def _values(group: Mapping[str, Any], keys: Iterable[str]) -> str:

@@ -3,6 +3,7 @@ heavy.
 """
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,10 +49,40 @@ def stored_config(
         return None if path is None else read_config(path)
     if (folder / "config.json").is_file():
         return read_config(folder / "config.json")
-    if (folder / "adapter_config.json").is_file():
-        base = read_config(folder / "adapter_config.json").get("base_model_name_or_path")
-        return stored_config(str(base), revision, ask_hub)
+    if base := base_of_adapters(folder):
+        return stored_config(base.name_or_path, base.revision or revision, ask_hub)
     raise UserError("the folder holds no Hugging Face model: no config.json", f"{option}={name_or_path}")
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """The model that a folder of adapters belongs to."""
+
+    name_or_path: str
+    revision: str | None
+
+
+def base_of_adapters(folder: Path) -> BaseModel | None:
+    """Return the base model of a folder that holds adapters without their model; None of any other.
+
+    A relative path is looked up from the working directory, then from the adapters' folder.
+
+    Raises: UserError if adapter_config.json is not valid, or names no model or one that is gone.
+    """
+    path = folder / "adapter_config.json"
+    if not path.is_file() or (folder / "config.json").is_file():
+        return None
+    config = read_config(path)
+    name = config.get("base_model_name_or_path")
+    fix = "write its folder or hub id there, as base_model_name_or_path"
+    if not isinstance(name, str) or not name:
+        raise UserError("the adapters name no base model", str(path), fix)
+    for base in (Path(name).expanduser(), folder / name):
+        if base.is_dir():
+            return BaseModel(str(base), None)
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise UserError(f"the adapters' base model is gone: there is no folder {name}", str(path), fix)
+    return BaseModel(name, config.get("revision"))
 
 
 def shape_file(name: str, ask_hub: bool = True) -> Path | None:

@@ -1,5 +1,6 @@
 """Adapters: they alone are trained, and what is exported is what was trained."""
 
+import copy
 import json
 import sys
 import warnings
@@ -17,6 +18,7 @@ from lmft.errors import UserError
 from lmft.models.adapters import add_adapters
 from lmft.models.freezing import keep_trained
 from lmft.models.head import target_logits
+from lmft.system.repositories import BaseModel
 from tests.helpers.closeness import assert_close, distance
 from tests.helpers.options import lora_options
 
@@ -289,3 +291,77 @@ def test_without_peft(monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
     assert 'pip install "peft>=0.21,<0.22"' in mistake(lambda: lora_options(r=8))
     lora_options()  # without adapters it is not needed
+
+
+KINDS = [
+    {"use_dora": True},
+    {"use_rslora": True},
+    {"init_lora_weights": "gaussian"},
+    {"init_lora_weights": "orthogonal"},
+    {"init_lora_weights": "pissa"},
+    {"init_lora_weights": "pissa_niter_4"},
+    {"init_lora_weights": "pissa", "use_dora": True},
+]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize("name", ["gpt2", "llama", "t5", "bert"])
+def test_every_kind_begins_as_the_model_and_is_merged_as_it_was_trained(name, kind, tmp_path, warned):
+    model = build(name)
+    before = logits(model)
+    adapted = add_adapters(model, lora_options(r=4, **kind), NEW)
+    assert_close(logits(model), before)
+    train(model, lr=0.1)
+    trained = logits(model.eval())
+    assert distance(trained, before) > 1e-3
+    adapted.save_pretrained(tmp_path)
+    assert_close(logits(MODELS[name][0].from_pretrained(tmp_path).eval()), trained)
+
+
+@pytest.mark.parametrize("kind", [{"use_dora": True}, {"use_rslora": True}, {"init_lora_weights": "gaussian"}], ids=str)
+def test_every_kind_that_leaves_the_base_alone_is_loaded_by_peft(kind, tmp_path):
+    from peft import AutoPeftModelForCausalLM
+
+    model = stored("llama", tmp_path / "base")
+    adapted = add_adapters(model, lora_options(r=4, merge=False, **kind))
+    train(model, lr=0.1)
+    adapted.save_pretrained(tmp_path / "adapter")
+    assert_close(logits(AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter").eval()), logits(model))
+
+
+def test_an_adapter_folder_names_its_base_for_every_working_directory(tmp_path, monkeypatch):
+    stored("llama", tmp_path / "base")
+    monkeypatch.chdir(tmp_path)
+    model = AutoModelForCausalLM.from_pretrained("base")
+    for base, named, revision in (
+        (None, str(tmp_path / "base"), None),
+        (BaseModel("base", None), str(tmp_path / "base"), None),
+        (BaseModel("somebody/base", "v2"), "somebody/base", "v2"),
+    ):
+        adapted = add_adapters(copy.deepcopy(model), lora_options(r=4, merge=False), base=base)
+        adapted.save_pretrained(tmp_path / "adapter")
+        config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+        assert (config["base_model_name_or_path"], config["revision"]) == (named, revision)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"init_lora_weights": "pisa"}, "did you mean 'pissa'?"),
+        ({"init_lora_weights": "eva"}, "one of: kaiming, gaussian"),
+        ({"init_lora_weights": "pissa_niter_0"}, "is unknown"),
+        ({"init_lora_weights": "pissa", "merge": False}, "changes the base's weights"),
+        ({"init_lora_weights": "pissa_niter_4", "merge": False}, "model.lora.merge=true"),
+        ({"init_lora_weights": "orthogonal", "r": 3}, "model.lora.r=4"),
+        ({"init_lora_weights": True}, "'model.lora.init_lora_weights' must be a text"),
+    ],
+)
+def test_kinds_that_cannot_be(values, said):
+    assert said in mistake(lambda: lora_options(**{"r": 4, **values}))
+
+
+def test_a_kind_that_embeddings_cannot_have():
+    options = lora_options(r=4, target_modules=["embed_tokens"], init_lora_weights="pissa")
+    model = build("llama")
+    assert "embed_tokens, an embedding, has no init_lora_weights=pissa" in mistake(add_adapters, model, options)
+    assert all(weight.requires_grad for weight in model.parameters())

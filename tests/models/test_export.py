@@ -55,6 +55,7 @@ def test_until_the_new_one_is_whole_and_on_the_disk_the_old_one_stays(folder, mo
     with pytest.raises(OSError, match="No space"):
         export(MODEL, TOKENIZER, die if dies_at == "card" else lambda _: None, folder)
     assert content(folder) == {"model.safetensors": "old", "adapter_config.json": "old"}
+    assert list(folder.parent.iterdir()) == [folder]
     monkeypatch.undo()
     export(MODEL, TOKENIZER, lambda _: None, folder)
     assert content(folder) == {"model.safetensors": "new", "tokenizer.json": "new"}

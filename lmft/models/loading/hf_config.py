@@ -12,11 +12,10 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedConfig
 
 from lmft.errors import UserError, did_you_mean
-from lmft.models.adapters import base_of
 from lmft.models.config import ModelConfig
 from lmft.models.family import Family
 from lmft.models.loading.folders import read
-from lmft.system.repositories import located, shape_file
+from lmft.system.repositories import base_of_adapters, located, shape_file
 
 log = logging.getLogger(__name__)
 # Options of configs: their name, bidirectional value and causal value. (BigBird's sparse attention is
@@ -42,6 +41,10 @@ def load_config(config: ModelConfig, families: Mapping[str, Family]) -> PreTrain
             raise UserError(
                 f"model.config.{name}: a {hf_config.model_type} config has no such value{hint}"
             )
+        # Dropout is for training alone.
+        if _exports_adapters(config) and not config.from_scratch and "drop" not in name:
+            what = f"adapters alone do not record model.config.{name}, so they would be used without it"
+            raise UserError(what, "model.lora.merge=false", "model.lora.merge=true")
     overrides = config.config
     try:
         if config.from_scratch:  # by the constructor, which derives some values from others
@@ -54,8 +57,7 @@ def load_config(config: ModelConfig, families: Mapping[str, Family]) -> PreTrain
     except StrictDataclassError as error:
         raise UserError(" ".join(str(error).split()), where="model.config") from error
     if families[config.family].is_causal:
-        exports_adapters = config.lora.r > 0 and not config.lora.merge
-        _make_causal(hf_config, overrides, exports_adapters)
+        _make_causal(hf_config, overrides, _exports_adapters(config))
     return hf_config
 
 
@@ -112,7 +114,10 @@ def _given_values(hf_config: PreTrainedConfig) -> dict[str, Any]:
     constructor derives from others: a list with an entry for each layer.
     """
     values = hf_config.to_diff_dict()
-    about_weights = ("architectures", "transformers_version", "dtype", "model_type", "auto_map")
+    about_weights = (
+        *("architectures", "transformers_version", "dtype", "model_type", "auto_map"),
+        "quantization_config",
+    )
     values = {name: value for name, value in values.items() if name not in about_weights}
     for name in [name for name, value in values.items() if isinstance(value, list)]:
         fewer = {other: value for other, value in values.items() if other != name}
@@ -123,24 +128,58 @@ def _given_values(hf_config: PreTrainedConfig) -> dict[str, Any]:
 
 
 def _stored_config(config: ModelConfig) -> PreTrainedConfig:
-    folder, _ = folders_of(config)
+    folder, adapters = folders_of(config)
+    if adapters and _exports_adapters(config):
+        what = "the base of new adapters would be a folder of adapters, which adapters cannot name"
+        fix = "model.lora.merge=true, which exports a whole model; or merge the first ones that way"
+        raise UserError(what, f"model.lora.merge=false with {config.name_or_path}", fix)
     if config.trust_remote_code:
         log.warning(
             "model.trust_remote_code: runs code of %s at %s", config.name_or_path, config.revision
         )
-    return read(AutoConfig, folder, "config.json", config.hub_options)
+    hf_config = read(AutoConfig, folder, "config.json", config.hub_options)
+    _check_is_not_quantized(hf_config, folder)
+    return hf_config
 
 
-def folders_of(config: ModelConfig) -> tuple[str, str | None]:
-    """Return the model's folder or hub id, and the folder of adapters to add to it, if there is one.
+def _check_is_not_quantized(hf_config: PreTrainedConfig, folder: str) -> None:
+    """Raise UserError if the weights are stored in a quantized format."""
+    quantization: Any = getattr(hf_config, "quantization_config", None)
+    if not quantization:
+        return
+    if not isinstance(quantization, Mapping):
+        quantization = quantization.to_dict()
+    method = quantization.get("quant_method", "an unknown method")
+    raise UserError(
+        f"the weights are quantized ({method}), and lmft trains and exports weights of 16 or 32 bits",
+        folder,
+        "name the model's folder or repository before it was quantized; model.lora.r=16 saves memory",
+    )
 
-    A folder that holds adapters alone names their base model.
+
+def _exports_adapters(config: ModelConfig) -> bool:
+    return config.lora.r > 0 and not config.lora.merge
+
+
+def folders_of(config: ModelConfig) -> tuple[str, list[str]]:
+    """Return the model's folder or hub id, and the folders of adapters to add to it, in their order.
+
+    A folder that holds adapters alone names their base model, which can be such a folder, too.
+
+    Raises: UserError.
     """
     folder = located(str(config.name_or_path), "model", config.revision)
-    base = base_of(folder)
-    if base is None:
-        return folder, None
-    return located(base, "model", config.revision), folder
+    adapters: list[str] = []
+    while base := base_of_adapters(Path(folder)):
+        if folder in adapters:
+            raise UserError("adapters that name themselves as their base model", folder)
+        adapters.insert(0, folder)
+        revision = base.revision or config.revision
+        folder = located(base.name_or_path, "model", revision)
+        if revision != config.revision and not Path(folder).is_dir():
+            what = f"the adapters' base model, {folder} at {revision}, is not in the cache"
+            raise UserError(what, adapters[0], f"hf download {folder} --revision {revision}")
+    return folder, adapters
 
 
 def _options_of(hf_config: PreTrainedConfig) -> set[str]:

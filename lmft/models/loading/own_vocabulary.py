@@ -78,8 +78,8 @@ def rows_of(
 def own_tokenizer(config: ModelConfig, hf_config: PreTrainedConfig) -> PreTrainedTokenizerFast | None:
     """Return the tokenizer in the model's folder; None if it has none. Raises: UserError."""
     model, adapters = folders_of(config)
-    for folder in (adapters, model):
-        if folder is not None and has_vocabulary(folder):
+    for folder in (*reversed(adapters), model):
+        if has_vocabulary(folder):
             return read_tokenizer(folder, config.hub_options, hf_config)
     return None
 

@@ -12,6 +12,7 @@ from lmft.models.adapters import with_stored_adapters
 from lmft.models.config import ModelConfig
 from lmft.models.family import Family
 from lmft.models.loading.folders import read
+from lmft.models.loading.generation_config import add_ends, check_stored, mend_generation
 from lmft.models.loading.hf_config import folders_of
 from lmft.models.loading.rows import Rows, fit_rows
 from lmft.system.token_ids import num_ids
@@ -41,8 +42,9 @@ def load_model(
         model = _build(config, family, hf_config, tokenizer)
     else:
         model = _load(config, family, hf_config, rows or Rows(num_ids(tokenizer), new={}))
-    if model.can_generate() and tokenizer.eos_token_id is not None:
-        _add_end_of_text(model.generation_config, tokenizer.eos_token_id)
+    mend_generation(model)
+    end: Any = tokenizer.eos_token_id
+    add_ends(model, [] if end is None else [end])
     if config.gradient_checkpointing:
         if not model.supports_gradient_checkpointing:
             fix = "model.gradient_checkpointing=false"
@@ -52,18 +54,6 @@ def load_model(
             warnings.simplefilter("ignore", FutureWarning)
             model.gradient_checkpointing_enable({"use_reentrant": False})
     return model.train()  # from_pretrained returns it in evaluation mode, without dropout
-
-
-def _add_end_of_text(generation_config: Any, token_id: Any) -> None:
-    """Let generation end at the tokenizer's end of text too; the config has an id, a list of ids or
-    None.
-    """
-    ends = generation_config.eos_token_id
-    if ends is None:
-        ends = []
-    elif not isinstance(ends, list):
-        ends = [ends]
-    generation_config.eos_token_id = list(dict.fromkeys([*ends, token_id]))
 
 
 def _options(config: ModelConfig, family: Family) -> dict[str, Any]:
@@ -119,6 +109,7 @@ def _load(
         "output_loading_info": True,
         "config": hf_config,
     }
+    check_stored(folder)
     model, info = read(family.auto_class, folder, "weights", options)
     if info["missing_keys"]:
         new = sorted(info["missing_keys"])
@@ -127,8 +118,8 @@ def _load(
     fit_rows(model, rows)
     if (num_rows := model.get_input_embeddings().num_embeddings) != vocab_size:
         log.info("the embedding had %d rows and has %d now", vocab_size, num_rows)
-    if adapters:
-        return with_stored_adapters(model, adapters)
+    for adapter_folder in adapters:
+        model = with_stored_adapters(model, adapter_folder)
     return model
 
 
