@@ -65,6 +65,7 @@ def token_store(config: DataConfig, source: Source, format: Format, counting: Co
                 "cleaned": dict(tally.counts),
                 "notes": [*source.notes, *tally.notes()],
                 "warnings": warnings,
+                "weightless_answers": tally.num_weightless,
             }
         )
 
@@ -152,12 +153,13 @@ class _Loader:
         is_held_out = "validation" in sources and sources["validation"] is None
         if is_held_out or "train" in sources:
             sources["train"] = training_source(config)
-        format = FORMATS[config.format](config, self.tokenizer, self.objective)
+        format = FORMATS[config.kind](config, self.tokenizer, self.objective)
         stores: dict[Split, TokenStore] = {
             split: token_store(config, source, format, self.counting)
             for split, source in sources.items()
             if source is not None
         }
+        _check_weights(config, stores)
         bit = TRAIN_ON[config.train_on]
         texts: dict[Split, Documents] = {
             split: Documents(store, None, bit) for split, store in stores.items()
@@ -253,6 +255,17 @@ def _mix(corpus: Corpus, config: DataConfig, pad_id: int) -> None:
             "share": count / sum(counts.values()),
             "passes_per_epoch": count / len(sources[name]),
         }
+
+
+def _check_weights(config: DataConfig, stores: Mapping[Split, TokenStore]) -> None:
+    """Raise UserError if the loss counts answers that their rows exclude from it."""
+    if config.train_on != "all":
+        return
+    for store in stores.values():
+        count = store.meta.get("weightless_answers", 0)
+        if count:
+            what = f"{count} answers of {store.meta['source']} have weight 0, and all tokens are trained on"
+            raise UserError(what, "data.train_on=all", "data.train_on=assistant")
 
 
 def _check_split(train: Documents, validation: Documents, share: float) -> None:
