@@ -213,9 +213,7 @@ DATA_RULES = (
     ),
     Rule(
         ("data.join.columns",),
-        lambda config: (
-            isinstance(config["data"].get("text_column"), list) or _reads(config, "chat")
-        ),
+        lambda config: isinstance(config["data"].get("text_column"), list) or _reads(config, "chat"),
         "several columns that make a text, and data.text_column names one",
         "data.text_column=[title,body]",
     ),

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from transformers import PreTrainedTokenizerFast
 
-from lmft.data.config import DataConfig, Split
+from lmft.data.config import CHAT_FORMATS, DataConfig, Split
 from lmft.data.examples.base import Examples
 from lmft.data.examples.cut import Cutter
 from lmft.data.examples.documents import (
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 V = TypeVar("V")
 FORMATS: dict[str, Callable[[DataConfig, PreTrainedTokenizerFast, Objective], Format]] = {
     "text": TextFormat,
-    "chat": ChatFormat,
+    **dict.fromkeys(CHAT_FORMATS, ChatFormat),
     "pairs": PairsFormat,
 }
 Counting = Callable[[str, int | None, str], AbstractContextManager[Callable[[int], None]]]
@@ -153,7 +153,7 @@ class _Loader:
         is_held_out = "validation" in sources and sources["validation"] is None
         if is_held_out or "train" in sources:
             sources["train"] = training_source(config)
-        format = FORMATS[config.kind](config, self.tokenizer, self.objective)
+        format = FORMATS[config.format](config, self.tokenizer, self.objective)
         stores: dict[Split, TokenStore] = {
             split: token_store(config, source, format, self.counting)
             for split, source in sources.items()
@@ -264,7 +264,7 @@ def _check_weights(config: DataConfig, stores: Mapping[Split, TokenStore]) -> No
     for store in stores.values():
         count = store.meta.get("weightless_answers", 0)
         if count:
-            what = f"{count} answers of {store.meta['source']} have weight 0, and all tokens are trained on"
+            what = f"{count} answers of {store.meta['source']} have weight 0, and all are trained on"
             raise UserError(what, "data.train_on=all", "data.train_on=assistant")
 
 

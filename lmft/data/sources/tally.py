@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from lmft.errors import UserError
 
 _NAMED = 3  # skipped rows, and files of one kind, that are named
+_NAMED_PARTS = 8  # of rows that nothing reads
 
 
 class Tally:
@@ -78,16 +79,16 @@ class Tally:
         warnings = list(self._warnings)
         for kind, counts in self._unread.items():
             parts = [f"{name} (rows: {n}, first {place})" for name, (n, place) in counts.items()]
-            warnings.append(f"{kind}: {'; '.join(parts)}")
+            warnings.append(f"{kind}: {_some(parts, len(parts), '; ', _NAMED_PARTS)}")
         if num_skipped := self.counts["skipped"]:
             rows = _some(self._skipped, num_skipped, "; ")
             warnings.append(f"rows skipped because they cannot be used: {num_skipped} ({rows})")
         return warnings
 
 
-def _some(items: list[str], count: int, separator: str) -> str:
+def _some(items: list[str], count: int, separator: str, limit: int = _NAMED) -> str:
     """Return the first items, and how many of `count` there are beyond them."""
-    shown = items[:_NAMED]
+    shown = items[:limit]
     text = separator.join(shown)
     if count > len(shown):
         text += f" and {count - len(shown)} more"

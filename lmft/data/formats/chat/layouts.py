@@ -15,6 +15,7 @@ _SYSTEM_ROLES = ("system", "developer")
 _QUESTIONS = ("question", "query", "instruction", "problem", "prompt", "input")  # usual names of columns
 _ANSWERS = ("answer", "response", "output", "completion", "solution", "target", "chosen")
 _CONTEXTS = ("context", "input")
+_PROMPT = ("prompt", "completion")
 
 
 class Row:
@@ -44,6 +45,10 @@ class Row:
     def has(self, option: str) -> bool:
         """Return whether the row has a value in a column."""
         return self.values.get(self.name(option)) is not None
+
+    def knows(self, option: str) -> bool:
+        """Return whether the row has a column, with a value or without."""
+        return self.name(option) in self.values
 
     def take(self, option: str) -> Any:
         """Return the value in a column, which counts as read; None if there is none."""
@@ -123,9 +128,7 @@ def _history(row: Row) -> Messages:
         raise UserError(f"'{row.name('history')}' holds no list of pairs of texts", fix=fix)
     roles = ("user", "assistant")
     return [
-        {"role": role, "content": text}
-        for turn in turns
-        for role, text in zip(roles, turn, strict=True)
+        {"role": role, "content": text} for turn in turns for role, text in zip(roles, turn, strict=True)
     ]
 
 
@@ -149,14 +152,18 @@ LAYOUTS = {
     ),
     "prompt_completion": Layout(
         "prompts and completions ({prompt}, {completion})",
-        ("prompt", "completion"),
+        _PROMPT,
         lambda row: row.has("prompt") or row.has("completion"),
         _of_prompt,
     ),
     "alpaca": Layout(
         "Alpaca's instructions ({instruction}, {input}, {output})",
         ("instruction", "output"),
-        lambda row: row.has("instruction") and row.has("output"),
+        lambda row: (
+            row.knows("instruction")
+            and row.knows("output")
+            and (row.has("instruction") or row.has("output"))
+        ),
         _of_instruction,
     ),
 }
@@ -171,17 +178,15 @@ def layout_of(row: Row, format: str) -> Layout | None:
     """
     candidates = LAYOUTS if format == "chat" else {format: LAYOUTS[format]}
     found = next((layout for layout in candidates.values() if layout.fits(row)), None)
-    is_preference = {"chosen", "rejected"} <= row.values.keys()
-    if is_preference and (found is None or not (row.has("messages") or row.has("completion"))):
-        if found is None or found is LAYOUTS["prompt_completion"]:
-            raise _preferences(row)
+    is_complete = found is not None and (row.has("completion") or found.columns != _PROMPT)
+    if not is_complete and {"chosen", "rejected"} <= row.values.keys():
+        raise _preferences(row)
     if found is not None:
         return found
     if format != "chat" and (other := next((n for n in LAYOUTS if LAYOUTS[n].fits(row)), None)):
         what = f"data.format={format}, and this row has {_said(LAYOUTS[other], row)}"
         raise UserError(what, fix=f"data.format={other}, or data.format=chat to recognise each row")
-    names = [row.name(column) for layout in candidates.values() for column in layout.columns]
-    if any(name in row.values for name in names):
+    if any(all(map(row.knows, layout.columns)) for layout in candidates.values()):
         return None
     raise _unknown(row, candidates)
 
@@ -216,7 +221,7 @@ def _unknown(row: Row, candidates: Mapping[str, Layout]) -> UserError:
     others = ", ".join(row.values) or "nothing"
     name = row.name("messages")
     what = f"there is neither '{name}'{did_you_mean(name, row.values)} nor '{row.name('prompt')}'"
-    if "messages" not in candidates:
+    if len(candidates) == 1:
         column = next(iter(candidates.values())).columns[0]
         what = f"there is no '{row.name(column)}'{did_you_mean(row.name(column), row.values)}"
     what += f", but {others}"

@@ -102,7 +102,8 @@ def _from_sharegpt(message: dict[str, Any], name: str) -> dict[str, Any]:
         hint = did_you_mean(sender, _ROLES_ELSEWHERE)
         raise UserError(f"{name} is from {message['from']!r}{hint}", fix=f"one of {known}")
     if "content" in message:
-        raise UserError(f"{name} has 'from' and 'content'", fix="'from' and 'value'; or 'role' and 'content'")
+        fix = "'from' and 'value', or 'role' and 'content'"
+        raise UserError(f"{name} has 'from' and 'content'", fix=fix)
     others = {key: value for key, value in message.items() if key not in ("from", "value")}
     role = _ROLES_ELSEWHERE[sender]
     value = message.get("value")

@@ -93,7 +93,8 @@ class RowReader:
             raise UserError("the tokenizer has no chat template", fix=NO_TEMPLATE_FIX)
         chat = self._arguments.fitted(chat)
         conversation = self._template.render(chat)
-        return conversation, list(dict.fromkeys(self._unread.of(chat, conversation.text)))
+        unread = self._unread.of(chat, conversation.text)
+        return conversation, list(dict.fromkeys(name for _, name in unread))
 
     def _marked(self, row: Row, markers: Markers) -> ReadRow | None:
         """Make the conversation of a text with markers."""
@@ -119,7 +120,8 @@ def conversations(
     Args:
         source: where rows are read.
         reader: how they are read.
-        tally: counts bytes, rows cleaned, by reason, as `none` rows without a value, and what nothing reads.
+        tally: counts bytes, rows cleaned, by reason, as `none` rows without a value, and what nothing
+            reads.
 
     Raises: UserError, naming the row, for what is not a conversation, for what the template cannot
     render, and for what cannot be read.

@@ -51,8 +51,8 @@ def function_of(call: Mapping[str, Any]) -> Mapping[str, Any]:
 class Arguments:
     """Gives the arguments of tool calls the form that a template wants: an object, or JSON text.
 
-    The form is found by rendering the first chat with calls in both. Arguments stay as they are where the
-    template takes both.
+    The form is found by rendering the first chat with calls in both. Arguments stay as they are where
+    the template takes both.
     """
 
     def __init__(self, template: ChatTemplate):

@@ -1,7 +1,6 @@
 """What of chats a template does not read: found by rendering them without it, or with something else."""
 
 import json
-import re
 from collections.abc import Hashable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -21,39 +20,36 @@ class Unread:
 
     Whether a template reads a key of a message is tried once for each context: the message's role and
     keys, whether it is the first, the last, or follows the last user message, the roles around it, and
-    whether there are tools. Whether the content of each message is in the text is looked up in every chat.
+    whether there are tools. The content of messages and tool calls is looked up in each text.
     """
 
     def __init__(self, template: ChatTemplate):
         self._template = template
         self._known: dict[Hashable, bool] = {}  # context -> whether the template reads it
 
-    def of(self, chat: Chat, text: str) -> Iterator[str]:
-        """Yield the names of what is not read.
+    def of(self, chat: Chat, text: str) -> Iterator[tuple[int, str]]:
+        """Yield what is not read: the number of its message, and its name.
 
         Args:
             chat: the chat.
             text: what the template makes of it.
 
-        Raises: UserError for what the model would learn wrongly without: tools, tool calls and the content
-            of messages.
+        Raises: UserError for what the model would learn wrongly without: tools, tool calls and the
+            content of messages.
         """
         found = _Rendered(chat, text)
         self._check_tools(found)
-        for name in chat.variables:
-            if not re.search(rf"\b{re.escape(name)}\b", self._template.source):
-                yield f"chat_template_kwargs.{name}"
         for i, message in enumerate(chat.messages):
             role = message["role"]
             for key, value in message.items():
                 if key in _CHECKED_APART or not value:
                     continue
                 if not self._is_read(found, i, key):
-                    yield f"'{key}' of {role} messages"
+                    yield i, f"'{key}' of {role} messages"
             for call in message.get("tool_calls", ()):
                 self._check_call(found, i, call)
             if message.get("content", "").strip() and not self._has_content(found, i):
-                yield f"a part of the content of {role} messages"
+                yield i, f"a part of the content of {role} messages"
 
     def _has_content(self, found: "_Rendered", i: int) -> bool:
         """Return whether the whole content of message i is in the text.
@@ -78,9 +74,10 @@ class Unread:
             calls = _swapped(found.chat.messages[i]["tool_calls"], word)
             if self._writes_stand_in(_with(found.chat, i, "tool_calls", calls)):
                 continue  # it is written in another way, such as in capitals
-            what = f"the chat template leaves out the call of {function['name']} in message {i + 1}"
+            part = f"the call of {function['name']}"
             if word != function["name"]:
-                what = f"the chat template leaves out an argument of the call in message {i + 1}: {word!r}"
+                part = f"an argument of {function['name']}, {word!r},"
+            what = f"the chat template leaves out {part} in message {i + 1}"
             raise UserError(what, fix=f"{_OTHER_TEMPLATE} that writes tool calls")
 
     def _check_tools(self, found: "_Rendered") -> None:
