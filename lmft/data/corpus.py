@@ -264,7 +264,7 @@ def _check_weights(config: DataConfig, stores: Mapping[Split, TokenStore]) -> No
     for store in stores.values():
         count = store.meta.get("weightless_answers", 0)
         if count:
-            what = f"{count} answers of {store.meta['source']} have weight 0, and all are trained on"
+            what = f"answers of {store.meta['source']} with weight 0: {count}, and all are trained on"
             raise UserError(what, "data.train_on=all", "data.train_on=assistant")
 
 

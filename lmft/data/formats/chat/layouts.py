@@ -239,14 +239,9 @@ def _unknown(row: Row, candidates: Mapping[str, Layout]) -> UserError:
 
 def _chat(row: Row, messages: Messages, may_be_learnt: list[bool]) -> Chat:
     """Return the chat of a row's messages, with its system message, tools and template variables."""
-    is_learnt = [
-        may and _is_weighted(message, f"message {i}")
-        for i, (message, may) in enumerate(zip(messages, may_be_learnt, strict=True), 1)
-    ]
-    row.num_weightless = sum(
-        not _is_weighted(message, "") for message in messages if message["role"] == "assistant"
-    )
-    messages = [_without_weight(message) for message in messages]
+    are_weighted = [_takes_weight(message, f"message {i}") for i, message in enumerate(messages, 1)]
+    row.num_weightless = are_weighted.count(False)
+    is_learnt = [may and weighted for may, weighted in zip(may_be_learnt, are_weighted, strict=True)]
     system = row.text("system", required=False)
     first = messages[0]
     if system.strip():
@@ -256,30 +251,27 @@ def _chat(row: Row, messages: Messages, may_be_learnt: list[bool]) -> Chat:
         elif first["content"] != system:
             what = f"'{row.name('system')}' and the first message are two system messages"
             raise UserError(what, fix="leave one of them out")
-    return Chat(
-        messages,
-        _tools(row),
-        None if all(is_learnt) else is_learnt,
-        _variables(row),
-    )
+    return Chat(messages, _tools(row), None if all(is_learnt) else is_learnt, _variables(row))
 
 
-def _is_weighted(message: Mapping[str, Any], name: str) -> bool:
-    """Return whether an answer is to be learnt, as its `weight` or `train` says."""
+def _takes_weight(message: dict[str, Any], name: str) -> bool:
+    """Take `weight` and `train` out of a message; return whether they leave it to be learnt.
+
+    Nobody but the assistant is learnt: where they ask for that, they stay, to be counted as unread.
+    """
     is_learnt = True
     for key in ("weight", "train"):
-        value = message.get(key, 1)
+        if key not in message:
+            continue
+        value = message[key]
         if not isinstance(value, bool | int | float) or value not in (0, 1):
             what = f"the {key} of {name} is {value!r}"
             raise UserError(what, fix="1 (the answer is learnt) or 0 (it is context)")
-        is_learnt = is_learnt and bool(value)
+        if message["role"] == "assistant":
+            is_learnt = is_learnt and bool(value)
+        if message["role"] == "assistant" or not value:
+            del message[key]
     return is_learnt
-
-
-def _without_weight(message: dict[str, Any]) -> dict[str, Any]:
-    if message["role"] != "assistant" and (message.get("weight") or message.get("train")):
-        return message  # nobody learns it: it is counted as unread
-    return {key: value for key, value in message.items() if key not in ("weight", "train")}
 
 
 def _tools(row: Row) -> list[dict[str, Any]] | None:
