@@ -42,11 +42,18 @@ def _is_other_vocabulary(config: Config) -> bool:
     return is_named or bool(_tokenizer(config, "train"))
 
 
-def _reads(config: Config, format: str) -> bool:
-    """Return whether the text, or a source of a mixture, has a format."""
+def _reads(config: Config, *wanted: str) -> bool:
+    """Return whether the text, or a source of a mixture, has one of these formats.
+
+    Rows of format `chat` may have any of the layouts; `chat` stands for all formats of conversations.
+    """
     data = config["data"]
     sources = (data.get("sources") or {}).values()
-    return format in (data.get("format"), *(source.get("format") for source in sources))
+    formats = {data.get("format"), *(source.get("format") for source in sources)} - {None}
+    if wanted == ("chat",):
+        return bool(formats - {"text", "pairs"})
+    is_recognised = "chat" in formats and not set(wanted) & {"text", "pairs", "marked_text"}
+    return is_recognised or bool(formats & set(wanted))
 
 
 def _is_own_split(config: Config, split: str) -> bool:
@@ -152,9 +159,36 @@ MODEL_RULES = (
 )
 DATA_RULES = (
     Rule(
-        ("data.chat_template", "data.train_on", "data.columns.messages", "data.columns.prompt"),
+        ("data.train_on",),
         lambda config: _reads(config, "chat"),
         "conversations (data.format=chat)",
+        "data=chat data.train=FILE.jsonl",
+    ),
+    Rule(
+        ("data.chat_template", "data.columns.system", "data.columns.tools"),
+        lambda config: _reads(config, "messages", "sharegpt", "alpaca", "prompt_completion"),
+        "conversations (data.format=chat)",
+        "data=chat data.train=FILE.jsonl",
+    ),
+    Rule(
+        ("data.columns.messages",),
+        lambda config: _reads(config, "messages", "sharegpt"),
+        "conversations that are lists of messages (data.format=chat)",
+        "data=chat data.train=FILE.jsonl",
+    ),
+    Rule(
+        ("data.columns.prompt", "data.columns.completion"),
+        lambda config: _reads(config, "prompt_completion"),
+        "prompts and completions (data.format=chat)",
+        "data=chat data.train=FILE.jsonl",
+    ),
+    Rule(
+        (
+            *("data.columns.instruction", "data.columns.input", "data.columns.output"),
+            "data.columns.history",
+        ),
+        lambda config: _reads(config, "alpaca"),
+        "instructions with their outputs (data.format=chat)",
         "data=chat data.train=FILE.jsonl",
     ),
     Rule(
@@ -169,14 +203,20 @@ DATA_RULES = (
         "data=pairs objective=pairs data.train=FILE.jsonl",
     ),
     Rule(
-        ("data.text_column", "data.join"),
-        lambda config: _reads(config, "text"),
+        ("data.instruction_template", "data.response_template"),
+        lambda config: _reads(config, "marked_text"),
+        "texts with marked answers (data.format=marked_text)",
+        "data=chat data.format=marked_text",
+    ),
+    Rule(
+        ("data.text_column", "data.join.lists"),
+        lambda config: _reads(config, "text", "marked_text"),
         "rows that are texts (data.format=text)",
         "data.columns.NAME=COLUMN names the columns of chats and pairs",
     ),
     Rule(
         ("data.join.columns",),
-        lambda config: isinstance(config["data"].get("text_column"), list),
+        lambda config: isinstance(config["data"].get("text_column"), list) or _reads(config, "chat"),
         "several columns that make a text, and data.text_column names one",
         "data.text_column=[title,body]",
     ),

@@ -14,7 +14,12 @@ from lmft.errors import UserError
 from lmft.system.repositories import read_config, shape_file, stored_config
 
 _TEXT_OPTIONS = ("data.train", "data.path", "data.sources")
-_READERS = {"chat": "chat", "pairs": "pairs"}  # format -> the YAML of conf/data/ with its usual values
+# Format -> the YAML of conf/data/ with its usual values.
+READERS = {
+    **dict.fromkeys(("chat", "messages", "sharegpt", "prompt_completion", "alpaca"), "chat"),
+    "marked_text": "chat",
+    "pairs": "pairs",
+}
 _ENDINGS = {  # ending of the name of the class that a model was saved from -> family
     "ForMaskedLM": "masked",
     "ForCausalLM": "causal",
@@ -50,7 +55,7 @@ def with_implied_choices(overrides: Sequence[str], ask_hub: bool = True) -> list
             implied.append(f"model={family}")
     if "data" not in given and any(option in given for option in _TEXT_OPTIONS):
         format_name = _text(given, "data.format") or ""
-        implied.append(f"data={_READERS.get(format_name, 'files')}")
+        implied.append(f"data={READERS.get(format_name, 'files')}")
     return [*overrides, *implied]
 
 

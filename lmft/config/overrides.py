@@ -17,6 +17,7 @@ FREE_TEXT = {"text", "prompt", "chat", "completion"}
 CHARACTERS = {
     *("data.document_separator", "data.join.columns", "data.join.lists"),
     *("data.csv.delimiter", "data.csv.quote", "data.csv.escape"),
+    *("data.instruction_template", "data.response_template"),
 }
 # Groups that take keys that the config does not list: model.config.n_layers=4.
 OPEN = ("model.config.", "model.generation.", "model.shape.", "scheduler.options.", "data.sources.")

@@ -10,12 +10,19 @@ from lmft.config.schema import build
 from lmft.errors import UserError, did_you_mean
 
 Split = Literal["train", "validation"]
-COLUMNS = ("messages", "prompt", "completion", "source", "target")  # of rows of chats and pairs
+CHAT_COLUMNS = (  # of rows of chats
+    *("messages", "prompt", "completion", "instruction", "input", "output"),
+    *("history", "system", "tools"),
+)
+COLUMNS = (*CHAT_COLUMNS, "source", "target")  # of rows of chats and pairs
+# Values of data.format whose rows are conversations; chat: which of them is recognised row by row.
+CHAT_FORMATS = ("chat", "messages", "sharegpt", "prompt_completion", "alpaca", "marked_text")
+SHAREGPT_COLUMN = "conversations"  # read where there is no column for messages
 DEFAULT_VALIDATION_FRACTION = 0.05  # of local files that come without validation text
 FILE_FORMATS = ("txt", "json", "csv", "tsv", "parquet", "arrow")
 NO_CHARACTER = "none"  # of a quote or an escape: no character is special
 _CHOICES = {
-    "format": ("text", "chat", "pairs"),
+    "format": ("text", *CHAT_FORMATS, "pairs"),
     "train_on": ("all", "assistant", "completion", "last_turn"),
     "examples": ("blocks", "lines", "packs"),
     "too_long": ("windows", "cut", "refuse"),
@@ -84,6 +91,8 @@ class DataConfig:
     columns: dict[str, str]
     source_language: str | None
     target_language: str | None
+    instruction_template: str | None
+    response_template: str | None
     chat_template: str | None
     train_on: str
     file_format: str | None
@@ -145,7 +154,7 @@ class DataConfig:
         if self.format != "pairs" and self.block_size < 2:
             what = "data.block_size=1: an example needs two tokens, one to predict and one to see"
             raise UserError(what, fix="data.block_size=128")
-        if self.format != "chat" and self.train_on != "all":
+        if self.kind != "chat" and self.train_on != "all":
             what = f"data.train_on={self.train_on} needs conversations"
             raise UserError(what, fix="data=chat data.train=FILE.jsonl")
         if self.format == "pairs" and (self.examples != "lines" or self.too_long == "windows"):
@@ -154,7 +163,10 @@ class DataConfig:
         if self.target_language is not None and self.format != "pairs":
             what = f"data.target_language={self.target_language} is read of pairs only"
             raise UserError(what, f"data.format={self.format}", "data=pairs objective=pairs")
-        if self.source_language is not None and self.format == "chat":
+        if self.format == "marked_text" and not self.response_template:
+            what = "data.format=marked_text needs the text that stands before each answer"
+            raise UserError(what, fix="data.response_template='### Assistant:'")
+        if self.source_language is not None and self.kind == "chat":
             what = f"data.source_language={self.source_language} is not read of chats"
             raise UserError(what, fix="data.source_language=null")
         if self.stride is not None and (self.examples != "lines" or self.too_long != "windows"):
@@ -230,9 +242,14 @@ class DataConfig:
         return configs
 
     @property
+    def kind(self) -> str:
+        """What a row is: text, chat (of any format of conversations) or pairs."""
+        return "chat" if self.format in CHAT_FORMATS else self.format
+
+    @property
     def formats(self) -> set[str]:
-        """The formats of the sources of a mixture, or of the one text."""
-        return {source.format for source in self.by_source().values()} or {self.format}
+        """The kinds of the sources of a mixture, or of the one text."""
+        return {source.kind for source in self.by_source().values()} or {self.kind}
 
     @property
     def text_columns(self) -> list[str]:
@@ -244,8 +261,10 @@ class DataConfig:
     @property
     def column_names(self) -> list[str]:
         """The columns that the format looks for in a row."""
-        if self.format == "text":
+        if self.format in ("text", "marked_text"):
             return self.text_columns
+        if self.kind == "chat":
+            return [*(self.columns.get(name, name) for name in CHAT_COLUMNS), SHAREGPT_COLUMN]
         return list(self.columns.values())
 
     @property

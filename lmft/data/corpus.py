@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from transformers import PreTrainedTokenizerFast
 
-from lmft.data.config import DataConfig, Split
+from lmft.data.config import CHAT_FORMATS, DataConfig, Split
 from lmft.data.examples.base import Examples
 from lmft.data.examples.cut import Cutter
 from lmft.data.examples.documents import (
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 V = TypeVar("V")
 FORMATS: dict[str, Callable[[DataConfig, PreTrainedTokenizerFast, Objective], Format]] = {
     "text": TextFormat,
-    "chat": ChatFormat,
+    **dict.fromkeys(CHAT_FORMATS, ChatFormat),
     "pairs": PairsFormat,
 }
 Counting = Callable[[str, int | None, str], AbstractContextManager[Callable[[int], None]]]
@@ -65,6 +65,7 @@ def token_store(config: DataConfig, source: Source, format: Format, counting: Co
                 "cleaned": dict(tally.counts),
                 "notes": [*source.notes, *tally.notes()],
                 "warnings": warnings,
+                "weightless_answers": tally.num_weightless,
             }
         )
 
@@ -158,6 +159,7 @@ class _Loader:
             for split, source in sources.items()
             if source is not None
         }
+        _check_weights(config, stores)
         bit = TRAIN_ON[config.train_on]
         texts: dict[Split, Documents] = {
             split: Documents(store, None, bit) for split, store in stores.items()
@@ -253,6 +255,17 @@ def _mix(corpus: Corpus, config: DataConfig, pad_id: int) -> None:
             "share": count / sum(counts.values()),
             "passes_per_epoch": count / len(sources[name]),
         }
+
+
+def _check_weights(config: DataConfig, stores: Mapping[Split, TokenStore]) -> None:
+    """Raise UserError if the loss counts answers that their rows exclude from it."""
+    if config.train_on != "all":
+        return
+    for store in stores.values():
+        count = store.meta.get("weightless_answers", 0)
+        if count:
+            what = f"answers of {store.meta['source']} with weight 0: {count}, and all are trained on"
+            raise UserError(what, "data.train_on=all", "data.train_on=assistant")
 
 
 def _check_split(train: Documents, validation: Documents, share: float) -> None:

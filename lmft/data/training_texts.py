@@ -36,7 +36,7 @@ class TrainingTexts:
 
     def _documents(self, config: DataConfig) -> Iterator[tuple[str, Sequence[str]]]:
         """Yield each document's content, which is hashed, and its texts."""
-        if config.format == "chat":
+        if config.kind == "chat":
             what = "a vocabulary is trained on texts, not on conversations"
             fix = "model.tokenizer.name_or_path=FOLDER; `lmft.prepare data=files` trains one on text"
             raise UserError(what, "model.tokenizer.train=true", fix)

@@ -3,8 +3,9 @@
 import pytest
 
 from lmft.cli.checks import check
+from lmft.config.implied import READERS
 from lmft.config.load import compose
-from lmft.data.config import _CHOICES
+from lmft.data.config import _CHOICES, CHAT_FORMATS
 from lmft.data.corpus import FORMATS
 from lmft.data.examples.documents import TRAIN_ON
 from lmft.errors import UserError
@@ -144,5 +145,6 @@ def test_an_evaluation_needs_no_training_text_where_there_is_other(tmp_path):
 
 
 def test_choices_are_those_of_the_code_that_reads_them():
+    assert set(READERS) == {*CHAT_FORMATS, "pairs"}
     assert set(_CHOICES["format"]) == set(FORMATS) and set(_CHOICES["train_on"]) == set(TRAIN_ON)
     assert data_options(train="x").format in FORMATS

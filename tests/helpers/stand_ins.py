@@ -93,6 +93,10 @@ def write_files(folder: Path) -> None:
     (folder / "corpus/one.jsonl.gz").write_bytes(gzip.compress(bodies.encode()))
     (folder / "held_out.jsonl").write_text(bodies[: len(bodies) // 4].rpartition("\n")[0] + "\n")
     write_rows(folder / "chats.jsonl", conversations(60))
+    talks = [{"text": f"### Human: {text}\n### Assistant: {text[:20]}"} for text in paragraphs(60)]
+    write_rows(folder / "talks.jsonl", talks)
+    dolly = [{"question": text, "context": text, "answer": text[:20]} for text in paragraphs(60)]
+    write_rows(folder / "dolly.jsonl", dolly)
     pairs = [{"source": text, "target": text[:40]} for text in paragraphs(60)]
     write_rows(folder / "pairs.jsonl", pairs)
     write_rows(folder / "wmt.jsonl", [{"translation": {"en": text, "de": text[:40]}} for text in paragraphs(60)])

@@ -12,7 +12,7 @@ from typing import Any
 from lmft.data.fingerprint import fingerprint as fingerprint_of
 from lmft.data.sources.opening import File, unreadable
 
-VERSION = 2  # of what the readers make of a file; a change makes new token stores
+VERSION = 3  # of what the readers make of a file; a change makes new token stores
 MEMO = "fingerprints.json"  # in the cache folder: path -> size and times of change, hash
 # Nanoseconds since its last change until a file's hash is remembered: before, it could change again
 # without its time of change showing it.

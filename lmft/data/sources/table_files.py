@@ -92,6 +92,9 @@ def chunk_of(
 ) -> Chunk:
     """Return the rows of a batch, the first of which has the number `first`.
 
+    Arrow gives every struct the keys of all rows. So where whole rows are read (`columns` is None), a
+    key without a value is left out of the object that a struct becomes.
+
     Raises: UserError for a missing column.
     """
     values = {
@@ -104,7 +107,18 @@ def chunk_of(
             row = {name: column[0] for name, column in values.items()}
             check_columns(missing, names_in(row), label)
         values = {name: values[name] for name in columns}
+    else:
+        values = {name: [_without_nulls(value) for value in column] for name, column in values.items()}
     return Chunk(label, range(first, first + len(batch)), values)
+
+
+def _without_nulls(value: Any) -> Any:
+    """Return the value without keys that have none, at any depth; members of lists stay."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
+    if isinstance(value, list):
+        return [_without_nulls(inner) for inner in value]
+    return value
 
 
 @contextmanager

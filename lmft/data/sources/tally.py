@@ -1,11 +1,12 @@
 """Tally: what one reading of a source met, counted and named."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from lmft.errors import UserError
 
 _NAMED = 3  # skipped rows, and files of one kind, that are named
+_NAMED_PARTS = 8  # of rows that nothing reads
 
 
 class Tally:
@@ -30,6 +31,8 @@ class Tally:
         self._skipped: list[str] = []
         self._files_by_note: dict[str, list[str]] = {}
         self._warnings: list[str] = []
+        self._unread: dict[str, dict[str, tuple[int, str]]] = {}  # by what they are, by name
+        self.num_weightless = 0  # answers that their rows exclude from the loss
 
     def advance(self, num_bytes: int) -> None:
         """Count bytes that were read, for the display of progress."""
@@ -54,6 +57,16 @@ class Tally:
         """Keep a warning about a file."""
         self._warnings.append(what)
 
+    def count_unread(self, kind: str, names: Iterable[str], place: str) -> None:
+        """Count a row, at `place`, with parts that nothing reads.
+
+        `kind` says what they are and what to do about it; parts of one kind share a warning.
+        """
+        for name in names:
+            counts = self._unread.setdefault(kind, {})
+            count, first = counts.get(name, (0, place))
+            counts[name] = (count + 1, first)
+
     def notes(self) -> list[str]:
         """Return one line for each kind of file that was read."""
         notes = []
@@ -62,17 +75,20 @@ class Tally:
         return notes
 
     def warnings(self) -> list[str]:
-        """Return the warnings; one tells how many rows were skipped, and names some of them."""
+        """Return the warnings: what is not read in how many rows, and how many rows were skipped."""
         warnings = list(self._warnings)
+        for kind, counts in self._unread.items():
+            parts = [f"{name} (rows: {n}, first {place})" for name, (n, place) in counts.items()]
+            warnings.append(f"{kind}: {_some(parts, len(parts), '; ', _NAMED_PARTS)}")
         if num_skipped := self.counts["skipped"]:
             rows = _some(self._skipped, num_skipped, "; ")
             warnings.append(f"rows skipped because they cannot be used: {num_skipped} ({rows})")
         return warnings
 
 
-def _some(items: list[str], count: int, separator: str) -> str:
+def _some(items: list[str], count: int, separator: str, limit: int = _NAMED) -> str:
     """Return the first items, and how many of `count` there are beyond them."""
-    shown = items[:_NAMED]
+    shown = items[:limit]
     text = separator.join(shown)
     if count > len(shown):
         text += f" and {count - len(shown)} more"

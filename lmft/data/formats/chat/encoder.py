@@ -106,12 +106,13 @@ class ChatEncoder:
                 spans[-1] = (spans[-1][0], len(ids) + 1)
                 ids = [*ids, self._end]
             return ids, spans
-        num_before = len(self._before)
-        start, stop = spans[0] if spans else (len(ids), len(ids))
+        spans = spans or [(len(ids), len(ids))]
         if self._end is not None and ids[-1:] != [self._end]:
+            if spans[-1][1] == len(ids):
+                spans[-1] = (spans[-1][0], len(ids) + 1)
             ids = [*ids, self._end]
-            stop += 1
-        return [*self._before, *ids], [(num_before + start, num_before + stop)]
+        num_before = len(self._before)
+        return [*self._before, *ids], [(num_before + start, num_before + stop) for start, stop in spans]
 
     def _tokens_of(self, encoding: Encoding, start: int, end: int) -> tuple[int, int]:
         """Return [first, stop) of the tokens with a character of [start, end).

@@ -6,9 +6,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from lmft.data.config import DataConfig
-from lmft.data.fingerprint import text_fingerprint
 from lmft.data.formats.chat.encoder import ChatEncoder
-from lmft.data.formats.chat.rows import conversations
+from lmft.data.formats.chat.rows import RowReader, conversations
 from lmft.data.formats.chat.template import ChatTemplate
 from lmft.data.sources.source import Source
 from lmft.data.sources.tally import Tally
@@ -16,24 +15,23 @@ from lmft.objectives.base import Objective
 
 
 class ChatFormat:
-    """A row is a conversation, or a prompt and its completion, in the columns that `data.columns`
-    names.
-    """
+    """A row is a conversation, in one of the layouts of data sets, or a text with marked answers."""
 
     def __init__(self, config: DataConfig, tokenizer: PreTrainedTokenizerFast, objective: Objective):
-        self.columns = config.columns
-        self.template = chat_template(config, tokenizer)
+        self.template = None
+        if config.format != "marked_text":
+            self.template = chat_template(config, tokenizer)
+        self.reader = RowReader(config, self.template)
         self.encoder = ChatEncoder(tokenizer)
 
     @property
     def fingerprint(self) -> str:
-        """Cache key of the tokenised rows: columns, template and encoder."""
-        template = text_fingerprint(self.template.source if self.template else "")
-        return f"{sorted(self.columns.items())} {template} {self.encoder.fingerprint}"
+        """Cache key of the tokenised rows: how they are read, template and encoder."""
+        return f"{self.reader.fingerprint} {self.encoder.fingerprint}"
 
     def documents(self, source: Source, tally: Tally) -> Any:
         """Yield the rendered conversations."""
-        placed = conversations(source, self.columns, self.template, tally)
+        placed = conversations(source, self.reader, tally)
         return (conversation for _, conversation in placed)
 
     def placed(self, source: Source, tally: Tally) -> Any:
@@ -42,9 +40,7 @@ class ChatFormat:
 
     def place_of(self, source: Source, number: int) -> str:
         """Return file and row of a conversation, found by reading up to it."""
-        place, _ = next(
-            islice(conversations(source, self.columns, self.template, source.tally()), number, None)
-        )
+        place, _ = next(islice(conversations(source, self.reader, source.tally()), number, None))
         return str(place)
 
     def warnings(self) -> list[str]:

@@ -1,144 +1,159 @@
-"""Rows to conversations: a row is a chat, or a prompt and its completion."""
+"""Rows to conversations: a row is a chat, which a template renders, or a text with its answers."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
-from lmft.data.formats.chat.conversation import Chat, Conversation, Messages
+from lmft.data.config import DataConfig
+from lmft.data.fingerprint import text_fingerprint
+from lmft.data.formats.chat.conversation import Chat, Conversation
+from lmft.data.formats.chat.layouts import Row, described, layout_of
+from lmft.data.formats.chat.marked import Markers
 from lmft.data.formats.chat.template import NO_TEMPLATE_FIX, ChatTemplate
-from lmft.data.sources.cleaning import clean_rows, type_name
-from lmft.data.sources.rows import Place
+from lmft.data.formats.chat.tools import Arguments
+from lmft.data.formats.chat.unread import Unread
+from lmft.data.sources.cleaning import clean_rows
+from lmft.data.sources.reading import unescaped
+from lmft.data.sources.row_text import RowText
+from lmft.data.sources.rows import Place, missing_column, names_in, value_of
 from lmft.data.sources.source import Source
 from lmft.data.sources.tally import Tally
-from lmft.errors import UserError, did_you_mean
+from lmft.errors import UserError
 
-ROLES = ("system", "developer", "user", "assistant", "tool")
-_ROLES_ELSEWHERE = {  # other names in use, and the role they stand for
-    "human": "user",
-    "gpt": "assistant",
-    "bot": "assistant",
-    "ai": "assistant",
-    "model": "assistant",
-}
-_SHAPE = 'messages are [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]'
+_UNREAD_KEYS = "the chat template does not read (data.chat_template=FILE takes one that does)"
+_UNREAD_COLUMNS = "columns that nothing reads"
+# Columns that change what a row says. A row that has one which is not read is refused.
+_MEDIA = ("image", "images", "video", "videos", "audio", "audios")
+_OF_INSTRUCTIONS = {"input": "input", "context": "input", "history": "history"}  # -> option
+_ADDITIONS = ("system", "tools", "functions", "chat_template_kwargs", "documents", *_OF_INSTRUCTIONS)
+
+
+class ReadRow(NamedTuple):
+    """What a row was read as."""
+
+    conversation: Conversation
+    said: str  # what rows of this kind are, for the log
+    unread_keys: list[str]
+    unread_columns: list[str]
+    num_weightless: int  # answers that the row excludes from the loss
+
+
+class RowReader:
+    """Reads rows as the options of `data` ask, and renders them by a template."""
+
+    def __init__(self, config: DataConfig, template: ChatTemplate | None):
+        """Create a reader.
+
+        Args:
+            config: the options.
+            template: renders chats; None: rows can only be texts.
+        """
+        self._format = config.format
+        self._columns = config.columns
+        self._between = unescaped(config.join.columns)
+        self._text = RowText.from_config(config)
+        self._markers = None
+        if config.response_template is not None:
+            question = config.instruction_template
+            self._markers = Markers(
+                unescaped(config.response_template), None if question is None else unescaped(question)
+            )
+        self._template = template
+        self._arguments = Arguments(template) if template else None
+        self._unread = Unread(template) if template else None
+
+    @property
+    def fingerprint(self) -> str:
+        """Part of cache keys: it changes if the conversation of any row might."""
+        template = text_fingerprint(self._template.source if self._template else "")
+        columns = sorted(self._columns.items())
+        parts = [2, self._format, columns, self._between, self._text.key, self._markers, template]
+        return " ".join(map(str, parts))
+
+    def read(self, values: dict[str, Any]) -> ReadRow | None:
+        """Make a row's conversation; None if it has no value. Raises: UserError."""
+        row = Row(values, self._columns, self._between)
+        if self._markers is not None:
+            return self._marked(row, self._markers)
+        layout = layout_of(row, self._format)
+        if layout is None:
+            return None
+        found = layout.read(row)
+        unread_keys = []
+        if isinstance(found, Chat):
+            conversation, unread_keys = self._rendered(found)
+        else:
+            conversation = found
+        _check_unread(row, conversation, has_messages=layout.columns == ("messages",))
+        said = described(layout, row)
+        return ReadRow(conversation, said, unread_keys, row.unread, row.num_weightless)
+
+    def _rendered(self, chat: Chat) -> tuple[Conversation, list[str]]:
+        """Render a chat; return it with what of it the template does not read."""
+        if self._template is None or self._arguments is None or self._unread is None:
+            raise UserError("the tokenizer has no chat template", fix=NO_TEMPLATE_FIX)
+        chat = self._arguments.fitted(chat)
+        conversation = self._template.render(chat)
+        unread = self._unread.of(chat, conversation.text)
+        return conversation, list(dict.fromkeys(name for _, name in unread))
+
+    def _marked(self, row: Row, markers: Markers) -> ReadRow | None:
+        """Make the conversation of a text with markers."""
+        columns = self._text.columns
+        try:
+            text = self._text.of([value_of(row.values, name) for name in columns])
+        except KeyError as error:
+            known = names_in(row.values)
+            missing = next(name for name in columns if name not in known)
+            raise missing_column(missing, known, "") from error
+        if not text or text.isspace():
+            return None
+        row.read.update(name.partition(".")[0] for name in columns)
+        said = f"rows are texts with answers after {markers.response!r}"
+        return ReadRow(markers.conversation(text), said, [], row.unread, 0)
 
 
 def conversations(
-    source: Source,
-    columns: Mapping[str, str],
-    template: ChatTemplate | None,
-    tally: Tally,
+    source: Source, reader: RowReader, tally: Tally
 ) -> Iterator[tuple[Place, Conversation]]:
-    """Yield each row's place and conversation; `_conversation` tells what rows can be.
+    """Yield each row's place and conversation; `RowReader` tells what rows can be.
 
     Args:
         source: where rows are read.
-        columns: the user's names of the columns `messages`, `prompt` and `completion`.
-        template: renders messages; None: rows can only be prompts and completions that are text.
-        tally: counts bytes, rows cleaned, by reason, and as `none` rows without a value.
+        reader: how they are read.
+        tally: counts bytes, rows cleaned, by reason, as `none` rows without a value, and what nothing
+            reads.
 
     Raises: UserError, naming the row, for what is not a conversation, for what the template cannot
     render, and for what cannot be read.
     """
-    return clean_rows(source, lambda row: _conversation(row, columns, template), tally)
+    told = set()
+    for place, row in clean_rows(source, reader.read, tally):
+        if (row.said, place.file) not in told:
+            told.add((row.said, place.file))
+            tally.note(row.said, place.file)
+        tally.count_unread(_UNREAD_KEYS, row.unread_keys, str(place))
+        tally.count_unread(_UNREAD_COLUMNS, row.unread_columns, str(place))
+        tally.num_weightless += row.num_weightless
+        yield place, row.conversation
 
 
-def _conversation(
-    row: dict, columns: Mapping[str, str], template: ChatTemplate | None
-) -> Conversation | None:
-    """Make a row's conversation; None if it has no value.
-
-    A row has `messages`, or a `prompt` and a `completion` that are both text or both messages. Its
-    `tools` are given to the template.
-    """
-    messages = row.get(columns["messages"])
-    prompt = row.get(columns["prompt"])
-    completion = row.get(columns["completion"])
-    if messages is not None:
-        return _render(_checked_messages(messages, columns["messages"]), None, row, template)
-    if prompt is None and completion is None:
-        _check_columns(row, columns)
-        return None
-    for name, value in (("prompt", prompt), ("completion", completion)):
-        if value is None:
-            raise UserError(
-                f"there is no '{columns[name]}'",
-                fix=f"data.columns.{name}=NAME of the column that holds it",
-            )
-    if isinstance(prompt, list) and isinstance(completion, list):
-        before = _checked_messages(prompt, columns["prompt"])
-        after = _checked_messages(completion, columns["completion"])
-        is_learnt = [False] * len(before) + [True] * len(after)
-        return _render(before + after, is_learnt, row, template)
-    if not isinstance(prompt, str) or not isinstance(completion, str):
-        what = f"'{columns['prompt']}' holds {type_name(prompt)}"
-        what += f" and '{columns['completion']}' {type_name(completion)}"
-        raise UserError(what, fix="both are text, or both are lists of messages")
-    if not completion.strip():
-        raise UserError(
-            f"'{columns['completion']}' is empty", fix="leave the row out, or give the text to be learnt"
-        )
-    text = prompt + completion
-    return Conversation(text, [(len(prompt), len(text))], text, is_rendered=False)
-
-
-def _render(
-    messages: Messages, is_learnt: list[bool] | None, row: dict, template: ChatTemplate | None
-) -> Conversation:
-    """Render messages, with the row's tools."""
-    tools = row.get("tools")
-    if tools is not None and not (
-        isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)
-    ):
-        raise UserError(
-            f"'tools' holds {type_name(tools)}, not a list of objects", fix="one JSON schema a tool"
-        )
-    if template is None:
-        raise UserError("the tokenizer has no chat template", fix=NO_TEMPLATE_FIX)
-    return template.render(Chat(messages, tools, is_learnt))
-
-
-def _checked_messages(messages: object, column: str) -> Messages:
-    """Return the messages without keys that have no value. Raises: UserError for what is not a
-    message.
-    """
-    if not isinstance(messages, list):
-        raise UserError(f"'{column}' holds {type_name(messages)}, not a list of messages", fix=_SHAPE)
-    if not messages:
-        raise UserError(f"'{column}' is empty", fix="leave the row out, or give its messages")
-    return [
-        _checked_message(message, f"message {i} of '{column}'") for i, message in enumerate(messages, 1)
-    ]
-
-
-def _checked_message(message: object, name: str) -> dict[str, Any]:
-    if not isinstance(message, dict):
-        raise UserError(f"{name} is {type_name(message)}, not an object", fix=_SHAPE)
-    message = {key: value for key, value in message.items() if value is not None}
-    if "role" not in message:
-        fix = _SHAPE
-        if {"from", "value"} & message.keys():
-            fix = "rename 'from' to 'role' and 'value' to 'content', human to user and gpt to assistant"
-        raise UserError(f"{name} has no 'role' but {', '.join(message) or 'nothing'}", fix=fix)
-    role = message["role"]
-    content = message.get("content", "")
-    if role not in ROLES:
-        known = _ROLES_ELSEWHERE.get(str(role).lower())
-        hint = f" (did you mean '{known}'?)" if known else did_you_mean(str(role), ROLES)
-        raise UserError(f"{name} has an unknown role {role!r}{hint}", fix=f"one of {', '.join(ROLES)}")
-    if not isinstance(content, str):
-        raise UserError(f"the content of {name} is {type_name(content)}, not text", fix=_SHAPE)
-    if not content.strip() and not (role == "assistant" and message.get("tool_calls")):
-        raise UserError(f"{name} has no content", fix="leave the message out, or give its text")
-    return message
-
-
-def _check_columns(row: dict, columns: Mapping[str, str]) -> None:
-    if not {columns["messages"], columns["prompt"], columns["completion"]} & row.keys():
-        name = columns["messages"]
-        others = ", ".join(row) or "nothing"
-        what = (
-            f"there is neither '{name}'{did_you_mean(name, row)} nor '{columns['prompt']}', but {others}"
-        )
-        raise UserError(
-            what, fix="data.columns.messages=NAME of the column that holds the conversations"
-        )
+def _check_unread(row: Row, conversation: Conversation, has_messages: bool) -> None:
+    """Raise UserError for a column that changes what a row says, and is not read."""
+    for name in (*_MEDIA, *_ADDITIONS):
+        if has_messages and name in _OF_INSTRUCTIONS:  # the messages were made of it
+            continue
+        value = row.values.get(name)
+        if name not in row.unread or not value:
+            continue
+        if isinstance(value, str) and value.strip() in conversation.text:
+            continue
+        what = f"nothing reads the column '{name}' of this row"
+        if name in _MEDIA:
+            raise UserError(what, fix="leave the row out: lmft learns text alone")
+        fix = "'messages', or a 'prompt' and a 'completion' that are lists of messages"
+        if name in _OF_INSTRUCTIONS:
+            renamed = {"instruction": row.name("prompt"), "output": row.name("completion")}
+            renamed[_OF_INSTRUCTIONS[name]] = name
+            options = [f"data.columns.{option}={column}" for option, column in renamed.items()]
+            fix = f"data.format=alpaca {' '.join(options)} makes a chat of it"
+        raise UserError(what, fix=fix)

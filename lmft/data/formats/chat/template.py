@@ -91,6 +91,10 @@ class ChatTemplate:
         answers = [(start, end) for start, end in answers if start < end]
         return Conversation(text, answers, _contents(messages), is_rendered=True)
 
+    def text(self, chat: Chat) -> str:
+        """Render a conversation without looking for its answers. Raises: UserError."""
+        return self._write(chat.messages, chat.tools)[0]
+
     def _find_turn(
         self, messages: Messages, i: int, tools: list[dict] | None, text: str
     ) -> tuple[int, int]:

@@ -8,12 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from lmft.data.formats.chat.conversation import Chat
-from lmft.data.formats.chat.rows import conversations
+from lmft.data.formats.chat.rows import RowReader, conversations
 from lmft.data.formats.chat.template import SHIPPED, ChatTemplate
-from lmft.data.sources.rows import Chunk
-from lmft.data.sources.source import Source, open_source
+from lmft.data.sources.source import open_source
 from lmft.data.sources.tally import Tally
 from lmft.errors import UserError
+from tests.helpers.chat_rows import error_of, read, template_of
 from tests.helpers.chats import (
     CHATML,
     GEMMA,
@@ -29,34 +29,7 @@ from tests.helpers.chats import (
 )
 from tests.helpers.options import data_options
 
-COLUMNS = {name: name for name in ("messages", "prompt", "completion")}
-
 NEW_TOKENS += ["<start_of_turn>", "<end_of_turn>"]
-
-
-def template_of(source: str) -> ChatTemplate:
-    return ChatTemplate.load(None, tokenizer_with(source))
-
-
-def source_of(*rows: dict) -> Source:
-    names = {name: None for row in rows for name in row}
-    chunk = Chunk("chats.jsonl", range(1, len(rows) + 1), {name: [row.get(name) for row in rows] for name in names})
-    return Source("chats", "", None, lambda columns, tally: iter([chunk]))
-
-
-def read(*rows: dict, template=CHATML, columns=COLUMNS, tally=None):
-    loaded = template_of(template) if isinstance(template, str) else template
-    found = conversations(source_of(*rows), columns, loaded, tally or Tally())
-    return [conversation for _, conversation in found]
-
-
-def error_of(*rows: dict, **options) -> str:
-    with pytest.raises(UserError) as raised:
-        read(*rows, **options)
-    lines = str(raised.value).splitlines()
-    assert len(lines) == 3  # what, where, fix
-    assert lines[1] == f"  where: chats.jsonl, row {len(rows)}"
-    return lines[0] + lines[2]
 
 
 class TestRows:
@@ -115,7 +88,7 @@ class TestRows:
         options = data_options(train=str(tmp_path / "*"), format="chat", cache_dir=str(tmp_path / "cache"))
         source = open_source(options, "train")
         template = template_of("{% for m in messages %}{{ m | tojson }}{% endfor %}{# {% generation %} #}")
-        found = list(conversations(source, COLUMNS, template, Tally()))
+        found = list(conversations(source, RowReader(options, template), Tally()))
         assert [str(place).rpartition("/")[2] for place, _ in found] == ["a.parquet, row 1", "b.jsonl, row 2"]
         assert found[0][1].text == "".join(json.dumps(turn) for turn in chat("q", "a"))
 
@@ -144,14 +117,14 @@ BAD_ROWS = [
     ({"messages": [{"role": "human", "content": "q"}]}, ["(did you mean 'user'?)", "one of system, developer,"]),
     ({"messages": [{"role": "gpt", "content": "q"}]}, ["'gpt' (did you mean 'assistant'?)"]),
     ({"messages": [{"role": ["user"], "content": "q"}]}, ["unknown role"]),
-    ({"messages": [{"from": "human", "value": "q"}]}, ["no 'role' but from, value", "rename 'from' to 'role'"]),
+    ({"messages": [{"value": "q"}]}, ["no 'role' but value", '"role"']),
     ({"messages": [{"content": "q"}]}, ["no 'role' but content"]),
     ({"messages": [{}]}, ["no 'role' but nothing"]),
     ({"messages": [{"role": "user"}]}, ["message 1 of 'messages' has no content"]),
     ({"messages": [USER, {"role": "assistant", "content": None}]}, ["message 2 of 'messages' has no content"]),
     ({"messages": [{"role": "user", "content": " \n"}, SAYS]}, ["message 1 of 'messages' has no content"]),
-    ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, ["the content of message 1", "a list, not text"]),
-    ({"messages": [USER, SAYS], "tools": "[]"}, ["'tools' holds text, not a list of objects"]),
+    ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, ["a part of it is no text"]),
+    ({"messages": [USER, SAYS], "tools": "add"}, ["'tools' holds text, not a list of objects"]),
     ({"prompt": "p"}, ["there is no 'completion'", "data.columns.completion="]),
     ({"completion": "c"}, ["there is no 'prompt'"]),
     ({"prompt": 3, "completion": "c"}, ["'prompt' holds a number and 'completion' text"]),
