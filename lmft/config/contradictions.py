@@ -149,7 +149,10 @@ MODEL_RULES = (
 )
 DATA_RULES = (
     Rule(
-        ("data.chat_template", "data.train_on", "data.columns.messages", "data.columns.prompt"),
+        (
+            *("data.chat_template", "data.chat_template_kwargs", "data.train_on", "data.turns"),
+            *("data.columns.messages", "data.columns.prompt"),
+        ),
         lambda config: _reads(config, "chat"),
         "conversations (data.format=chat)",
         "data=chat data.train=FILE.jsonl",

@@ -22,8 +22,11 @@ class Conversation:
     """A conversation as text, and the places of its answers."""
 
     text: str  # as the template renders it
-    # [start, end) of each answer in `text`, in characters, in order; empty: only context.
+    # [start, end) of each part of an answer in `text`, in characters, in order; empty: only context.
     answers: list[tuple[int, int]]
     content: str  # texts of the messages without the template
     # By a chat template, which writes its own separators; else a prompt and its completion.
     is_rendered: bool
+    num_last: int = 1  # parts that the last answer has
+    num_unprompted: int = 0  # answers that do not follow the whole generation prompt
+    whole: str | None = None  # `content` of the conversation that this is the beginning of

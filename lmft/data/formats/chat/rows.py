@@ -27,25 +27,29 @@ def conversations(
     columns: Mapping[str, str],
     template: ChatTemplate | None,
     tally: Tally,
+    turns: str = "together",
 ) -> Iterator[tuple[Place, Conversation]]:
-    """Yield each row's place and conversation; `_conversation` tells what rows can be.
+    """Yield each row's place and conversation; `_conversations_of` tells what rows can be.
 
     Args:
         source: where rows are read.
         columns: the user's names of the columns `messages`, `prompt` and `completion`.
         template: renders messages; None: rows can only be prompts and completions that are text.
         tally: counts bytes, rows cleaned, by reason, and as `none` rows without a value.
+        turns: "together": a row's messages are one conversation; "each": one for each answer, with the
+            messages before it.
 
     Raises: UserError, naming the row, for what is not a conversation, for what the template cannot
     render, and for what cannot be read.
     """
-    return clean_rows(source, lambda row: _conversation(row, columns, template), tally)
+    rows = clean_rows(source, lambda row: _conversations_of(row, columns, template, turns), tally)
+    return ((place, conversation) for place, several in rows for conversation in several)
 
 
-def _conversation(
-    row: dict, columns: Mapping[str, str], template: ChatTemplate | None
-) -> Conversation | None:
-    """Make a row's conversation; None if it has no value.
+def _conversations_of(
+    row: dict, columns: Mapping[str, str], template: ChatTemplate | None, turns: str
+) -> list[Conversation] | None:
+    """Make a row's conversations; None if it has no value.
 
     A row has `messages`, or a `prompt` and a `completion` that are both text or both messages. Its
     `tools` are given to the template.
@@ -54,7 +58,8 @@ def _conversation(
     prompt = row.get(columns["prompt"])
     completion = row.get(columns["completion"])
     if messages is not None:
-        return _render(_checked_messages(messages, columns["messages"]), None, row, template)
+        messages = _checked_messages(messages, columns["messages"])
+        return _render(messages, None, row, template, turns)
     if prompt is None and completion is None:
         _check_columns(row, columns)
         return None
@@ -68,7 +73,7 @@ def _conversation(
         before = _checked_messages(prompt, columns["prompt"])
         after = _checked_messages(completion, columns["completion"])
         is_learnt = [False] * len(before) + [True] * len(after)
-        return _render(before + after, is_learnt, row, template)
+        return _render(before + after, is_learnt, row, template, turns)
     if not isinstance(prompt, str) or not isinstance(completion, str):
         what = f"'{columns['prompt']}' holds {type_name(prompt)}"
         what += f" and '{columns['completion']}' {type_name(completion)}"
@@ -78,12 +83,16 @@ def _conversation(
             f"'{columns['completion']}' is empty", fix="leave the row out, or give the text to be learnt"
         )
     text = prompt + completion
-    return Conversation(text, [(len(prompt), len(text))], text, is_rendered=False)
+    return [Conversation(text, [(len(prompt), len(text))], text, is_rendered=False)]
 
 
 def _render(
-    messages: Messages, is_learnt: list[bool] | None, row: dict, template: ChatTemplate | None
-) -> Conversation:
+    messages: Messages,
+    is_learnt: list[bool] | None,
+    row: dict,
+    template: ChatTemplate | None,
+    turns: str,
+) -> list[Conversation]:
     """Render messages, with the row's tools."""
     tools = row.get("tools")
     if tools is not None and not (
@@ -94,7 +103,8 @@ def _render(
         )
     if template is None:
         raise UserError("the tokenizer has no chat template", fix=NO_TEMPLATE_FIX)
-    return template.render(Chat(messages, tools, is_learnt))
+    chat = Chat(messages, tools, is_learnt)
+    return template.render_each(chat) if turns == "each" else [template.render(chat)]
 
 
 def _checked_messages(messages: object, column: str) -> Messages:
