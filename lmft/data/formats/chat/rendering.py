@@ -18,8 +18,7 @@ from transformers.utils.chat_template_utils import (
 from lmft.data.formats.chat.conversation import Messages
 
 Span = tuple[int, int]  # [start, end) in a text, in characters
-_ENTER = "_lmft_enter"
-_LEAVE = "_lmft_leave"
+_PASSES = "_lmft_passes"
 _AS_SEEN = "{{ [messages, tools] | tojson }}"
 
 
@@ -88,94 +87,108 @@ def variables_of(source: str) -> set[str]:
     return meta.find_undeclared_variables(environment.parse(source)) - environment.globals.keys()
 
 
+def as_seen(messages: Messages, tools: list[dict] | None) -> tuple[Messages, list[dict] | None]:
+    """Return messages and tools as transformers gives them to templates: plain, and with reasoning
+    under each of its names.
+    """
+    if tools is None and all(map(_is_plain, messages)):
+        return messages, None
+    (text,), _ = render_jinja_template([messages], tools, chat_template=_AS_SEEN)  # pyright: ignore[reportArgumentType, reportAssignmentType]
+    seen_messages, seen_tools = json.loads(text)
+    return seen_messages, seen_tools
+
+
+def _is_plain(message: dict[str, Any]) -> bool:
+    return message.keys() <= {"role", "content"} and all(type(text) is str for text in message.values())
+
+
 class TrackedTemplate:
     """A chat template compiled so that it tells which message it is writing.
 
     A template is a program that loops through the messages. At the beginning of each pass of each loop
-    a call is inserted that gets the loop's variables, and after each loop a call that it has ended. What
-    the template writes between them is written for the message that a variable holds.
+    an expression is inserted that reports the loop's variables, and after each loop one that reports its
+    end. What the template writes between them is written for the message that a variable holds.
     """
 
     def __init__(self, source: str):
-        self._environment: Any = _compile_jinja_template(source).environment
+        self._plain = _compile_jinja_template(source)
+        self._environment: Any = self._plain.environment
         tree = _Instrument().visit(self._environment.parse(source))
         tree.set_environment(self._environment)
         code = self._environment.compile(tree)
         self._template = jinja2.Template.from_code(self._environment, code, self._environment.globals)
 
-    def render(
-        self, messages: Messages, tools: list[dict] | None, prompted: bool, variables: dict[str, Any]
-    ) -> Rendering:
-        """Render messages as transformers does. Raises: whatever a template raises.
+    def render(self, messages: Messages, variables: dict[str, Any]) -> Rendering:
+        """Render messages. Raises: whatever a template raises.
 
         Args:
-            messages: the messages.
-            tools: the tools, as JSON schemas.
-            prompted: add the generation prompt.
-            variables: further variables of the template.
+            messages: the messages, as transformers gives them to templates (`as_seen`).
+            variables: all other variables of the template.
         """
-        # transformers gives templates copies of the messages, with further names for reasoning.
-        (as_seen,), _ = render_jinja_template([messages], tools, chat_template=_AS_SEEN)  # pyright: ignore[reportArgumentType, reportAssignmentType]
-        messages, tools = json.loads(as_seen)
         passes = _Passes({id(message): number for number, message in enumerate(messages)})
         rendering = Rendering()
-        calls = {_ENTER: passes.enter, _LEAVE: passes.leave}
-        seen = {**variables, "messages": messages, "tools": tools, "documents": None, **calls}
+        seen = {**variables, "messages": messages, _PASSES: passes}
         with self._environment.activate_tracker(rendering.pieces, rendering.marks):
-            for piece in self._template.generate(**seen, add_generation_prompt=prompted):
+            for piece in self._template.generate(seen):
                 rendering.pieces.append(piece)
                 rendering.owners.append(passes.current)  # the template waits behind this piece
         return rendering
 
+    def text(self, messages: Messages, variables: dict[str, Any]) -> str:
+        """Return the text of a rendering alone; arguments and errors as those of `render`."""
+        return self._plain.render({**variables, "messages": messages})
+
 
 class _Passes:
-    """The passes of loops that a template is in while it writes."""
+    """The passes of loops that a template is in while it writes.
+
+    A template reports by indexing: `passes[[loop, *variables]]` begins a pass of a loop, `passes[[loop]]`
+    ends a loop. (jinja's sandbox takes several times as long for a call.)
+    """
 
     def __init__(self, numbers: dict[int, int]):
         self._numbers = numbers  # of the messages, by their identity
-        self._open: list[tuple[int, tuple[int, int] | None]] = []  # loops, the message of each
+        self._outer: dict[int, tuple[int, int] | None] = {}  # loops that are open: what was current
         self._count = 0
+        # The message that is written, and the number of the pass; None: no message.
+        self.current: tuple[int, int] | None = None
 
-    @property
-    def current(self) -> tuple[int, int] | None:
-        """The message that is written, and the number of the pass; None: no message."""
-        return self._open[-1][1] if self._open else None
-
-    def enter(self, loop: int, *variables: Any) -> None:
-        """Begin a pass of a loop with these variables."""
-        self.leave(loop)
-        found = self.current
+    def __getitem__(self, report: list[Any]) -> None:
+        loop, *variables = report
+        if not variables:
+            self._leave(loop)
+            return
+        self.current = self._outer.setdefault(loop, self.current)
         for variable in variables:
-            if isinstance(variable, dict) and id(variable) in self._numbers:
+            number = self._numbers.get(id(variable))
+            if number is not None:
                 self._count += 1
-                found = (self._numbers[id(variable)], self._count)
-        self._open.append((loop, found))
+                self.current = (number, self._count)
 
-    def leave(self, loop: int) -> None:
-        """End a loop, and the loops within it."""
-        numbers = [number for number, _ in self._open]
-        if loop in numbers:
-            del self._open[numbers.index(loop) :]
+    def _leave(self, loop: int) -> None:
+        """End a loop, which may have had no pass."""
+        if loop in self._outer:
+            self.current = self._outer.pop(loop)
 
 
 class _Instrument(NodeTransformer):
-    """Inserts the calls into a template's loops."""
+    """Inserts the reports into a template's loops."""
 
     def __init__(self):
         self._num_loops = 0
 
     def visit_For(self, node: nodes.For) -> list[nodes.Node]:
-        """Insert a call before a loop's body, and one after the loop."""
+        """Insert a report before a loop's body, and one after the loop."""
         self._num_loops += 1
         number = nodes.Const(self._num_loops)
         self.generic_visit(node)
         targets = [node.target, *node.target.find_all(nodes.Name)]
         names = [target.name for target in targets if isinstance(target, nodes.Name)]
         variables = [nodes.Name(name, "load") for name in names]
-        node.body.insert(0, _call(_ENTER, [number, *variables], node.lineno))
-        return [node, _call(_LEAVE, [number], node.lineno)]
+        node.body.insert(0, _report([number, *variables], node.lineno))
+        return [node, _report([number], node.lineno)]
 
 
-def _call(name: str, arguments: list[nodes.Expr], line: int) -> nodes.Node:
-    call = nodes.Call(nodes.Name(name, "load"), arguments, [], None, None)
-    return nodes.ExprStmt(call).set_lineno(line, override=True)
+def _report(report: list[nodes.Expr], line: int) -> nodes.Node:
+    indexed = nodes.Getitem(nodes.Name(_PASSES, "load"), nodes.List(report), "load")
+    return nodes.ExprStmt(indexed).set_lineno(line, override=True)

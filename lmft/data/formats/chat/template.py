@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,7 @@ import jinja2
 from transformers import PreTrainedTokenizerFast
 
 from lmft.data.formats.chat.conversation import Chat, Conversation, Messages
-from lmft.data.formats.chat.rendering import Rendering, TrackedTemplate, variables_of
+from lmft.data.formats.chat.rendering import Rendering, TrackedTemplate, as_seen, variables_of
 from lmft.data.formats.chat.turns import CONTENTS, Answer, TurnEnds, Turns
 from lmft.data.sources.files import expanded
 from lmft.errors import UserError, did_you_mean
@@ -60,7 +61,7 @@ class ChatTemplate:
         else:
             source = _read(name)
         try:
-            known = variables_of(source)
+            variables_of(source)  # reads all of it
         except jinja2.TemplateSyntaxError as error:
             where = name or "the tokenizer's chat template"
             what = f"the chat template is not valid jinja: {error.message}"
@@ -117,29 +118,24 @@ class ChatTemplate:
         return replace(conversation, whole=_contents(chat.messages))
 
     def _turns(self, chat: Chat, messages: Messages) -> Turns:
-        self.check_variables(chat.variables)
+        if chat.variables:
+            self.check_variables(chat.variables)
+        messages, tools = as_seen(messages, chat.tools)
+        variables = {**self._special_tokens, **chat.variables, "tools": tools, "documents": None}
 
         def write(messages: Messages, prompted: bool) -> Rendering:
-            return self._write(messages, chat, prompted)
+            with _reported():
+                return self._tracked.render(messages, {**variables, "add_generation_prompt": prompted})
 
-        return Turns(write, messages, self._is_marked, self._ends)
+        def text_of(messages: Messages, prompted: bool) -> str:
+            with _reported():
+                return self._tracked.text(messages, {**variables, "add_generation_prompt": prompted})
 
-    def _write(self, messages: Messages, chat: Chat, prompted: bool) -> Rendering:
-        """Render messages with a chat's tools and variables. Raises: UserError.
+        return Turns(write, text_of, messages, self._is_marked, self._ends)
 
-        Args:
-            messages: the messages.
-            chat: has the tools and variables.
-            prompted: add the generation prompt.
-        """
-        variables = {**self.tokenizer.special_tokens_map, **chat.variables}
-        try:
-            return self._tracked.render(messages, chat.tools, prompted, variables)
-        except Exception as error:  # a template is a program: it can fail in any way
-            verb = "refuses" if type(error) is jinja2.TemplateError else "fails on"
-            reason = " ".join(str(error).split())
-            what = f"the chat template {verb} the conversation: {reason}"
-            raise UserError(what, fix="fix the row, or give another data.chat_template") from error
+    @cached_property
+    def _special_tokens(self) -> dict[str, Any]:
+        return dict(self.tokenizer.special_tokens_map)
 
     @cached_property
     def _tracked(self) -> TrackedTemplate:
@@ -161,6 +157,18 @@ class ChatTemplate:
         specials = sorted({*added, *self.tokenizer.all_special_tokens})
         eos: Any = self.tokenizer.eos_token
         return TurnEnds(specials, eos)
+
+
+@contextmanager
+def _reported() -> Iterator[None]:
+    """Turn what a template raises into a UserError."""
+    try:
+        yield
+    except Exception as error:  # a template is a program: it can fail in any way
+        verb = "refuses" if type(error) is jinja2.TemplateError else "fails on"
+        reason = " ".join(str(error).split())
+        what = f"the chat template {verb} the conversation: {reason}"
+        raise UserError(what, fix="fix the row, or give another data.chat_template") from error
 
 
 def _numbers_of_answers(chat: Chat) -> list[int]:

@@ -1,6 +1,5 @@
 """Turns: where the assistant's answers are in a rendered conversation."""
 
-import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -39,6 +38,7 @@ class Turns:
     def __init__(
         self,
         write: Callable[[Messages, bool], Rendering],
+        text_of: Callable[[Messages, bool], str],
         messages: Messages,
         is_marked: bool,
         ends: "TurnEnds",
@@ -47,11 +47,13 @@ class Turns:
 
         Args:
             write: renders messages, with the generation prompt or without it.
+            text_of: does so, and returns the text alone, which takes less time.
             messages: the conversation.
             is_marked: the template has `{% generation %}` marks.
             ends: finds the ends of its turns.
         """
         self._write = write
+        self._text_of = text_of
         self._messages = messages
         self._is_marked = is_marked
         self._ends = ends
@@ -131,32 +133,26 @@ class Turns:
         None: nothing comes before it, or the template cannot render that alone.
         """
         if i not in self._befores:
-            prompted = self._written(self._messages[:i], True)
-            self._befores[i] = prompted.text if prompted else None
+            try:
+                self._befores[i] = self._text_of(self._messages[:i], True) if i else None
+            except UserError:  # some templates want a conversation to begin with a question
+                self._befores[i] = None
         return self._befores[i]
 
     def generation_prompt(self, i: int) -> str:
         """Return the generation prompt after the messages before number i, alone; empty: none."""
         for messages in (self._messages[:i], _QUESTION):
-            prompted = self._written(messages, True)
-            plain = self._written(messages, False)
-            if not prompted or not plain:
+            if not messages:
+                continue
+            try:
+                prompted = self._write(messages, True)
+                plain = self._write(messages, False)
+            except UserError:  # as above
                 continue
             if prompted.text.startswith(plain.text):
                 return prompted.text[len(plain.text) :]
             return "".join(prompted.pieces[_num_common(prompted.pieces, plain.pieces) :])
         return ""
-
-    def _written(self, messages: Messages, prompted: bool) -> Rendering | None:
-        """Render messages; None if there are none, or if the template refuses them: some want a
-        conversation to begin with a question.
-        """
-        if not messages:
-            return None
-        try:
-            return self._write(messages, prompted)
-        except UserError:
-            return None
 
     def _without_contents(self, i: int) -> str | None:
         """Return the turn of message i with placeholders for its texts; None if it has none."""
@@ -192,7 +188,9 @@ class Turns:
         common ends at the answer's text, or else at white space or the end of a tag.
         """
         turn = self._without_contents(i) or self.text[start:]
-        common = os.path.commonprefix([prompt, turn, self.text[start:]])
+        written = self.text[start:]
+        length = min(_num_common(prompt, turn), _num_common(prompt, written))
+        common = prompt[:length]
         if turn[len(common) : len(common) + 1] == _PLACEHOLDER:
             return len(common)
         ends = re.match(r".*\s", common, re.DOTALL) or re.match(r".*[>\]]", common, re.DOTALL)
@@ -204,8 +202,8 @@ class Turns:
         Raises: UserError if the messages before it, or up to it, are written differently when more
         follows, or if nothing is written for it.
         """
-        upto = self._write(self._messages[: i + 1], False).text
-        before = self._write(self._messages[:i], False).text if i else ""
+        upto = self._text_of(self._messages[: i + 1], False)
+        before = self._text_of(self._messages[:i], False) if i else ""
         for text, beginning in ((self.text, upto), (upto, before)):
             if not text.startswith(beginning):
                 at = _num_common(text, beginning)
@@ -272,7 +270,7 @@ class TurnEnds:
         return (start, start + len(body)) if self._end_of(body) else span
 
     def _is_ended(self, text: str, span: Span) -> bool:
-        return self._end_of(text[span[0] : span[1]]) is not None
+        return text[span[0] : span[1]].endswith(self._specials)
 
     def _end_of(self, text: str) -> str | None:
         """Return the special token that a text ends with."""
