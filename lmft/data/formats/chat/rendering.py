@@ -142,8 +142,9 @@ class TrackedTemplate:
 class _Passes:
     """The passes of loops that a template is in while it writes.
 
-    A template reports by indexing: `passes[[loop, *variables]]` begins a pass of a loop, `passes[[loop]]`
-    ends a loop. (jinja's sandbox takes several times as long for a call.)
+    A template reports by indexing: `passes[[loop, *variables]]` begins a pass of a loop, and
+    `passes[[loop]]` ends a loop. (jinja's sandbox takes several times as long for a call.) A variable
+    `[list, i]` stands for an item of a list.
     """
 
     def __init__(self, numbers: dict[int, int]):
@@ -160,7 +161,7 @@ class _Passes:
             return
         self.current = self._outer.setdefault(loop, self.current)
         for variable in variables:
-            number = self._numbers.get(id(variable))
+            number = self._numbers.get(id(_item(variable)))
             if number is not None:
                 self._count += 1
                 self.current = (number, self._count)
@@ -169,6 +170,14 @@ class _Passes:
         """End a loop, which may have had no pass."""
         if loop in self._outer:
             self.current = self._outer.pop(loop)
+
+
+def _item(variable: Any) -> Any:
+    """Return the item that `[list, i]` stands for, or a variable that is no such pair itself."""
+    match variable:
+        case [list(items), int(i)] if -len(items) <= i < len(items):
+            return items[i]
+    return variable
 
 
 class _Instrument(NodeTransformer):
@@ -184,9 +193,22 @@ class _Instrument(NodeTransformer):
         self.generic_visit(node)
         targets = [node.target, *node.target.find_all(nodes.Name)]
         names = [target.name for target in targets if isinstance(target, nodes.Name)]
-        variables = [nodes.Name(name, "load") for name in names]
+        variables: list[nodes.Expr] = [nodes.Name(name, "load") for name in names]
+        variables += _indexed(node.body, names)
         node.body.insert(0, _report([number, *variables], node.lineno))
         return [node, _report([number], node.lineno)]
+
+
+def _indexed(body: list[nodes.Node], names: list[str]) -> list[nodes.Expr]:
+    """Return pairs of each list that a loop's body indexes by a variable of the loop, and that one."""
+    found = {
+        (item.node.name, item.arg.name)
+        for part in body
+        for item in part.find_all(nodes.Getitem)
+        if isinstance(item.node, nodes.Name) and isinstance(item.arg, nodes.Name)
+    }
+    pairs = sorted(pair for pair in found if pair[1] in names)
+    return [nodes.List([nodes.Name(name, "load") for name in pair]) for pair in pairs]
 
 
 def _report(report: list[nodes.Expr], line: int) -> nodes.Node:

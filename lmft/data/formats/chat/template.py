@@ -102,10 +102,16 @@ class ChatTemplate:
         return found or [self.render(chat)]
 
     def _render_answer(self, chat: Chat, i: int) -> Conversation:
+        """Render the messages up to number i, which is the only answer."""
         messages = chat.messages[: i + 1]
-        turns = self._turns(chat, messages)
+        try:
+            turns = self._turns(chat, messages)
+        except UserError:  # some templates want a question, which may come later
+            turns = self._turns(chat, chat.messages)
         answers = turns.answers([i])
         text = turns.text
+        if answers and len(turns.messages) > len(messages):
+            text = text[: answers[0].spans[-1][1]]
         before = turns.before(i)
         if answers and before is not None and not text.startswith(before):
             (answer,) = answers

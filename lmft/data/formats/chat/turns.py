@@ -54,7 +54,7 @@ class Turns:
         """
         self._write = write
         self._text_of = text_of
-        self._messages = messages
+        self.messages = messages
         self._is_marked = is_marked
         self._ends = ends
         self.rendering = write(messages, False)
@@ -96,7 +96,7 @@ class Turns:
         if owner is None:
             start, end = self._untracked(i)
             return start <= place < end
-        while owner and self._messages[owner]["role"] == "tool":  # written within the assistant's turn
+        while owner and self.messages[owner]["role"] == "tool":  # written within the assistant's turn
             owner -= 1
         return owner == i
 
@@ -116,7 +116,7 @@ class Turns:
         if before and self.text.startswith(before) and first < len(before) <= last:
             return first, len(before), True
         written = "".join(self.text[start:end] for start, end in spans)
-        if self._ends.without(written).strip() == self._messages[i].get("content", "").strip():
+        if self._ends.without(written).strip() == self.messages[i].get("content", "").strip():
             return first, first, True
         prompt = self.generation_prompt(i)
         if not prompt:
@@ -124,8 +124,11 @@ class Turns:
         for at in range(first, max(0, first - len(prompt)) - 1, -1):
             if self.text.startswith(prompt, at) and at + len(prompt) <= last:
                 return at, at + len(prompt), True
-        length = self._common_length(i, first, prompt)
-        return first, first + length, before is None or self.text.startswith(before)
+        head = (self._without_contents(i) or self.text[first:last]).partition(_PLACEHOLDER)[0]
+        at = head.find(prompt)
+        if at >= 0 and self.text.startswith(head, first):  # behind what begins the text
+            return first + at, first + at + len(prompt), True
+        return first, first + self._common_length(i, first, prompt), False
 
     def before(self, i: int) -> str | None:
         """Return the messages before number i with the generation prompt, which is what the model gets.
@@ -134,14 +137,14 @@ class Turns:
         """
         if i not in self._befores:
             try:
-                self._befores[i] = self._text_of(self._messages[:i], True) if i else None
+                self._befores[i] = self._text_of(self.messages[:i], True) if i else None
             except UserError:  # some templates want a conversation to begin with a question
                 self._befores[i] = None
         return self._befores[i]
 
     def generation_prompt(self, i: int) -> str:
         """Return the generation prompt after the messages before number i, alone; empty: none."""
-        for messages in (self._messages[:i], _QUESTION):
+        for messages in (self.messages[:i], _QUESTION):
             if not messages:
                 continue
             try:
@@ -156,13 +159,13 @@ class Turns:
 
     def _without_contents(self, i: int) -> str | None:
         """Return the turn of message i with placeholders for its texts; None if it has none."""
-        message = self._messages[i]
+        message = self.messages[i]
         placeholders = {
             key: _PLACEHOLDER for key in CONTENTS if message.get(key) and isinstance(message[key], str)
         }
         if not placeholders:
             return None
-        others = [*self._messages[:i], {**message, **placeholders}, *self._messages[i + 1 :]]
+        others = [*self.messages[:i], {**message, **placeholders}, *self.messages[i + 1 :]]
         rendering = self._write(others, False)
         spans = rendering.turns.get(i)
         if spans:
@@ -175,6 +178,8 @@ class Turns:
         if turn is None:
             return 0
         header, placeholder, _ = turn.partition(_PLACEHOLDER)
+        if not placeholder and self.messages[i].get("tool_calls"):
+            return 0
         if not (placeholder and self.text.startswith(header, start)):
             what = "the chat template has no generation prompt, "
             what += f"and where message {i + 1} begins is not clear"
@@ -202,8 +207,8 @@ class Turns:
         Raises: UserError if the messages before it, or up to it, are written differently when more
         follows, or if nothing is written for it.
         """
-        upto = self._text_of(self._messages[: i + 1], False)
-        before = self._text_of(self._messages[:i], False) if i else ""
+        upto = self._text_of(self.messages[: i + 1], False)
+        before = self._text_of(self.messages[:i], False) if i else ""
         for text, beginning in ((self.text, upto), (upto, before)):
             if not text.startswith(beginning):
                 at = _num_common(text, beginning)
