@@ -67,10 +67,22 @@ class Turns:
 
     def answers(self, numbers: Sequence[int]) -> list[Answer]:
         """Return the answers that these messages are. Raises: UserError for what cannot be told."""
-        found = [self._marked(i) if self._is_marked else self._answer(i) for i in numbers]
-        answers = [answer for answer in found if answer.spans]
-        spans = self._ends.completed(self.text, [answer.spans for answer in answers])
-        return [replace(answer, spans=ended) for answer, ended in zip(answers, spans, strict=True)]
+        found = {i: self._marked(i) if self._is_marked else self._answer(i) for i in numbers}
+        answers = {i: answer for i, answer in found.items() if answer.spans}
+        if not answers:
+            return []
+        spans = [answer.spans for answer in answers.values()]
+        ended = self._ends.completed(self.text, spans, lambda: self._upto(max(answers)))
+        return [replace(answer, spans=own) for answer, own in zip(answers.values(), ended, strict=True)]
+
+    def _upto(self, i: int) -> str:
+        """Return the text of the messages up to number i alone; all of it if they cannot stand alone."""
+        if i + 1 == len(self.messages):
+            return self.text
+        try:
+            return self._text_of(self.messages[: i + 1], False)
+        except UserError:  # as in `before`
+            return self.text
 
     def _marked(self, i: int) -> Answer:
         """Return what is marked in the turn of message i, and its end of turn if that is all that
@@ -117,10 +129,10 @@ class Turns:
             return first, len(before), True
         written = "".join(self.text[start:end] for start, end in spans)
         if self._ends.without(written).strip() == self.messages[i].get("content", "").strip():
-            return first, first, True
+            return first, first, self._follows(before) or not self.generation_prompt(i)
         prompt = self.generation_prompt(i)
         if not prompt:
-            return first, first + self._header_length(i, first), True
+            return self._unprompted(i, first, before)
         for at in range(first, max(0, first - len(prompt)) - 1, -1):
             if self.text.startswith(prompt, at) and at + len(prompt) <= last:
                 return at, at + len(prompt), True
@@ -129,6 +141,18 @@ class Turns:
         if at >= 0 and self.text.startswith(head, first):  # behind what begins the text
             return first + at, first + at + len(prompt), True
         return first, first + self._common_length(i, first, prompt), False
+
+    def _unprompted(self, i: int, first: int, before: str | None) -> tuple[int, int, bool]:
+        """As `_beginning`, of a message before which the template adds no generation prompt."""
+        usual = self.generation_prompt(0)
+        if usual and self.text.startswith(usual, first):
+            return first, first + len(usual), False
+        if usual:  # as after the result of a tool, where the assistant goes on
+            return first, first, self._follows(before)
+        return first, first + self._header_length(i, first), True
+
+    def _follows(self, before: str | None) -> bool:
+        return before is None or self.text.startswith(before)
 
     def before(self, i: int) -> str | None:
         """Return the messages before number i with the generation prompt, which is what the model gets.
@@ -227,7 +251,7 @@ class TurnEnds:
 
     White space after that is the template's. A special token that follows an answer without one, after
     white space at most, ends it if it is the end of text, if it ends another answer, or if only special
-    tokens follow it in the text.
+    tokens follow it where no message does.
     """
 
     def __init__(self, specials: Sequence[str], eos: str | None):
@@ -245,14 +269,20 @@ class TurnEnds:
         turn = turn.rstrip()
         return turn.removesuffix(self._end_of(turn) or "")
 
-    def completed(self, text: str, answers: list[list[Span]]) -> list[list[Span]]:
-        """Return the answers in a text, each up to its end of turn."""
+    def completed(
+        self, text: str, answers: list[list[Span]], alone: Callable[[], str]
+    ) -> list[list[Span]]:
+        """Return the answers in a text, each up to its end of turn.
+
+        `alone` gives the text up to the last one, rendered without the messages after it.
+        """
         completed = [[*spans[:-1], self._trimmed(text, spans[-1])] for spans in answers]
-        if not completed:
-            return []
         start, end = completed[-1][-1]
         if not self._is_ended(text, (start, end)):
-            completed[-1][-1] = (start, self.only_an_end(text, end, len(text)))
+            upto = alone()
+            stop = self.only_an_end(upto, end, len(upto))
+            if text.startswith(upto[:stop]):
+                completed[-1][-1] = (start, stop)
         ends = {self._end_of(text[start:end]) for start, end in (spans[-1] for spans in completed)}
         known = "|".join(re.escape(end) for end in sorted(filter(None, {*ends, self._eos})))
         for spans in completed:
