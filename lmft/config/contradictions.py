@@ -165,7 +165,10 @@ DATA_RULES = (
         "data=chat data.train=FILE.jsonl",
     ),
     Rule(
-        ("data.chat_template", "data.columns.system", "data.columns.tools"),
+        (
+            *("data.chat_template", "data.chat_template_kwargs", "data.turns"),
+            *("data.columns.system", "data.columns.tools"),
+        ),
         lambda config: _reads(config, "messages", "sharegpt", "alpaca", "prompt_completion"),
         "conversations (data.format=chat)",
         "data=chat data.train=FILE.jsonl",

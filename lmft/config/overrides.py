@@ -20,7 +20,14 @@ CHARACTERS = {
     *("data.instruction_template", "data.response_template"),
 }
 # Groups that take keys that the config does not list: model.config.n_layers=4.
-OPEN = ("model.config.", "model.generation.", "model.shape.", "scheduler.options.", "data.sources.")
+OPEN = (
+    "model.config.",
+    "model.generation.",
+    "model.shape.",
+    "scheduler.options.",
+    "data.sources.",
+    "data.chat_template_kwargs.",
+)
 # Groups with the arguments of a class, which may take more than the YAML lists.
 _OF_CLASSES = ("trainer", "optimizer", "callbacks", "logger", "objective", "hydra")
 # Groups whose options a dataclass types, which allows null where it has a meaning.

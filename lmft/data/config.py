@@ -24,6 +24,7 @@ NO_CHARACTER = "none"  # of a quote or an escape: no character is special
 _CHOICES = {
     "format": ("text", *CHAT_FORMATS, "pairs"),
     "train_on": ("all", "assistant", "completion", "last_turn"),
+    "turns": ("together", "each"),
     "examples": ("blocks", "lines", "packs"),
     "too_long": ("windows", "cut", "refuse"),
     "file_format": (None, *FILE_FORMATS),
@@ -35,7 +36,7 @@ _CHOICES = {
 _SHARED = (  # options that the sources of a mixture share, since they are those of every example
     *("examples", "block_size", "stride", "max_source_tokens", "max_target_tokens", "too_long"),
     *("isolate_documents", "batch_size", "num_workers", "worker_timeout", "cache_dir", "chat_template"),
-    *("probes", "sources", "epoch", "source_language", "target_language"),
+    *("chat_template_kwargs", "probes", "sources", "epoch", "source_language", "target_language"),
 )
 
 
@@ -94,7 +95,9 @@ class DataConfig:
     instruction_template: str | None
     response_template: str | None
     chat_template: str | None
+    chat_template_kwargs: dict[str, Any]
     train_on: str
+    turns: str
     file_format: str | None
     encoding: str
     encoding_errors: str
@@ -157,6 +160,11 @@ class DataConfig:
         if self.kind != "chat" and self.train_on != "all":
             what = f"data.train_on={self.train_on} needs conversations"
             raise UserError(what, fix="data=chat data.train=FILE.jsonl")
+        if self.turns == "each" and self.train_on not in ("assistant", "completion"):
+            what = f"data.train_on={self.train_on} does not go with data.turns=each, an example for"
+            what += " each answer"
+            fix = "data.train_on=assistant, or data.turns=together"
+            raise UserError(what, fix=fix)
         if self.format == "pairs" and (self.examples != "lines" or self.too_long == "windows"):
             what = "pairs stay whole: they make no blocks, no packs and no windows"
             raise UserError(what, fix="data=pairs, or data.examples=lines data.too_long=cut")

@@ -87,8 +87,8 @@ _SETTINGS = {
     "optimizer": ("_target_", "lr", "betas", "weight_decay"),
     "scheduler": ("name", "warmup"),
     "data": (
-        *("format", "chat_template", "train_on", "examples", "block_size", "stride", "too_long"),
-        *("isolate_documents", "batch_size"),
+        *("format", "chat_template", "chat_template_kwargs", "turns", "train_on", "examples"),
+        *("block_size", "stride", "too_long", "isolate_documents", "batch_size"),
     ),
     "trainer": (
         "max_epochs",
@@ -102,6 +102,7 @@ _SETTINGS = {
 # Values that are not listed.
 _USUAL = {
     "format": "text",
+    "turns": "together",
     "train_on": "all",
     "too_long": "windows",
     "use_dora": False,
@@ -297,7 +298,7 @@ def _values(group: Mapping[str, Any], keys: Iterable[str]) -> str:
         value = group.get(key)
         if key == "_target_":
             parts.append(str(value).rpartition(".")[2])
-        elif value not in (None, [], _USUAL.get(key)):
+        elif value not in (None, [], {}, _USUAL.get(key)):
             if key == "chat_template":
                 value = Path(value).name
             parts.append(f"{key} {value}")

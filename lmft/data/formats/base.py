@@ -12,7 +12,7 @@ from lmft.data.formats.unknown import UnknownText
 from lmft.data.sources.rows import Place
 from lmft.data.sources.source import Source
 from lmft.data.sources.tally import Tally
-from lmft.data.store import StoreWriter, bytes_hash
+from lmft.data.store import StoreWriter, bytes_hash, content_hash
 from lmft.system.token_ids import num_ids
 
 _BATCH_CHARACTERS = 1 << 18  # of the text tokenised at a time; its encodings take about 10 MB
@@ -48,7 +48,13 @@ class DocumentEncoder(Protocol[Document]):
         ...
 
     def content(self, document: Document) -> str:
-        """Return a document's text without templates, from which its hash and its bytes are counted."""
+        """Return a document's text without templates, whose bytes are counted."""
+        ...
+
+    def whole(self, document: Document) -> str:
+        """Return the text of the row that a document is of, whose hash holds the row out: the content,
+        unless a row makes several documents.
+        """
         ...
 
     def encode(self, documents: list[Document]) -> Encoded:
@@ -127,6 +133,10 @@ def tokenize(
     total_bytes = 0
     unknown_text = UnknownText(encoder.backend)
 
+    def hash_of(document: Document, text: str, content: bytes) -> int:
+        whole = encoder.whole(document)
+        return bytes_hash(content) if whole is text else content_hash(whole)
+
     def write(batch: list[Document], encoded: Encoded) -> None:
         nonlocal num_documents, total_bytes
         texts = [encoder.content(document) for document in batch]
@@ -134,7 +144,7 @@ def tokenize(
         num_bytes = np.array([len(content) for content in contents])
         unknown = unknown_text.count(texts, encoded.tokens, encoded.lengths)
         of_documents = {
-            "hashes": np.array([bytes_hash(content) for content in contents], np.uint64),
+            "hashes": np.array([*map(hash_of, batch, texts, contents)], np.uint64),
             "bytes": num_bytes,
             "unknown_tokens": unknown.tokens,
             "unknown_bytes": unknown.num_bytes,

@@ -134,6 +134,10 @@ class PairEncoder:
         """Return the two texts on two lines."""
         return document.content
 
+    def whole(self, document: Pair) -> str:
+        """Return the content: a row is one document."""
+        return self.content(document)
+
     def encode(self, documents: list[Pair]) -> Encoded:
         """Return ids, flags and lengths of these pairs."""
         sources = self.source.encode([pair.source for pair in documents])

@@ -133,6 +133,10 @@ class Encoder:
         """Return the text itself."""
         return document
 
+    def whole(self, document: str) -> str:
+        """Return the content: a row is one document."""
+        return self.content(document)
+
     def encode(self, documents: list[str]) -> Encoded:
         """Return ids, flags and lengths of these documents."""
         pieces = [pieces_of(text) for text in documents]

@@ -16,14 +16,27 @@ class Chat:
     is_learnt: list[bool] | None = None
     variables: dict[str, Any] = field(default_factory=dict)  # of the template, as `enable_thinking`
 
+    @property
+    def answers(self) -> list[int]:
+        """The numbers of the assistant's messages that may be learnt."""
+        is_learnt = self.is_learnt or [True] * len(self.messages)
+        return [
+            i
+            for i, message in enumerate(self.messages)
+            if message["role"] == "assistant" and is_learnt[i]
+        ]
+
 
 @dataclass(frozen=True)
 class Conversation:
     """A conversation as text, and the places of its answers."""
 
     text: str  # as the template renders it
-    # [start, end) of each answer in `text`, in characters, in order; empty: only context.
+    # [start, end) of each part of an answer in `text`, in characters, in order; empty: only context.
     answers: list[tuple[int, int]]
     content: str  # texts of the messages without the template
     # By a chat template, which writes its own separators; else a prompt and its completion.
     is_rendered: bool
+    num_last: int = 1  # parts that the last answer has
+    num_unprompted: int = 0  # answers that do not follow the whole generation prompt
+    whole: str | None = None  # `content` of the conversation that this is the beginning of

@@ -71,6 +71,10 @@ class ChatEncoder:
         """Return the messages' texts without the template."""
         return document.content
 
+    def whole(self, document: Conversation) -> str:
+        """Return the texts of all messages of the conversation that this is the beginning of."""
+        return document.content if document.whole is None else document.whole
+
     def encode(self, documents: list[Conversation]) -> Encoded:
         """Return ids, flags and lengths of these conversations."""
         texts = [conversation.text for conversation in documents]
@@ -80,11 +84,11 @@ class ChatEncoder:
         lasts: list[tuple[int, int]] = []  # the last answers among them
         num_tokens = 0
         for conversation, encoding in zip(documents, encodings, strict=True):
-            ids, spans = self._add_ends(conversation, encoding)
+            ids, spans, num_last = self._add_ends(conversation, encoding)
             spans = [(num_tokens + start, num_tokens + stop) for start, stop in spans]
             all_ids.append(ids)
             answers += spans
-            lasts += spans[-1:]
+            lasts += spans[-num_last:]
             num_tokens += len(ids)
         tokens = np.fromiter(chain.from_iterable(all_ids), np.uint32, num_tokens)
         flags = self._flags[tokens]
@@ -95,24 +99,28 @@ class ChatEncoder:
 
     def _add_ends(
         self, conversation: Conversation, encoding: Encoding
-    ) -> tuple[list[int], list[tuple[int, int]]]:
-        """Return a conversation's ids with separators, and [start, stop) of its answers among them."""
+    ) -> tuple[list[int], list[tuple[int, int]], int]:
+        """Return a conversation's ids with separators, [start, stop) of the parts of its answers among
+        them, and how many of these the last answer has.
+        """
         ids = encoding.ids
         spans = [self._tokens_of(encoding, start, end) for start, end in conversation.answers]
+        num_last = max(1, sum(start < stop for start, stop in spans[-conversation.num_last :]))
         spans = [(start, stop) for start, stop in spans if start < stop]
         if conversation.is_rendered:
             is_open = bool(spans) and spans[-1][1] == len(ids) and not self._flags[ids[-1]]
             if is_open and self._end is not None:
                 spans[-1] = (spans[-1][0], len(ids) + 1)
                 ids = [*ids, self._end]
-            return ids, spans
+            return ids, spans, num_last
         spans = spans or [(len(ids), len(ids))]
         if self._end is not None and ids[-1:] != [self._end]:
             if spans[-1][1] == len(ids):
                 spans[-1] = (spans[-1][0], len(ids) + 1)
             ids = [*ids, self._end]
         num_before = len(self._before)
-        return [*self._before, *ids], [(num_before + start, num_before + stop) for start, stop in spans]
+        spans = [(num_before + start, num_before + stop) for start, stop in spans]
+        return [*self._before, *ids], spans, 1
 
     def _tokens_of(self, encoding: Encoding, start: int, end: int) -> tuple[int, int]:
         """Return [first, stop) of the tokens with a character of [start, end).

@@ -1,14 +1,16 @@
 """The chat format: a row is a conversation, which a chat template renders."""
 
+from collections.abc import Iterator
 from itertools import islice
-from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
 from lmft.data.config import DataConfig
+from lmft.data.formats.chat.conversation import Conversation
 from lmft.data.formats.chat.encoder import ChatEncoder
 from lmft.data.formats.chat.rows import RowReader, conversations
 from lmft.data.formats.chat.template import ChatTemplate
+from lmft.data.sources.rows import Place
 from lmft.data.sources.source import Source
 from lmft.data.sources.tally import Tally
 from lmft.objectives.base import Objective
@@ -23,35 +25,43 @@ class ChatFormat:
             self.template = chat_template(config, tokenizer)
         self.reader = RowReader(config, self.template)
         self.encoder = ChatEncoder(tokenizer)
+        self.num_unprompted = 0  # answers so far that do not follow the whole generation prompt
 
     @property
     def fingerprint(self) -> str:
         """Cache key of the tokenised rows: how they are read, template and encoder."""
         return f"{self.reader.fingerprint} {self.encoder.fingerprint}"
 
-    def documents(self, source: Source, tally: Tally) -> Any:
+    def documents(self, source: Source, tally: Tally) -> Iterator[Conversation]:
         """Yield the rendered conversations."""
-        placed = conversations(source, self.reader, tally)
-        return (conversation for _, conversation in placed)
+        for _, conversation in self.placed(source, tally):
+            self.num_unprompted += conversation.num_unprompted
+            yield conversation
 
-    def placed(self, source: Source, tally: Tally) -> Any:
+    def placed(self, source: Source, tally: Tally) -> Iterator[tuple[Place, Conversation]]:
         """Yield the rendered conversations, each with its place."""
-        return conversations(source, self.columns, self.template, tally)
+        return conversations(source, self.reader, tally)
 
     def place_of(self, source: Source, number: int) -> str:
         """Return file and row of a conversation, found by reading up to it."""
-        place, _ = next(islice(conversations(source, self.reader, source.tally()), number, None))
+        place, _ = next(islice(self.placed(source, source.tally()), number, None))
         return str(place)
 
     def warnings(self) -> list[str]:
-        """Warn about tokens that straddle prompt and answer: a prompt alone would end with other
-        tokens.
+        """Warn about prompts that end otherwise in training than when the model is asked.
+
+        Tokens may straddle prompt and answer, and a template may write answers that do not follow its
+        generation prompt.
         """
-        count = self.encoder.num_straddling
-        if not count:
-            return []
-        what = f"{count} tokens hold the end of a prompt and the beginning of its answer"
-        return [f"{what}: end prompts without a space"]
+        warnings = []
+        if self.encoder.num_straddling:
+            what = f"{self.encoder.num_straddling} tokens hold the end of a prompt and the beginning"
+            warnings.append(f"{what} of its answer: end prompts without a space")
+        if self.num_unprompted:
+            what = f"the chat template writes {self.num_unprompted} answers without the end of its "
+            what += "generation prompt: asked, the model will be given more than it was trained on"
+            warnings.append(f"{what}; data.chat_template_kwargs may change that prompt")
+        return warnings
 
 
 def chat_template(config: DataConfig, tokenizer: PreTrainedTokenizerFast) -> ChatTemplate | None:
@@ -60,4 +70,4 @@ def chat_template(config: DataConfig, tokenizer: PreTrainedTokenizerFast) -> Cha
     """
     if config.chat_template is None and not tokenizer.chat_template:
         return None
-    return ChatTemplate.load(config.chat_template, tokenizer)
+    return ChatTemplate.load(config.chat_template, tokenizer, config.chat_template_kwargs)

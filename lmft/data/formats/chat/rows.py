@@ -27,10 +27,13 @@ _OF_INSTRUCTIONS = {"input": "input", "context": "input", "history": "history"} 
 _ADDITIONS = ("system", "tools", "functions", "chat_template_kwargs", "documents", *_OF_INSTRUCTIONS)
 
 
+_VERSION = 3  # of how rows are read and answers are found; a change makes new token stores
+
+
 class ReadRow(NamedTuple):
     """What a row was read as."""
 
-    conversation: Conversation
+    conversations: list[Conversation]  # several if each answer is one
     said: str  # what rows of this kind are, for the log
     unread_keys: list[str]
     unread_columns: list[str]
@@ -48,6 +51,7 @@ class RowReader:
             template: renders chats; None: rows can only be texts.
         """
         self._format = config.format
+        self._turns = config.turns
         self._columns = config.columns
         self._between = unescaped(config.join.columns)
         self._text = RowText.from_config(config)
@@ -66,7 +70,16 @@ class RowReader:
         """Part of cache keys: it changes if the conversation of any row might."""
         template = text_fingerprint(self._template.source if self._template else "")
         columns = sorted(self._columns.items())
-        parts = [2, self._format, columns, self._between, self._text.key, self._markers, template]
+        parts = [
+            _VERSION,
+            self._format,
+            self._turns,
+            columns,
+            self._between,
+            self._text.key,
+            self._markers,
+            template,
+        ]
         return " ".join(map(str, parts))
 
     def read(self, values: dict[str, Any]) -> ReadRow | None:
@@ -78,23 +91,25 @@ class RowReader:
         if layout is None:
             return None
         found = layout.read(row)
-        unread_keys = []
+        unread_keys: list[str] = []
         if isinstance(found, Chat):
-            conversation, unread_keys = self._rendered(found)
+            conversations, unread_keys = self._rendered(found)
         else:
-            conversation = found
-        _check_unread(row, conversation, has_messages=layout.columns == ("messages",))
+            conversations = [found]
+        _check_unread(row, conversations[-1], has_messages=layout.columns == ("messages",))
         said = described(layout, row)
-        return ReadRow(conversation, said, unread_keys, row.unread, row.num_weightless)
+        return ReadRow(conversations, said, unread_keys, row.unread, row.num_weightless)
 
-    def _rendered(self, chat: Chat) -> tuple[Conversation, list[str]]:
-        """Render a chat; return it with what of it the template does not read."""
+    def _rendered(self, chat: Chat) -> tuple[list[Conversation], list[str]]:
+        """Render a chat; return its conversations, and what of it the template does not read."""
         if self._template is None or self._arguments is None or self._unread is None:
             raise UserError("the tokenizer has no chat template", fix=NO_TEMPLATE_FIX)
         chat = self._arguments.fitted(chat)
+        if self._turns == "each":
+            return self._template.render_each(chat), self._unread.of_each(chat)
         conversation = self._template.render(chat)
         unread = self._unread.of(chat, conversation.text)
-        return conversation, list(dict.fromkeys(name for _, name in unread))
+        return [conversation], list(dict.fromkeys(name for _, name in unread))
 
     def _marked(self, row: Row, markers: Markers) -> ReadRow | None:
         """Make the conversation of a text with markers."""
@@ -109,7 +124,7 @@ class RowReader:
             return None
         row.read.update(name.partition(".")[0] for name in columns)
         said = f"rows are texts with answers after {markers.response!r}"
-        return ReadRow(markers.conversation(text), said, [], row.unread, 0)
+        return ReadRow([markers.conversation(text)], said, [], row.unread, 0)
 
 
 def conversations(
@@ -134,7 +149,8 @@ def conversations(
         tally.count_unread(_UNREAD_KEYS, row.unread_keys, str(place))
         tally.count_unread(_UNREAD_COLUMNS, row.unread_columns, str(place))
         tally.num_weightless += row.num_weightless
-        yield place, row.conversation
+        for conversation in row.conversations:
+            yield place, conversation
 
 
 def _check_unread(row: Row, conversation: Conversation, has_messages: bool) -> None:

@@ -2,16 +2,19 @@
 
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 import jinja2
 from transformers import PreTrainedTokenizerFast
-from transformers.utils.chat_template_utils import render_jinja_template
 
 from lmft.data.formats.chat.conversation import Chat, Conversation, Messages
+from lmft.data.formats.chat.rendering import Rendering, TrackedTemplate, as_seen, variables_of
+from lmft.data.formats.chat.turns import CONTENTS, Answer, TurnEnds, Turns
 from lmft.data.sources.files import expanded
 from lmft.errors import UserError, did_you_mean
 
@@ -20,23 +23,14 @@ SHIPPED = {"chatml": (["<|im_start|>", "<|im_end|>"], "<|im_end|>"), "plain": ([
 NO_TEMPLATE_FIX = "data.chat_template=chatml, data.chat_template=plain or data.chat_template=FILE"
 _FOLDER = Path(__file__).with_name("templates")
 _MARK = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
-_CONTENTS = ("reasoning_content", "thinking", "reasoning", "content", "tool_calls")  # keys of a message
-_PLACEHOLDER = "\ue000"  # for private use in Unicode, so that no template treats it specially
-_OTHER_TEMPLATE_FIX = "data.chat_template=chatml, or a template with {% generation %} marks"
+_GIVEN = {"messages", "tools", "documents", "add_generation_prompt"}  # to every template
 
 
 @dataclass(frozen=True)
 class ChatTemplate:
     """A jinja template that renders conversations, and finds the answers in the text.
 
-    Its `{% generation %}` marks tell the answers, if it has any. If not, an answer is the text that
-    follows the rendered messages before it with the generation prompt: exactly the text that the model
-    has to write there. If the template has no generation prompt, or nothing comes before the answer, it
-    begins after the header of its turn. (A turn with only tool calls is then an answer as a whole.)
-
-    An answer ends with its end-of-turn token; white space after that is the template's. If the marks
-    exclude the last end-of-turn token, the last answer is extended to it, so that the end of a turn is
-    always learnt.
+    `Turns` tells where an answer begins, and `TurnEnds` where it ends.
     """
 
     source: str
@@ -46,8 +40,16 @@ class ChatTemplate:
     eos_token: str | None  # that ends a turn, if it has to be the tokenizer's end-of-text token
 
     @classmethod
-    def load(cls, name: str | None, tokenizer: PreTrainedTokenizerFast) -> Self:
+    def load(
+        cls,
+        name: str | None,
+        tokenizer: PreTrainedTokenizerFast,
+        variables: Mapping[str, Any] | None = None,
+    ) -> Self:
         """Load a template: the tokenizer's own (None), one of ours (`chatml`, `plain`) or a file.
+
+        `variables` are written into it as defaults of its variables, so that whoever renders a chat
+        with it, from a probe to the exported folder, gets what training got.
 
         Raises: UserError.
         """
@@ -59,157 +61,172 @@ class ChatTemplate:
         else:
             source = _read(name)
         try:
-            render_jinja_template([], chat_template=source)  # compiles it
+            variables_of(source)  # reads all of it
         except jinja2.TemplateSyntaxError as error:
             where = name or "the tokenizer's chat template"
             what = f"the chat template is not valid jinja: {error.message}"
             raise UserError(what, f"{where}, line {error.lineno}", NO_TEMPLATE_FIX) from error
-        return cls(source, tokenizer, list(tokens), end)
+        template = cls(source, tokenizer, list(tokens), end)
+        if not variables:
+            return template
+        template.check_variables(variables, "data.chat_template_kwargs")
+        return replace(template, source=_with_defaults(source, variables))
+
+    def check_variables(self, variables: Mapping[str, Any], where: str | None = None) -> None:
+        """Raise UserError for variables that the template does not read, or that it is given anyway."""
+        given = {*_GIVEN, *self.tokenizer.special_tokens_map}
+        known = self._variables - given
+        for name in variables:
+            if name not in known:
+                what = f"the chat template has no variable '{name}' to set{did_you_mean(name, known)}"
+                fix = f"one that it reads: {', '.join(sorted(known))}" if known else "leave it out"
+                raise UserError(what, where, fix)
 
     def render(self, chat: Chat) -> Conversation:
-        """Render a conversation and find its answers. Raises: UserError."""
-        messages = chat.messages
-        tools = chat.tools
-        is_learnt = chat.is_learnt or [True] * len(messages)
-        if self._is_marked:
-            text, answers = self._write(messages, tools, marked=True)
-            first = is_learnt.index(True)
-            if any(message["role"] == "assistant" for message in messages[:first]):
-                answers = answers[len(self._write(messages[:first], tools, marked=True)[1]) :]
-        else:
-            text, _ = self._write(messages, tools)
-            turns = [
-                i
-                for i, message in enumerate(messages)
-                if message["role"] == "assistant" and is_learnt[i]
-            ]
-            answers = [self._find_turn(messages, i, tools, text) for i in turns]
-        answers = [
-            (start, self._find_end(text, start, end, i == len(answers)))
-            for i, (start, end) in enumerate(answers, 1)
-        ]
-        answers = [(start, end) for start, end in answers if start < end]
-        return Conversation(text, answers, _contents(messages), is_rendered=True)
+        """Render a conversation as one text, and find its answers. Raises: UserError."""
+        turns = self._turns(chat, chat.messages)
+        return _conversation(turns.text, turns.answers(chat.answers), chat.messages)
 
     def text(self, chat: Chat) -> str:
         """Render a conversation without looking for its answers. Raises: UserError."""
-        return self._write(chat.messages, chat.tools)[0]
+        messages, variables = self._inputs(chat, chat.messages)
+        with _reported():
+            return self._tracked.text(messages, {**variables, "add_generation_prompt": False})
 
-    def _find_turn(
-        self, messages: Messages, i: int, tools: list[dict] | None, text: str
-    ) -> tuple[int, int]:
-        """Return [start, end) of message i, which is the assistant's, in the text of all messages."""
-        upto = text if i + 1 == len(messages) else self._write(messages[: i + 1], tools)[0]
-        _check_beginning(text, upto, i)
-        before = self._write(messages[:i], tools, prompted=True)[0] if i else ""
-        _check_beginning(upto, before, i)
-        turn = upto[len(before) :]
-        content = messages[i].get("content", "").strip()
-        is_only_content = self._without_end(turn).strip() == content
-        # Without a generation prompt, the turn may begin with a header.
-        if not is_only_content and (not i or before == self._write(messages[:i], tools)[0]):
-            return len(before) + self._header_length(messages[: i + 1], tools, before, turn), len(upto)
-        return len(before), len(upto)
+    def render_each(self, chat: Chat) -> list[Conversation]:
+        """Render each answer after the messages before it, as the model gets them.
 
-    def _header_length(
-        self, messages: Messages, tools: list[dict] | None, before: str, turn: str
-    ) -> int:
-        """Return the length of the last turn's header, found by rendering a placeholder in its place."""
-        last = messages[-1]
-        placeholders = {
-            key: _PLACEHOLDER for key in _CONTENTS if last.get(key) and isinstance(last[key], str)
-        }
-        text, _ = self._write([*messages[:-1], {**last, **placeholders}], tools)
-        header, placeholder, _ = text.removeprefix(before).partition(_PLACEHOLDER)
-        if placeholders and not (placeholder and turn.startswith(header)):
-            what = "the chat template has no generation prompt, "
-            what += f"and where message {len(messages)} begins is not clear"
-            raise UserError(what, fix=_OTHER_TEMPLATE_FIX)
-        return len(header) if placeholders and header.strip() else 0
+        A template may write messages differently once more follows. Here the text before an answer is
+        what it writes while the answer is still to come.
 
-    def _find_end(self, text: str, start: int, end: int, is_last: bool) -> int:
-        """Return where an answer ends: after its end of turn, before the white space that follows."""
-        body = text[start:end].rstrip()
-        if body.endswith(self._specials):
-            return start + len(body)
-        if not is_last:
-            return end
-        rest = self._only_an_end.fullmatch(text, end)
-        return rest.end(1) if rest else end
-
-    def _without_end(self, turn: str) -> str:
-        turn = turn.rstrip()
-        return next((turn.removesuffix(token) for token in self._specials if turn.endswith(token)), turn)
-
-    def _write(
-        self, messages: Messages, tools: list[dict] | None, prompted: bool = False, marked: bool = False
-    ) -> tuple[str, list[tuple[int, int]]]:
-        """Render messages; return the text, and [start, end) of each part marked as generated.
-
-        Args:
-            messages: the messages.
-            tools: the tools, as JSON schemas.
-            prompted: add the generation prompt.
-            marked: return the marks.
+        Returns: a text for each answer; if the conversation has none, its text without an answer.
 
         Raises: UserError.
         """
+        conversations = [self._render_answer(chat, i) for i in chat.answers]
+        found = [conversation for conversation in conversations if conversation.answers]
+        return found or [self.render(chat)]
+
+    def _render_answer(self, chat: Chat, i: int) -> Conversation:
+        """Render the messages up to number i, which is the only answer."""
+        messages = chat.messages[: i + 1]
         try:
-            texts, marks = render_jinja_template(
-                [messages],
-                tools,  # pyright: ignore[reportArgumentType] (a list is invariant)
-                chat_template=self.source,
-                add_generation_prompt=prompted,
-                return_assistant_tokens_mask=marked,
-                **self._variables,
-            )
-        except Exception as error:  # a template is a program: it can fail in any way
-            verb = "refuses" if type(error) is jinja2.TemplateError else "fails on"
-            reason = " ".join(str(error).split())
-            what = f"the chat template {verb} the conversation: {reason}"
-            raise UserError(what, fix="fix the row, or give another data.chat_template") from error
-        # It is annotated to return one text.
-        return texts[0], marks[0] if marked else []  # pyright: ignore[reportReturnType]
+            turns = self._turns(chat, messages)
+        except UserError:  # some templates want a question, which may come later
+            turns = self._turns(chat, chat.messages)
+        answers = turns.answers([i])
+        text = turns.text
+        if answers and len(turns.messages) > len(messages):
+            text = text[: answers[0].spans[-1][1]]
+        before = turns.before(i)
+        if answers and before is not None and not text.startswith(before):
+            (answer,) = answers
+            history = before.removesuffix(turns.generation_prompt(i))
+            text = history + text[answer.header :]
+            moved = len(history) - answer.header
+            spans = [(start + moved, end + moved) for start, end in answer.spans]
+            answers = [replace(answer, spans=spans)]
+        conversation = _conversation(text, answers, messages)
+        return replace(conversation, whole=_contents(chat.messages))
+
+    def _turns(self, chat: Chat, messages: Messages) -> Turns:
+        messages, variables = self._inputs(chat, messages)
+
+        def write(messages: Messages, prompted: bool) -> Rendering:
+            with _reported():
+                return self._tracked.render(messages, {**variables, "add_generation_prompt": prompted})
+
+        def text_of(messages: Messages, prompted: bool) -> str:
+            with _reported():
+                return self._tracked.text(messages, {**variables, "add_generation_prompt": prompted})
+
+        return Turns(write, text_of, messages, self._is_marked, self._ends)
+
+    def _inputs(self, chat: Chat, messages: Messages) -> tuple[Messages, dict[str, Any]]:
+        """Return messages, and a chat's tools and variables, as the template is given them."""
+        if chat.variables:
+            self.check_variables(chat.variables)
+        messages, tools = as_seen(messages, chat.tools)
+        return messages, {**self._special_tokens, **chat.variables, "tools": tools, "documents": None}
+
+    @cached_property
+    def _special_tokens(self) -> dict[str, Any]:
+        return dict(self.tokenizer.special_tokens_map)
+
+    @cached_property
+    def _tracked(self) -> TrackedTemplate:
+        return TrackedTemplate(self.source)
 
     @cached_property
     def _is_marked(self) -> bool:
         return _MARK.search(self.source) is not None
 
     @cached_property
-    def _variables(self) -> dict[str, Any]:
-        return dict(self.tokenizer.special_tokens_map)
+    def _variables(self) -> set[str]:
+        return variables_of(self.source)
 
     @cached_property
-    def _specials(self) -> tuple[str, ...]:
+    def _ends(self) -> TurnEnds:
         added = [
             token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special
         ]
-        return tuple(sorted({*added, *self.tokenizer.all_special_tokens}))
-
-    @cached_property
-    def _only_an_end(self) -> re.Pattern[str]:
-        """Pattern of white space and special tokens; group 1: up to the first special token, or all."""
-        special = "|".join(map(re.escape, self._specials)) or "(?!)"
-        return re.compile(rf"(\s*(?:{special}|\Z))(?:\s|{special})*")
+        specials = sorted({*added, *self.tokenizer.all_special_tokens})
+        eos: Any = self.tokenizer.eos_token
+        return TurnEnds(specials, eos)
 
 
-def _check_beginning(text: str, beginning: str, i: int) -> None:
-    """Raise UserError if a text does not begin with that of its messages up to number i."""
-    if text.startswith(beginning):
-        return
-    at = next((at for at, (a, b) in enumerate(zip(text, beginning, strict=False)) if a != b), len(text))
-    what = (
-        f"the chat template writes message {i + 1}, or what precedes it, differently when more follows"
+@contextmanager
+def _reported() -> Iterator[None]:
+    """Turn what a template raises into a UserError."""
+    try:
+        yield
+    except Exception as error:  # a template is a program: it can fail in any way
+        verb = "refuses" if type(error) is jinja2.TemplateError else "fails on"
+        reason = " ".join(str(error).split())
+        what = f"the chat template {verb} the conversation: {reason}"
+        raise UserError(what, fix="fix the row, or give another data.chat_template") from error
+
+
+def _conversation(text: str, answers: list[Answer], messages: Messages) -> Conversation:
+    return Conversation(
+        text,
+        [span for answer in answers for span in answer.spans],
+        _contents(messages),
+        is_rendered=True,
+        num_last=len(answers[-1].spans) if answers else 1,
+        num_unprompted=sum(not answer.is_prompted for answer in answers),
     )
-    what += f": {text[at : at + 20]!r} instead of {beginning[at : at + 20]!r} at character {at + 1}"
-    raise UserError(what, fix=_OTHER_TEMPLATE_FIX)
 
 
 def _contents(messages: Messages) -> str:
-    values = [message[key] for message in messages for key in _CONTENTS if key in message]
+    values = [message[key] for message in messages for key in CONTENTS if key in message]
     return "\n".join(
         value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in values
     )
+
+
+def _with_defaults(source: str, variables: Mapping[str, Any]) -> str:
+    """Return a template with values for variables that are not given.
+
+    jinja takes the line break behind a tag away, so the template itself is read as before.
+    """
+    defaults = "".join(
+        f"{{% if {name} is not defined %}}{{% set {name} = {_literal(value)} %}}{{% endif %}}"
+        for name, value in variables.items()
+    )
+    return f"{defaults}\n{source}"
+
+
+def _literal(value: Any) -> str:
+    """Return a value as jinja writes it."""
+    if isinstance(value, Mapping):
+        entries = ", ".join(f"{_literal(key)}: {_literal(entry)}" for key, entry in value.items())
+        return f"{{{entries}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_literal, value))}]"
+    if value is None:
+        return "none"
+    return json.dumps(value)
 
 
 def _own_template(tokenizer: PreTrainedTokenizerFast) -> str:

@@ -51,6 +51,21 @@ class Unread:
             if message.get("content", "").strip() and not self._has_content(found, i):
                 yield i, f"a part of the content of {role} messages"
 
+    def of_each(self, chat: Chat) -> list[str]:
+        """Return the names of what is not read where each answer is the last message.
+
+        A message counts as it is written for the answer that comes next. Raises: UserError, as `of`.
+        """
+        ends = [i + 1 for i in chat.answers] or [len(chat.messages)]
+        names = []
+        first = 0
+        for end in ends:
+            part = replace(chat, messages=chat.messages[:end], is_learnt=None)
+            unread = self.of(part, self._template.text(part))
+            names += [name for number, name in unread if number >= first]
+            first = end
+        return list(dict.fromkeys(names))
+
     def _has_content(self, found: "_Rendered", i: int) -> bool:
         """Return whether the whole content of message i is in the text.
 

@@ -209,19 +209,21 @@ class TestAnswers:
         assert answers(found) == ["<think>hm</think>a<|im_end|>"]
         assert found.content == "q\nhm\na"
 
-    def test_a_template_that_rewrites_what_it_has_written_is_refused(self):
+    def test_a_template_may_write_earlier_turns_differently(self):
         rewriting = CHATML.replace("+ message['content']", "+ ('' if loop.last else 'Earlier: ') + message['content']")
-        said = error_of({"messages": chat("q", "a", "r", "b")}, template=rewriting)
-        assert "message 2" in said
-        assert "'Earlier: a<|im_end|>' instead of" in said
-        assert "data.chat_template=chatml, or a template with {% generation %} marks" in said
+        (found,) = read({"messages": chat("q", "a", "r", "b")}, template=rewriting)
+        assert answers(found) == ["Earlier: a<|im_end|>", "b<|im_end|>"]
 
-    def test_a_generation_prompt_that_is_not_what_is_written_is_refused(self):
+    def test_an_answer_begins_after_as_much_of_the_generation_prompt_as_is_written(self):
         thinking = CHATML.replace("assistant\n' }}{% endif %}", "assistant\n<think>' }}{% endif %}")
-        assert "'a<|im_end|>\\n' instead of '<think>' at character 52" in error_of(
-            {"messages": chat("q", "a")}, template=thinking
-        )
+        (found,) = read({"messages": chat("q", "<thin")}, template=thinking)
+        assert answers(found) == ["<thin<|im_end|>"]
+        assert found.num_unprompted == 1
+        (found,) = read({"messages": chat("q", "<think>a")}, template=thinking)
+        assert answers(found) == ["a<|im_end|>"]
+        assert found.num_unprompted == 0
 
+    def test_what_the_template_does_to_an_answer_is_learnt(self):
         loud = LINES.replace("message['content']", "message['content'] | upper")
         assert answers(read({"messages": chat("q", "assistant")}, template=loud)[0]) == ["ASSISTANT\n"]
 
@@ -240,11 +242,14 @@ class TestMarks:
             "b<|im_end|>",
         ]
 
-    def test_the_last_end_of_turn_is_learnt_although_it_is_not_marked(self):
+    def test_the_end_of_each_turn_is_learnt_although_it_is_not_marked(self):
         outside = MARKED.replace(" + '<|im_end|>' }}{% endgeneration %}", " }}{% endgeneration %}{{ '<|im_end|>' }}")
         assert outside != MARKED
-        assert answers(read({"messages": chat("q", "a", "r", "b")}, template=outside)[0]) == ["a", "b<|im_end|>"]
-        assert answers(read({"messages": chat("q", "a", "r")}, template=outside)[0]) == ["a"]
+        assert answers(read({"messages": chat("q", "a", "r", "b")}, template=outside)[0]) == [
+            "a<|im_end|>",
+            "b<|im_end|>",
+        ]
+        assert answers(read({"messages": chat("q", "a", "r")}, template=outside)[0]) == ["a<|im_end|>"]
 
     def test_white_space_behind_is_learnt_only_without_an_end_of_turn(self):
         inside = MARKED.replace("'<|im_end|>' }}{% endgeneration %}", "'<|im_end|> \n' }}{% endgeneration %}")
