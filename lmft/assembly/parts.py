@@ -141,7 +141,8 @@ def _build_module(parts: Parts) -> LanguageModel:
         set_generation(model.generation_config, parts.tokenizer)
     if family.is_causal:
         add_ends(model, parts.ends)
-    check_can_be_saved(model, parts.tokenizer)
+    if "train" in parts.corpus.examples:
+        check_can_be_saved(model, parts.tokenizer)
     if parts.data.isolate_documents:
         enable_document_masking(model, parts.tokenizer, family.is_causal)
     families = all_families()

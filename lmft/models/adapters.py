@@ -16,7 +16,6 @@ from transformers.utils import GENERATION_CONFIG_NAME
 
 from lmft.errors import UserError, did_you_mean
 from lmft.models.config import LoraConfig, require_peft
-from lmft.models.loading.generation_config import check_stored
 from lmft.system.repositories import BaseModel
 
 if TYPE_CHECKING:
@@ -80,7 +79,6 @@ def with_stored_adapters(model: PreTrainedModel, folder: str) -> PreTrainedModel
         merged = peft_model.merge_and_unload()
     merged.name_or_path = folder
     if (Path(folder) / GENERATION_CONFIG_NAME).is_file():
-        check_stored(folder)
         merged.generation_config = GenerationConfig.from_pretrained(folder)
     return merged
 
@@ -124,7 +122,7 @@ def add_adapters(
             peft_model = get_peft_model(model, peft_config)
         except ValueError as error:
             raise UserError(" ".join(str(error).split()), "model.lora") from error
-    base = base or BaseModel(model.name_or_path, None)
+    base = base or BaseModel(str(model.name_or_path), None)
     peft_config.base_model_name_or_path = base.name_or_path
     if Path(base.name_or_path).expanduser().is_dir():
         peft_config.base_model_name_or_path = str(Path(base.name_or_path).expanduser().resolve())

@@ -176,13 +176,10 @@ class GeneratingModel(LanguageModel):
             start = 0 if is_encoded else longest - len(prompt)
             ids[row, start : start + len(prompt)] = torch.tensor(prompt)
             mask[row, start : start + len(prompt)] = 1
+        options = {"pad_token_id": pad, "eos_token_id": sorted(set(ends)) or None, **options}
         try:
             rows: Tensor = self.model.generate(  # pyright: ignore[reportCallIssue, reportAssignmentType]
-                input_ids=ids.to(self.device),
-                attention_mask=mask.to(self.device),
-                pad_token_id=pad,
-                eos_token_id=sorted(set(ends)) or None,
-                **options,
+                input_ids=ids.to(self.device), attention_mask=mask.to(self.device), **options
             )
         except ValueError as error:
             reason = " ".join(str(error).split())

@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from lmft.commands.predict import answer as predict
 from lmft.config.load import compose
+from lmft.errors import UserError
 from lmft.models.loading.vocabulary import train_vocabulary
 from lmft.models.loading.weights import fit_to_tokenizer
 from lmft.runs.trained import recorded_config
@@ -119,3 +120,28 @@ def test_a_template_whose_answers_have_no_end_is_warned_about(learnt, folder):
     run, _ = learnt_by_heart(folder, base, template, "trainer.max_epochs=1", "run.name=open")
     said = run.paths.log.read_text()
     assert "ends not every answer with a token" in said and "<|endoftext|>" in said
+
+
+def with_settings(folder, base, text):
+    path = folder / "settings"
+    shutil.copytree(base, path, dirs_exist_ok=True)
+    (path / "generation_config.json").write_text(text)
+    return path
+
+
+def test_a_base_whose_settings_could_not_be_saved_is_trained_and_exported(learnt, folder):
+    base = with_settings(folder, learnt[1], '{"temperature": 0.9, "top_p": 0.6, "eos_token_id": 0}')
+    run, _ = learnt_by_heart(folder, base, "trainer.max_epochs=1", "run.name=vicuna")
+    stored = json.loads((run.paths.model / "generation_config.json").read_text())
+    assert (stored["do_sample"], stored["temperature"], stored["top_p"]) == (True, 0.9, 0.6)
+    assert stored["eos_token_id"] == [0, 321]
+    assert "temperature=0.9, top_p=0.6 without do_sample; do_sample=True is added" in run.paths.log.read_text()
+    assert not list(run.folder.glob("model.*"))
+
+
+@pytest.mark.parametrize("text", ['{"eos_token_id": 2,', '{"max_new_tokens": 0}'])
+def test_settings_that_cannot_be_read_are_refused_before_the_training(text, learnt, folder):
+    base = with_settings(folder, learnt[1], text)
+    with pytest.raises(UserError, match=r"cannot read the generation_config.json") as error:
+        learnt_by_heart(folder, base, "run.name=unread")
+    assert len(str(error.value).splitlines()) <= 3 and not (folder / "runs" / "unread").exists()

@@ -15,6 +15,7 @@ from lmft.errors import UserError, did_you_mean
 from lmft.models.config import ModelConfig
 from lmft.models.family import Family
 from lmft.models.loading.folders import read
+from lmft.models.loading.generation_config import check_stored
 from lmft.system.repositories import base_of_adapters, located, shape_file
 
 log = logging.getLogger(__name__)
@@ -139,6 +140,9 @@ def _stored_config(config: ModelConfig) -> PreTrainedConfig:
         )
     hf_config = read(AutoConfig, folder, "config.json", config.hub_options)
     _check_is_not_quantized(hf_config, folder)
+    if config.family != "masked":  # masked models generate nothing
+        for each in (folder, *adapters):
+            check_stored(each)
     return hf_config
 
 

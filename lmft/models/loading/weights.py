@@ -12,7 +12,7 @@ from lmft.models.adapters import with_stored_adapters
 from lmft.models.config import ModelConfig
 from lmft.models.family import Family
 from lmft.models.loading.folders import read
-from lmft.models.loading.generation_config import add_ends, check_stored, mend_generation
+from lmft.models.loading.generation_config import add_ends, mend_generation
 from lmft.models.loading.hf_config import folders_of
 from lmft.models.loading.rows import Rows, fit_rows
 from lmft.system.token_ids import num_ids
@@ -109,7 +109,6 @@ def _load(
         "output_loading_info": True,
         "config": hf_config,
     }
-    check_stored(folder)
     model, info = read(family.auto_class, folder, "weights", options)
     if info["missing_keys"]:
         new = sorted(info["missing_keys"])
