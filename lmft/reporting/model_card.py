@@ -230,6 +230,7 @@ def _metadata(name: str, card: Card, task: str) -> ModelCardData:
     base_model = None
     if not model["from_scratch"]:
         base_model = _hub_id(model["name_or_path"])
+    licence: dict[str, Any] = dict(card.licence)
     relation = "adapter" if _is_adapter(model) else "finetune"
     return ModelCardData(
         model_name=name,
@@ -241,7 +242,7 @@ def _metadata(name: str, card: Card, task: str) -> ModelCardData:
         tags=["lmft", task],
         metrics=list(_METRICS),
         eval_results=eval_results,
-        **card.licence,
+        **licence,
     )
 
 
