@@ -226,9 +226,16 @@ def _export(
     checkpoints.has_other_weights = bool(parts.config["callbacks"]) or parts.model.module is not None
     is_validated = own.metrics.last_validated_step == trainer.global_step
     has_validation = bool(parts.corpus.validations)
-    if has_validation and (not is_validated or weights_changed_after_validation(trainer)):
+    has_changed = is_validated and weights_changed_after_validation(trainer)
+    if has_validation and (not is_validated or has_changed):
         trainer.validate(module, data, verbose=False)
     exported = _choose_weights(trainer, module, parts, checkpoints)
+    if has_changed and exported.checkpoint == "best" and not checkpoints.is_best_now:
+        message = (
+            "the weights that a callback made when training ended have a higher validation loss than "
+            "those of step %d, which are exported; model.export=last exports the callback's"
+        )
+        log.warning(message, exported.step)
     shown = [own.progress, own.stop]
     exported = measured_export(trainer, module, data, parts, exported, shown)
     if not trainer.is_global_zero:
