@@ -15,7 +15,7 @@ from lmft.errors import UserError, as_user_error
 from lmft.models.export import export
 from lmft.modules.base import LanguageModel
 from lmft.modules.handing_over import convert, hand_over
-from lmft.reporting.model_card import Card, write_model_card
+from lmft.reporting.model_card import LICENCE_FIELDS, Card, write_model_card
 from lmft.reporting.report import write_report
 from lmft.reporting.results import scores_of
 from lmft.runs.folder import RunFolder
@@ -93,25 +93,28 @@ def card_of(
     if paths.command.exists():
         command = paths.command.read_text("utf-8").strip().splitlines()[-1]
     rows = read_rows(paths.metrics_csv)
-    license_name = _license(settings["model"])
-    return Card(settings, result, answers, rows=rows, command=command, license=license_name)
+    licence = _licence(settings["model"])
+    return Card(settings, result, answers, rows=rows, command=command, licence=licence)
 
 
-def _license(model: Mapping[str, Any]) -> str | None:
-    """Return the licence that is set, or that of the base model's card; None if neither is known."""
-    if model.get("license") is not None or model["from_scratch"]:
-        return model.get("license")
+def _licence(model: Mapping[str, Any]) -> dict[str, str]:
+    """Return the card's fields on the licence: the one that is set, else those of the base's card."""
+    if model.get("license") is not None:
+        return {"license": model["license"]}
+    if model["from_scratch"]:
+        return {}
     base = str(model["name_or_path"])
     readme: Path | None = Path(base).expanduser() / "README.md"
     if not Path(base).expanduser().is_dir():
         readme = hub.cached_file(base, "README.md", model.get("revision"))
     if readme is None or not readme.is_file():
-        return None
+        return {}
     try:
-        return ModelCard.load(readme).data.license
+        fields = ModelCard.load(readme).data.to_dict()
     except ValueError as error:
         log.warning("the licence of %s is unknown: %s", base, " ".join(str(error).split()))
-        return None
+        return {}
+    return {name: fields[name] for name in LICENCE_FIELDS if isinstance(fields.get(name), str)}
 
 
 def report_run(

@@ -31,6 +31,13 @@ if TYPE_CHECKING:
     from lmft.training.callbacks.checkpoint import Exported
 
 log = logging.getLogger("lmft")
+# Options, and groups of options, that an export reads.
+_OWN = (
+    *("run", "checkpoint", "dtype", "output", "validate"),
+    *("format", "push_to_hub", "private", "dry_run"),
+)
+_OF_MODEL = ("model", "data", "objective", "seed")
+_READ = (*_OWN, *_OF_MODEL, "trainer", "trust", "hydra")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -72,6 +79,7 @@ def _checked_run(job: Job) -> RunFolder:
     if options["run"] is None:
         raise UserError("no run is named", fix="add run=runs/NAME")
     run = existing_run(Path(str(options["run"])))
+    _check_overrides(job)
     known = {"dtype": tuple(EXPORT_DTYPES), "format": converters.FORMATS}
     for option, values in known.items():
         value = options[option]
@@ -90,6 +98,21 @@ def _checked_run(job: Job) -> RunFolder:
     return run
 
 
+def _check_overrides(job: Job) -> None:
+    """Raise UserError for an option on the command line that no export reads."""
+    for override in job.overrides:
+        key = override.lstrip("+~").partition("=")[0]
+        group = key.partition(".")[0].partition("@")[0]
+        if key == "model.export":
+            what = "lmft.export takes the weights that checkpoint= names"
+            raise UserError(what, override, "checkpoint=best, or checkpoint=last")
+        if group == "private" and job.config["push_to_hub"] is None:
+            what = "private= is that of a repository, and nothing is pushed"
+            raise UserError(what, override, "add push_to_hub=USER/NAME")
+        if group not in _READ:
+            raise UserError(f"an export does not read {key}", override, "leave it out")
+
+
 def _check_output(folder: Path) -> None:
     """Raise UserError unless the folder is new, or holds an earlier export."""
     if not folder.parent.is_dir():
@@ -104,7 +127,8 @@ def _leaves_as_it_is(job: Job, run: RunFolder) -> bool:
     """Return whether the export is model/ as it is."""
     if job.config["checkpoint"] is not None or job.config["dtype"] is not None:
         return False
-    changes_it = any(override.lstrip("+~").startswith(("model.", "data.")) for override in job.overrides)
+    keys = [override.lstrip("+~").partition("=")[0] for override in job.overrides]
+    changes_it = any(key.partition(".")[0] in _OF_MODEL for key in keys)
     return run.model.is_dir() and not run.has_pending_export() and not changes_it
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from lmft.data.datamodule import DataModule
     from lmft.modules.base import LanguageModel
     from lmft.training.callbacks.checkpoint import Checkpoints, Exported
-    from lmft.training.callbacks.metrics import Metrics
+    from lmft.training.callbacks.metrics import Metrics, MetricsFile
     from lmft.training.callbacks.probes import Probes
     from lmft.training.callbacks.progress import Progress
     from lmft.training.callbacks.stop_on_signal import StopOnSignal
@@ -144,8 +144,9 @@ def _is_done(config: dict[str, Any], run: Run, limits: Mapping[str, int]) -> boo
 
 @dataclass(frozen=True)
 class _Callbacks:
-    """lmft's own callbacks of a training."""
+    """lmft's own callbacks of a training, and its metrics.csv."""
 
+    csv: "MetricsFile"
     metrics: "Metrics"
     probes: "Probes"
     progress: "Progress"
@@ -169,6 +170,7 @@ def _make_callbacks(config: dict[str, Any], parts: "Parts", run: Run) -> _Callba
         keeps_best_weights=parts.model.export == "best",
     )
     return _Callbacks(
+        csv=csv,
         metrics=Metrics(live, csv),
         probes=Probes([*parts.model.probes, *parts.data.probes], run.paths.samples),
         progress=Progress(live),
@@ -192,8 +194,7 @@ def _train(config: dict[str, Any], parts: "Parts", run: Run) -> dict[str, Any]:
     # When training starts, the checkpoint has been loaded and nothing can be refused any more.
     begin = LambdaCallback(on_train_start=lambda *_: _begin(parts, run))
     callbacks = [begin, own.metrics, own.probes, own.progress, own.checkpoints, own.stop]
-    loggers = [] if own.metrics.file is None else [own.metrics.file]
-    trainer = build_trainer(config, run.folder, callbacks, loggers)
+    trainer = build_trainer(config, run.folder, callbacks, [own.csv])
     module = parts.module()
     data = parts.datamodule()
     add_loggers(trainer, config, run.folder, run.name)
@@ -225,9 +226,16 @@ def _export(
     checkpoints.has_other_weights = bool(parts.config["callbacks"]) or parts.model.module is not None
     is_validated = own.metrics.last_validated_step == trainer.global_step
     has_validation = bool(parts.corpus.validations)
-    if has_validation and (not is_validated or weights_changed_after_validation(trainer)):
+    has_changed = is_validated and weights_changed_after_validation(trainer)
+    if has_validation and (not is_validated or has_changed):
         trainer.validate(module, data, verbose=False)
     exported = _choose_weights(trainer, module, parts, checkpoints)
+    if has_changed and exported.checkpoint == "best" and not checkpoints.is_best_now:
+        message = (
+            "the weights that a callback made when training ended have a higher validation loss than "
+            "those of step %d, which are exported; model.export=last exports the callback's"
+        )
+        log.warning(message, exported.step)
     shown = [own.progress, own.stop]
     exported = measured_export(trainer, module, data, parts, exported, shown)
     if not trainer.is_global_zero:

@@ -4,7 +4,7 @@ import math
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -64,12 +64,13 @@ class Card:
     """Rows of metrics.csv, for the curve."""
     command: str | None = None
     """The command that trained the model."""
-    license: str | None = None
-    """The licence's name on the hub; None: unknown."""
+    licence: Mapping[str, str] = field(default_factory=dict)
+    """The fields of `LICENCE_FIELDS` that are known."""
 
 
 # An absolute path, or one from a home or outer folder, in a list or mapping; group 1 is its last part.
 _PATH = re.compile(r"(?<![\w.*])(?:~|\.{0,2})/(?:[^\s,\[\]{}'\"]+/)*([^\s,/\[\]{}'\"]+)")
+LICENCE_FIELDS = ("license", "license_name", "license_link")
 CURVE = "training_curve.svg"
 _FEW_TARGETS = 1000
 _METRICS = ("perplexity", "accuracy")
@@ -146,7 +147,7 @@ def write_model_card(folder: Path, card: Card, family: FamilyCard, mask_token: s
         training_line=training_line(metrics),
         settings=_settings(config),
         command=_public_command(card.command),
-        license=card.license,
+        licence=card.licence.get("license_name") or card.licence.get("license"),
         num_targets=(metrics.get("exported") or {}).get("targets"),
         few_targets=_FEW_TARGETS,
         environment=metrics.get("environment") or {},
@@ -229,10 +230,10 @@ def _metadata(name: str, card: Card, task: str) -> ModelCardData:
     base_model = None
     if not model["from_scratch"]:
         base_model = _hub_id(model["name_or_path"])
+    licence: dict[str, Any] = dict(card.licence)
     relation = "adapter" if _is_adapter(model) else "finetune"
     return ModelCardData(
         model_name=name,
-        license=card.license,
         base_model=base_model,
         base_model_relation=relation if base_model else None,
         datasets=_dataset_ids(data) or None,
@@ -241,6 +242,7 @@ def _metadata(name: str, card: Card, task: str) -> ModelCardData:
         tags=["lmft", task],
         metrics=list(_METRICS),
         eval_results=eval_results,
+        **licence,
     )
 
 

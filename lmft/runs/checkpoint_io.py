@@ -107,42 +107,38 @@ def save_weights(module: LightningModule, step: int, path: Path) -> None:
     _write({"state_dict": module.state_dict(), "global_step": step}, path)
 
 
-def load_weights(module: LightningModule, *paths: Path) -> int:
+def load_weights(module: LightningModule, path: Path, *newer: Path) -> int:
     """Load a checkpoint's trained weights, or the mean of several, into a module.
 
     The sums of the mean are float32; what is no floating-point number comes from the last checkpoint.
 
     Args:
         module: the module.
-        paths: the checkpoints, oldest first.
+        path: the checkpoint; of several the oldest.
+        newer: further checkpoints, oldest first.
 
     Returns: the optimizer step of the last one. Raises: UserError.
     """
-    total: dict[str, torch.Tensor] = {}
-    step = 0
-    for path in paths:
-        checkpoint = read(path, mmap=len(paths) > 1)
-        weights = checkpoint["state_dict"]
-        step = checkpoint["global_step"]
-        if len(paths) > 1:
-            total = {name: _added(total.get(name), value) for name, value in weights.items()}
-            weights = {name: _divided(value, len(paths)) for name, value in total.items()}
+    checkpoint = read(path, mmap=bool(newer))
+    weights = checkpoint["state_dict"]
+    for other in newer:
+        checkpoint = read(other, mmap=True)
+        weights = {
+            name: weights[name].float() + value if value.is_floating_point() else value
+            for name, value in checkpoint["state_dict"].items()
+        }
+    if newer:
+        number = 1 + len(newer)
+        weights = {
+            name: value / number if value.is_floating_point() else value
+            for name, value in weights.items()
+        }
     try:
         module.load_state_dict(weights, strict=module.strict_loading)
     except (KeyError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
-        raise UserError(f"{paths[-1]} does not fit the model: {reason}", "checkpoint") from error
-    return step
-
-
-def _added(total: torch.Tensor | None, value: torch.Tensor) -> torch.Tensor:
-    if total is None or not value.is_floating_point():
-        return value.float() if value.is_floating_point() else value
-    return total + value.float()
-
-
-def _divided(total: torch.Tensor, number: int) -> torch.Tensor:
-    return total / number if total.is_floating_point() else total
+        raise UserError(f"{path} does not fit the model: {reason}", "checkpoint") from error
+    return checkpoint["global_step"]
 
 
 class _Sink(io.BufferedWriter):

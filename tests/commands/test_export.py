@@ -119,6 +119,10 @@ def test_a_mean_is_measured_and_asked_as_well(run, terminal):
         (("run=runs/x", "push_to_hub=x"), "names no user"),
         (("run=runs/x", "push_to_hub=a/b/c"), "no repository's name"),
         (("run=runs/x", "model.name_or_path=y"), "two models"),
+        (("run=runs/x", "optimizer.lr=3"), "does not read optimizer.lr"),
+        (("run=runs/x", "callbacks=ema"), "does not read callbacks"),
+        (("run=runs/x", "model.export=last"), "checkpoint=last"),
+        (("run=runs/x", "private=false"), "add push_to_hub=USER/NAME"),
     ],
 )
 def test_what_cannot_be_is_refused_in_three_lines(run, terminal, monkeypatch, options, said):

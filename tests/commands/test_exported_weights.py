@@ -158,3 +158,11 @@ def test_a_format_that_nothing_reads_is_refused(place, option, said):
     with pytest.raises(UserError) as refused:
         place.train("causal", "refused", option)
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(("option", "licence"), [([], "mit"), (["model.license=apache-2.0"], "apache-2.0")])
+def test_the_licence_is_the_bases_unless_set(place, option, licence):
+    readme = place.base("causal") / "README.md"
+    readme.write_text("---\nlicense: mit\n---\n# base\n")
+    run, _ = place.train("causal", f"licence-{licence}", "trainer.max_steps=1", "trainer.max_epochs=1", *option)
+    assert ModelCard.load(run.paths.model / "README.md").data.license == licence

@@ -62,6 +62,7 @@ def test_a_run_leaves_the_documented_files(trained):
     names = {path.relative_to(run.path).as_posix() for path in run.path.rglob("*") if path.is_file()} - {".lock"}
     checkpoints = {f"checkpoints/{name}.ckpt{end}" for name in ("step=6", "last", "best") for end in ("", ".xxh3")}
     model = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md"}
+    model.add("training_curve.svg")
     top = {"config.yaml", "command.txt", "train.log", "metrics.csv", "metrics.json", "samples.jsonl", "report.html"}
     tokenizer = {f"tokenizer/{name}" for name in VOCABULARY}
     assert names == {*top, *checkpoints, *tokenizer, *(f"model/{name}" for name in model)}

@@ -1,5 +1,7 @@
 import math
+import shlex
 import socket
+from xml.etree import ElementTree
 
 import pytest
 from huggingface_hub import ModelCard
@@ -199,3 +201,58 @@ def test_a_run_without_probes_or_scores(card):
     text = card(metrics={"status": "stopped"}, probes=[]).text
     assert "## Scores" not in text and "## Answers" not in text
     assert "This is a [MASK]." in text
+
+
+ROWS = [{"step": "10", "train/loss": "5.1", "val/loss": ""}, {"step": "20", "train/loss": "", "val/loss": "4.2"}]
+
+
+def test_the_curve_is_a_picture_beside_the_card(card, tmp_path):
+    text = card(rows=ROWS).text
+    assert "![Loss during the training](training_curve.svg)" in text
+    picture = ElementTree.parse(tmp_path / "training_curve.svg").getroot()
+    assert picture.tag == "{http://www.w3.org/2000/svg}svg"
+    texts = {element.text for element in picture.iter("{http://www.w3.org/2000/svg}text")}
+    assert {"training", "validation", "nats per target"} <= texts
+
+
+def test_without_numbers_there_is_no_picture(card, tmp_path):
+    assert "![" not in card(metrics={**METRICS, "before": None}).text
+    assert not (tmp_path / "training_curve.svg").exists()
+
+
+@pytest.mark.parametrize(
+    ("word", "shown"),
+    [
+        ("data.train=/home/me/secret/a.txt", "data.train=a.txt"),
+        ("data.train=../secret/a.txt", "data.train=a.txt"),
+        ("data.train=[/secret/a.txt,~/secret/b.txt]", "'data.train=[a.txt,b.txt]'"),
+        ("data.train=/secret/*.txt", "'data.train=*.txt'"),
+        ("model.name_or_path=openai-community/gpt2", "model.name_or_path=openai-community/gpt2"),
+        ("data.sources={a: {path: allenai/c4}}", "'data.sources={a: {path: allenai/c4}}'"),
+        ("optimizer.lr=1e-3", "optimizer.lr=1e-3"),
+    ],
+)
+def test_the_command_is_shown_without_folders_of_this_machine(card, word, shown):
+    command = shlex.join(["python", "-m", "lmft.train", word])
+    assert f"```bash\npython -m lmft.train {shown}\n```" in card(command=command).text
+
+
+@pytest.mark.parametrize(
+    ("licence", "shown"),
+    [
+        ({"license": "apache-2.0"}, "`apache-2.0`"),
+        ({"license": "other", "license_name": "sea", "license_link": "LICENSE"}, "`sea`"),
+        ({}, "Not stated. The terms of the model that it was trained from apply."),
+    ],
+)
+def test_the_licence_is_in_header_and_text(card, licence, shown):
+    written = card(licence=licence)
+    known = written.data.to_dict()
+    assert {name: known[name] for name in licence} == licence and ("license" in known) == bool(licence)
+    assert f"## Licence\n\n{shown}" in written.text
+
+
+def test_limits_say_what_is_measured(card):
+    assert "1,000 predicted tokens. They say" in card().text
+    assert "too few to rely on" in card(metrics=exporting({**M, "targets": 60})).text
+    assert "were not measured on validation text" in card(metrics=exporting(None)).text

@@ -80,7 +80,7 @@ class Checkpoints(Checkpoint):
         self.keeps_best_weights = keeps_best_weights
         self.best_loss = float("inf")
         self.best_step: int | None = None
-        self._is_best_now = False  # whether the last validation was the best
+        self.is_best_now = False  # whether the last validation was the best
         # Whether the module's weights may differ from those in the step's checkpoint.
         self.has_other_weights = False
         # Whether resuming from this state has to begin with the validation after the step.
@@ -139,7 +139,7 @@ class Checkpoints(Checkpoint):
         self._validation_pending = False
         loss = float(trainer.callback_metrics.get("val/loss", float("inf")))
         is_best = loss < self.best_loss
-        self._is_best_now = is_best
+        self.is_best_now = is_best
         if is_best:
             self.best_loss = loss
             self.best_step = trainer.global_step
@@ -185,7 +185,7 @@ class Checkpoints(Checkpoint):
         """
         if self.best_step is None:
             return Exported(last_step, "last")
-        if self._is_best_now:
+        if self.is_best_now:
             return Exported(last_step, "best")
         best = self.folder / BEST
         if not best.exists():

@@ -25,6 +25,14 @@ class AtTheEnd(Callback):
         next(pl_module.parameters()).data += 1
 
 
+class WorseAtTheEnd(Callback):
+    """Makes the model worse when training ends."""
+
+    def on_train_end(self, trainer, pl_module):
+        for weight in pl_module.parameters():
+            weight.data *= 3
+
+
 def fitted(*callbacks, **options):
     trainer = Trainer(
         **{"max_epochs": 2, "limit_train_batches": 4, "limit_val_batches": 1, **options},
@@ -86,3 +94,15 @@ def test_the_numbers_of_a_run_are_those_of_its_averaged_weights(tmp_path):
     assert json.loads(run.paths.metrics.read_text())["after"] == result["after"]
     weights, others = (load_file(each.paths.model / "model.safetensors") for each in (run, plain))
     assert not all(torch.equal(weights[name], others[name]) for name in weights)
+
+
+def test_weights_that_a_callback_made_worse_at_the_end_are_not_exported_unless_asked_for(tmp_path, caplog):
+    name = "tests.training.callbacks.test_measured.WorseAtTheEnd"
+    options = (f"trust.targets=[{name}]", f"+callbacks.x._target_={name}", "trainer.max_epochs=1")
+    _, result = train(tmp_path, "run.name=best", *options)
+    assert result["exported"]["loss"] == result["best"]["loss"] < result["after"]["loss"]
+    assert "model.export=last exports the callback's" in caplog.text
+    caplog.clear()
+    _, last = train(tmp_path, "run.name=last", "model.export=last", *options)
+    assert last["exported"]["loss"] == last["after"]["loss"] == result["after"]["loss"]
+    assert "exports the callback's" not in caplog.text
