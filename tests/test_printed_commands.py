@@ -1,6 +1,8 @@
 """Every command line that is printed does what is printed: typed as it stands, with tiny models and texts."""
 
 import csv
+import io
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -72,7 +74,9 @@ def test_the_documentation_prints_many_commands():
     count = {file.name: len(list(printed.commands_in(file))) for file in printed.DOCUMENTS}
     assert count["README.md"] >= 18 and count["recipes.md"] >= 55 and count["RELIABILITY.md"] >= 3
     assert all(list(printed.commands_in(file)) for file in printed.YAMLS if file.stem != "lmft")
-    assert {command.command for command in commands().values()} == {"train", "evaluate", "predict", "prepare", "export"}
+    assert {command.command for command in commands().values()} == {
+        *("train", "evaluate", "predict", "prepare", "export", "score", "chat")
+    }
 
 
 @pytest.mark.parametrize(
@@ -126,7 +130,7 @@ class Place:
     def prepare_files(self, folder: Path, command: Printed) -> None:
         """The files and models that a command names lie in `folder` under the names that are printed."""
         shutil.copytree(self.files, folder, dirs_exist_ok=True)
-        chosen = command.given.get("model")
+        chosen = "smollm2" if command.command == "chat" else command.given.get("model")
         for name in {"FOLDER", "FOLDER_OR_HUB_ID"}.intersection(command.given.values()):
             stand_ins.make_folder(folder / name, FAMILIES.get(chosen, chosen) if chosen else FAMILIES["causal"])
 
@@ -139,6 +143,8 @@ class Place:
     def run_for(self, command: Printed) -> Path:
         """A run of the kind whose prompts the command gives: gaps, or chats and texts to go on with."""
         writes = "chat" in command.given or "[MASK]" not in command.given.get("prompt", "[MASK]")
+        writes |= command.command == "chat" or bool({"prompts", "num_return_sequences"} & command.given.keys())
+        writes |= command.given.get("data.train") == "chats.jsonl"
         words = "train model=smollm2 data=chat data.train=chats.jsonl" if writes else "train"
         path = self.runs / ("chats" if writes else "gaps")
         if not path.exists():
@@ -158,8 +164,10 @@ def place(tmp_path_factory):
 
 def appended(command: Printed) -> list[str]:
     """What makes a command a matter of a second: sizes and a device that it does not name."""
-    if command.argv == ("--help",):
+    if command.argv == ("--help",) or command.command == "score":
         return []
+    if command.command == "chat":
+        return ["max_new_tokens=4"]
     chosen = (word for word in command.argv if re.match(r"(model|data|experiment)\b", word))
     choosing = tuple(map(overrides.quote_for_hydra, chosen))
     own = command.argv[command.argv.index("--config-dir") + 1] if "--config-dir" in command.argv else None
@@ -231,6 +239,7 @@ def test_a_printed_command_does_what_is_printed(command, place, tmp_path, monkey
     monkeypatch.delenv("LMFT_DEBUG", raising=False)
     monkeypatch.setenv("WANDB_MODE", "offline")
     words = [*command.argv, *appended(command)]
+    monkeypatch.setattr("sys.stdin", io.StringIO("How do you say dog?\n"))
     terminal = Terminal(tmp_path, capsys)
     if reason := reason_to_refuse(command):
         assert re.search(reason, terminal.refuses(command.command, *words))
@@ -290,6 +299,10 @@ def check_evaluation(command: Printed, folder: Path, said: str) -> None:
 
 def check_answer(command: Printed, folder: Path, said: str) -> None:
     """Each prompt, and words that answer it."""
+    if output := command.given.get("output"):
+        answers = [json.loads(line) for line in (folder / output).read_text("utf-8").splitlines()]
+        assert answers and all(answer["texts"] for answer in answers)
+        return
     asked = command.given.get("prompt") or command.given["chat"]
     for text in re.findall(r'"([^"]+)"', asked) or [asked]:
         part = text.partition("[MASK]")[0].strip()
@@ -306,8 +319,23 @@ def check_export(command: Printed, folder: Path, said: str) -> None:
     assert (folder / command.given.get("output", f"{command.given['run']}/model") / "config.json").is_file(), said
 
 
+def check_scores(command: Printed, folder: Path, said: str) -> None:
+    """A number for each row."""
+    output = command.given.get("output")
+    lines = (folder / output).read_text("utf-8") if output else said
+    rows = [json.loads(line) for line in lines.splitlines() if line.startswith("{")]
+    assert rows and any(row["nats"] > 0 for row in rows)
+
+
+def check_dialogue(command: Printed, folder: Path, said: str) -> None:
+    """An answer."""
+    assert said.endswith("\n")
+
+
 CHECKS = {
     "export": check_export,
+    "score": check_scores,
+    "chat": check_dialogue,
     "train": check_training,
     "evaluate": check_evaluation,
     "predict": check_answer,

@@ -162,6 +162,9 @@ def scored(config: dict[str, Any], total: Total) -> Iterator[dict[str, Any]]:
     silence_libraries()
     device = device_named(config["device"])
     module = load_module(config).to(device)
+    # Windows of one length need no mask, and without one it is faster than eager attention.
+    if config["model"]["attn_implementation"] == "auto" and module.model._supports_sdpa:
+        module.model.set_attn_implementation("sdpa")
     rows = ScoredRows(config, module)
     batch_tokens = config["batch_tokens"] or (4096 if module.device.type == "cpu" else 65536)
     with counting_progress("scoring", None, "tokens", Console(stderr=True)) as advance:

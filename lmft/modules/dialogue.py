@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, StoppingCriteria, StoppingCriteriaList, TextStreamer
 
@@ -92,15 +93,17 @@ class Dialogue:
         """Return the tokens of the prompt, and how many of the oldest turns are left out."""
         longest = max_positions(self.module.model.config)
         starts = [place for place, turn in enumerate(turns) if turn["role"] == "user"]
-        room = 0
-        if longest is not None:
-            room = min(self.options["max_new_tokens"], longest // _SHARE_FOR_ANSWER)
+        if longest is None:
+            return self.module.prompt_ids(self._chat(turns)), 0
+        most = longest - min(self.options["max_new_tokens"], longest // _SHARE_FOR_ANSWER)
+        num_tokens = 0
         for start in starts:
             ids = self.module.prompt_ids(self._chat(turns[start:]))
-            if longest is None or len(ids) + room <= longest:
+            if len(ids) <= most:
                 return ids, start
-        what = f"the message makes {len(ids)} tokens, and the model's {longest} positions leave "
-        raise UserError(f"{what}{longest - room} for it", fix="a shorter message")
+            num_tokens = len(ids)
+        what = f"the message makes {num_tokens} tokens, and the model's {longest} positions leave {most}"
+        raise UserError(f"{what} for it", fix="a shorter message")
 
     def _chat(self, turns: list[dict[str, str]]) -> dict[str, Any]:
         system = [] if self.system is None else [{"role": "system", "content": self.system}]
@@ -127,4 +130,4 @@ class _Stopped(StoppingCriteria):
 
     def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return for each row whether it ends. [B] bool"""
-        return input_ids.new_full((len(input_ids),), self._is_stopped(), dtype=bool)
+        return input_ids.new_full((len(input_ids),), self._is_stopped(), dtype=torch.bool)

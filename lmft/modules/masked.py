@@ -132,7 +132,9 @@ class MaskedLanguageModel(LanguageModel):
         texts = [masked_text(prompt, self.tokenizer) for prompt in prompts]
         options = {"padding": len(texts) > 1, "return_tensors": "pt"}
         inputs = self.tokenizer(texts, **options).to(self.device)
-        is_mask = inputs["input_ids"] == self.tokenizer.mask_token_id  # [B, T]
+        ids: Tensor = inputs["input_ids"]
+        mask_id: Any = self.tokenizer.mask_token_id
+        is_mask = ids.eq(mask_id)  # [B, T]
         index = is_mask.flatten().nonzero()[:, 0]  # [masks]
         logits = target_logits(self.model, self.body, dict(inputs), index)  # [masks, V]
         top = logits.float().softmax(-1).topk(_NUM_FILLS)

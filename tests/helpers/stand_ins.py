@@ -97,6 +97,8 @@ def write_files(folder: Path) -> None:
     write_rows(folder / "talks.jsonl", talks)
     dolly = [{"question": text, "context": text, "answer": text[:20]} for text in paragraphs(60)]
     write_rows(folder / "dolly.jsonl", dolly)
+    (folder / "prompts.txt").write_text("the quick\na lazy dog\n")
+    write_rows(folder / "prompts.jsonl", [{"prompt": "the quick"}, {"text": "a lazy dog"}])
     pairs = [{"source": text, "target": text[:40]} for text in paragraphs(60)]
     write_rows(folder / "pairs.jsonl", pairs)
     write_rows(folder / "wmt.jsonl", [{"translation": {"en": text, "de": text[:40]}} for text in paragraphs(60)])
