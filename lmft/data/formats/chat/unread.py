@@ -77,7 +77,10 @@ class Unread:
         if "tool_calls" in message:  # many templates write either
             return False
         what = f"the chat template leaves out the content of message {i + 1} ({message['role']})"
-        raise UserError(what, fix=f"{_OTHER_TEMPLATE} that writes it")
+        fix = f"{_OTHER_TEMPLATE} that writes it"
+        if message["role"] == "developer":
+            fix = f"'system' as its role, or {fix}"
+        raise UserError(what, fix=fix)
 
     def _check_call(self, found: "_Rendered", i: int, call: dict[str, Any]) -> None:
         """Raise UserError if a tool call of message i is not in the text with all of its arguments."""

@@ -81,6 +81,9 @@ class TestRefused:
         said = error_of({"messages": chat("q", "a", system="a")}, template=deaf)
         assert "leaves out the content of message 1 (system)" in said
         assert "data.chat_template=FILE with a template that writes it" in said
+        without = deaf.replace("'system'", "'developer'")
+        turns = [{"role": "developer", "content": "a"}, *chat("q", "a")]
+        assert "'system' as its role, or data.chat_template" in error_of({"messages": turns}, template=without)
 
     def test_a_call_that_is_not_written(self):
         assert "leaves out the call of get_tide in message 2" in error_of(
