@@ -133,8 +133,9 @@ def _history(row: Row) -> Messages:
 
 
 def _is_turn(turn: object) -> bool:
-    is_pair = isinstance(turn, list | tuple) and len(turn) == 2
-    return is_pair and all(isinstance(text, str) and text.strip() for text in turn)
+    if not isinstance(turn, list | tuple) or len(turn) != 2:
+        return False
+    return all(isinstance(text, str) and text.strip() for text in turn)
 
 
 LAYOUTS = {

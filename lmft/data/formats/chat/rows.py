@@ -106,7 +106,8 @@ class RowReader:
             raise UserError("the tokenizer has no chat template", fix=NO_TEMPLATE_FIX)
         chat = self._arguments.fitted(chat)
         if self._turns == "each":
-            return self._template.render_each(chat), self._unread.of_each(chat)
+            each = self._template.render_each(chat)
+            return each, self._unread.of_each(chat, [conversation.text for conversation in each])
         conversation = self._template.render(chat)
         unread = self._unread.of(chat, conversation.text)
         return [conversation], list(dict.fromkeys(name for _, name in unread))

@@ -82,11 +82,11 @@ class Arguments:
         as_text = self._text(_with_arguments(chat, lambda _: _PROBE_TEXT))
         ((key, value),) = _PROBE.items()
         has_both = key in as_object and value in as_object
-        return {
-            # Python's way of writing an object is not JSON: the template prints it as a text.
-            dict: has_both and repr(_PROBE) not in as_object,
-            str: _PROBE_TEXT in as_text,  # with its quotes: not encoded twice
-        }
+        # Python's way of writing an object is not JSON: the template prints it as a text.
+        takes_object = has_both and repr(_PROBE) not in as_object
+        # With its quotes: it is not encoded twice. Gemma 4 puts further braces around a text.
+        takes_text = _PROBE_TEXT in as_text and (not takes_object or as_text == as_object)
+        return {dict: takes_object, str: takes_text}
 
     def _text(self, chat: Chat) -> str:
         """Return the rendered chat; the empty text if the template refuses it."""

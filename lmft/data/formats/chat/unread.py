@@ -1,7 +1,7 @@
 """What of chats a template does not read: found by rendering them without it, or with something else."""
 
 import json
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,17 +27,18 @@ class Unread:
         self._template = template
         self._known: dict[Hashable, bool] = {}  # context -> whether the template reads it
 
-    def of(self, chat: Chat, text: str) -> Iterator[tuple[int, str]]:
+    def of(self, chat: Chat, text: str, learnt: Sequence[str] = ()) -> Iterator[tuple[int, str]]:
         """Yield what is not read: the number of its message, and its name.
 
         Args:
             chat: the chat.
             text: what the template makes of it.
+            learnt: further texts that are made of it. What is in one of them is not lost.
 
         Raises: UserError for what the model would learn wrongly without: tools, tool calls and the
             content of messages.
         """
-        found = _Rendered(chat, text)
+        found = _Rendered(chat, text, learnt)
         self._check_tools(found)
         for i, message in enumerate(chat.messages):
             role = message["role"]
@@ -51,17 +52,28 @@ class Unread:
             if message.get("content", "").strip() and not self._has_content(found, i):
                 yield i, f"a part of the content of {role} messages"
 
-    def of_each(self, chat: Chat) -> list[str]:
+    def of_each(self, chat: Chat, texts: Sequence[str]) -> list[str]:
         """Return the names of what is not read where each answer is the last message.
 
-        A message counts as it is written for the answer that comes next. Raises: UserError, as `of`.
+        A message counts as it is written for the answer that comes next.
+
+        Args:
+            chat: the chat.
+            texts: the text of each answer, after the messages before it as the model gets them.
+
+        Raises: UserError, as `of`.
         """
         ends = [i + 1 for i in chat.answers] or [len(chat.messages)]
         names = []
         first = 0
         for end in ends:
             part = replace(chat, messages=chat.messages[:end], is_learnt=None)
-            unread = self.of(part, self._template.text(part))
+            try:
+                text = self._template.text(part)
+            except UserError:  # some templates want a question, which may come later
+                part = chat
+                text = self._template.text(chat)
+            unread = self.of(part, text, texts)
             names += [name for number, name in unread if number >= first]
             first = end
         return list(dict.fromkeys(names))
@@ -73,18 +85,23 @@ class Unread:
         """
         message = found.chat.messages[i]
         if self._is_read(found, i, "content"):
-            return _holds(found.text, message["content"])
+            return found.holds(message["content"])
         if "tool_calls" in message:  # many templates write either
             return False
+        if found.learnt and found.holds(message["content"]):
+            return True
         what = f"the chat template leaves out the content of message {i + 1} ({message['role']})"
-        raise UserError(what, fix=f"{_OTHER_TEMPLATE} that writes it")
+        fix = f"{_OTHER_TEMPLATE} that writes it"
+        if message["role"] == "developer":
+            fix = f"'system' as its role, or {fix}"
+        raise UserError(what, fix=fix)
 
     def _check_call(self, found: "_Rendered", i: int, call: dict[str, Any]) -> None:
         """Raise UserError if a tool call of message i is not in the text with all of its arguments."""
         function = function_of(call)
         words = [function["name"], *_texts_in(function.get("arguments"))]
         is_read = self._is_read(found, i, "tool_calls")
-        missing = [word for word in words if not is_read or not _holds(found.text, word)]
+        missing = [word for word in words if not is_read or not found.holds(word)]
         for word in missing:
             calls = _swapped(found.chat.messages[i]["tool_calls"], word)
             if self._writes_stand_in(_with(found.chat, i, "tool_calls", calls)):
@@ -103,7 +120,7 @@ class Unread:
             self._known[context] = self._differs(replace(found.chat, tools=None), found.text)
         for number, tool in enumerate(tools):
             name = str(function_of(tool).get("name", ""))
-            if self._known[context] and _holds(found.text, name):
+            if (self._known[context] or found.learnt) and found.holds(name):
                 continue
             others = [*tools[:number], *tools[number + 1 :]]
             if not self._differs(replace(found.chat, tools=others or None), found.text):
@@ -145,14 +162,19 @@ class Unread:
 class _Rendered:
     """A chat and its text, with what can decide whether a template reads a key of a message."""
 
-    def __init__(self, chat: Chat, text: str):
+    def __init__(self, chat: Chat, text: str, learnt: Sequence[str]):
         self.chat = chat
         self.text = text
+        self.learnt = learnt  # further texts that are made of the chat
         self.roles = [message["role"] for message in chat.messages]
         users = [i for i, role in enumerate(self.roles) if role == "user"]
         self._last_user = users[-1] if users else -1
         switches = {key: value for key, value in chat.variables.items() if isinstance(value, bool)}
         self._shared = (bool(chat.tools), tuple(switches.items()))
+
+    def holds(self, part: str) -> bool:
+        """Return whether a part is in the text, or in one of the further texts."""
+        return any(_holds(text, part) for text in (self.text, *self.learnt))
 
     def context(self, i: int) -> tuple[Hashable, ...]:
         """Return the context of message i."""

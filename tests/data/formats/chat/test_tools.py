@@ -58,6 +58,13 @@ class TestArguments:
     def test_a_template_that_goes_through_them_gets_an_object(self):
         assert answer_of(calling('{"harbour": "Brest", "hour": 6}'), ITEMS) == "<harbour>Brest</harbour><hour>6</hour>"
 
+    def test_a_template_that_writes_text_otherwise_than_an_object_gets_an_object(self):
+        braces = template(
+            "{% if call.function.arguments is string %}{{ '{' + call.function.arguments + '}' }}{% else %}"
+            "{{ call.function.arguments | tojson }}{% endif %}"
+        )
+        assert answer_of(calling('{"harbour": "Brest"}'), braces) == '{"harbour": "Brest"}'
+
     def test_no_arguments(self):
         rows = [calling('{"harbour": "Brest"}'), calling("")]
         assert answers(read(*rows, template=OBJECT)[1]) == ["get_tide{}<|im_end|>"]

@@ -50,6 +50,13 @@ class TestCounted:
         (said,) = warnings_of(with_key(reasoning_content="x"), {"messages": turns}, template=last)
         assert said == BEGINNING + "'reasoning_content' of assistant messages (rows: 1, first chats.jsonl, row 2)"
 
+    def test_keys_are_read_where_each_answer_is_the_last_message(self):
+        last = thinking(" and loop.last")
+        turns = [*with_key(reasoning_content="x")["messages"], *with_key(reasoning_content="y")["messages"]]
+        assert warnings_of({"messages": turns}, template=last, turns="each", train_on="assistant") == []
+        (said,) = warnings_of(with_key(mood="good"), template=last, turns="each", train_on="assistant")
+        assert "'mood' of assistant messages (rows: 1" in said
+
     def test_a_value_that_says_nothing_is_not(self):
         assert warnings_of(with_key(name="", prefix=False, tool_calls=[], refusal=None)) == []
 
@@ -81,6 +88,29 @@ class TestRefused:
         said = error_of({"messages": chat("q", "a", system="a")}, template=deaf)
         assert "leaves out the content of message 1 (system)" in said
         assert "data.chat_template=FILE with a template that writes it" in said
+        without = deaf.replace("'system'", "'developer'")
+        turns = [{"role": "developer", "content": "a"}, *chat("q", "a")]
+        assert "'system' as its role, or data.chat_template" in error_of({"messages": turns}, template=without)
+
+    def test_a_system_message_that_only_prompts_have(self):
+        """Mistral's template writes it before a question that is the last message."""
+        late = CHATML.replace(
+            "{% for message in messages %}", "{% for message in messages if message.role != 'system' %}"
+        )
+        system = "(messages[0].content + ' ' if loop.last and message.role == 'user' else '')"
+        late = late.replace("+ message['content']", f"+ {system} + message['content']")
+        row = {"messages": chat("q", "a", "r", "b", system="s!")}
+        assert "leaves out the content of message 1 (system)" in error_of(row, template=late)
+        options = {"turns": "each", "train_on": "assistant", "template": late}
+        assert [found.text.count("s!") for found in read(row, **options)] == [1, 1]
+        assert warnings_of(row, **options) == []
+
+    def test_an_answer_that_nothing_comes_before(self):
+        asking = (
+            "{% if messages[0].role == 'assistant' and messages | length == 1 %}{{ raise_exception('ask') }}{% endif %}"
+        )
+        row = {"messages": [{"role": "assistant", "content": "hello"}, *chat("q", "a")]}
+        assert len(read(row, template=asking + CHATML, turns="each", train_on="assistant")) == 2
 
     def test_a_call_that_is_not_written(self):
         assert "leaves out the call of get_tide in message 2" in error_of(
