@@ -4,7 +4,7 @@ import json
 from functools import cache
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lmft.data.formats.chat.conversation import Chat
@@ -17,25 +17,40 @@ from tests.helpers.chats import CHATML, LINES, MARKED, answers, chat, tokenizer_
 ASK = "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\n' -}}{%- endif -%}"
 TURN = "{{- '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' -}}"
 # The last turn thinks, earlier ones do not.
-THINK = """{%- for m in messages -%}{{- '<|im_start|>' + m.role + '\n' -}}{%- if m.role == 'assistant' and loop.last -%}
+THINK = (
+    """{%- for m in messages -%}{{- '<|im_start|>' + m.role + '\n' -}}{%- if m.role == 'assistant' and loop.last -%}
 {{- '<think>\n' + (m.reasoning_content or '') + '\n</think>\n\n' -}}{%- endif -%}
-{{- m.content.split('</think>')[-1] + '<|im_end|>\n' -}}{%- endfor -%}""" + ASK
+{{- m.content.split('</think>')[-1] + '<|im_end|>\n' -}}{%- endfor -%}"""
+    + ASK
+)
 # Asked, the model begins to think; written, no turn has that.
 THINK_PROMPT = "{%- for m in messages -%}" + TURN + "{%- endfor -%}" + ASK.replace("nt\n'", "nt\n<think>\n'")
-EOS_LAST = "{%- for m in messages -%}" + TURN + "{%- endfor -%}{%- if not add_generation_prompt -%}{{- eos_token -}}\
+EOS_LAST = (
+    "{%- for m in messages -%}"
+    + TURN
+    + "{%- endfor -%}{%- if not add_generation_prompt -%}{{- eos_token -}}\
 {%- else -%}{{- '<|im_start|>assistant\n' -}}{%- endif -%}"
+)
 # An end of turn that the next turn writes.
-NEXT_ENDS = """{%- for m in messages -%}{%- if not loop.first -%}{{- '<|im_end|>' -}}{%- endif -%}
-{{- '<|im_start|>' + m.role + '\n' + m.content -}}{%- endfor -%}{{- '<|im_end|>' -}}""" + ASK
+NEXT_ENDS = (
+    """{%- for m in messages -%}{%- if not loop.first -%}{{- '<|im_end|>' -}}{%- endif -%}
+{{- '<|im_start|>' + m.role + '\n' + m.content -}}{%- endfor -%}{{- '<|im_end|>' -}}"""
+    + ASK
+)
 BY_NUMBER = "{%- for i in range(messages | length) -%}{%- set m = messages[i] -%}" + TURN + "{%- endfor -%}" + ASK
-MACRO = "{%- macro write(m) -%}" + TURN + "{%- endmacro -%}{%- for m in messages -%}{{- write(m) -}}{%- endfor -%}" + ASK
+MACRO = (
+    "{%- macro write(m) -%}" + TURN + "{%- endmacro -%}{%- for m in messages -%}{{- write(m) -}}{%- endfor -%}" + ASK
+)
 BUFFERED = "{%- set all -%}{%- for m in messages -%}" + TURN + "{%- endfor -%}{%- endset -%}{{- all -}}" + ASK
 # The result of a tool stands inside the assistant's turn.
-TOOL_INSIDE = """{%- for m in messages -%}{%- if m.role != 'tool' -%}{{- '<|im_start|>' + m.role + '\n' + m.content -}}
+TOOL_INSIDE = (
+    """{%- for m in messages -%}{%- if m.role != 'tool' -%}{{- '<|im_start|>' + m.role + '\n' + m.content -}}
 {%- if m.tool_calls -%}{{- '<call>' + m.tool_calls[0].function.name -}}
 {%- for k in range(loop.index0 + 1, messages | length) -%}{%- if messages[k].role == 'tool' -%}
 {{- '<result>' + messages[k].content -}}{%- endif -%}{%- endfor -%}{%- endif -%}{{- '<|im_end|>\n' -}}
-{%- endif -%}{%- endfor -%}""" + ASK
+{%- endif -%}{%- endfor -%}"""
+    + ASK
+)
 LOUD = "{%- for m in messages -%}" + TURN.replace("m.content", "m.content | upper | trim") + "{%- endfor -%}" + ASK
 KINDS = {
     "chatml": CHATML, "thinking": THINK, "thinking prompt": THINK_PROMPT, "end of text last": EOS_LAST,
@@ -115,8 +130,11 @@ class TestRewrittenHistory:
         assert last_of(loaded(TOOL_INSIDE).render(Chat(turns[:3])), TOOL_INSIDE) == "<call>add<|im_end|>"
 
     def test_a_template_that_wants_a_question_first(self):
-        wanting = "{%- if messages | selectattr('role', 'equalto', 'user') | list | length == 0 -%}\
-{{- raise_exception('ask') -}}{%- endif -%}" + CHATML
+        wanting = (
+            "{%- if messages | selectattr('role', 'equalto', 'user') | list | length == 0 -%}\
+{{- raise_exception('ask') -}}{%- endif -%}"
+            + CHATML
+        )
         turns = [{"role": "assistant", "content": "hello"}, *chat("q", "a")]
         assert answers(loaded(wanting).render(Chat(turns))) == ["hello<|im_end|>", "a<|im_end|>"]
         assert [answers(each) for each in loaded(wanting).render_each(Chat(turns))] == [
@@ -205,6 +223,8 @@ class TestOddContents:
     @given(turns=st.lists(contents.filter(lambda text: "</think>" not in text), min_size=2, max_size=6))
     def test_each_answer_is_that_of_its_own_message(self, name, turns):
         """Only the message itself decides what is learnt; the text around it may hold the same."""
+        # Where the next turn writes the end, a text that ends so looks finished.
+        assume(name != "next turn ends" or not any(text.rstrip().endswith(("</s>", "<|im_end|>")) for text in turns))
         template = loaded(KINDS[name])
         together = answers(template.render(Chat(chat(*turns))))
         assert len(together) == len(turns) // 2
