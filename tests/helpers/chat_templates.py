@@ -246,7 +246,10 @@ def left_out(template: Named, chat: Chat) -> list[str]:
 
 
 def outcome(template: Named, shape: str) -> str:
-    """ "right", "right, no …" (the template leaves that out), "refused: …", "no: …" (the template itself refuses) or "FAULT: …"."""
+    """What becomes of a conversation.
+
+    "right", or "right, no …" (the template leaves that out); "refused: …" by lmft; "no: …" by the template; "FAULT: …".
+    """
     chat = SHAPES[shape]
     own = fault(template, chat)
     try:

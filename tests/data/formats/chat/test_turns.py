@@ -195,7 +195,7 @@ class TestMarks:
 
 ODD = [
     "a", "same", " ", "\n", "<|im_start|>assistant\n", "<|im_end|>", "<|im_end|>\n<|im_start|>assistant\n", "</s>",
-    "<think>", "</think>", "\ue000", "\ue000\ue000", "\U0010ffff", "assistant", "{{ 1 }}", "{% generation %}", "é", "😀",
+    "<think>", "</think>", "\ue000", "\ue000\ue000", "\U0010ffff", "assistant", "{{ 1 }}", "{% generation %}", "é😀",
 ]  # fmt: skip
 contents = st.lists(st.sampled_from(ODD), min_size=0, max_size=4).map("".join)
 
