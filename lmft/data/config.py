@@ -160,6 +160,9 @@ class DataConfig:
         if self.kind != "chat" and self.train_on != "all":
             what = f"data.train_on={self.train_on} needs conversations"
             raise UserError(what, fix="data=chat data.train=FILE.jsonl")
+        if self.format != "chat" and (self.turns == "each" or self.chat_template_kwargs):
+            name = "data.turns=each" if self.turns == "each" else "data.chat_template_kwargs"
+            raise UserError(f"{name} needs conversations", fix="data=chat data.train=FILE.jsonl")
         if self.turns == "each" and self.train_on not in ("assistant", "completion"):
             what = f"data.train_on={self.train_on} does not go with data.turns=each, an example for"
             what += " each answer"

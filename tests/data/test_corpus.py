@@ -13,7 +13,9 @@ from lmft.data.examples.base import Sample
 from lmft.data.examples.blocks import Blocks
 from lmft.data.examples.documents import is_held_out
 from lmft.data.examples.windows import Lines, Packs
+from lmft.data.formats.chat.format import ChatFormat
 from lmft.data.ledger import check_enough_examples, unigram_perplexity
+from lmft.data.sources.source import open_source
 from lmft.data.store import content_hash
 from lmft.data.training_texts import TrainingTexts, training_text_key
 from lmft.errors import UserError
@@ -22,10 +24,12 @@ from lmft.objectives.causal import NextToken
 from lmft.objectives.fim import FillInTheMiddle
 from lmft.objectives.mlm import MaskedTokens
 from lmft.objectives.whole_word import MaskedWords
+from tests.helpers.chats import CHATML
 from tests.helpers.models import TEXTS
 from tests.helpers.options import data_options
 from tests.helpers.stores import SHOWN, counting
 
+CHATML_FILE = "chatml.jinja"
 TOKENS, WORDS = MaskedTokens(0.2), MaskedWords(0.2)
 LINES = [f"{text} {i}" for i in range(8) for text in TEXTS]
 
@@ -325,6 +329,36 @@ class TestExamples:
         trainable = corpus.examples["train"].rows(np.arange(20)).trainable
         assert (trainable.sum(axis=1) > 0).all() and not trainable.all(axis=1).any()
 
+    def test_each_answer_is_an_example_and_a_conversation_stays_on_one_side(self, tokenizer):
+        turns = [{"role": ("user", "assistant")[i % 2], "content": f"fox {i}"} for i in range(6)]
+        rows = [json.dumps({"messages": [{"role": "system", "content": f"no {n}"}, *turns]}) for n in range(20)]
+        write("chats.jsonl", rows)
+        values = {"train": "chats.jsonl", "format": "chat", "chat_template": CHATML_FILE, "train_on": "assistant"}
+        values |= {"examples": "lines", "block_size": 300, "validation_fraction": 0.3}
+        Path(CHATML_FILE).write_text(CHATML)
+        together, each = load(tokenizer, NextToken(), **values), load(tokenizer, NextToken(), turns="each", **values)
+        assert_accounts(each)
+        for split in ("train", "validation"):
+            assert each.ledger[split]["documents"] == 3 * together.ledger[split]["documents"] > 0
+            hashes = [set(corpus.documents[split].store.hashes[corpus.documents[split].numbers]) for corpus in
+                      (together, each)]  # fmt: skip
+            assert hashes[0] == hashes[1]
+            rows = each.examples[split].rows(np.arange(len(each.examples[split])))
+            assert rows.trainable is not None
+            assert (np.diff(np.pad(rows.trainable.astype(int), ((0, 0), (1, 1)))) == 1).sum(axis=1).tolist() == [
+                1
+            ] * len(rows.lengths)
+
+    def test_a_place_is_the_row_of_an_example(self, tokenizer):
+        turns = [{"role": ("user", "assistant")[i % 2], "content": "fox"} for i in range(4)]
+        write("chats.jsonl", [json.dumps({"messages": turns})] * 3)
+        values = {"train": "chats.jsonl", "format": "chat", "chat_template": "plain", "train_on": "assistant"}
+        options = config(**values, turns="each")
+        source = open_source(options, "train")
+        assert source is not None
+        format = ChatFormat(options, tokenizer, NextToken())
+        assert [format.place_of(source, number)[-1] for number in range(6)] == ["1", "1", "2", "2", "3", "3"]
+
 
 class TestMistakes:
     @pytest.mark.parametrize(
@@ -333,7 +367,11 @@ class TestMistakes:
             ({"examples": "sentences"}, "data.examples=sentences"), ({"format": "chats"}, "did you mean 'chat'"),
             ({"too_long": "crop"}, "windows, cut, refuse"), ({"train_on": "assistant"}, "data.train_on=assistant"),
             ({"examples": "lines", "too_long": "cut", "stride": 5}, "data.stride"),
-            ({"block_size": 0}, "data.block_size=0"),
+            ({"block_size": 0}, "data.block_size=0"), ({"turns": "each"}, "data.turns=each needs conversations"),
+            ({"turns": "eech", "format": "chat"}, "did you mean 'each'"),
+            ({"chat_template_kwargs": {"a": 1}}, "data.chat_template_kwargs needs conversations"),
+            ({"turns": "each", "format": "chat"}, "data.train_on=all does not go with data.turns=each"),
+            ({"turns": "each", "format": "chat", "train_on": "last_turn"}, "data.train_on=last_turn does not go"),
             ({"batch_size": -1}, "data.batch_size=-1"), ({"stride": 0, "examples": "lines"}, "data.stride=0"),
             ({"max_train_examples": 0}, "data.max_train_examples=0"), ({"stride": 5}, "data.stride"),
             ({"max_validation_examples": 0}, "data.max_validation_examples=0"),

@@ -228,8 +228,28 @@ def each_wrong(template: Named, chat: Chat, conversations: list[Conversation]) -
             yield f"an answer follows {conversation.text[max(0, start - 40) : start]!r}, which is no prompt"
 
 
+def left_out(template: Named, chat: Chat) -> list[str]:
+    """What of a conversation makes no difference to what the template writes."""
+    changes = {
+        "text": {"content": "other"},
+        "calls": {"tool_calls": [{**CALL, "function": {"name": "other", "arguments": {"a": 1}}}]},
+        "reasoning": {"reasoning_content": "other"},
+    }
+    lost = []
+    for name, change in changes.items():
+        (key,) = change
+        if any(message.get(key) for message in chat.messages):
+            messages = [{**message, **change} if message.get(key) else message for message in chat.messages]
+            if rendered(template, messages, chat.tools) == rendered(template, chat.messages, chat.tools):
+                lost.append(name)
+    return lost
+
+
 def outcome(template: Named, shape: str) -> str:
-    """ "right", "refused: …", "no: …" (the template itself refuses) or "FAULT: …"."""
+    """What becomes of a conversation.
+
+    "right", or "right, no …" (the template leaves that out); "refused: …" by lmft; "no: …" by the template; "FAULT: …".
+    """
     chat = SHAPES[shape]
     own = fault(template, chat)
     try:
@@ -240,7 +260,9 @@ def outcome(template: Named, shape: str) -> str:
     if own is not None:
         return f"FAULT: taken, although the template says {own}"
     faults = [*wrong(template, chat, found), *each_wrong(template, chat, each)]
-    return f"FAULT: {faults[0]}" if faults else "right"
+    if faults:
+        return f"FAULT: {faults[0]}"
+    return ", no ".join(["right", *left_out(template, chat)])
 
 
 def page() -> str:
@@ -252,7 +274,8 @@ def page() -> str:
         for shape in SHAPES:
             kind, _, reason = outcome(template, shape).partition(": ")
             number = reasons.setdefault(reason, len(reasons) + 1) if reason else ""
-            cells.append({"right": "✓", "no": f"– {number}"}.get(kind, f"{kind} {number}"))
+            kind = kind.replace("right", "✓") if number == "" else {"no": "–"}.get(kind, kind)
+            cells.append(f"{kind} {number}".strip())
         rows.append(f"| {template.package} | {template.name}{' (marked)' * template.is_marked} | {' | '.join(cells)} |")
     versions = [found for package in PACKAGES if (found := version_of(package))]
     lines = [
@@ -264,6 +287,7 @@ def page() -> str:
         "  end-of-turn token, as a slow reference finds them that marks the texts of one message at a time; and with",
         "  `data.turns=each` each answer follows the prompt that the model gets. *(marked)*: the template has",
         "  `{% generation %}` marks, which tell what is learnt.",
+        "- *no calls*, *no reasoning*, *no text*: the template writes nothing of these.",
         "- –: the template itself refuses such a conversation, or fails on it, with the reason below.",
         "",
         "`python -m tests.helpers.chat_templates` (with `PYTHONPATH=.`) writes this page.",

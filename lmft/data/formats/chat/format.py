@@ -68,6 +68,7 @@ def chat_template(config: DataConfig, tokenizer: PreTrainedTokenizerFast) -> Cha
     """Return the template that the user names, or the tokenizer's; None: rows can only be plain
     texts.
     """
-    if config.chat_template is None and not tokenizer.chat_template:
+    is_named = config.chat_template is not None or config.chat_template_kwargs
+    if not is_named and not tokenizer.chat_template:
         return None
     return ChatTemplate.load(config.chat_template, tokenizer, config.chat_template_kwargs)

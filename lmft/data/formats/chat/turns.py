@@ -73,7 +73,9 @@ class Turns:
             return []
         spans = [answer.spans for answer in answers.values()]
         ended = self._ends.completed(self.text, spans, lambda: self._upto(max(answers)))
-        return [replace(answer, spans=own) for answer, own in zip(answers.values(), ended, strict=True)]
+        spans = [[span for span in own if span[0] < span[1]] for own in ended]
+        written = zip(answers.values(), spans, strict=True)
+        return [replace(answer, spans=own) for answer, own in written if own]
 
     def _upto(self, i: int) -> str:
         """Return the text of the messages up to number i alone; all of it if they cannot stand alone."""
@@ -115,7 +117,7 @@ class Turns:
     def _answer(self, i: int) -> Answer:
         spans = self.rendering.turns.get(i) or [self._untracked(i)]
         header, start, is_prompted = self._beginning(i, spans)
-        spans = [(max(first, start), end) for first, end in spans if end > start]
+        spans = [(max(first, start), end) for first, end in spans if end >= start]
         return Answer(spans, header, is_prompted)
 
     def _beginning(self, i: int, spans: list[Span]) -> tuple[int, int, bool]:
