@@ -83,7 +83,8 @@ def test_nobody_is_told_to_install_a_package_by_a_name_that_is_anothers():
     found = list(told())
     assert len(found) >= 5
     for file, wanted in found:
-        assert wanted.rstrip(".,") in extras, file
+        if file != "converters.py":  # tells how other programs are installed
+            assert wanted.rstrip(".,") in extras, file
 
 
 def test_there_is_an_extra_for_each_logger_that_is_shipped():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmft.cli.command import run_command
 from lmft.config.load import Job
-from lmft.errors import UserError
+from lmft.errors import UserError, as_user_error
 from lmft.runs.log import buffering_logs
 from lmft.runs.resume import (
     check_bound,
@@ -316,14 +316,21 @@ def _finish(
 def _failed_exports_can_be_completed(
     module: "LanguageModel", run: Run, checkpoints: "Checkpoints", exported: "Exported"
 ) -> Iterator[None]:
-    """Keep the weights if the block fails, and raise a UserError that names `lmft.export`."""
+    """Keep the weights if the block fails, and name the command that completes the export.
+
+    What the user or transformers' checks of a model's settings can cause becomes a UserError.
+    """
     from lmft.assembly.exporting import export_error
 
     try:
         yield
     except Exception as error:
         checkpoints.keep_for_export(module, exported)
-        raise export_error(error, run.paths) from error
+        user_error = export_error(error, run.paths)
+        if as_user_error(error) is None and not isinstance(error, ValueError):
+            log.error("%s; %s", user_error.what, user_error.fix)
+            raise  # an error of the program, with its traceback
+        raise user_error from error
 
 
 def _warn_of_few_targets(validations: Sequence[Mapping[str, Any]]) -> None:

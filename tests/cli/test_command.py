@@ -45,8 +45,9 @@ MODEL = ("model.from_scratch=true", "model.architecture=bert")
 @pytest.fixture
 def fit(monkeypatch):
     fake = FakeWorkflows()
-    for workflow in ("train.fit", "evaluate.measure", "predict.answer", "prepare.tokenise"):
+    for workflow in ("train.fit", "evaluate.measure", "prepare.tokenise"):
         monkeypatch.setattr(f"lmft.commands.{workflow}", fake.ask)
+    monkeypatch.setattr("lmft.commands.predict.answer", lambda *asked, **_: [fake.ask(*asked)][1:])
     return fake
 
 

@@ -235,7 +235,7 @@ def test_an_error_is_no_mistake_and_leaves_the_run_failed(folder, monkeypatch):
     def breaks(*_):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("lmft.models.export.export", breaks)
+    monkeypatch.setattr("lmft.assembly.exporting.export", breaks)
     config = tiny(folder, "run.name=broken", "trainer.max_steps=2")
     run = Run(config)
     with pytest.raises(RuntimeError, match="a bug"):
