@@ -197,7 +197,7 @@ def wrong(template: Named, chat: Chat, conversation: Conversation) -> Iterator[s
             begin -= 1
         if prompt and not template.is_marked and prompt in text[:first]:
             right = text[:first].rindex(prompt) + len(prompt)
-            if right >= first - 60 and begin != right and text[right:first].strip() == text[right:first].strip():
+            if right >= first - 60 and begin != right:
                 between = text[right:first]
                 if not any(asked["content"] and asked["content"] in between for asked in chat.messages[:i]):
                     yield f"message {i + 1} begins with {text[begin:first]!r}, not {between!r}"
@@ -283,11 +283,13 @@ def page() -> str:
         "",
         f"The chat templates of lmft and of {' and '.join(versions)}, and shapes of conversations.",
         "",
-        "- ✓: exactly the assistant's turns are learnt, each from the end of the generation prompt through its",
-        "  end-of-turn token, as a slow reference finds them that marks the texts of one message at a time; and with",
-        "  `data.turns=each` each answer follows the prompt that the model gets. *(marked)*: the template has",
-        "  `{% generation %}` marks, which tell what is learnt.",
-        "- *no calls*, *no reasoning*, *no text*: the template writes nothing of these.",
+        "- ✓: the assistant's turns are learnt, each from the end of the generation prompt through its end-of-turn",
+        "  token. A slow reference, which marks the texts of one message at a time, finds nothing else where it",
+        "  can tell (it cannot tell the beginning of marked turns). With `data.turns=each` each answer follows",
+        "  the prompt that the model gets. *(marked)*: the template has `{% generation %}` marks, which tell what",
+        "  is learnt.",
+        "- *no calls*, *no reasoning*, *no text*: the template writes nothing of these. lmft then refuses a row with",
+        "  calls or without any text, and counts rows with reasoning in a warning.",
         "- –: the template itself refuses such a conversation, or fails on it, with the reason below.",
         "",
         "`python -m tests.helpers.chat_templates` (with `PYTHONPATH=.`) writes this page.",

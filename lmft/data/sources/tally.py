@@ -78,12 +78,18 @@ class Tally:
         """Return the warnings: what is not read in how many rows, and how many rows were skipped."""
         warnings = list(self._warnings)
         for kind, counts in self._unread.items():
-            parts = [f"{name} (rows: {n}, first {place})" for name, (n, place) in counts.items()]
+            parts = [
+                f"{name} ({_rows(count)}, first: {first})" for name, (count, first) in counts.items()
+            ]
             warnings.append(f"{kind}: {_some(parts, len(parts), '; ', _NAMED_PARTS)}")
         if num_skipped := self.counts["skipped"]:
             rows = _some(self._skipped, num_skipped, "; ")
             warnings.append(f"rows skipped because they cannot be used: {num_skipped} ({rows})")
         return warnings
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count} rows"
 
 
 def _some(items: list[str], count: int, separator: str, limit: int = _NAMED) -> str:

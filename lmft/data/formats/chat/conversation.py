@@ -39,4 +39,5 @@ class Conversation:
     is_rendered: bool
     num_last: int = 1  # parts that the last answer has
     num_unprompted: int = 0  # answers that do not follow the whole generation prompt
+    num_missing: int = 0  # messages of the assistant to learn of which the text tells no answer
     whole: str | None = None  # `content` of the conversation that this is the beginning of

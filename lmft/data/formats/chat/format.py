@@ -25,7 +25,9 @@ class ChatFormat:
             self.template = chat_template(config, tokenizer)
         self.reader = RowReader(config, self.template)
         self.encoder = ChatEncoder(tokenizer)
-        self.num_unprompted = 0  # answers so far that do not follow the whole generation prompt
+        # Of the answers so far:
+        self.num_unprompted = 0  # those that do not follow the whole generation prompt
+        self.num_missing = 0  # those that are nowhere in the text
 
     @property
     def fingerprint(self) -> str:
@@ -36,6 +38,7 @@ class ChatFormat:
         """Yield the rendered conversations."""
         for _, conversation in self.placed(source, tally):
             self.num_unprompted += conversation.num_unprompted
+            self.num_missing += conversation.num_missing
             yield conversation
 
     def placed(self, source: Source, tally: Tally) -> Iterator[tuple[Place, Conversation]]:
@@ -61,6 +64,11 @@ class ChatFormat:
             what = f"the chat template writes {self.num_unprompted} answers without the end of its "
             what += "generation prompt: asked, the model will be given more than it was trained on"
             warnings.append(f"{what}; data.chat_template_kwargs may change that prompt")
+        if self.num_missing:
+            what = (
+                f"{self.num_missing} messages of the assistant are not learnt: the chat template marks "
+            )
+            warnings.append(f"{what}nothing of them as generated; another data.chat_template may")
         return warnings
 
 

@@ -19,8 +19,8 @@ from lmft.data.sources.source import Source
 from lmft.data.sources.tally import Tally
 from lmft.errors import UserError
 
-_UNREAD_KEYS = "the chat template does not read (data.chat_template=FILE takes one that does)"
-_UNREAD_COLUMNS = "columns that nothing reads"
+_UNREAD_KEYS = "not in the text, as the chat template does not read it (data.chat_template=FILE may)"
+_UNREAD_COLUMNS = "columns that are not read"
 # Columns that change what a row says. A row that has one which is not read is refused.
 _MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 _OF_INSTRUCTIONS = {"input": "input", "context": "input", "history": "history"}  # -> option

@@ -85,7 +85,9 @@ class ChatTemplate:
     def render(self, chat: Chat) -> Conversation:
         """Render a conversation as one text, and find its answers. Raises: UserError."""
         turns = self._turns(chat, chat.messages)
-        return _conversation(turns.text, turns.answers(chat.answers), chat.messages)
+        answers = turns.answers(chat.answers)
+        conversation = _conversation(turns.text, answers, chat.messages)
+        return replace(conversation, num_missing=len(chat.answers) - len(answers))
 
     def text(self, chat: Chat) -> str:
         """Render a conversation without looking for its answers. Raises: UserError."""
@@ -105,7 +107,10 @@ class ChatTemplate:
         """
         conversations = [self._render_answer(chat, i) for i in chat.answers]
         found = [conversation for conversation in conversations if conversation.answers]
-        return found or [self.render(chat)]
+        if not found:
+            return [self.render(chat)]
+        found[0] = replace(found[0], num_missing=len(conversations) - len(found))
+        return found
 
     def _render_answer(self, chat: Chat, i: int) -> Conversation:
         """Render the messages up to number i, which is the only answer."""

@@ -117,8 +117,8 @@ class TestWeights:
         turns = chat("q", "a")
         turns[0]["weight"] = 1
         assert warnings_of({"messages": turns}) == [
-            "the chat template does not read (data.chat_template=FILE takes one that does): "
-            "'weight' of user messages (rows: 1, first chats.jsonl, row 1)"
+            "not in the text, as the chat template does not read it (data.chat_template=FILE may): "
+            "'weight' of user messages (1 row, first: chats.jsonl, row 1)"
         ]
 
 
@@ -194,8 +194,8 @@ class TestRefused:
     def test_columns_that_nothing_reads_are_counted_in_one_line(self):
         row = {"messages": TURNS, "id": 1, "source": "web", "images": [], "input": "q", "score": None}
         assert warnings_of(row, {"messages": TURNS, "id": 2}) == [
-            "columns that nothing reads: id (rows: 2, first chats.jsonl, row 1); source (rows: 1, first chats.jsonl, "
-            "row 1); images (rows: 1, first chats.jsonl, row 1); input (rows: 1, first chats.jsonl, row 1)"
+            "columns that are not read: id (2 rows, first: chats.jsonl, row 1); source (1 row, first: chats.jsonl, "
+            "row 1); images (1 row, first: chats.jsonl, row 1); input (1 row, first: chats.jsonl, row 1)"
         ]
 
     def test_an_input_that_the_prompt_repeats_is_not_lost(self):

@@ -191,6 +191,7 @@ class TestMarks:
     def test_marks_where_no_loop_tells_the_turns(self):
         source = "{% set all %}" + MARKED + "{% endset %}{{ all }}"
         assert said(source, "q", "a") == []  # transformers counts such marks from the wrong place
+        assert loaded(source).render(Chat(chat("q", "a", "r", "b"))).num_missing == 2
 
 
 ODD = [

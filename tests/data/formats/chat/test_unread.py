@@ -13,7 +13,7 @@ from tests.helpers.chat_rows import error_of, read, warnings_of
 from tests.helpers.chats import CHATML, GEMMA, LINES, LLAMA, MARKED, MISTRAL, chat
 
 THOUGHT = "('<think>' + message.reasoning_content + '</think>' if message.reasoning_content{} else '')"
-BEGINNING = "the chat template does not read (data.chat_template=FILE takes one that does): "
+BEGINNING = "not in the text, as the chat template does not read it (data.chat_template=FILE may): "
 
 
 def thinking(condition: str = "") -> str:
@@ -28,8 +28,8 @@ class TestCounted:
     def test_a_key_that_changes_nothing(self):
         row = with_key(reasoning_content="a", mood="good")
         assert warnings_of(row, with_key(), row) == [
-            BEGINNING + "'reasoning_content' of assistant messages (rows: 2, first chats.jsonl, row 1); "
-            "'mood' of assistant messages (rows: 2, first chats.jsonl, row 1)"
+            BEGINNING + "'reasoning_content' of assistant messages (2 rows, first: chats.jsonl, row 1); "
+            "'mood' of assistant messages (2 rows, first: chats.jsonl, row 1)"
         ]
 
     def test_a_key_that_is_read_is_not(self):
@@ -48,14 +48,14 @@ class TestCounted:
         turns = [*with_key(reasoning_content="x")["messages"], *with_key(reasoning_content="y")["messages"]]
         assert warnings_of(with_key(reasoning_content="x"), template=last) == []
         (said,) = warnings_of(with_key(reasoning_content="x"), {"messages": turns}, template=last)
-        assert said == BEGINNING + "'reasoning_content' of assistant messages (rows: 1, first chats.jsonl, row 2)"
+        assert said == BEGINNING + "'reasoning_content' of assistant messages (1 row, first: chats.jsonl, row 2)"
 
     def test_keys_are_read_where_each_answer_is_the_last_message(self):
         last = thinking(" and loop.last")
         turns = [*with_key(reasoning_content="x")["messages"], *with_key(reasoning_content="y")["messages"]]
         assert warnings_of({"messages": turns}, template=last, turns="each", train_on="assistant") == []
         (said,) = warnings_of(with_key(mood="good"), template=last, turns="each", train_on="assistant")
-        assert "'mood' of assistant messages (rows: 1" in said
+        assert "'mood' of assistant messages (1 row" in said
 
     def test_a_value_that_says_nothing_is_not(self):
         assert warnings_of(with_key(name="", prefix=False, tool_calls=[], refusal=None)) == []
@@ -63,7 +63,7 @@ class TestCounted:
     def test_a_part_of_the_content(self):
         cut = CHATML.replace("message['content']", "message['content'].split('</think>')[-1]", 1)
         assert warnings_of({"messages": chat("q", "a", "r", "<think>x</think>b")}, template=cut) == [
-            BEGINNING + "a part of the content of assistant messages (rows: 1, first chats.jsonl, row 1)"
+            BEGINNING + "a part of the content of assistant messages (1 row, first: chats.jsonl, row 1)"
         ]
         assert warnings_of({"messages": chat("q", "a")}, template=cut) == []
 
@@ -77,7 +77,7 @@ class TestCounted:
         without = OBJECT.replace("(message.content or '')", "('' if message.tool_calls else message.content)")
         assert warnings_of(row, template=OBJECT) == []
         assert warnings_of(row, template=without) == [
-            BEGINNING + "a part of the content of assistant messages (rows: 1, first chats.jsonl, row 1)"
+            BEGINNING + "a part of the content of assistant messages (1 row, first: chats.jsonl, row 1)"
         ]
 
 
@@ -235,7 +235,7 @@ class TestAnyRow:
             return
         said = " ".join(tally.warnings())
         for column, value in row.items():
-            if f"{column} (rows: 1" in said:
+            if f"{column} (1 row" in said:
                 continue
             whole = "content" if column not in ("messages", "conversations", "tools", "functions") else ""
             if isinstance(value, str) and value.startswith(("[", "{")) and whole:
