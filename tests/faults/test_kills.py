@@ -139,8 +139,8 @@ def train_until(function, folder, model, name):
 # Where a training keeps its vocabulary, and between the files that it ends with.
 BEGINS_OR_ENDS = (
     "lmft.models.loading.tokenizer.Path.rename",
-    "lmft.models.export.export",
-    "lmft.reporting.report.write_report",
+    "lmft.assembly.exporting.export",
+    "lmft.assembly.exporting.write_report",
     "lmft.runs.run.write_json",
 )
 
