@@ -66,7 +66,7 @@ class ScoredRows:
             raise UserError("window= cuts texts, and pairs stay whole", "window", fix)
         sources = self.data.by_source().values() or [self.data]
         # No marks of words or sentences are needed, so any objective that needs none will do.
-        self._formats = [(data, FORMATS[data.format](data, tokenizer, NextToken())) for data in sources]
+        self._formats = [(data, FORMATS[data.kind](data, tokenizer, NextToken())) for data in sources]
 
     @property
     def _has_pairs(self) -> bool:
@@ -227,8 +227,8 @@ def _source(data: DataConfig, split: Split) -> tuple[Source, float]:
 def _placed(format: Format, source: Source, tally: Tally, share: float) -> Iterator[tuple[Place, Any]]:
     """Yield the documents with their places; of a share, those that training holds out."""
     for place, document in format.placed(source, tally):
-        content = format.encoder.content(document)
-        if share == 1 or is_held_out(np.array([content_hash(content)], np.uint64), share)[0]:
+        whole = format.encoder.whole(document)
+        if share == 1 or is_held_out(np.array([content_hash(whole)], np.uint64), share)[0]:
             yield place, document
 
 

@@ -64,7 +64,9 @@ def build_trainer(
     """
     options = dict(config["trainer"])
     options["precision"] = resolve_precision(str(options["precision"]), options["accelerator"])
-    further = [*extensions.callbacks(config), MeasuredWeights()]
+    further = extensions.callbacks(config)
+    if further or config["model"].get("module"):  # nothing else changes weights between steps
+        further.append(MeasuredWeights())
     trainer = make_plugin(
         options,
         Trainer,
