@@ -208,3 +208,31 @@ def test_fault_02_a_process_that_is_killed_while_it_saves_loses_no_checkpoint(fo
     assert_same(resumed, run)
     assert numbers(again) == numbers(result)
     assert names(resumed) == names(run), "what was half-written is swept"
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        pytest.param("trainer.max_epochs=1", id="the last epoch"),
+        pytest.param("trainer.max_steps=6", id="the last step"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("place", "function"),
+    [
+        pytest.param(checkpoint, "prune", id="before the oldest is removed"),
+        pytest.param(checkpoint, "link_as", id="before it is linked as the last"),
+    ],
+)
+def test_fault_02_a_process_killed_in_its_last_save_leaves_what_another_leaves(place, function, ending, folder):
+    options = ("model.config.dropout=0.3", "checkpoint.every_n_steps=1", "trainer.val_check_interval=1", ending)
+    label = ending.partition(".")[2]
+    run, _ = train(folder, f"run.name=ends-{label}", *options)
+    last = checkpoints.checkpoints_by_step(run.paths.checkpoints)[-1]
+    step = int(last.stem.partition("=")[2])
+    name = f"run.name=ends-{label}-{function}"
+    in_another_process(train_until_a_save, folder, step, place, function, name, *options)
+    resumed, _ = train(folder, name, *options)
+    assert_same(resumed, run)
+    assert names(resumed) == names(run)
+    assert read(resumed.paths.checkpoints / "best.ckpt")["global_step"] == step

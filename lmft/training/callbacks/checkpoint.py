@@ -111,12 +111,8 @@ class Checkpoints(Checkpoint):
         """Begin with a pending validation, if any; make sure that best.ckpt is the best step's."""
         loop_state.count_epoch_from_its_start(trainer)
         self._saved_step = None if self._validation_pending else trainer.global_step
-        step_file = self._step_file(trainer)
-        is_best_here = self.best_step == trainer.global_step and step_file.exists()
-        if is_best_here and trainer.is_global_zero:
-            link_as(step_file, BEST)  # a process that died may have saved the step without linking it
-        has_best = is_best_here or (self.folder / BEST).exists()
-        if self.best_step is not None and not has_best:
+        self._complete_save(trainer)
+        if self.best_step is not None and not (self.folder / BEST).exists():
             # It is in the folder of another run, from whose checkpoint this one began.
             self.best_loss = float("inf")
             self.best_step = None
@@ -176,6 +172,10 @@ class Checkpoints(Checkpoint):
                 prune(self.folder, self.keep_last, self.max_disk_gb)
         return path
 
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Complete the save that a process died in: a finished training does not start once more."""
+        self._complete_save(trainer)
+
     def load_best(self, module: LightningModule, last_step: int) -> Exported:
         """Load the best validation's weights into a trained module; return which weights it has now.
 
@@ -224,6 +224,16 @@ class Checkpoints(Checkpoint):
             remove(self.folder / name)
         if self.folder.exists():
             remove_empty([self.folder])
+
+    def _complete_save(self, trainer: Trainer) -> None:
+        """Link the step as best.ckpt and prune, unless this was done when the step was saved."""
+        if self.keep_last == 0 or not trainer.is_global_zero:
+            return
+        path = self._step_file(trainer)
+        is_best = self.best_step == trainer.global_step
+        if is_best and path.exists() and not self._saves_best_weights_only():
+            link_as(path, BEST)
+        prune(self.folder, self.keep_last, self.max_disk_gb)
 
     def _saves_best_weights_only(self) -> bool:
         """Return whether best.ckpt is for the export, not for resuming."""
