@@ -1,0 +1,50 @@
+"""lmft's own callbacks of a training."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lmft.assembly.parts import Parts
+from lmft.runs.run import Run
+from lmft.training.callbacks.checkpoint import Checkpoints
+from lmft.training.callbacks.metrics import LatestMetrics, Metrics, MetricsFile
+from lmft.training.callbacks.probes import Probes
+from lmft.training.callbacks.progress import Progress
+from lmft.training.callbacks.stop_on_signal import StopOnSignal
+
+
+@dataclass(frozen=True)
+class OwnCallbacks:
+    """lmft's own callbacks of a training, and its metrics.csv."""
+
+    csv: MetricsFile
+    metrics: Metrics
+    probes: Probes
+    progress: Progress
+    checkpoints: Checkpoints
+    stop: StopOnSignal
+
+
+def make_callbacks(config: dict[str, Any], parts: Parts, run: Run) -> OwnCallbacks:
+    """Return lmft's own callbacks of a run."""
+    live = LatestMetrics()
+    csv = MetricsFile(run.paths.metrics_csv, sources=parts.corpus.measured_sources)
+    checkpoints = Checkpoints(
+        run.paths.checkpoints,
+        **config["checkpoint"],
+        appended_files=appended_files(run),
+        keeps_best_weights=parts.model.export == "best",
+    )
+    return OwnCallbacks(
+        csv=csv,
+        metrics=Metrics(live, csv),
+        probes=Probes([*parts.model.probes, *parts.data.probes], run.paths.samples),
+        progress=Progress(live),
+        checkpoints=checkpoints,
+        stop=StopOnSignal(checkpoints),
+    )
+
+
+def appended_files(run: Run) -> list[Path]:
+    """Return the files of a run that callbacks append to."""
+    return [run.paths.metrics_csv, run.paths.samples]

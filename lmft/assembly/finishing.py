@@ -1,0 +1,146 @@
+"""Finish a training: choose the weights that are exported, write model/, report and metrics.json."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from lightning import Trainer
+
+from lmft.assembly.callbacks import OwnCallbacks
+from lmft.assembly.exporting import card_of, export_error, measured_export, report_run, write_export
+from lmft.assembly.parts import Parts
+from lmft.data.datamodule import DataModule
+from lmft.errors import as_user_error
+from lmft.modules.base import LanguageModel
+from lmft.reporting import answers, tables
+from lmft.reporting.results import results
+from lmft.runs.run import Run
+from lmft.system import loop_state
+from lmft.training.callbacks.checkpoint import Checkpoints, Exported
+from lmft.training.callbacks.measured import weights_changed_after_validation
+
+log = logging.getLogger("lmft")
+# With fewer targets, chance moves a perplexity by some percent from one validation to the next.
+_FEWEST_TARGETS = 1000
+
+
+def finish(
+    trainer: Trainer,
+    module: LanguageModel,
+    data: DataModule,
+    parts: Parts,
+    run: Run,
+    own: OwnCallbacks,
+) -> dict[str, Any]:
+    """Measure the last weights, choose those that are exported, and export them. Return the metrics.
+
+    The last weights are validated again if anything has changed them since their validation.
+    """
+
+    checkpoints = own.checkpoints
+    checkpoints.has_other_weights = bool(parts.config["callbacks"]) or parts.model.module is not None
+    is_validated = own.metrics.last_validated_step == trainer.global_step
+    has_validation = bool(parts.corpus.validations)
+    has_changed = is_validated and weights_changed_after_validation(trainer)
+    if has_validation and (not is_validated or has_changed):
+        trainer.validate(module, data, verbose=False)
+    exported = _choose_weights(trainer, module, parts, checkpoints)
+    if has_changed and exported.checkpoint == "best" and not checkpoints.is_best_now:
+        message = (
+            "the weights that a callback made when training ended have a higher validation loss than "
+            "those of step %d, which are exported; model.export=last exports the callback's"
+        )
+        log.warning(message, exported.step)
+    shown = [own.progress, own.stop]
+    exported = measured_export(trainer, module, data, parts, exported, shown)
+    if not trainer.is_global_zero:
+        return {}
+    if exported.checkpoint == "best":
+        _warn_of_few_targets(own.metrics.validations)
+    return _finish(trainer, module, parts, run, own, exported)
+
+
+def _choose_weights(
+    trainer: Trainer, module: LanguageModel, parts: Parts, checkpoints: Checkpoints
+) -> Exported:
+    """Give the module, on every device, the weights that `model.export` names; return which they are."""
+    if parts.model.export != "best" or not parts.corpus.validations:
+        return Exported(trainer.global_step, "last")
+    trainer.strategy.barrier()  # the first process may still be linking best.ckpt
+    exported = checkpoints.load_best(module, trainer.global_step)
+    trainer.strategy.barrier()
+    return exported
+
+
+def _finish(
+    trainer: Trainer,
+    module: LanguageModel,
+    parts: Parts,
+    run: Run,
+    own: OwnCallbacks,
+    exported: Exported,
+) -> dict[str, Any]:
+    """Export the model, write the report and metrics.json, and print the scores. Return the metrics."""
+    probes = own.probes
+    result = results(
+        trainer,
+        num_epochs=loop_state.num_epochs(trainer),
+        passes=own.metrics.validations,
+        exported=exported.record(),
+        totals=own.metrics.totals,
+        skipped=module.step.num_skipped,
+        ledger=parts.corpus.ledger,
+    )
+    probes.ask(module, exported.step, "after")
+    run.record_pending_export(result)
+    with _failed_exports_can_be_completed(module, run, own.checkpoints, exported):
+        _export_and_report(module, parts, run, exported, result, probes.latest)
+    own.checkpoints.remove_exported_weights()
+    run.write_metrics(result)  # last, since a run whose status is complete is not resumed
+    answers.print_probes({"before": probes.first, "after": probes.latest})
+    tables.print_scores(result)
+    log.info("the model is in %s, the report in %s", run.paths.model, run.paths.report)
+    return result
+
+
+@contextmanager
+def _failed_exports_can_be_completed(
+    module: LanguageModel, run: Run, checkpoints: Checkpoints, exported: Exported
+) -> Iterator[None]:
+    """Keep the weights if the block fails, and name the command that completes the export.
+
+    What the user or transformers' checks of a model's settings can cause becomes a UserError.
+    """
+
+    try:
+        yield
+    except Exception as error:
+        checkpoints.keep_for_export(module, exported)
+        user_error = export_error(error, run.paths)
+        if as_user_error(error) is None and not isinstance(error, ValueError):
+            log.error("%s; %s", user_error.what, user_error.fix)
+            raise  # an error of the program, with its traceback
+        raise user_error from error
+
+
+def _warn_of_few_targets(validations: Sequence[Mapping[str, Any]]) -> None:
+    """Log a warning if the validations by which weights were chosen have few targets."""
+    if validations and validations[-1]["targets"] < _FEWEST_TARGETS:
+        message = "the validation text has %d targets: too few to choose weights by"
+        log.warning(message, validations[-1]["targets"])
+
+
+def _export_and_report(
+    module: LanguageModel,
+    parts: Parts,
+    run: Run,
+    exported: Exported,
+    result: dict[str, Any],
+    latest_answers: list[dict[str, Any]],
+) -> None:
+    """Write model/ with its card, and the report. result: the content of metrics.json."""
+    settings = run.redacted(parts.config)
+    card = card_of(run.paths, settings, result, latest_answers)
+    write_export(module, parts, run.paths.model, exported, card)
+    report_run(run.paths, run.name, settings, result)

@@ -1,0 +1,79 @@
+"""Train what a config describes, in its run's folder."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from lightning import Trainer
+from lightning.pytorch.callbacks import LambdaCallback
+
+from lmft.assembly.callbacks import appended_files, make_callbacks
+from lmft.assembly.finishing import finish
+from lmft.assembly.parts import Parts
+from lmft.data.datamodule import DataModule
+from lmft.errors import UserError
+from lmft.models.loading.tokenizer import is_made_for_run, keep_vocabulary
+from lmft.runs.run import Run
+from lmft.system import loop_state
+from lmft.training.cpu import keep_freed_memory_in_process
+from lmft.training.extensions import add_loggers
+from lmft.training.nonfinite import NonFiniteStepError, non_finite_error
+from lmft.training.step import is_out_of_memory
+from lmft.training.trainer import build_trainer
+
+
+def train_parts(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any]:
+    """Train, export and report. Return the content of metrics.json."""
+    if not torch.cuda.is_available():
+        keep_freed_memory_in_process()
+    own = make_callbacks(config, parts, run)
+    # When training starts, the checkpoint has been loaded and nothing can be refused any more.
+    begin = LambdaCallback(on_train_start=lambda *_: _begin(parts, run))
+    callbacks = [begin, own.metrics, own.probes, own.progress, own.checkpoints, own.stop]
+    trainer = build_trainer(config, run.folder, callbacks, [own.csv])
+    module = parts.module()
+    data = parts.datamodule()
+    add_loggers(trainer, config, run.folder, run.name)
+
+    if run.checkpoint is None and config["validate_before"] and parts.corpus.validations:
+        _begin(parts, run)
+        trainer.validate(module, data, verbose=False)
+    with _training_errors_are_user_errors(trainer, data, parts, run):
+        trainer.fit(module, data, ckpt_path=run.checkpoint, weights_only=True)
+    return finish(trainer, module, data, parts, run, own)
+
+
+def _begin(parts: Parts, run: Run) -> None:
+    """Write the run's first files, and delete those of an earlier start that left no checkpoint."""
+    if not run.begin():
+        return
+    checkpoint = run.checkpoint
+    if checkpoint is None or checkpoint.resolve().parent != run.paths.checkpoints.resolve():
+        for path in appended_files(run):
+            path.unlink(missing_ok=True)
+    if is_made_for_run(parts.model.tokenizer):
+        keep_vocabulary(parts.tokenizer, run.paths.tokenizer)
+
+
+@contextmanager
+def _training_errors_are_user_errors(
+    trainer: Trainer, data: DataModule, parts: Parts, run: Run
+) -> Iterator[None]:
+    """Turn non-finite steps and lack of memory in the block into a UserError."""
+    try:
+        yield
+    except NonFiniteStepError as error:
+        position = loop_state.micro_batch_position(trainer)
+        first = position - position % trainer.accumulate_grad_batches
+        positions = range(first, position + 1)
+        examples = data.describe_examples(trainer.current_epoch, positions, parts.tokenizer.decode)
+        raise non_finite_error(error, run.redacted(examples), run.folder) from error
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        fix = (
+            "a smaller data.batch_size and a larger trainer.accumulate_grad_batches to match, "
+            "or a smaller model"
+        )
+        raise UserError("out of memory", f"step {trainer.global_step + 1}", fix) from error
