@@ -163,8 +163,9 @@ def training_line(metrics: Mapping[str, Any]) -> str:
     epochs = metrics.get("epochs")
     if epochs is not None:
         epochs = round(epochs, 2)
+    num_steps = metrics.get("steps")
     parts = [
-        ("{:,} optimizer steps", metrics.get("steps")),
+        ("{:,} optimizer step" + "s" * (num_steps != 1), num_steps),
         ("{:,.6g} epochs", epochs),
         ("{:,} tokens", train.get("tokens")),
         ("{:,.0f} tokens/s", train.get("tokens_per_second")),

@@ -230,6 +230,8 @@ def _unknown(row: Row, candidates: Mapping[str, Layout]) -> UserError:
     answer = next((name for name in _ANSWERS if name in row.values and name != question), None)
     if question is None or answer is None:
         fix = "data.columns.messages=NAME of the column that holds the conversations"
+        if isinstance(row.values.get("text"), str):
+            fix += "; or, for one text with a marker before each answer, data.format=marked_text"
         return UserError(what, fix=fix)
     fix = f"data.columns.instruction={question} data.columns.output={answer}"
     context = next((name for name in _CONTEXTS if name in row.values and name != question), None)
