@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 from lmft.cli.command import run_command
-from lmft.config import contradictions, trust
+from lmft.config import contradictions
 from lmft.config.load import Job
 from lmft.errors import UserError
 from lmft.runs.trained import config_to_use
@@ -67,13 +67,9 @@ def checked_config(config: dict[str, Any], overrides: Sequence[str]) -> dict[str
     """
     from lmft.cli import checks
 
-    own = config
-    config = config_to_use(config, overrides)
-    trust.check(config, overrides)
-    contradictions.check(config, overrides)
+    config = config_to_use(config, overrides, own=_OWN)
     unread = {f"model.generation.{name}": f"{name}=…" for name in ("max_new_tokens", *_OPTIONS)}
     contradictions.refuse_unread(overrides, unread, "lmft.chat")
-    config |= {name: own[name] for name in _OWN}
     checks.check_model(config)
     _check_values(config)
     if config["model"]["family"] != "causal":

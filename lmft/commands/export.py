@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmft.cli.command import run_command
-from lmft.config import contradictions, trust
 from lmft.config.load import Job
 from lmft.errors import UserError, did_you_mean
 from lmft.models.config import EXPORT_DTYPES
@@ -219,8 +218,6 @@ def _checked_config(job: Job, checkpoint: Any, measures: bool) -> dict[str, Any]
     config = config_to_use({**job.config, "checkpoint": checkpoint}, job.overrides)
     if job.config["dtype"] is not None:
         config["model"]["export_dtype"] = job.config["dtype"]
-    trust.check(config, job.overrides)
-    contradictions.check(config, job.overrides)
     if not measures:
         checks.check_model(config)
         return config

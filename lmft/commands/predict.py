@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from lmft.cli.command import run_command
-from lmft.config import contradictions, trust
 from lmft.config.load import Job
 from lmft.errors import UserError
 from lmft.runs.trained import config_to_use
@@ -80,8 +79,6 @@ def checked_config(config: dict[str, Any], overrides: Sequence[str]) -> dict[str
     from lmft.cli import checks
 
     config = config_to_use(config, overrides)
-    trust.check(config, overrides)
-    contradictions.check(config, overrides)
     checks.check_model(config)
     return config
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lmft.cli.command import run_command
-from lmft.config import contradictions, trust
+from lmft.config import contradictions
 from lmft.config.load import Job
 from lmft.errors import UserError
 from lmft.runs.trained import config_to_use
@@ -63,13 +63,8 @@ def checked_config(config: dict[str, Any], overrides: Sequence[str]) -> dict[str
     """
     from lmft.cli import checks
 
-    own = config
-    config = config_to_use(config, overrides)
-    trust.check(config, overrides)
-    contradictions.check(config, overrides)
+    config = config_to_use(config, overrides, own=_OWN)
     contradictions.refuse_unread(overrides, _UNREAD, "lmft.score")
-    # A run's config has options of the same names, of its training.
-    config |= {name: own[name] for name in _OWN}
     checks.check_model(config)
     _check_values(config)
     if config["text"] is None:

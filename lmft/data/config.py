@@ -254,7 +254,7 @@ class DataConfig:
 
     @property
     def kind(self) -> str:
-        """What a row is: text, chat (of any format of conversations) or pairs."""
+        """The kind of a row: text, chat (of any format of conversations) or pairs."""
         return "chat" if self.format in CHAT_FORMATS else self.format
 
     @property

@@ -177,17 +177,24 @@ class _Loader:
             assert source is not None
             cutter = Cutter(config, self.objective, id_of(self.tokenizer, "pad") or 0, format, source)
             examples[split] = cutter.make_examples(texts[split], split, self.seed)
-        ledger: dict[Split, dict[str, Any]] = {
-            split: self._ledger(split + suffix, texts[split], examples[split]) for split in examples
-        }
+        ledger = self._ledgers(texts, examples, suffix)
         for split in examples.keys() & stores.keys():
             ledger[split]["cleaned"] = stores[split].meta["cleaned"]
         if is_held_out and "validation" in ledger:
             ledger["validation"]["held_out"] = held_out_share(config)
+        return Corpus(_named(texts, suffix), _named(examples, suffix), _named(ledger, suffix))
+
+    def _ledgers(
+        self, texts: Mapping[Split, Documents], examples: Mapping[Split, Examples], suffix: str
+    ) -> dict[Split, dict[str, Any]]:
+        """Return the ledger of each split that has examples."""
+        ledgers: dict[Split, dict[str, Any]] = {
+            split: self._ledger(split + suffix, texts[split], examples[split]) for split in examples
+        }
         if "train" in examples and "validation" in examples:
             unigram = unigram_perplexity(texts["train"], texts["validation"], num_ids(self.tokenizer))
-            ledger["validation"]["unigram_perplexity"] = unigram
-        return Corpus(_named(texts, suffix), _named(examples, suffix), _named(ledger, suffix))
+            ledgers["validation"]["unigram_perplexity"] = unigram
+        return ledgers
 
     def _ledger(self, split: str, texts: Documents, examples: Examples) -> dict[str, Any]:
         """Return a split's ledger, and warn of what the vocabulary cannot express."""

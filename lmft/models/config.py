@@ -214,7 +214,7 @@ class ModelConfig:
 
     @property
     def name(self) -> str:
-        """What is built, or the folder or hub id that is loaded, for messages."""
+        """The model that is built, or the folder or hub id that is loaded, for messages."""
         if self.from_scratch:
             return str(self.shape_from or self.architecture)
         return str(self.name_or_path)

@@ -111,7 +111,7 @@ class Dialogue:
 
 
 class _Streamer(TextStreamer):
-    """Gives the text of an answer on, word by word."""
+    """Passes on the text of an answer, word by word."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, write: Callable[[str], object]):
         super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)

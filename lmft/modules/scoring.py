@@ -40,7 +40,7 @@ class ScoredText:
 
 @dataclass(frozen=True)
 class Window:
-    """What the model reads of one stretch of a text, and the tokens that it is asked for there."""
+    """One stretch of a text that the model reads, and the tokens that it is asked for there."""
 
     inputs: dict[str, np.ndarray]  # [T] each; of the model's inputs the last one is that of the body
     predicted_from: np.ndarray  # [n] positions of the body's output that predict

@@ -107,7 +107,7 @@ class Objective(ABC):
 
     @property
     def needs_sentence_ends(self) -> bool:
-        """Whether it reads the SENTENCE_END flag."""
+        """True if it reads the SENTENCE_END flag."""
         return False
 
     def for_family(self, family: str) -> "Objective | None":

@@ -33,7 +33,7 @@ class Mixture(Denoising):
 
     @property
     def needs_sentence_ends(self) -> bool:
-        """Whether one of the objectives does."""
+        """True if one of the objectives does."""
         return any(objective.needs_sentence_ends for objective in self.objectives)
 
     def new_tokens(self, known: Collection[str]) -> list[str]:

@@ -60,7 +60,7 @@ class TextInfilling(Denoising):
 
     @property
     def needs_sentence_ends(self) -> bool:
-        """Whether sentences are permuted at all."""
+        """True if sentences are permuted at all."""
         return self.permute_sentences > 0
 
     def check_text(self, vocabulary: Vocabulary, num_tokens: int) -> None:

@@ -52,7 +52,7 @@ class FamilyCard:
 
 @dataclass(frozen=True)
 class Card:
-    """What the model card of a run shows."""
+    """The content of a run's model card."""
 
     config: Mapping[str, Any]
     """The run's config, without secrets."""

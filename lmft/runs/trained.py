@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from lmft.config import contradictions, trust
 from lmft.errors import UserError
 from lmft.runs import checkpoints
 from lmft.runs.folder import RunFolder, existing_run
@@ -14,12 +15,27 @@ from lmft.runs.folder import RunFolder, existing_run
 log = logging.getLogger(__name__)
 
 
-def config_to_use(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+def config_to_use(
+    config: Mapping[str, Any], overrides: Sequence[str], own: Sequence[str] = ()
+) -> dict[str, Any]:
     """Return the config for using a trained model: that of the run if `run` is given, else `config`
     itself.
 
-    Raises: UserError if neither a run nor a model is named, or both.
+    Args:
+        config: the config of the present command.
+        overrides: the `key=value` arguments of that command.
+        own: options of the command that a run's config has under the same names for its training.
+
+    Raises: UserError if neither a run nor a model is named, or both; and as `trust.check` and
+        `contradictions.check`.
     """
+    used = _of_run_or_model(config, overrides)
+    trust.check(used, overrides)
+    contradictions.check(used, overrides)
+    return {**used, **{name: config[name] for name in own}}
+
+
+def _of_run_or_model(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     if config["run"] is not None:
         _check_names_no_model(overrides)
         return recorded_config(Path(str(config["run"])), config, overrides)

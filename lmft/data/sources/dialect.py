@@ -18,7 +18,7 @@ MAX_FIELD = 1 << 27  # characters of a csv field: limits the text that an unclos
 
 @dataclass(frozen=True)
 class Dialect:
-    """How the fields of a file are written, and whether its first row names the columns."""
+    """The way a file writes its fields, and whether its first row names the columns."""
 
     delimiter: str
     quote: str | None

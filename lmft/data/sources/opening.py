@@ -53,7 +53,7 @@ def extension_of(name: str) -> str:
 
 
 class Kind(NamedTuple):
-    """What the first bytes of a file tell: its name, and its extension if lmft reads it."""
+    """The kind of a file by its first bytes: a name, and an extension if lmft reads it."""
 
     name: str
     extension: str | None

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 @dataclass(frozen=True)
 class Rows:
-    """Where the rows of a vocabulary's tokens come from."""
+    """The sources of the rows of a vocabulary's tokens."""
 
     size: int
     """Number of rows that the vocabulary needs."""

@@ -143,18 +143,23 @@ def train_vocabulary(
     room = Room(vocab_size, first, num_last=len(last), unknown=special.names["unk"])
     backend = builders[algorithm](texts, room, asked_changes(lowercase, strip_accents))
     backend.add_special_tokens(last)
-    in_template = [token for token in dict.fromkeys(special.names.values()) if token in special.pair]
-    if in_template:
-        backend.post_processor = processors.TemplateProcessing(
-            single=special.single,
-            pair=special.pair,
-            special_tokens=[(token, backend.token_to_id(token)) for token in in_template],
-        )
+    _set_template(backend, special)
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         extra_special_tokens=[*special.further, *special.last],
         **{f"{name}_token": token for name, token in special.names.items()},
     )
+
+
+def _set_template(backend: Tokenizer, special: SpecialTokens) -> None:
+    """Make a tokenizer put special tokens around a text and a pair of texts, if they have any."""
+    written = [token for token in dict.fromkeys(special.names.values()) if token in special.pair]
+    if written:
+        backend.post_processor = processors.TemplateProcessing(
+            single=special.single,
+            pair=special.pair,
+            special_tokens=[(token, backend.token_to_id(token)) for token in written],
+        )
 
 
 def _check_known(option: str, value: str, known: Collection[str]) -> None:

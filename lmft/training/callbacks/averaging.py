@@ -60,7 +60,7 @@ class AveragedWeights(EMAWeightAveraging):
 
     @property
     def has_average(self) -> bool:
-        """Whether any step has been counted."""
+        """True once a step has been counted."""
         return self._average_model is not None and bool(self._average_model.n_averaged > 0)
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:

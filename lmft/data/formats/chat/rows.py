@@ -31,7 +31,7 @@ _VERSION = 3  # of how rows are read and answers are found; a change makes new t
 
 
 class ReadRow(NamedTuple):
-    """What a row was read as."""
+    """A row, as it was read."""
 
     conversations: list[Conversation]  # several if each answer is one
     said: str  # what rows of this kind are, for the log

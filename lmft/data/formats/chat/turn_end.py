@@ -22,7 +22,7 @@ _TOOL = {"name": "look_up", "description": "look a word up", "parameters": _PARA
 
 @dataclass(frozen=True)
 class TurnEnds:
-    """How the answers of a template end."""
+    """The tokens that end the answers of a template."""
 
     ids: list[int]  # each ends answers and is nowhere else in one
     is_open: bool  # whether there are answers that end with none of them

@@ -17,7 +17,7 @@ _QUESTION = [{"role": "user", "content": _PLACEHOLDER}]
 
 @dataclass(frozen=True)
 class Answer:
-    """Where an answer is in a text."""
+    """The place of an answer in a text."""
 
     spans: list[Span]  # in order
     header: int  # where the header of its turn begins
@@ -145,7 +145,7 @@ class Turns:
         return first, first + self._common_length(i, first, prompt), False
 
     def _unprompted(self, i: int, first: int, before: str | None) -> tuple[int, int, bool]:
-        """As `_beginning`, of a message before which the template adds no generation prompt."""
+        """Return what `_beginning` does, for a message without a generation prompt before it."""
         usual = self.generation_prompt(0)
         if usual and self.text.startswith(usual, first):
             return first, first + len(usual), False
