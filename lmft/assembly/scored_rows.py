@@ -48,10 +48,11 @@ class ScoredRows:
 
         Raises: UserError.
         """
-        self.data = build(DataConfig, config["data"], "data")
+        self.texts = _texts(config["text"])
+        # Texts on the command line are plain, whatever the rows of the run's training were.
+        self.data = build(DataConfig, config["data"] if self.texts is None else {}, "data")
         self.split: Split = config["split"]
         self.too_long: str = config["too_long"]
-        self.texts = _texts(config["text"])
         # Rows that give no text, and texts that were cleaned, by reason.
         self.counts: Counter[str] = Counter()
         self.warnings: list[str] = []

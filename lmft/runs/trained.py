@@ -87,14 +87,18 @@ def recorded_config(path: Path, config: Mapping[str, Any], overrides: Sequence[s
     copied += [*_OF_COMMAND, *(override.lstrip("+~").partition("=")[0] for override in overrides)]
     for key in copied:
         _copy_value(key.split("."), config, recorded)
+    for name in _OF_TRAINER:
+        if name not in config:  # the command has no Trainer
+            recorded.pop(name, None)
     paths = [] if chosen is None else run.checkpoints_named(chosen)
     recorded["checkpoint"] = [str(path) for path in paths]
     return recorded
 
 
+_OF_TRAINER = ("callbacks", "logger")
 # Options of the present command that replace those of the run.
 _OF_COMMAND = (
-    *("run", "trainer", "callbacks", "logger", "trust"),
+    *("run", "trainer", *_OF_TRAINER, "trust"),
     *("model.trust_remote_code", "data.cache_dir"),
 )
 

@@ -162,6 +162,14 @@ def test_answers_of_chats_are_scored_as_an_evaluation_does(chat_run, folder, tmp
     assert again["total"] == found["total"]
 
 
+def test_a_text_is_plain_whatever_the_run_was_trained_on(chat_run):
+    (of_run,) = api.score([f"run={chat_run}", "text=the quick brown fox"])["rows"]
+    model = ("model=causal", f"model.name_or_path={chat_run / 'model'}")
+    (of_model,) = api.score([*model, "text=the quick brown fox"])["rows"]
+    assert of_run["tokens"] > 0 and of_run["unscored"] == of_model["unscored"]
+    assert_close(of_run["nats"], of_model["nats"])
+
+
 def test_held_out_rows_of_a_run_are_its_validation_text(folder):
     run, result = train(folder, "run.name=held", "data.examples=lines", "data.probes=[]")
     found = api.score([f"run={run.folder}", "split=validation"])["total"]
