@@ -65,7 +65,7 @@ def fit(config: dict[str, Any], run: Run) -> dict[str, Any]:
         check_schedule(build(ScheduleConfig, config["scheduler"], "scheduler"))
         make_optimizer(config)
         num_devices = try_out(config).world_size
-        parts = assemble(config, kept_tokenizer=run.paths.tokenizer)
+        parts = assemble(config, kept_tokenizer=run.kept_tokenizer)
         check_enough_examples(len(parts.corpus.examples["train"]), parts.data.batch_size, num_devices)
         limits = parts.step_limits(num_devices)
         scores = names_of_logged(parts.corpus.measured_sources) if parts.corpus.validations else []

@@ -26,7 +26,13 @@ from lmft.modules.visibility import Sight
 from lmft.runs.checkpoint_io import load_weights, settings_of
 from lmft.system import loop_state
 from lmft.training.callbacks.averaging import averages_weights
-from lmft.training.optimizer import MakeOptimizer, ScheduleConfig, make_schedule, parameter_groups
+from lmft.training.optimizer import (
+    MakeOptimizer,
+    ScheduleConfig,
+    make_schedule,
+    names_of_weights,
+    parameter_groups,
+)
 from lmft.training.scores import Scores, TrainingLoss, ValidationText, logged_scores, overall
 from lmft.training.step import OptimizerStep
 from lmft.training.warm_up import WarmUp
@@ -340,6 +346,9 @@ class LanguageModel(LightningModule):
         """Drop frozen weights; resuming loads them from the base model."""
         checkpoint["state_dict"] = keep_trained(checkpoint["state_dict"], self.model, "model.")
         checkpoint["steps"] = self.step.state_dict()
+        if checkpoint.get("optimizer_states"):
+            optimizer: Any = self.optimizers(use_pl_optimizer=False)
+            checkpoint["optimizer_names"] = names_of_weights(self, optimizer)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the step's state; convert Lightning's counters to the present number of devices."""

@@ -24,6 +24,12 @@ def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
     return [group for group in groups if group["params"]]
 
 
+def names_of_weights(model: nn.Module, optimizer: Optimizer) -> list[str]:
+    """Return the names of an optimizer's weights, in the order in which its state numbers them."""
+    names = {weight: name for name, weight in model.named_parameters()}
+    return [names[weight] for group in optimizer.param_groups for weight in group["params"]]
+
+
 MakeOptimizer = Callable[[list[dict[str, Any]]], Optimizer]
 
 
