@@ -61,9 +61,7 @@ def folder_of(resume: Path) -> RunFolder:
 
 def is_branch(config: Mapping[str, Any]) -> bool:
     """Return whether a config asks for a branch. Raises: UserError if it names no run to begin from."""
-    asked = config.get("branch", False)
-    if not isinstance(asked, bool):
-        raise UserError(f"branch={asked} must be true or false")
+    asked = bool(config.get("branch"))
     if asked and str(config["resume"]) in _OWN_CHECKPOINTS:
         what = "branch=true begins from another run, and none is named"
         raise UserError(what, f"resume={config['resume']}", "resume=RUN, or resume=FILE.ckpt")
