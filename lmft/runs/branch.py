@@ -7,7 +7,7 @@ from typing import Any
 
 from lmft.errors import UserError
 from lmft.runs import checkpoints
-from lmft.runs.folder import RunFolder
+from lmft.runs.folder import RunFolder, existing_run
 from lmft.system.files import read_json, write_json
 
 _OWN_CHECKPOINTS = ("auto", "must", "never")
@@ -84,7 +84,10 @@ def check_folder(run: RunFolder, name: str, config: Mapping[str, Any]) -> None:
             fix = f"resume={parent.checkpoint} branch=true begins it again, or choose another run.name"
             raise UserError(what, str(run.path), fix)
         return
-    origin = folder_of(Path(str(config["resume"])))
+    resume = Path(str(config["resume"]))
+    origin = folder_of(resume)
+    if not has_checkpoint:
+        _check_exists(resume)
     if origin.path.resolve() == run.path.resolve():
         what = f"'{name}' cannot be a branch of itself"
         fix = "run.name=NEW names the branch; without branch=true the run continues"
@@ -92,10 +95,19 @@ def check_folder(run: RunFolder, name: str, config: Mapping[str, Any]) -> None:
     if parent is None and (has_checkpoint or run.status() is not None):
         what = f"run name '{name}' is in use, by a run that is no branch"
         raise UserError(what, str(run.path), "another run.name for the branch")
-    if parent is not None and has_checkpoint and not _is_from(parent, origin, Path(str(config["resume"]))):
-        what = f"'{name}' is a branch of {parent}, not of {config['resume']}"
+    if parent is not None and has_checkpoint and not _is_from(parent, origin, resume):
+        what = f"'{name}' is a branch of {parent}, not of {resume}"
         fix = f"resume={parent.checkpoint} branch=true continues it, or choose another run.name"
         raise UserError(what, str(run.parent), fix)
+
+
+def _check_exists(resume: Path) -> None:
+    """Raise UserError if there is no such checkpoint, or no such run."""
+    if resume.suffix != ".ckpt":
+        existing_run(resume)
+    elif not resume.is_file():
+        fix = "name a .ckpt file or a run's folder"
+        raise UserError(f"no such checkpoint: {resume}", "resume", fix)
 
 
 def _is_from(parent: Parent, origin: RunFolder, resume: Path) -> bool:
