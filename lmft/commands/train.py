@@ -9,6 +9,7 @@ from typing import Any
 
 from lmft.cli.command import run_command
 from lmft.config.load import Job
+from lmft.config.stages import described
 from lmft.errors import UserError
 from lmft.runs.log import buffering_logs
 from lmft.runs.resume import (
@@ -82,6 +83,8 @@ def fit(config: dict[str, Any], run: Run) -> dict[str, Any]:
             tables.print_config(run.choices, run.given_settings(), run.paths.config)
             tables.print_ledger(parts.corpus.ledger)
             _log_limits(config["trainer"], limits)
+            for line in described(config["objective"], "objective"):
+                log.info(line)
             return train_parts(config, parts, run)
 
 

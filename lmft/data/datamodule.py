@@ -198,11 +198,15 @@ class DataModule(LightningDataModule):
         layout = self.layout
         are_grouped = self.corpus.examples["train"].lengths is not None
         if position and are_grouped and layout.examples_per_step != before.examples_per_step:
-            log.info("other batches than the parent's, by length: the text continues with its next epoch")
+            log.info(
+                "other batches than the parent's, by length: the text continues with its next epoch"
+            )
             return epoch + 1, 0
         num_examples = position * before.batch_size * before.world_size
         position = -(-num_examples // (layout.batch_size * layout.world_size))
-        epoch, position = divmod(epoch * layout.num_used + min(position, layout.num_used), layout.num_used)
+        epoch, position = divmod(
+            epoch * layout.num_used + min(position, layout.num_used), layout.num_used
+        )
         log.info("the training text continues in epoch %d, after %d micro-batches", epoch, position)
         return epoch, position
 

@@ -21,7 +21,17 @@ _ENDINGS = ("max_epochs", "max_steps", "min_epochs", "min_steps", "max_time", "l
 # Options, or groups of options, that may change on resume: they change neither the model nor its
 # training text. The number of examples per step must stay the same too, which the DataModule checks.
 FREE = (
-    *("run", "resume", "branch", "trust", "validate_before", "checkpoint", "nonfinite", "callbacks", "logger"),
+    *(
+        "run",
+        "resume",
+        "branch",
+        "trust",
+        "validate_before",
+        "checkpoint",
+        "nonfinite",
+        "callbacks",
+        "logger",
+    ),
     *("data.cache_dir", "data.num_workers", "data.worker_timeout", "data.batch_size", "data.probes"),
     *("data.validation", "data.max_validation_examples"),
     *("model.export", "model.export_dtype", "model.license", "model.probes", "model.generation"),
@@ -79,7 +89,9 @@ def check_bound(recorded: Mapping[str, Any], config: Mapping[str, Any], recorded
     if changes:
         fix = "restore these values; or start a new run from its weights: "
         if all(map(_is_free_in_branch, changes)):
-            fix += "run.name=NEW resume=RUN branch=true, with its optimizer's state and place in the text"
+            fix += (
+                "run.name=NEW resume=RUN branch=true, with its optimizer's state and place in the text"
+            )
         else:
             fix += "run.name=NEW model.name_or_path=RUN/model"
         what = f"the run was trained with other settings: {_listed(changes)}"

@@ -110,9 +110,7 @@ def _fits(state: Mapping[str, Any], weight: Tensor) -> bool:
     return True
 
 
-def _fitted(
-    state: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Path
-) -> dict[str, Tensor]:
+def _fitted(state: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     """Return the parent's weights, with its tables of positions made as long as the model's own.
 
     Rows that the parent's table does not have stay as they are in the model. Raises: UserError if
@@ -134,4 +132,3 @@ def _fitted(
         message = "%s has %d rows: the first %d are the parent's, the others are new"
         log.info(message, name, len(expected), num_rows)
     return fitted
-
