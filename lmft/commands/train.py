@@ -63,12 +63,14 @@ def fit(config: dict[str, Any], run: Run) -> dict[str, Any]:
     with buffering_logs():  # again, since the libraries just imported have their own loggers
         silence_libraries()
         trainer_options.check(config)
-        check_schedule(build(ScheduleConfig, config["scheduler"], "scheduler"))
+        schedule = build(ScheduleConfig, config["scheduler"], "scheduler")
+        check_schedule(schedule)
         make_optimizer(config)
         num_devices = try_out(config).world_size
         parts = assemble(config, kept_tokenizer=run.kept_tokenizer)
         check_enough_examples(len(parts.corpus.examples["train"]), parts.data.batch_size, num_devices)
         limits = parts.step_limits(num_devices)
+        check_schedule(schedule, min(limits.values()))
         scores = names_of_logged(parts.corpus.measured_sources) if parts.corpus.validations else []
         check_validations(
             config["trainer"],

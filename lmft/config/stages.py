@@ -48,7 +48,7 @@ def described(options: Any, key: str) -> list[str]:
 def _schedules(options: Any, key: str) -> Iterator[tuple[str, dict[float, Any]]]:
     """Yield (key with dots, {share: value}) of each schedule, its shares in order."""
     if is_schedule(options):
-        yield key, {share: value for share, value in sorted(_shares(options).items())}
+        yield key, dict(sorted(_shares(options).items()))
         return
     inner: Mapping[Any, Any] = {}
     if isinstance(options, Mapping):

@@ -179,6 +179,10 @@ _SCHEDULER = {
         lambda value: _is_number(value) and value >= 0,
         "a number of steps, or below 1 a share of all steps",
     ),
+    "min_lr": _Rule(
+        lambda value: value is None or (_is_number(value) and 0 <= value < 1),
+        "a share of optimizer.lr, from 0 to below 1",
+    ),
     "options": _Rule(
         lambda value: isinstance(value, Mapping), "a group: scheduler.options.num_cycles=2"
     ),
@@ -258,9 +262,24 @@ def _check_scheduler(options: Mapping[str, Any]) -> None:
     if name == "constant" and options.get("warmup"):
         what = f"scheduler.name=constant has no warm-up, but scheduler.warmup={options['warmup']}"
         raise UserError(what, fix="scheduler.name=constant_with_warmup, or scheduler.warmup=0")
+    _check_minimum(name, options)
     if name.startswith("constant") and options.get("options"):
         where = f"scheduler.options: {', '.join(options['options'])}"
         raise UserError(f"scheduler.name={name} takes no options", where)
+
+
+def _check_minimum(name: str, options: Mapping[str, Any]) -> None:
+    """Raise UserError if the schedule does not fall, or has a second option of the same meaning."""
+    if not options.get("min_lr"):
+        return
+    what = f"scheduler.min_lr={options['min_lr']}: scheduler.name={name}"
+    if name.startswith("constant"):
+        raise UserError(f"{what} never falls", fix="leave scheduler.min_lr out")
+    others = [
+        option for option in options.get("options") or {} if option.startswith(("min_lr", "lr_end"))
+    ]
+    if others:
+        raise UserError(f"{what} has options.{others[0]} as well", fix="leave one of them out")
 
 
 def _check_extension(node: Any, where: str) -> None:

@@ -1,4 +1,4 @@
-"""The beginning of a branch: weights, optimizer state and place in the text of another run's checkpoint."""
+"""The beginning of a branch: what it takes over from its parent's checkpoint."""
 
 import logging
 import re

@@ -54,10 +54,15 @@ def check_arguments(make: MakeOptimizer) -> None:
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """The options of `scheduler`, a schedule of transformers; steps below 1 are shares of all."""
+    """The options of `scheduler`, a schedule of transformers; steps below 1 are shares of all.
+
+    `min_lr` is the share of the optimizer's rate to which the schedule falls after its warm-up; None:
+    it falls to zero.
+    """
 
     name: str = "linear"
     warmup: float = 0.0
+    min_lr: float | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
     def num_warmup_steps(self, num_training_steps: int) -> int:
@@ -68,28 +73,70 @@ class ScheduleConfig:
         """Return the arguments that only this schedule takes, with shares converted to steps."""
         arguments = {}
         for name, value in self.options.items():
-            if name.startswith("num_") and name.endswith("_steps"):
+            if name == "num_decay_steps":
+                value = self._num_decay_steps(value, num_training_steps)
+            elif name.startswith("num_") and name.endswith("_steps"):
                 value = _steps(value, num_training_steps)
             arguments[name] = value
         return arguments
 
+    def _num_decay_steps(self, count: float | None, num_training_steps: int) -> int:
+        """Return the number of optimizer steps of the decay; None: all that follow the warm-up.
+
+        Raises: UserError if warm-up and decay do not fit into the training.
+        """
+        num_left = num_training_steps - self.num_warmup_steps(num_training_steps)
+        if count is None:
+            return max(0, num_left)
+        num_steps = _steps(count, num_training_steps)
+        are_shares = self.warmup < 1 and count < 1
+        if num_steps > num_left and not (are_shares and self.warmup + count <= 1):  # else by rounding
+            what = (
+                f"a warm-up of {self.num_warmup_steps(num_training_steps)} steps and a decay of "
+                f"{num_steps} are longer than the training, {num_training_steps} steps"
+            )
+            fix = "shares of all steps, such as scheduler.warmup=0.06 scheduler.options.num_decay_steps=0.1"
+            raise UserError(what, "scheduler.warmup, scheduler.options.num_decay_steps", fix)
+        return min(num_steps, num_left)
+
 
 def make_schedule(config: ScheduleConfig, optimizer: Optimizer, num_training_steps: int) -> LRScheduler:
-    """Return the learning rate's schedule, to be stepped after each optimizer step."""
-    return get_scheduler(
+    """Return the learning rate's schedule, to be stepped after each optimizer step. Raises: UserError."""
+    num_warmup_steps = config.num_warmup_steps(num_training_steps)
+    schedule: Any = get_scheduler(
         config.name,
         optimizer,
-        num_warmup_steps=config.num_warmup_steps(num_training_steps),
+        num_warmup_steps=num_warmup_steps,
         num_training_steps=num_training_steps,
         scheduler_specific_kwargs=config.specific(num_training_steps),
     )
+    if config.min_lr:
+        factors = schedule.lr_lambdas
+        # The first step's rate is set already: it is of the warm-up, or the full one.
+        schedule.lr_lambdas = [_with_minimum(each, config.min_lr, num_warmup_steps) for each in factors]
+    return schedule
 
 
-def check_schedule(config: ScheduleConfig) -> None:
-    """Raise UserError if transformers refuses the schedule's options; there need be no model yet."""
+def _with_minimum(
+    factor: Callable[[int], float], minimum: float, num_warmup_steps: int
+) -> Callable[[int], float]:
+    """Return a schedule's factor, falling to `minimum` instead of to zero after the warm-up."""
+
+    def raised(step: int) -> float:
+        value = factor(step)
+        return value if step < num_warmup_steps else minimum + (1 - minimum) * value
+
+    return raised
+
+
+def check_schedule(config: ScheduleConfig, num_training_steps: int = 1_000_000_000) -> None:
+    """Raise UserError if the schedule's options are refused, or do not fit into so many steps.
+
+    There need be no model yet.
+    """
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     try:
-        make_schedule(config, optimizer, num_training_steps=100)
+        make_schedule(config, optimizer, num_training_steps)
     except (TypeError, ValueError) as error:
         what = f"scheduler.name={config.name}: {error}"
         fix = "scheduler.options.NAME=VALUE, with transformers' names"

@@ -86,7 +86,7 @@ def test_schedules_that_cannot_be(option, said):
 
 def test_a_schedule_of_a_yaml_is_not_mixed_with_another():
     known = {"objective.mlm_probability": {0: 0.3, 0.9: 0.15}}
-    with pytest.raises(UserError, match="keep its values from 0.9 on"):
+    with pytest.raises(UserError, match="keep its values from"):
         check_overrides([parse("objective.mlm_probability={0: 0.2, 0.5: 0.1}")], known)
     check_overrides([parse("objective.mlm_probability={0: 0.2, 0.9: 0.1}")], known)
 
