@@ -25,6 +25,7 @@ OPEN = (
     "model.config.",
     "model.generation.",
     "model.shape.",
+    "optimizer.groups.",
     "scheduler.options.",
     "data.sources.",
     "data.chat_template_kwargs.",

@@ -39,6 +39,9 @@ LIGHTNINGS_LOGGERS = {
 }
 """Class -> packages, one of which it needs."""
 
+OPTIMIZERS_PACKAGES = {"optimi": "torch-optimi", "bitsandbytes": "bitsandbytes"}
+"""Module of optimizers -> the package that has it."""
+
 _OLD_PRECISIONS = {
     **dict.fromkeys(("16", "fp16", "float16", "half"), "16-mixed"),
     **dict.fromkeys(("bf16", "bfloat16"), "bf16-mixed"),
@@ -173,6 +176,20 @@ _ZERO_OR_MORE = _Rule(
     lambda value: value is None or not _is_number(value) or value >= 0, "a number, 0 or more"
 )
 _OPTIMIZER: dict[str, _Rule] = dict.fromkeys(("lr", "weight_decay", "momentum", "eps"), _ZERO_OR_MORE)
+_GROUPING = {
+    "layer_decay": _Rule(
+        lambda value: value is None or (_is_number(value) and 0 < value <= 1),
+        "a factor, above 0 and up to 1, or null",
+    ),
+    "groups": _Rule(
+        lambda value: (
+            value is None
+            or (isinstance(value, Mapping) and all(isinstance(each, Mapping) for each in value.values()))
+        ),
+        "a group of options for each part of the model",
+        "optimizer.groups={embeddings: {lr: 1e-5}, '*.bias': {lr: 2e-5}}",
+    ),
+}
 _SCHEDULER = {
     "name": _Rule(lambda value: isinstance(value, str), "the name of a schedule"),
     "warmup": _Rule(
@@ -203,7 +220,7 @@ def check(config: Mapping[str, Any]) -> None:
         hint = did_you_mean(str(config["nonfinite"]), NONFINITE)
         what = f"nonfinite={_as_typed(config['nonfinite'])} is unknown{hint}"
         raise UserError(what, fix=f"one of: {', '.join(NONFINITE)}")
-    _check_values(config["optimizer"], "optimizer", _OPTIMIZER)
+    _check_optimizer(config["optimizer"])
     _check_scheduler(config["scheduler"])
     for group in ("callbacks", "logger"):
         for name, node in config[group].items():
@@ -247,6 +264,19 @@ def _check_precision(precision: Any) -> None:
         raise UserError(what, fix=f"trainer.precision={right}")
     what = f"trainer.precision={typed} is unknown{did_you_mean(typed, PRECISIONS)}"
     raise UserError(what, fix=f"one of: auto, {', '.join(PRECISIONS)}")
+
+
+def _check_optimizer(options: Mapping[str, Any]) -> None:
+    _check_values(options, "optimizer", _OPTIMIZER | _GROUPING)
+    for part, given in (options.get("groups") or {}).items():
+        _check_values(given, f"optimizer.groups.{part}", _OPTIMIZER)
+    module = str(options.get("_target_")).partition(".")[0]
+    package = OPTIMIZERS_PACKAGES.get(module)
+    if package is not None and not is_installed(module):
+        what = f"{package} is not installed"
+        raise UserError(
+            what, f"optimizer._target_={options['_target_']} is from it", f"pip install {package}"
+        )
 
 
 def _check_scheduler(options: Mapping[str, Any]) -> None:

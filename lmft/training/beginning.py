@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,14 +63,14 @@ class Beginning(Callback):
         names = names_of_weights(pl_module, optimizer)
         by_name = dict(zip(self._checkpoint["optimizer_names"], _states(saved), strict=True))
         weights = dict(pl_module.named_parameters())
-        kept = {}
-        for number, name in enumerate(names):
-            state = by_name.get(name)
-            if state is not None and _fits(state, weights[name]):
-                kept[number] = state
-        # Its own groups, so that rates and decay are those of this run.
-        own = optimizer.state_dict()
-        optimizer.load_state_dict({"state": kept, "param_groups": own["param_groups"]})
+        shapes = {name: value.shape for name, value in self._checkpoint["state_dict"].items()}
+        kept = {
+            number: by_name[name]
+            for number, name in enumerate(names)
+            if by_name.get(name) is not None and shapes.get(name) == weights[name].shape
+        }
+        groups = _groups(optimizer.state_dict()["param_groups"], names, saved, by_name)
+        optimizer.load_state_dict({"state": kept, "param_groups": groups})
         message = "the optimizer continues with its parent's state of %d of %d weights"
         log.info(message, len(kept), len(names))
 
@@ -98,16 +98,34 @@ def _states(saved: Mapping[str, Any]) -> Iterator[dict[str, Any] | None]:
             yield saved["state"].get(number)
 
 
-def _fits(state: Mapping[str, Any], weight: Tensor) -> bool:
-    """Return whether a weight's state is of a weight of its shape; factored states are of its sides."""
-    for value in state.values():
-        if isinstance(value, Tensor) and value.ndim >= weight.ndim > 0 and value.shape != weight.shape:
-            return False
-        if isinstance(value, Tensor) and 0 < value.ndim < weight.ndim:
-            sides = (weight.shape[:-1], weight.shape[:-2] + weight.shape[-1:])
-            if value.shape not in sides:
-                return False
-    return True
+def _groups(
+    own: Sequence[dict[str, Any]],
+    names: Sequence[str],
+    saved: Mapping[str, Any],
+    by_name: Mapping[str, Any],
+) -> list[dict[str, Any]]:
+    """Return a run's own groups, with what the optimizer has noted in those of the parent.
+
+    Numbers such as rates and decay are the run's own. What else is there, such as counts of steps and
+    marks of what has been set up, is that of the parent's group of the same first weight.
+    """
+    groups = []
+    of_name = dict(zip(by_name, _group_of_each(saved), strict=True))
+    for group in own:
+        before = of_name.get(names[group["params"][0]], {})
+        noted = {
+            name: value
+            for name, value in before.items()
+            if name != "params" and isinstance(group.get(name), bool | None)
+        }
+        groups.append({**group, **noted})
+    return groups
+
+
+def _group_of_each(saved: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the group of each weight, in the order of the groups."""
+    for group in saved["param_groups"]:
+        yield from [group] * len(group["params"])
 
 
 def _fitted(state: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:

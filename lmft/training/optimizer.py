@@ -1,8 +1,8 @@
-"""Parameter groups and the learning rate's schedule."""
+"""The optimizer's arguments, its weights' names, and the learning rate's schedule."""
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,15 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_scheduler
 
 from lmft.errors import UserError, did_you_mean
-
-
-def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
-    """Return trained weights in two groups: matrices, and vectors (biases, norms) without decay."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    matrices = [parameter for parameter in trained if parameter.ndim >= 2]
-    vectors = [parameter for parameter in trained if parameter.ndim < 2]
-    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+from lmft.training.groups import ALGORITHM
 
 
 def names_of_weights(model: nn.Module, optimizer: Optimizer) -> list[str]:
@@ -33,11 +25,24 @@ def names_of_weights(model: nn.Module, optimizer: Optimizer) -> list[str]:
 MakeOptimizer = Callable[[list[dict[str, Any]]], Optimizer]
 
 
-def check_arguments(make: MakeOptimizer) -> None:
-    """Raise UserError if the optimizer refuses its arguments; there need be no model yet."""
+def check_arguments(make: MakeOptimizer, groups: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise UserError if the optimizer refuses its arguments; there need be no model yet.
+
+    groups: {part of the model: options of its weights}.
+    """
     target = getattr(make, "func", make)
+    kinds = [{}]
+    if getattr(target, "splits_layers", False):
+        kinds = [{ALGORITHM: "muon"}, {ALGORITHM: "adamw"}]
     try:
-        make([{"params": [nn.Parameter(torch.zeros(1))]}])
+        optimizer = make([{"params": [nn.Parameter(torch.zeros(1, 1))], **kind} for kind in kinds])
+        known = {name for group in optimizer.param_groups for name in group} - {"params", ALGORITHM}
+        for part, options in groups.items():
+            for name in options:
+                if name not in known:
+                    what = f"{target.__name__} reads no '{name}' of a group{did_you_mean(name, known)}"
+                    fix = f"one of: {', '.join(sorted(known))}"
+                    raise UserError(what, f"optimizer.groups.{part}", fix)
     except TypeError as error:
         what = str(error)
         if match := re.search(r"unexpected keyword argument '(\w+)'", what):

@@ -9,7 +9,8 @@ from lmft.config.load import compose
 from lmft.config.shipped import config_dir
 from lmft.config.trainer_options import SCHEDULES
 from lmft.errors import UserError
-from lmft.training.optimizer import ScheduleConfig, check_schedule, make_schedule, parameter_groups
+from lmft.training.groups import parameter_groups
+from lmft.training.optimizer import ScheduleConfig, check_schedule, make_schedule
 from tests.helpers.closeness import assert_close
 from tests.helpers.models import TINY, tiny_model
 
