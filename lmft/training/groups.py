@@ -10,8 +10,8 @@ from torch import nn
 from lmft.errors import UserError
 from lmft.models.freezing import embedding_weights, layer_stacks, weights_of
 
-ALGORITHM = "algorithm"
-"""The option by which an optimizer of two algorithms knows the group's."""
+IN_LAYERS = "in_layers"
+"""The option of a group by which an optimizer of two algorithms knows which one: true or false."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ def parameter_groups(model: nn.Module, grouping: Grouping | None = None) -> list
     for weight in trained:
         if weight.ndim < 2:
             options[weight]["weight_decay"] = 0.0
-    for weight, algorithm in _algorithms(model, grouping):
-        options[weight][ALGORITHM] = algorithm
+    for weight, is_matrix in _matrices_in_layers(model, grouping):
+        options[weight][IN_LAYERS] = is_matrix
     for weight, factor in _factors(model, grouping):
         options[weight]["lr"] = grouping.lr * factor  # pyright: ignore[reportOptionalOperand]
     _set_by_name(model, grouping.groups, options)
@@ -61,7 +61,7 @@ def parameter_groups(model: nn.Module, grouping: Grouping | None = None) -> list
     return list(groups.values())
 
 
-def _algorithms(model: Any, grouping: Grouping) -> Iterator[tuple[nn.Parameter, str]]:
+def _matrices_in_layers(model: Any, grouping: Grouping) -> Iterator[tuple[nn.Parameter, bool]]:
     """Yield for each trained weight whether it is a matrix inside the layers."""
     if not grouping.splits_layers:
         return
@@ -74,8 +74,7 @@ def _algorithms(model: Any, grouping: Grouping) -> Iterator[tuple[nn.Parameter, 
     }
     for weight in model.parameters():
         if weight.requires_grad:
-            is_matrix = weight in in_layers and weight not in tables and weight.ndim == 2
-            yield weight, "muon" if is_matrix else "adamw"
+            yield weight, weight in in_layers and weight not in tables and weight.ndim == 2
 
 
 def _factors(model: Any, grouping: Grouping) -> Iterator[tuple[nn.Parameter, float]]:

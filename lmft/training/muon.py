@@ -7,7 +7,7 @@ import torch
 from torch.optim import AdamW, Optimizer
 
 from lmft.errors import UserError
-from lmft.training.groups import ALGORITHM
+from lmft.training.groups import IN_LAYERS
 
 
 class Muon(Optimizer):
@@ -17,7 +17,7 @@ class Muon(Optimizer):
     Muon's steps have the size of AdamW's (Liu et al. 2025), so that one rate and one decay serve both.
 
     Args:
-        params: groups of weights, each with its "algorithm": `muon` or `adamw`; AdamW's without one.
+        params: groups of weights, with "in_layers": true if they are Muon's.
         lr: the learning rate of both.
         weight_decay: of both, decoupled.
         momentum: Muon's.
@@ -48,36 +48,41 @@ class Muon(Optimizer):
             what = f"torch {torch.__version__} has no Muon, which came in 2.9"
             raise UserError(what, "optimizer=muon", 'pip install "torch>=2.9,<2.14"')
         both = {"lr": lr, "weight_decay": weight_decay}
-        super().__init__([{ALGORITHM: "adamw", **group} for group in params], both)
+        super().__init__([{IN_LAYERS: False, **group} for group in params], both)
         of_muon = {"momentum": momentum, "nesterov": nesterov, "ns_steps": ns_steps}
         of_muon["adjust_lr_fn"] = adjust_lr_fn
         of_adamw = {"betas": tuple(betas), "eps": eps}
-        self._parts: dict[str, Optimizer] = {}
-        self._add(torch.optim.Muon, "muon", {**both, **of_muon}, of_adamw)
-        self._add(AdamW, "adamw", {**both, **of_adamw}, of_muon)
+        self._parts: dict[bool, Optimizer] = {}
+        self._add(torch.optim.Muon, True, {**both, **of_muon}, of_adamw)
+        self._add(AdamW, False, {**both, **of_adamw}, of_muon)
         self._share()
 
     def _add(
-        self, kind: Callable[..., Optimizer], name: str, own: dict[str, Any], others: dict[str, Any]
+        self,
+        kind: Callable[..., Optimizer],
+        in_layers: bool,
+        own: dict[str, Any],
+        others: dict[str, Any],
     ) -> None:
         """Make the optimizer of the groups of an algorithm. Raises: UserError for another's options."""
-        groups = [group for group in self.param_groups if group[ALGORITHM] == name]
+        groups = self._groups(in_layers)
         for option in others:
             if any(option in group for group in groups):
-                what = (
-                    f"optimizer.groups: {option} is not read by {name}, which has some of these weights"
-                )
+                what = f"optimizer.groups: {option} is not read by {kind.__name__}, which has some of these weights"
                 fix = "name weights of one algorithm: layers.*.weight are Muon's, embeddings AdamW's"
                 raise UserError(what, fix=fix)
         if groups:
             # It adds its own options to the groups, which are shared.
-            self._parts[name] = kind(groups, **own)
+            self._parts[in_layers] = kind(groups, **own)
 
     def _share(self) -> None:
         """Give both optimizers this one's state and groups."""
-        for name, part in self._parts.items():
+        for in_layers, part in self._parts.items():
             part.state = self.state
-            part.param_groups = [group for group in self.param_groups if group[ALGORITHM] == name]
+            part.param_groups = self._groups(in_layers)
+
+    def _groups(self, in_layers: bool) -> list[dict[str, Any]]:
+        return [group for group in self.param_groups if group[IN_LAYERS] == in_layers]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load the state of both."""

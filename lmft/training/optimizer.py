@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_scheduler
 
 from lmft.errors import UserError, did_you_mean
-from lmft.training.groups import ALGORITHM
+from lmft.training.groups import IN_LAYERS
 
 
 def names_of_weights(model: nn.Module, optimizer: Optimizer) -> list[str]:
@@ -33,10 +33,10 @@ def check_arguments(make: MakeOptimizer, groups: Mapping[str, Mapping[str, Any]]
     target = getattr(make, "func", make)
     kinds = [{}]
     if getattr(target, "splits_layers", False):
-        kinds = [{ALGORITHM: "muon"}, {ALGORITHM: "adamw"}]
+        kinds = [{IN_LAYERS: True}, {IN_LAYERS: False}]
     try:
         optimizer = make([{"params": [nn.Parameter(torch.zeros(1, 1))], **kind} for kind in kinds])
-        known = {name for group in optimizer.param_groups for name in group} - {"params", ALGORITHM}
+        known = {name for group in optimizer.param_groups for name in group} - {"params", IN_LAYERS}
         for part, options in groups.items():
             for name in options:
                 if name not in known:
