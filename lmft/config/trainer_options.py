@@ -187,7 +187,7 @@ _GROUPING = {
             or (isinstance(value, Mapping) and all(isinstance(each, Mapping) for each in value.values()))
         ),
         "a group of options for each part of the model",
-        "optimizer.groups={embeddings: {lr: 1e-5}, '*.bias': {lr: 2e-5}}",
+        "optimizer.groups={embeddings: {lr: 1e-5}, *.bias: {lr: 2e-5}}",
     ),
 }
 _SCHEDULER = {

@@ -26,8 +26,8 @@ class Grouping:
             smallest. None: one rate.
         groups: {part of the model or pattern of names: options of the optimizer for these weights}; a
             later one counts more.
-        splits_layers: whether the optimizer has one algorithm for matrices inside the layers, and another
-            for the rest.
+        splits_layers: whether the optimizer has one algorithm for matrices inside the layers, and
+            another for the rest.
     """
 
     lr: float | None = None
@@ -115,8 +115,9 @@ def _set_by_name(
     for part, given in groups.items():
         for name in given:
             if part not in {by for (_, option), by in source.items() if option == name}:
-                what = f"optimizer.groups: {name} of '{part}' has no effect: later groups have all its weights"
-                raise UserError(what, fix="put the smaller part last, or leave this one out")
+                what = f"{name} of '{part}' has no effect: later groups have all its weights"
+                fix = "put the smaller part last, or leave this one out"
+                raise UserError(what, "optimizer.groups", fix)
 
 
 def _named(model: Any, part: str) -> set[nn.Parameter]:

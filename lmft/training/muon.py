@@ -68,9 +68,9 @@ class Muon(Optimizer):
         groups = self._groups(in_layers)
         for option in others:
             if any(option in group for group in groups):
-                what = f"optimizer.groups: {option} is not read by {kind.__name__}, which has some of these weights"
-                fix = "name weights of one algorithm: layers.*.weight are Muon's, embeddings AdamW's"
-                raise UserError(what, fix=fix)
+                what = f"{option} is not read by {kind.__name__}, which has some of these weights"
+                fix = "name weights of one algorithm: Muon has the matrices inside the layers"
+                raise UserError(what, "optimizer.groups", fix)
         if groups:
             # It adds its own options to the groups, which are shared.
             self._parts[in_layers] = kind(groups, **own)

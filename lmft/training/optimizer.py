@@ -100,13 +100,16 @@ class ScheduleConfig:
                 f"a warm-up of {self.num_warmup_steps(num_training_steps)} steps and a decay of "
                 f"{num_steps} are longer than the training, {num_training_steps} steps"
             )
-            fix = "shares of all steps, such as scheduler.warmup=0.06 scheduler.options.num_decay_steps=0.1"
+            fix = "shares of all steps: scheduler.warmup=0.06 scheduler.options.num_decay_steps=0.1"
             raise UserError(what, "scheduler.warmup, scheduler.options.num_decay_steps", fix)
         return min(num_steps, num_left)
 
 
 def make_schedule(config: ScheduleConfig, optimizer: Optimizer, num_training_steps: int) -> LRScheduler:
-    """Return the learning rate's schedule, to be stepped after each optimizer step. Raises: UserError."""
+    """Return the learning rate's schedule, to be stepped after each optimizer step.
+
+    Raises: UserError.
+    """
     num_warmup_steps = config.num_warmup_steps(num_training_steps)
     schedule: Any = get_scheduler(
         config.name,

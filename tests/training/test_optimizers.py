@@ -65,7 +65,7 @@ def test_the_rate_falls_from_layer_to_layer(folder):
 
 
 def test_parts_and_patterns_have_their_own_options_and_the_last_one_counts(folder):
-    groups = "{layers: {lr: 1e-4}, layers.0-1: {lr: 1e-5, weight_decay: 0.3}, '*q_lin.bias': {lr: 0}}"
+    groups = "{layers: {lr: 1e-4}, layers.0-1: {lr: 1e-5, weight_decay: 0.3}, *q_lin.bias: {lr: 0}}"
     found = groups_of(folder, "optimizer.lr=1e-3", f"optimizer.groups={groups}")
     layer = "distilbert.transformer.layer"
     assert found[f"{layer}.2.ffn.lin1.weight"]["lr"] == 1e-4
@@ -87,7 +87,7 @@ def test_muon_has_the_matrices_inside_the_layers(folder):
     [
         (("optimizer.groups={layers.7: {lr: 1}}",), "optimizer.groups: distilbert has layers.0-2, not layers.7"),
         (("optimizer.groups={embedings: {lr: 1}}",), "has no part 'embedings' (did you mean 'embeddings'?)"),
-        (("optimizer.groups={'*.weihgt': {lr: 1}}",), "no weight's name fits '*.weihgt'"),
+        (("optimizer.groups={*.weihgt: {lr: 1}}",), "no weight's name fits '*.weihgt'"),
         (("optimizer.groups={layers.0: {lr: 1}, layers: {lr: 2}}",), "lr of 'layers.0' has no effect"),
         (("optimizer.groups={embeddings: {lr: 1}}", "model.freeze=[embeddings]"), "are frozen"),
         (("optimizer.groups={layers: {learning: 1}}",), "AdamW reads no 'learning' of a group"),
