@@ -137,7 +137,8 @@ class Place:
     def prepare(self, folder: Path, command: Printed) -> None:
         """All that a command names lies in `folder`, the run as well."""
         self.prepare_files(folder, command)
-        if run := command.given.get("run"):
+        resumed = command.given.get("resume", "")
+        if run := command.given.get("run") or (resumed.startswith("runs/") and resumed):
             shutil.copytree(self.run_for(command), folder / run)
 
     def run_for(self, command: Printed) -> Path:

@@ -92,6 +92,8 @@ def _finish(
         skipped=module.step.num_skipped,
         ledger=parts.corpus.ledger,
     )
+    if run.parent is not None:
+        result["parent"] = run.parent.record()
     probes.ask(module, exported.step, "after")
     run.record_pending_export(result)
     with _failed_exports_can_be_completed(module, run, own.checkpoints, exported):

@@ -35,9 +35,12 @@ from lmft.modules.visibility import check_sight
 from lmft.objectives.base import Objective, Vocabulary
 from lmft.runs.redaction import Redactor
 from lmft.system.repositories import BaseModel
+from lmft.training.groups import Grouping, parameter_groups
 from lmft.training.optimizer import MakeOptimizer, ScheduleConfig, check_arguments
 from lmft.training.scores import ValidationText
 from lmft.training.warm_up import WarmUp
+
+_OF_GROUPING = ("layer_decay", "groups")  # options of `optimizer` that lmft reads, not its class
 
 
 @dataclass(frozen=True)
@@ -163,11 +166,16 @@ def _build_module(parts: Parts) -> LanguageModel:
     warm_up = None
     if parts.model.tokenizer.warm_up_steps:
         warm_up = WarmUp(parts.model.tokenizer.warm_up_steps, new_rows(model, new_ids))
+    optimizer = make_optimizer(parts.config)
+    grouping = _grouping(parts.config, optimizer)
+    if "train" in parts.corpus.examples:
+        parameter_groups(model, grouping)  # refuses what the model does not have
     return module_class(
         model,
         parts.tokenizer,
-        optimizer=make_optimizer(parts.config),
+        optimizer=optimizer,
         schedule=build(ScheduleConfig, parts.config["scheduler"], "scheduler"),
+        grouping=grouping,
         seed=parts.config["seed"],
         nonfinite=parts.config["nonfinite"],
         validations=_validation_texts(parts),
@@ -200,9 +208,21 @@ def _first_and_last(parts: Parts) -> list[Batch]:
 
 def make_optimizer(config: dict[str, Any]) -> MakeOptimizer:
     """Return the function that makes the optimizer from groups of weights. Raises: UserError."""
-    make = trusted_instance(config["optimizer"], config["trust"]["targets"], "optimizer")
-    check_arguments(make)
+    options = {name: value for name, value in config["optimizer"].items() if name not in _OF_GROUPING}
+    make = trusted_instance(options, config["trust"]["targets"], "optimizer")
+    check_arguments(make, config["optimizer"].get("groups") or {})
     return make
+
+
+def _grouping(config: dict[str, Any], make: MakeOptimizer) -> Grouping:
+    """Return how the optimizer's weights are grouped."""
+    options = config["optimizer"]
+    return Grouping(
+        lr=options.get("lr"),
+        layer_decay=options.get("layer_decay"),
+        groups=options.get("groups") or {},
+        splits_layers=getattr(getattr(make, "func", make), "splits_layers", False),
+    )
 
 
 def _validation_texts(parts: Parts) -> list[ValidationText]:

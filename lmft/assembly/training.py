@@ -16,6 +16,7 @@ from lmft.errors import UserError
 from lmft.models.loading.tokenizer import is_made_for_run, keep_vocabulary
 from lmft.runs.run import Run
 from lmft.system import loop_state
+from lmft.training.beginning import Beginning
 from lmft.training.cpu import keep_freed_memory_in_process
 from lmft.training.extensions import add_loggers
 from lmft.training.nonfinite import NonFiniteStepError, non_finite_error
@@ -34,6 +35,10 @@ def train_parts(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any
     trainer = build_trainer(config, run.folder, callbacks, [own.csv])
     module = parts.module()
     data = parts.datamodule()
+    if run.origin is not None:
+        beginning = Beginning(run.origin, config["optimizer"])
+        beginning.begin(module, data)
+        trainer.callbacks.insert(0, beginning)  # pyright: ignore[reportAttributeAccessIssue]
     add_loggers(trainer, config, run.folder, run.name)
 
     if run.checkpoint is None and config["validate_before"] and parts.corpus.validations:

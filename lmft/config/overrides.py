@@ -9,6 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import OverrideParseException
 
+from lmft.config.stages import EXAMPLE, is_schedule
 from lmft.errors import UserError, did_you_mean
 
 # Options whose values are taken literally: in them [MASK] is not a list.
@@ -24,6 +25,7 @@ OPEN = (
     "model.config.",
     "model.generation.",
     "model.shape.",
+    "optimizer.groups.",
     "scheduler.options.",
     "data.sources.",
     "data.chat_template_kwargs.",
@@ -235,13 +237,31 @@ def _check_type(override: Override, value: Any, default: Any) -> None:
     may_be_null = key.partition(".")[0] in (*_OF_CLASSES, *_OF_SCHEMAS) or key in _GROUPS_OF_NULL
     if default is None or (value is None and may_be_null) or (isinstance(value, str) and "${" in value):
         return
+    if key.startswith("objective.") and is_schedule(value):
+        _check_schedule(override, value, default)
+        return
     is_right, type_name = _compare_types(value, default)
     if not is_right:
         fix = None
+        if isinstance(value, dict) and key.startswith("objective."):
+            fix = f"one value, or a schedule by share of the training: {key}={EXAMPLE}"
         if key == "run":
             fix = f"run.name={value} names a run; lmft.evaluate and lmft.predict take run=FOLDER"
         shown = "null" if value is None else repr(value)
         raise UserError(f"'{key}' must be {type_name}, not {shown}", override.input_line, fix)
+
+
+def _check_schedule(override: Override, schedule: Mapping[Any, Any], default: Any) -> None:
+    """Check the values of a schedule; Hydra would merge it with one of the YAML."""
+    if isinstance(default, list):
+        what = f"a schedule of {override.key_or_group}, a list, can only be in a YAML"
+        raise UserError(what, override.input_line, "--config-dir FOLDER with objective/MINE.yaml")
+    if not is_schedule(default):
+        for value in schedule.values():
+            _check_type(override, value, default)
+    elif kept := [str(share) for share in default if share not in schedule]:
+        what = f"the YAML's own schedule would keep its values from {', '.join(kept)} on"
+        raise UserError(what, override.input_line, f"give these shares values, too: {default}")
 
 
 def _compare_types(value: Any, default: Any) -> tuple[bool, str]:

@@ -39,6 +39,9 @@ LIGHTNINGS_LOGGERS = {
 }
 """Class -> packages, one of which it needs."""
 
+OPTIMIZERS_PACKAGES = {"optimi": "torch-optimi", "bitsandbytes": "bitsandbytes"}
+"""Module of optimizers -> the package that has it."""
+
 _OLD_PRECISIONS = {
     **dict.fromkeys(("16", "fp16", "float16", "half"), "16-mixed"),
     **dict.fromkeys(("bf16", "bfloat16"), "bf16-mixed"),
@@ -173,11 +176,29 @@ _ZERO_OR_MORE = _Rule(
     lambda value: value is None or not _is_number(value) or value >= 0, "a number, 0 or more"
 )
 _OPTIMIZER: dict[str, _Rule] = dict.fromkeys(("lr", "weight_decay", "momentum", "eps"), _ZERO_OR_MORE)
+_GROUPING = {
+    "layer_decay": _Rule(
+        lambda value: value is None or (_is_number(value) and 0 < value <= 1),
+        "a factor, above 0 and up to 1, or null",
+    ),
+    "groups": _Rule(
+        lambda value: (
+            value is None
+            or (isinstance(value, Mapping) and all(isinstance(each, Mapping) for each in value.values()))
+        ),
+        "a group of options for each part of the model",
+        "optimizer.groups={embeddings: {lr: 1e-5}, *.bias: {lr: 2e-5}}",
+    ),
+}
 _SCHEDULER = {
     "name": _Rule(lambda value: isinstance(value, str), "the name of a schedule"),
     "warmup": _Rule(
         lambda value: _is_number(value) and value >= 0,
         "a number of steps, or below 1 a share of all steps",
+    ),
+    "min_lr": _Rule(
+        lambda value: value is None or (_is_number(value) and 0 <= value < 1),
+        "a share of optimizer.lr, from 0 to below 1",
     ),
     "options": _Rule(
         lambda value: isinstance(value, Mapping), "a group: scheduler.options.num_cycles=2"
@@ -199,7 +220,7 @@ def check(config: Mapping[str, Any]) -> None:
         hint = did_you_mean(str(config["nonfinite"]), NONFINITE)
         what = f"nonfinite={_as_typed(config['nonfinite'])} is unknown{hint}"
         raise UserError(what, fix=f"one of: {', '.join(NONFINITE)}")
-    _check_values(config["optimizer"], "optimizer", _OPTIMIZER)
+    _check_optimizer(config["optimizer"])
     _check_scheduler(config["scheduler"])
     for group in ("callbacks", "logger"):
         for name, node in config[group].items():
@@ -245,6 +266,19 @@ def _check_precision(precision: Any) -> None:
     raise UserError(what, fix=f"one of: auto, {', '.join(PRECISIONS)}")
 
 
+def _check_optimizer(options: Mapping[str, Any]) -> None:
+    _check_values(options, "optimizer", _OPTIMIZER | _GROUPING)
+    for part, given in (options.get("groups") or {}).items():
+        _check_values(given, f"optimizer.groups.{part}", _OPTIMIZER)
+    module = str(options.get("_target_")).partition(".")[0]
+    package = OPTIMIZERS_PACKAGES.get(module)
+    if package is not None and not is_installed(module):
+        what = f"{package} is not installed"
+        raise UserError(
+            what, f"optimizer._target_={options['_target_']} is from it", f"pip install {package}"
+        )
+
+
 def _check_scheduler(options: Mapping[str, Any]) -> None:
     _check_names(options, "scheduler", _SCHEDULER)
     _check_values(options, "scheduler", _SCHEDULER)
@@ -258,9 +292,24 @@ def _check_scheduler(options: Mapping[str, Any]) -> None:
     if name == "constant" and options.get("warmup"):
         what = f"scheduler.name=constant has no warm-up, but scheduler.warmup={options['warmup']}"
         raise UserError(what, fix="scheduler.name=constant_with_warmup, or scheduler.warmup=0")
+    _check_minimum(name, options)
     if name.startswith("constant") and options.get("options"):
         where = f"scheduler.options: {', '.join(options['options'])}"
         raise UserError(f"scheduler.name={name} takes no options", where)
+
+
+def _check_minimum(name: str, options: Mapping[str, Any]) -> None:
+    """Raise UserError if the schedule does not fall, or has a second option of the same meaning."""
+    if not options.get("min_lr"):
+        return
+    what = f"scheduler.min_lr={options['min_lr']}: scheduler.name={name}"
+    if name.startswith("constant"):
+        raise UserError(f"{what} never falls", fix="leave scheduler.min_lr out")
+    others = [
+        option for option in options.get("options") or {} if option.startswith(("min_lr", "lr_end"))
+    ]
+    if others:
+        raise UserError(f"{what} has options.{others[0]} as well", fix="leave one of them out")
 
 
 def _check_extension(node: Any, where: str) -> None:

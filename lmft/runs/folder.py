@@ -55,6 +55,11 @@ class RunFolder:
         return self.path / "metrics.json"
 
     @property
+    def parent(self) -> Path:
+        """JSON: the run, step and checkpoint that a branch began from; only branches have it."""
+        return self.path / "parent.json"
+
+    @property
     def samples(self) -> Path:
         """JSON lines: answers to the probes."""
         return self.path / "samples.jsonl"
@@ -82,7 +87,8 @@ class RunFolder:
     @property
     def startup_files(self) -> list[Path]:
         """The files that exist before the first optimizer step."""
-        return [self.config, self.command, self.log, self.metrics_csv, self.samples, self.tokenizer]
+        files = [self.config, self.command, self.log, self.metrics_csv, self.samples, self.parent]
+        return [*files, self.tokenizer]
 
     def has_pending_export(self) -> bool:
         """Return whether the run is trained, and its export has failed."""

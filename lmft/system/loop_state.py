@@ -31,6 +31,16 @@ def num_epochs(trainer: Trainer) -> float:
     return micro_batch_number(trainer) / trainer.num_training_batches
 
 
+def num_steps_asked_for(trainer: Trainer, steps_per_epoch: int) -> int:
+    """Return after how many optimizer steps the training ends; 0 if no number of steps ends it."""
+    limits = []
+    if trainer.max_steps not in (-1, None):
+        limits.append(trainer.max_steps)
+    if trainer.max_epochs not in (-1, None):
+        limits.append(trainer.max_epochs * steps_per_epoch)
+    return min(limits, default=0)
+
+
 def is_accumulating(trainer: Trainer) -> bool:
     """Return whether the optimizer step has further micro-batches."""
     return trainer.fit_loop.epoch_loop._should_accumulate()

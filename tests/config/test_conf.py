@@ -81,7 +81,8 @@ def check_fits(config):
     inspect.signature(Checkpoints).bind(folder=None, **(config["checkpoint"] or KEEP))
     check_class(config["trainer"])
     check_class(config["objective"])
-    check_class(config["optimizer"], [])
+    grouping = {"layer_decay", "groups"}  # lmft reads these itself
+    check_class({name: value for name, value in config["optimizer"].items() if name not in grouping}, [])
     for group in ("callbacks", "logger"):
         for node in config[group].values():
             check_class(node)

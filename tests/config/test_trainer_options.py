@@ -85,6 +85,8 @@ def said_of(*given):
         ("scheduler.name=consine", "(did you mean 'cosine'?)"),
         ("scheduler.name=greedy", "needs a metric"),
         ("scheduler.warmup=-1", "scheduler.warmup=-1"),
+        ("scheduler.min_lr=1", "a share of optimizer.lr"),
+        ("scheduler.min_lr=-0.1", "a share of optimizer.lr"),
         ("+scheduler.warmups=1", "did you mean 'scheduler.warmup'?"),
         ("+logger.x.save_dir=a", "logger.x names no class"),
         ("+callbacks.x=3", "callbacks.x names no class"),
@@ -98,6 +100,9 @@ def test_what_makes_no_sense_is_refused(override, said):
 def test_a_schedule_without_warm_up_is_given_none():
     assert "has no warm-up" in str(said_of("scheduler.name=constant", "scheduler.warmup=10"))
     assert said_of("scheduler.name=constant", "scheduler.warmup=0") is None
+    assert "never falls" in str(said_of("scheduler=constant_with_warmup", "scheduler.min_lr=0.1"))
+    twice = ("scheduler.name=cosine_with_min_lr", "scheduler.options.min_lr_rate=0.1", "scheduler.min_lr=0.1")
+    assert "has options.min_lr_rate as well" in str(said_of(*twice))
     assert "takes no options" in str(said_of("scheduler=constant_with_warmup", "scheduler.options.num_cycles=2"))
 
 
