@@ -1,11 +1,11 @@
 """Train what a config describes, in its run's folder."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from lightning import Trainer
+from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import LambdaCallback
 
 from lmft.assembly.callbacks import appended_files, make_callbacks
@@ -16,9 +16,13 @@ from lmft.errors import UserError
 from lmft.models.loading.tokenizer import is_made_for_run, keep_vocabulary
 from lmft.runs.run import Run
 from lmft.system import loop_state
+from lmft.training.callbacks.metrics import read_rows
+from lmft.training.callbacks.probes import read_lines
 from lmft.training.cpu import keep_freed_memory_in_process
-from lmft.training.loggers import add_loggers
+from lmft.training.loggers import running_loggers
 from lmft.training.nonfinite import NonFiniteStepError, non_finite_error
+from lmft.training.records import Records
+from lmft.training.scores import LOGGED
 from lmft.training.step import is_out_of_memory
 from lmft.training.trainer import build_trainer
 
@@ -34,14 +38,34 @@ def train_parts(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any
     trainer = build_trainer(config, run.folder, callbacks, [own.csv])
     module = parts.module()
     data = parts.datamodule()
-    add_loggers(trainer, config, run.folder, run.name)
+    with running_loggers(trainer, config, run) as records:
+        own.probes.tell = records.log_answers
+        if run.checkpoint is None and config["validate_before"] and parts.corpus.validations:
+            _begin(parts, run)
+            trainer.validate(module, data, verbose=False)
+        if run.checkpoint is not None:
+            trainer.callbacks.append(_catching_up(records, run))
+        with _training_errors_are_user_errors(trainer, data, parts, run):
+            trainer.fit(module, data, ckpt_path=run.checkpoint, weights_only=True)
+        result = finish(trainer, module, data, parts, run, own)
+        if trainer.is_global_zero:
+            records.log_end(_exported_scores(result), run.paths.report, trainer.global_step)
+    return result
 
-    if run.checkpoint is None and config["validate_before"] and parts.corpus.validations:
-        _begin(parts, run)
-        trainer.validate(module, data, verbose=False)
-    with _training_errors_are_user_errors(trainer, data, parts, run):
-        trainer.fit(module, data, ckpt_path=run.checkpoint, weights_only=True)
-    return finish(trainer, module, data, parts, run, own)
+
+def _catching_up(records: Records, run: Run) -> Callback:
+    """Return the callback that sends loggers what a resumed run has in its files and they have not."""
+
+    def catch_up(*_: Any) -> None:
+        records.catch_up(read_rows(run.paths.metrics_csv), read_lines(run.paths.samples))
+
+    return LambdaCallback(on_train_start=catch_up)
+
+
+def _exported_scores(result: Mapping[str, Any]) -> dict[str, float]:
+    """Return the scores of the exported weights as loggers name them; none if there are none."""
+    exported = result["exported"]
+    return {f"exported/{score}": exported[score] for score in LOGGED if exported.get(score) is not None}
 
 
 def _begin(parts: Parts, run: Run) -> None:

@@ -29,13 +29,14 @@ SCHEDULES_BY_METRIC = ("reduce_lr_on_plateau", "greedy")
 """Schedules of transformers.get_scheduler that need a metric."""
 NONFINITE = ("stop", "skip")
 
-LIGHTNINGS_LOGGERS = {
+LOGGERS = {
     "TensorBoardLogger": ("tensorboard", "tensorboardX"),
     "WandbLogger": ("wandb",),
     "MLFlowLogger": ("mlflow",),
     "CometLogger": ("comet_ml",),
     "NeptuneLogger": ("neptune",),
     "LitLogger": ("litlogger",),
+    "TrackioLogger": ("trackio",),
 }
 """Class -> packages, one of which it needs."""
 
@@ -270,7 +271,7 @@ def _check_extension(node: Any, where: str) -> None:
     if not isinstance(node, Mapping) or "_target_" not in node:
         fix = f"+{where}._target_=lightning.pytorch.…, or {where}=null"
         raise UserError(f"{where} names no class", fix=fix)
-    packages = LIGHTNINGS_LOGGERS.get(str(node["_target_"]).rpartition(".")[2], ())
+    packages = LOGGERS.get(str(node["_target_"]).rpartition(".")[2], ())
     if packages and not any(map(is_installed, packages)):
         package = packages[0]
         what = f"{package} is not installed"

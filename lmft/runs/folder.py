@@ -60,6 +60,11 @@ class RunFolder:
         return self.path / "samples.jsonl"
 
     @property
+    def loggers(self) -> Path:
+        """JSON: each logger's record, and how far it has got."""
+        return self.path / "loggers.json"
+
+    @property
     def report(self) -> Path:
         """The run on one page."""
         return self.path / "report.html"
@@ -82,7 +87,8 @@ class RunFolder:
     @property
     def startup_files(self) -> list[Path]:
         """The files that exist before the first optimizer step."""
-        return [self.config, self.command, self.log, self.metrics_csv, self.samples, self.tokenizer]
+        logs = [self.log, self.metrics_csv, self.samples, self.loggers]
+        return [self.config, self.command, *logs, self.tokenizer]
 
     def has_pending_export(self) -> bool:
         """Return whether the run is trained, and its export has failed."""

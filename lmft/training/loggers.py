@@ -1,7 +1,4 @@
-"""Make the loggers of a config.
-
-Mistakes in their options are reported before the first step.
-"""
+"""Make the loggers of a config. Mistakes in their options are reported before the first step."""
 
 import inspect
 import os
@@ -9,18 +6,20 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lightning import Trainer
-from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from lmft.errors import UserError
+from lmft.runs.checkpoint_io import step_of
+from lmft.runs.run import Run
+from lmft.system.files import read_json
 from lmft.training.extensions import make_plugin, one_line, refusal, target_class
-
-# Where a logger is told the folder for its files, and what its record is called.
-_FOLDER: dict[Any, str] = {TensorBoardLogger: "save_dir", CSVLogger: "save_dir", WandbLogger: "save_dir"}
-_NAME: dict[Any, str] = {WandbLogger: "name", MLFlowLogger: "run_name"}
+from lmft.training.records import Records
+from lmft.training.services import Start, service_of
 
 
 def check_loggers(config: Mapping[str, Any]) -> None:
@@ -28,52 +27,84 @@ def check_loggers(config: Mapping[str, Any]) -> None:
 
     A logger may write files as soon as it is made, and a run that is refused would leave them.
 
-    Raises: UserError if a class is no logger, or takes other arguments.
+    Raises: UserError if a class is no logger, takes other arguments, or its service is not set up.
     """
-    for where, node in _loggers(config):
+    for where, node in _nodes(config):
         target = target_class(node, Logger, config["trust"]["targets"], where)
+        service = service_of(target)
         arguments: dict[str, Any] = {
             name: value for name, value in node.items() if not name.startswith("_")
         }
-        for option in (_FOLDER.get(target), _NAME.get(target)):  # `add_loggers` fills them in
-            if option:
-                arguments.setdefault(option, None)
+        for option in service.fillable:
+            arguments.setdefault(option, None)
         try:
             inspect.signature(target).bind(*node.get("_args_", ()), **arguments)
         except TypeError as error:
             raise refusal(error, where, target) from error
+        service.check(node, where)
 
 
-def add_loggers(trainer: Trainer, config: Mapping[str, Any], folder: Path, run_name: str) -> None:
+@contextmanager
+def running_loggers(trainer: Trainer, config: Mapping[str, Any], run: Run) -> Iterator[Records]:
+    """Add the loggers of a config to a trainer, and end their records with the block.
+
+    Args:
+        trainer: gets the loggers.
+        config: the run's config.
+        run: the run.
+
+    Raises: UserError if one cannot start. What loggers had written to the folder is removed if the run
+    does not begin.
+    """
+    existing = set(run.folder.glob("*"))
+    step = -1 if run.checkpoint is None else step_of(run.checkpoint)
+    start = Start(run.folder, Path(config["run"]["dir"]), run.name, step)
+    records = Records(run.paths.loggers, run.redacted(config))
+    try:
+        with _arguments_without_secrets(run):
+            add_loggers(trainer, config, start, records)
+        yield records
+    except BaseException:
+        records.close("failed")
+        if trainer.is_global_zero and not run.has_begun:
+            _remove(set(run.folder.glob("*")) - existing)
+        raise
+    records.close("success")
+
+
+def add_loggers(trainer: Trainer, config: Mapping[str, Any], start: Start, records: Records) -> None:
     """Make the loggers of a config and start them, so that errors are reported before the first step.
 
     Args:
         trainer: gets the loggers.
         config: the run's config.
-        folder: the run's folder, for loggers whose config names no folder.
-        run_name: the run's name, for loggers whose config names none.
+        start: where the run starts, for what the config leaves open.
+        records: get the loggers too, on the first process.
 
-    Raises: UserError; what loggers had written to the folder is removed then.
+    Raises: UserError.
     """
     trusted = config["trust"]["targets"]
-    existing = set(folder.glob("*"))
+    earlier = read_json(records.path)
     # Loggers that only write files come last, so that they write none if another one cannot start.
-    for where, node in sorted(_loggers(config), key=lambda logger: _only_writes_files(logger[1])):
-        target = target_class(node, Logger, trusted, where)
-        defaults = {_FOLDER.get(target): str(folder), _NAME.get(target): run_name}
+    for where, node in sorted(_nodes(config), key=lambda logger: _only_writes_files(logger[1])):
+        service = service_of(target_class(node, Logger, trusted, where))
+        entry = earlier.get(where, {})
+        own_start = replace(start, id=entry.get("id"))
         missing = {
-            option: value for option, value in defaults.items() if option and node.get(option) is None
+            option: value
+            for option, value in service.options(own_start, node).items()
+            if node.get(option) is None
         }
         try:
             with _no_terminal_input():
                 logger = make_plugin({**node, **missing}, Logger, trusted, where)
                 if hasattr(type(logger), "experiment"):  # reading it starts the logger
                     _ = logger.experiment  # pyright: ignore[reportAttributeAccessIssue]
+                if trainer.is_global_zero:
+                    records.add(where, logger, service, own_start, entry.get("steps", {}))
+        except UserError:
+            raise
         except Exception as error:
-            if trainer.is_global_zero:
-                _remove(set(folder.glob("*")) - existing)
-            if isinstance(error, UserError):
-                raise
             fix = (
                 "log in or set its key, or check that its server is running; logger=none trains without"
             )
@@ -89,7 +120,7 @@ def _remove(paths: Iterable[Path]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _loggers(config: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+def _nodes(config: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     return [(f"logger.{name}", node) for name, node in config["logger"].items() if node is not None]
 
 
@@ -107,3 +138,14 @@ def _no_terminal_input() -> Iterator[None]:
             yield
         finally:
             sys.stdin = stdin
+
+
+@contextmanager
+def _arguments_without_secrets(run: Run) -> Iterator[None]:
+    """Redact sys.argv, which Weights & Biases writes into its files."""
+    arguments = sys.argv
+    sys.argv = [run.redacted_argument(argument) for argument in arguments]
+    try:
+        yield
+    finally:
+        sys.argv = arguments
