@@ -16,7 +16,10 @@ from omegaconf.errors import OmegaConfBaseException
 from lmft.errors import UserError
 
 T = TypeVar("T")
-_PACKAGES = ("lmft.objectives.*", "lmft.training.callbacks.averaging.*", "torch.optim.*", "lightning.*")
+_PACKAGES = (
+    *("lmft.objectives.*", "lmft.training.callbacks.averaging.*", "lmft.training.callbacks.spike.*"),
+    *("lmft.training.trackio_logger.*", "torch.optim.*", "lightning.*"),
+)
 _HYDRAS_NODES = ("launcher", "sweeper", "callbacks", "job_logging", "hydra_logging")
 _HYDRAS_CLASSES = re.compile(
     r"hydra\._internal\.core_plugins\.\w+\.\w+|hydra_plugins\.\w+\.\w+\.[A-Z]\w*"

@@ -136,10 +136,13 @@ class TensorBoard(Service):
     fillable = ("save_dir", "purge_step", "version")
 
     def options(self, start: Start, node: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the folder, and the first step that is void."""
-        options: dict[str, Any] = {"save_dir": str(start.folder)}
+        """Return the folder, and the first step that is void.
+
+        TensorBoard takes the first such mark of a folder for its beginning, so a new run has one too.
+        """
+        options: dict[str, Any] = {"save_dir": str(start.folder), "purge_step": start.step + 1}
         if start.id is not None:
-            options |= {"purge_step": start.step + 1, "version": start.id}
+            options["version"] = start.id
         return options
 
     def id(self, logger: Any) -> str | None:

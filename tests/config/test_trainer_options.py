@@ -166,7 +166,7 @@ def test_the_schedules_are_those_of_transformers():
 # packages
 
 
-@pytest.mark.parametrize("logger", ["tensorboard", "wandb", "mlflow"])
+@pytest.mark.parametrize("logger", ["tensorboard", "wandb", "mlflow", "trackio"])
 def test_a_loggers_package_that_is_missing(logger, monkeypatch):
     monkeypatch.setattr(trainer_options, "find_spec", lambda package: None)
     found = said_of(f"logger={logger}")

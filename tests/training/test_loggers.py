@@ -9,7 +9,11 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.loggers.logger import DummyLogger
 
 from lmft.errors import UserError
-from lmft.training.loggers import add_loggers, check_loggers
+from lmft.runs.run import Run
+from lmft.training.loggers import add_loggers, check_loggers, running_loggers
+from lmft.training.records import Records
+from lmft.training.services import Start
+from tests.helpers.runs import tiny
 
 HERE = "tests.training.test_loggers"
 
@@ -65,9 +69,47 @@ def test_loggers_that_cannot_be_are_refused_before_they_are_made(node, said, tmp
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("service", "options", "said"),
+    [
+        (
+            "TrackioLogger",
+            {"project": "p", "spce_id": "x"},
+            "TrackioLogger takes no 'spce_id' (did you mean 'space_id'?)",
+        ),
+        ("MLFlowLogger", {"tracking_uri": "http://127.0.0.1:9"}, "no answer from 127.0.0.1:9 (Connection refused)"),
+        ("WandbLogger", {}, "Weights & Biases has no key on this machine"),
+    ],
+)
+def test_services_that_are_not_set_up_are_refused_before_any_work(service, options, said, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+    home = "lmft.training.trackio_logger" if service == "TrackioLogger" else "lightning.pytorch.loggers"
+    assert said in refusal_of(check_loggers, config(logger={"x": {"_target_": f"{home}.{service}", **options}}))
+
+
+@pytest.mark.parametrize("way", ["offline", "WANDB_MODE", "WANDB_API_KEY", "netrc"])
+def test_weights_and_biases_needs_no_key_offline_and_finds_one(way, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+    node = {"_target_": "lightning.pytorch.loggers.WandbLogger", "offline": way == "offline"}
+    if way.startswith("WANDB"):
+        monkeypatch.setenv(way, "offline")
+    if way == "netrc":
+        (tmp_path / ".netrc").write_text("machine api.wandb.ai login user password abc\n")
+    check_loggers(config(logger={"x": node}))
+
+
 @pytest.fixture
 def trainer(tmp_path):
     return Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", default_root_dir=tmp_path)
+
+
+def add(trainer, given, folder):
+    start = Start(folder, folder, "first", step=-1)
+    add_loggers(trainer, given, start, Records(folder / "loggers.json", {}))
 
 
 def test_a_loggers_files_lie_in_the_runs_folder_unless_it_says_otherwise(trainer, tmp_path):
@@ -76,32 +118,33 @@ def test_a_loggers_files_lie_in_the_runs_folder_unless_it_says_otherwise(trainer
     del node["save_dir"]
     given = config(logger={"a": node, "b": elsewhere, "c": None})
     check_loggers(given)
-    add_loggers(trainer, given, tmp_path, "first")
+    add(trainer, given, tmp_path)
     loggers = trainer.loggers
     assert [type(logger) for logger in loggers] == [CSVLogger, CSVLogger]
     assert [Path(str(logger.save_dir)).name for logger in loggers] == [tmp_path.name, "elsewhere"]
 
 
 def test_one_that_cannot_start_leaves_nothing(trainer, tmp_path):
-    (tmp_path / "train.log").write_text("before")
-    node = {"_target_": f"{HERE}.Written", "save_dir": str(tmp_path)}
-    said = refusal_of(add_loggers, trainer, config(logger={"x": {**node, "fails": True}}), tmp_path, "first")
-    assert said.startswith("logger.x cannot start: no server\n") and "logger=none" in said
-    assert [path.name for path in tmp_path.iterdir()] == ["train.log"] and trainer.loggers == []
-    add_loggers(trainer, config(logger={"x": node}), tmp_path, "first")
-    assert (tmp_path / "record" / "log").exists() and len(trainer.loggers) == 1
+    given = {**tiny(tmp_path), **config()}
+    given["logger"] = {"x": {"_target_": f"{HERE}.Written", "save_dir": f"{tmp_path}/runs/first", "fails": True}}
+    given["run"] = {**given["run"], "name": "first"}
+    run = Run(given, arguments=())
+    with pytest.raises(UserError) as error, run, running_loggers(trainer, given, run):
+        raise AssertionError("it started")
+    assert str(error.value).startswith("logger.x cannot start: no server\n") and "logger=none" in str(error.value)
+    assert not (tmp_path / "runs").exists() and trainer.loggers == []
 
 
 def test_one_that_writes_files_alone_starts_last(trainer, tmp_path):
     files = {"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": str(tmp_path / "csv")}
     service = {"_target_": f"{HERE}.Written", "save_dir": str(tmp_path)}
-    add_loggers(trainer, config(logger={"a": files, "b": service}), tmp_path, "first")
+    add(trainer, config(logger={"a": files, "b": service}), tmp_path)
     assert [type(logger).__name__ for logger in trainer.loggers] == ["Written", "CSVLogger"]
 
 
 def test_none_asks_for_anything(trainer, tmp_path):
     terminal = sys.stdin
-    said = refusal_of(add_loggers, trainer, config(logger={"x": {"_target_": f"{HERE}.Asking"}}), tmp_path, "first")
+    said = refusal_of(add, trainer, config(logger={"x": {"_target_": f"{HERE}.Asking"}}), tmp_path)
     assert "logger.x cannot start" in said and sys.stdin is terminal
 
 

@@ -260,8 +260,8 @@ class Metrics(Callback):
         row = {"train/loss": loss, "tokens_per_second": speed, **self._learning_rates(trainer)}
         row |= {
             "train/grad_norm": float(module.step.norm),
-            "train/tokens": float(self.totals["tokens"]),
-            "train/targets": float(self.totals["targets"]),
+            "train/tokens": self.totals["tokens"],
+            "train/targets": self.totals["targets"],
             "train/seconds_per_step": seconds / max(1, self._num_steps),
         }
         self._row_start = now
