@@ -36,6 +36,8 @@ def train_parts(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any
     begin = LambdaCallback(on_train_start=lambda *_: _begin(parts, run))
     callbacks = [begin, own.metrics, own.probes, own.progress, own.checkpoints, own.stop]
     trainer = build_trainer(config, run.folder, callbacks, [own.csv])
+    if "trainer.max_tokens" in (limits := parts.step_limits(trainer.world_size)):
+        loop_state.end_after(trainer, min(limits.values()))
     module = parts.module()
     data = parts.datamodule()
     with running_loggers(trainer, config, run) as records:

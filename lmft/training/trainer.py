@@ -64,6 +64,9 @@ def build_trainer(
     Raises: UserError.
     """
     options = dict(config["trainer"])
+    options.pop("max_tokens", None)  # lmft's own, a number of steps by now
+    if options["max_epochs"] is None:  # Lightning would make 1000 of it, unless max_steps is set
+        options["max_epochs"] = -1
     options["precision"] = resolve_precision(str(options["precision"]), options["accelerator"])
     further = extensions.callbacks(config)
     if further or config["model"].get("module"):  # nothing else changes weights between steps
