@@ -1,5 +1,7 @@
 """Train what a config describes, in its run's folder."""
 
+import gc
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +20,7 @@ from lmft.runs.run import Run
 from lmft.system import loop_state
 from lmft.training.callbacks.metrics import read_rows
 from lmft.training.callbacks.probes import read_lines
+from lmft.training.callbacks.spike import Rewound
 from lmft.training.cpu import keep_freed_memory_in_process
 from lmft.training.loggers import running_loggers
 from lmft.training.nonfinite import NonFiniteStepError, non_finite_error
@@ -26,11 +29,26 @@ from lmft.training.scores import LOGGED
 from lmft.training.step import is_out_of_memory
 from lmft.training.trainer import build_trainer
 
+log = logging.getLogger("lmft")
+
 
 def train_parts(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any]:
     """Train, export and report. Return the content of metrics.json."""
     if not torch.cuda.is_available():
         keep_freed_memory_in_process()
+    while True:
+        try:
+            return _train(config, parts, run)
+        except Rewound as rewound:
+            log.warning("%s", rewound)
+            run.checkpoint = rewound.checkpoint
+        gc.collect()  # the model and the optimizer of the training that ended
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _train(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any]:
+    """Train from the run's checkpoint, or from the beginning. Raises: Rewound."""
     own = make_callbacks(config, parts, run)
     # When training starts, the checkpoint has been loaded and nothing can be refused any more.
     begin = LambdaCallback(on_train_start=lambda *_: _begin(parts, run))
@@ -76,7 +94,7 @@ def _begin(parts: Parts, run: Run) -> None:
         return
     checkpoint = run.checkpoint
     if checkpoint is None or checkpoint.resolve().parent != run.paths.checkpoints.resolve():
-        for path in appended_files(run):
+        for path in (*appended_files(run), run.paths.spikes):
             path.unlink(missing_ok=True)
     if is_made_for_run(parts.model.tokenizer):
         keep_vocabulary(parts.tokenizer, run.paths.tokenizer)

@@ -65,6 +65,11 @@ class RunFolder:
         return self.path / "loggers.json"
 
     @property
+    def spikes(self) -> Path:
+        """JSON: the spikes of the loss from which training went back, and the steps it left out."""
+        return self.path / "spikes.json"
+
+    @property
     def report(self) -> Path:
         """The run on one page."""
         return self.path / "report.html"
