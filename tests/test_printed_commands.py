@@ -43,7 +43,13 @@ SIZES = {
     "model.generation.max_new_tokens": 4,
 }
 
-EXTRAS = {"logger=tensorboard": "tensorboard", "logger=mlflow": "mlflow", "logger=wandb": "wandb", "model.lora": "peft"}
+EXTRAS = {
+    "logger=tensorboard": "tensorboard",
+    "logger=mlflow": "mlflow",
+    "logger=wandb": "wandb",
+    "logger=trackio": "trackio",
+    "model.lora": "peft",
+}
 EACH_STEP = "checkpoint.every_n_steps=1"
 HAS = {"gpu": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
 

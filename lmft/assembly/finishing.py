@@ -19,6 +19,7 @@ from lmft.runs.run import Run
 from lmft.system import loop_state
 from lmft.training.callbacks.checkpoint import Checkpoints, Exported
 from lmft.training.callbacks.measured import weights_changed_after_validation
+from lmft.training.callbacks.spike import spikes_in
 
 log = logging.getLogger("lmft")
 # With fewer targets, chance moves a perplexity by some percent from one validation to the next.
@@ -91,6 +92,7 @@ def _finish(
         totals=own.metrics.totals,
         skipped=module.step.num_skipped,
         ledger=parts.corpus.ledger,
+        spikes=spikes_in(run.paths),
     )
     if run.parent is not None:
         result["parent"] = run.parent.record()

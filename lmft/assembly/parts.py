@@ -10,11 +10,13 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from lmft.config.schema import build
+from lmft.config.trainer_options import number_of_tokens
 from lmft.config.trust import trusted_instance
 from lmft.data.batch import Batch
 from lmft.data.config import DataConfig, Split
 from lmft.data.corpus import Corpus
 from lmft.data.datamodule import DataModule
+from lmft.data.schedule.budget import steps_for_tokens
 from lmft.data.schedule.layout import Layout
 from lmft.data.sources.rows import Place
 from lmft.data.sources.source import open_source
@@ -132,6 +134,14 @@ class Parts:
             limits["trainer.max_epochs"] = steps_per_epoch * trainer["max_epochs"]
         if trainer["max_steps"] != -1:
             limits["trainer.max_steps"] = trainer["max_steps"]
+        if trainer.get("max_tokens") is not None:
+            limits["trainer.max_tokens"] = steps_for_tokens(
+                number_of_tokens(trainer["max_tokens"]),
+                self.corpus.examples["train"],
+                self.layout(num_devices),
+                self.config["seed"],
+                at_most=min(limits.values(), default=None),
+            )
         return limits
 
 

@@ -190,8 +190,8 @@ def _may_be_new(key: str) -> bool:
 
 # Options of the trainer that lmft reads itself.
 _NEEDED_OF_TRAINER = (
-    *("accelerator", "devices", "precision", "max_epochs", "max_steps", "accumulate_grad_batches"),
-    *("limit_train_batches", "limit_val_batches", "log_every_n_steps"),
+    *("accelerator", "devices", "precision", "max_epochs", "max_steps", "max_tokens"),
+    *("accumulate_grad_batches", "limit_train_batches", "limit_val_batches", "log_every_n_steps"),
 )
 
 

@@ -29,13 +29,14 @@ SCHEDULES_BY_METRIC = ("reduce_lr_on_plateau", "greedy")
 """Schedules of transformers.get_scheduler that need a metric."""
 NONFINITE = ("stop", "skip")
 
-LIGHTNINGS_LOGGERS = {
+LOGGERS = {
     "TensorBoardLogger": ("tensorboard", "tensorboardX"),
     "WandbLogger": ("wandb",),
     "MLFlowLogger": ("mlflow",),
     "CometLogger": ("comet_ml",),
     "NeptuneLogger": ("neptune",),
     "LitLogger": ("litlogger",),
+    "TrackioLogger": ("trackio",),
 }
 """Class -> packages, one of which it needs."""
 
@@ -71,6 +72,9 @@ _NOT_SET_HERE = {  # arguments of Lightning's Trainer that lmft sets itself or d
 }
 
 
+_THOUSANDS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9, "t": 10**12}
+
+
 class _Rule(NamedTuple):
     holds: Callable[[Any], bool]
     requirement: str  # what a value must be, in words
@@ -103,6 +107,22 @@ def _are_devices(value: Any) -> bool:
     return _is_count(value) or value == -1
 
 
+def number_of_tokens(value: Any) -> int:
+    """Return a number of tokens: 10M, 1.5G, 20000. Raises: ValueError."""
+    written = str(value).strip().lower().replace("_", "")
+    match = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*([kmgbt]?)", written)
+    if match is None or isinstance(value, bool):
+        raise ValueError(f"{value} is no number of tokens")
+    return round(float(match[1]) * _THOUSANDS[match[2]])
+
+
+def _is_number_of_tokens(value: Any) -> bool:
+    try:
+        return number_of_tokens(value) >= 1
+    except ValueError:
+        return False
+
+
 _COUNT = _Rule(_is_count, "a whole number, 1 or more")
 _COUNT_OR_NULL = _Rule(
     lambda value: value is None or _is_count(value), "a whole number, 1 or more, or null"
@@ -119,6 +139,11 @@ _TRAINER = {
     "max_steps": _Rule(
         lambda value: value == -1 or _is_count(value),
         "at least 1, or -1 for no limit of steps",
+        _NO_TRAINING,
+    ),
+    "max_tokens": _Rule(
+        lambda value: value is None or _is_number_of_tokens(value),
+        "a number of tokens such as 500K, 10M or 1.5G; or null for no limit of tokens",
         _NO_TRAINING,
     ),
     "min_epochs": _COUNT_OR_NULL,
@@ -248,10 +273,10 @@ def _check_trainer(options: Mapping[str, Any]) -> None:
         most = options.get(f"max_{unit}")
         if least is not None and most not in (None, -1) and least > most:
             raise UserError(f"trainer.min_{unit}={least} is more than trainer.max_{unit}={most}")
-    if options.get("max_epochs", -1) in (None, -1) and options.get("max_steps", -1) == -1:
-        raise UserError(
-            "nothing ends this training", fix="trainer.max_epochs=3, or trainer.max_steps=1000"
-        )
+    limits = {"max_epochs": (None, -1), "max_steps": (-1,), "max_tokens": (None,)}
+    if all(options.get(name, none[0]) in none for name, none in limits.items()):
+        fix = "trainer.max_epochs=3, trainer.max_steps=1000 or trainer.max_tokens=10M"
+        raise UserError("nothing ends this training", fix=fix)
 
 
 def _check_precision(precision: Any) -> None:
@@ -319,7 +344,7 @@ def _check_extension(node: Any, where: str) -> None:
     if not isinstance(node, Mapping) or "_target_" not in node:
         fix = f"+{where}._target_=lightning.pytorch.…, or {where}=null"
         raise UserError(f"{where} names no class", fix=fix)
-    packages = LIGHTNINGS_LOGGERS.get(str(node["_target_"]).rpartition(".")[2], ())
+    packages = LOGGERS.get(str(node["_target_"]).rpartition(".")[2], ())
     if packages and not any(map(is_installed, packages)):
         package = packages[0]
         what = f"{package} is not installed"

@@ -14,10 +14,10 @@ from lmft.data.batch import Batch
 from lmft.data.corpus import Corpus
 from lmft.data.examples.base import Examples
 from lmft.data.examples.mixture import MixedExamples
+from lmft.data.schedule.budget import order_of
 from lmft.data.schedule.course import Course
 from lmft.data.schedule.layout import Layout, limited
 from lmft.data.schedule.noise import TokenNoise, key
-from lmft.data.schedule.order import Mixed
 from lmft.data.schedule.sampler import MicroBatch, Schedule
 from lmft.errors import UserError
 from lmft.objectives.base import IGNORED, Objective, Vocabulary
@@ -229,9 +229,6 @@ class DataModule(LightningDataModule):
         if (split, rank) not in self._schedules:
             examples = self.corpus.examples[split]
             is_training = split == "train"
-            order = None
-            if isinstance(examples, MixedExamples):
-                order = Mixed(examples.sizes, examples.counts, self.seed)
             schedule = Schedule(
                 num_examples=len(examples),
                 batch_size=self.batch_size,
@@ -241,7 +238,7 @@ class DataModule(LightningDataModule):
                 world_size=self._devices.world_size,
                 lengths=examples.lengths,
                 accumulate=self._devices.accumulate if is_training else 1,
-                order=order,
+                order=order_of(examples, self.seed),
             )
             if is_training:
                 schedule.course = self._course

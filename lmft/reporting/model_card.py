@@ -94,6 +94,7 @@ _SETTINGS = {
     "trainer": (
         "max_epochs",
         "max_steps",
+        "max_tokens",
         "accumulate_grad_batches",
         "gradient_clip_val",
         "precision",
@@ -111,6 +112,7 @@ _USUAL = {
     "init_lora_weights": "kaiming",
     "max_epochs": -1,
     "max_steps": -1,
+    "max_tokens": None,
 }
 
 

@@ -62,6 +62,7 @@ def write_report(
         equations=ledger_equations(ledger),
         probes=_probes(samples),
         absent=ABSENT,
+        spikes=(metrics.get("train") or {}).get("spikes", []),
         environment=metrics.get("environment") or {},
         command=command,
         config=yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True),

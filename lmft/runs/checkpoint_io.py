@@ -103,8 +103,8 @@ def settings_of(path: Path) -> dict[str, Any]:
 
 
 def step_of(path: Path) -> int:
-    """Return the optimizer step of a checkpoint. Raises: UserError if it cannot be read."""
-    return read(path, mmap=True)["global_step"]
+    """Return the optimizer step of a run's checkpoint. Raises: UserError if it is none."""
+    return int(read(path, mmap=True)["global_step"])
 
 
 def save_weights(module: LightningModule, step: int, path: Path) -> None:

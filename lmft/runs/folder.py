@@ -65,6 +65,16 @@ class RunFolder:
         return self.path / "samples.jsonl"
 
     @property
+    def loggers(self) -> Path:
+        """JSON: each logger's record, and how far it has got."""
+        return self.path / "loggers.json"
+
+    @property
+    def spikes(self) -> Path:
+        """JSON: the spikes of the loss from which training went back, and the steps it left out."""
+        return self.path / "spikes.json"
+
+    @property
     def report(self) -> Path:
         """The run on one page."""
         return self.path / "report.html"
@@ -87,8 +97,8 @@ class RunFolder:
     @property
     def startup_files(self) -> list[Path]:
         """The files that exist before the first optimizer step."""
-        files = [self.config, self.command, self.log, self.metrics_csv, self.samples, self.parent]
-        return [*files, self.tokenizer]
+        logs = [self.log, self.metrics_csv, self.samples, self.loggers]
+        return [self.config, self.command, self.parent, *logs, self.tokenizer]
 
     def has_pending_export(self) -> bool:
         """Return whether the run is trained, and its export has failed."""

@@ -16,7 +16,10 @@ from lmft.runs.folder import RunFolder, existing_run
 
 log = logging.getLogger(__name__)
 # Options of the trainer that end a training.
-_ENDINGS = ("max_epochs", "max_steps", "min_epochs", "min_steps", "max_time", "limit_train_batches")
+_ENDINGS = (
+    *("max_epochs", "max_steps", "max_tokens", "min_epochs", "min_steps", "max_time"),
+    "limit_train_batches",
+)
 
 # Options, or groups of options, that may change on resume: they change neither the model nor its
 # training text. The number of examples per step must stay the same too, which the DataModule checks.

@@ -183,6 +183,15 @@ class Run:
         """The config, with its secrets."""
         return self._config
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether `begin` has written the run's first files."""
+        return self._has_begun
+
+    def redacted_argument(self, argument: str) -> str:
+        """Return an argument of a command line without its secrets."""
+        return self._redactor.argument(argument)
+
     def redacted(self, value: Any) -> Any:
         """Return plain data without the secrets of the config and of the environment."""
         return self._redactor.value(value)

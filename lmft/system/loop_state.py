@@ -56,6 +56,11 @@ def is_last_batch_of_epoch(trainer: Trainer) -> bool:
     return trainer.fit_loop.epoch_loop._num_ready_batches_reached()
 
 
+def end_after(trainer: Trainer, num_steps: int) -> None:
+    """Make a training end after so many optimizer steps, as Trainer(max_steps=…) would."""
+    trainer.fit_loop.epoch_loop.max_steps = num_steps
+
+
 def validation_is_next(trainer: Trainer) -> bool:
     """Return, at the end of a batch, whether a validation comes before the next training batch."""
     loop = trainer.fit_loop.epoch_loop

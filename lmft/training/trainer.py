@@ -15,7 +15,8 @@ from lmft.training import extensions
 from lmft.training.callbacks.measured import MeasuredWeights
 from lmft.training.callbacks.metrics import LatestMetrics
 from lmft.training.callbacks.progress import Progress
-from lmft.training.extensions import check_loggers, check_strategy, make_plugin, show_profile
+from lmft.training.extensions import check_strategy, make_plugin, show_profile
+from lmft.training.loggers import check_loggers
 from lmft.training.precision import check_accelerator, check_precision, resolve_precision
 
 
@@ -63,6 +64,9 @@ def build_trainer(
     Raises: UserError.
     """
     options = dict(config["trainer"])
+    options.pop("max_tokens", None)  # lmft's own, a number of steps by now
+    if options["max_epochs"] is None:  # Lightning would make 1000 of it, unless max_steps is set
+        options["max_epochs"] = -1
     options["precision"] = resolve_precision(str(options["precision"]), options["accelerator"])
     further = extensions.callbacks(config)
     if further or config["model"].get("module"):  # nothing else changes weights between steps

@@ -79,7 +79,8 @@ def check_fits(config):
     data_options(**config["data"])
     ScheduleConfig(**config["scheduler"])
     inspect.signature(Checkpoints).bind(folder=None, **(config["checkpoint"] or KEEP))
-    check_class(config["trainer"])
+    trainer = {name: value for name, value in config["trainer"].items() if name != "max_tokens"}  # lmft's own
+    check_class(trainer)
     check_class(config["objective"])
     grouping = {"layer_decay", "groups"}  # lmft reads these itself
     check_class({name: value for name, value in config["optimizer"].items() if name not in grouping}, [])

@@ -54,6 +54,10 @@ def said_of(*given):
         ("trainer.max_epochs=0", "trainer.max_epochs=0 must be at least 1, or -1 for no limit of epochs"),
         ("trainer.max_epochs=1.5", "trainer.max_epochs=1.5"),
         ("trainer.max_epochs=-1", "nothing ends this training"),
+        ("trainer.max_tokens=10X", "trainer.max_tokens=10X must be a number of tokens such as 500K, 10M or 1.5G"),
+        ("trainer.max_tokens=0", "trainer.max_tokens=0 must be a number of tokens"),
+        ("trainer.max_tokens=-5M", "trainer.max_tokens=-5M must be a number of tokens"),
+        ("trainer.max_tokens=true", "trainer.max_tokens=true must be a number of tokens"),
         ("trainer.max_steps=0", "`python -m lmft.evaluate` measures"),
         ("trainer.max_steps=null", "trainer.max_steps=null"),
         ("trainer.devices=0", "trainer.devices=0 must be a number of devices"),
@@ -171,7 +175,7 @@ def test_the_schedules_are_those_of_transformers():
 # packages
 
 
-@pytest.mark.parametrize("logger", ["tensorboard", "wandb", "mlflow"])
+@pytest.mark.parametrize("logger", ["tensorboard", "wandb", "mlflow", "trackio"])
 def test_a_loggers_package_that_is_missing(logger, monkeypatch):
     monkeypatch.setattr(trainer_options, "find_spec", lambda package: None)
     found = said_of(f"logger={logger}")
