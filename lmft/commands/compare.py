@@ -179,7 +179,7 @@ def _pair(given: Any, comparison: "Comparison") -> list[tuple[str, list["Record"
         pairs = [(str(given)[:place], str(given)[place + 1 :]) for place in places]
     for pair in pairs:
         names = [name.strip().rstrip("/") for name in pair]
-        if len(names) == 2 and all(name in known for name in names):
+        if len(names) == 2 and names[0] != names[1] and all(name in known for name in names):
             return [(f"rank {name}" if name.isdecimal() else name, known[name]) for name in names]
     ranks = [name for name in known if name.isdecimal()]
     what = f"test={given} names no two complete settings or runs"

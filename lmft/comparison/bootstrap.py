@@ -104,7 +104,7 @@ def difference(
     places = list(of_a)
     if len(places) < FEWEST_DOCUMENTS:
         what = f"{len(places)} documents are too few: the bootstrap needs at least {FEWEST_DOCUMENTS}"
-        raise UserError(what, fix="more validation text: data.validation=FILE of a training")
+        raise UserError(what, fix="a larger max_documents, or runs with more validation text")
     gains = np.array([of_b[place].nats - of_a[place].nats for place in places])  # [N]
     tokens = np.array([of_a[place].tokens for place in places])  # [N]
     unit = "nats per token"

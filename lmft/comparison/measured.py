@@ -77,9 +77,11 @@ def _objective_of_validation(config: Mapping[str, Any]) -> str:
     """Return the objective by which validations measure, with all of its options."""
     node = config.get("objective") or {}
     family = (config.get("model") or {}).get("family")
+    if "_target_" not in node:
+        return as_key(node)
     try:
         objective = trusted_instance(node, (), "objective")
-    except (UserError, InstantiationException, KeyError):  # one's own class, or one of another version
+    except (UserError, InstantiationException):  # one's own class, or one of another version
         return as_key(node)
     measured = (objective.for_family(family) or objective).for_validation()
     if not is_dataclass(measured):

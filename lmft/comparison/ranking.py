@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lmft.comparison.measured import Measured, measured_by
-from lmft.comparison.records import Record, as_key
+from lmft.comparison.records import SCORES, Record, as_key
 from lmft.comparison.settings import Column, differing
 
 HIGHER_IS_BETTER = ("accuracy",)
@@ -95,8 +95,8 @@ class Comparison:
 
 def value_of(record: Record, name: str) -> float | None:
     """Return a run's score, or its `seconds`, `tokens` or `memory_gb`."""
-    if name in record.scores:
-        return record.scores[name]
+    if name in SCORES:
+        return record.scores.get(name)
     return getattr(record, name)
 
 
@@ -149,7 +149,7 @@ def _parted(
         for record in members:
             vocabularies.setdefault(measured[record.name].vocabulary, []).append(record)
         has_bits = all(
-            record.scores["bits_per_byte"] is not None for record in members if record.is_ranked
+            record.scores.get("bits_per_byte") is not None for record in members if record.is_ranked
         )
         if len(vocabularies) == 1:
             parted.append((members, by or "loss"))

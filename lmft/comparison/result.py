@@ -49,7 +49,7 @@ def _importances(group: Group, comparison: Comparison, seed: int) -> dict[str, A
     """Return the importance of each option in a group, or why it cannot be told."""
     runs = [(setting, record) for setting in group.settings for record in setting.complete]
     sign = -1 if group.by in HIGHER_IS_BETTER else 1
-    costs = [sign * (record.scores[group.by] or 0.0) for _, record in runs]
+    costs = [sign * (record.scores.get(group.by) or 0.0) for _, record in runs]
     keys = [column.key for column in comparison.columns]
     values = [[setting.values.get(key) for setting, _ in runs] for key in keys]
     found = importances(values, costs, seed)
