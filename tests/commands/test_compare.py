@@ -129,8 +129,8 @@ def test_runs_that_do_not_count_are_listed(sweep, terminal):
     assert [(row["rank"], row["loss"], row["latest_loss"], row["status"]) for row in rows] == [
         ("1", "3.2", "", "3 complete, 1 unfinished"),
         ("2", "3.8", "", "3 complete"),
-        ("", "", "", "unreadable"),
         ("", "", "1.5", "1 stopped, 1 failed"),
+        ("", "", "", "unreadable"),
         ("", "", "", "failed"),
     ]
     assert (sweep / "best").readlink() == Path("optimizer.lr=0.01,seed=1")
