@@ -25,7 +25,7 @@ FLOORS = (
     {"commands"},
     {"api", "train", "evaluate", "predict", "prepare", "export", "score", "chat", "compare", "tune", "__main__"},
 )
-DOORS = ("__main__", "train", "evaluate", "predict", "prepare", "export", "score", "chat", "compare")
+DOORS = ("__main__", "train", "evaluate", "predict", "prepare", "export", "score", "chat", "compare", "tune")
 
 
 def modules():
