@@ -12,7 +12,7 @@ from lmft.comparison.records import Record
 from lmft.comparison.settings import shown
 from lmft.system.files import finite
 
-_MOST_POINTS = 400  # of a run's curve on the page
+_MOST_POINTS = 300  # of a run's curve on the page
 _DEVIATION = "_deviation"
 _LATEST = "latest_loss"
 COSTS = ("tokens", "seconds", "memory_gb")
@@ -149,7 +149,8 @@ def for_reading(rows: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
     heads = [head for head in rows[0] if any(row[head] for row in rows)]
     readable = []
     for row in rows:
-        cells = {head: row[head] for head in heads if not head.endswith(_DEVIATION) and head != _LATEST}
+        shown_heads = [head for head in heads if not head.endswith(_DEVIATION) and head != _LATEST]
+        cells = {head: _shorter(row[head]) for head in shown_heads}
         for head in cells:
             if deviation := row.get(f"{head}{_DEVIATION}"):
                 cells[head] += f"±{float(deviation):.2g}"
@@ -157,6 +158,14 @@ def for_reading(rows: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
             cells["loss"] = f"({row[_LATEST]})"
         readable.append(cells)
     return readable
+
+
+def _shorter(cell: str) -> str:
+    """Return a number of many digits with five of them, and other text as it is."""
+    try:
+        return min(cell, number_text(float(cell)), key=len)
+    except ValueError:
+        return cell
 
 
 def number_text(value: float | None) -> str:

@@ -22,7 +22,7 @@ def print_comparison(rows: Sequence[Mapping[str, str]], notes: Sequence[str], li
         head for place, head in enumerate(heads) if head not in _OF_FILES or place < place_of_loss
     ]
     if len(rows) > limit:
-        notes = [f"{len(rows) - limit} further settings are in the files", *notes]
+        notes = [f"settings that are in the files alone: {len(rows) - limit}", *notes]
     cells = [tuple(row[column] for column in columns) for row in rows[:limit]]
     title = "validation, loss in nats per target: mean±standard deviation"
     show(*table_page(title, tuple(columns), cells, notes, terminal().width))

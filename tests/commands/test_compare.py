@@ -247,7 +247,7 @@ def test_importance_finds_the_option_that_matters(tmp_path, terminal):
 
 def test_only_the_first_settings_are_printed(sweep, terminal):
     said = terminal.succeeds("compare", "runs/search", "show=1")
-    assert "1 further settings are in the files" in said and not re.search(r"^ +2 +0\.001", said, re.M)
+    assert "settings that are in the files alone: 1" in said and not re.search(r"^ +2 +0\.001", said, re.M)
 
 
 def test_accuracy_ranks_the_other_way_round(tmp_path, terminal):
