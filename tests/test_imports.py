@@ -19,13 +19,13 @@ FLOORS = (
     {"system"},
     {"config"},
     {"data", "models", "runs"},
-    {"cli", "training"},
+    {"cli", "training", "comparison"},
     {"modules"},
     {"assembly"},
     {"commands"},
-    {"api", "train", "evaluate", "predict", "prepare", "export", "score", "chat", "__main__"},
+    {"api", "train", "evaluate", "predict", "prepare", "export", "score", "chat", "compare", "tune", "__main__"},
 )
-DOORS = ("__main__", "train", "evaluate", "predict", "prepare", "export", "score", "chat")
+DOORS = ("__main__", "train", "evaluate", "predict", "prepare", "export", "score", "chat", "compare", "tune")
 
 
 def modules():

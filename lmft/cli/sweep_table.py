@@ -13,7 +13,9 @@ from lmft.system.files import read_json
 def _jobs(sweep_folder: Path, failures: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return each job's metrics.json, failure and name, sorted by validation loss, failed jobs last."""
     recorded = {
-        path.parent.name: read_json(path) for path in sorted(sweep_folder.glob("*/metrics.json"))
+        path.parent.name: read_json(path)
+        for path in sorted(sweep_folder.glob("*/metrics.json"))
+        if not path.parent.is_symlink()  # `best` leads to one of the others
     }
     names = dict.fromkeys([*recorded, *failures])
     jobs = [{**recorded.get(name, {}), **failures.get(name, {}), "job": name} for name in names]

@@ -7,6 +7,7 @@ from typing import Any
 
 import hydra
 import yaml
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
@@ -73,12 +74,22 @@ def choices_of(hydra_node: Any) -> dict[str, str | None]:
 
 @config_errors_are_user_errors()
 def composed(overrides: Sequence[str], command: str, extra_folder: str | None = None) -> DictConfig:
-    """Return Hydra's config, with its own node `hydra`. Raises: UserError."""
+    """Return Hydra's config, with its own node `hydra`; a command that runs under Hydra may ask for it.
+
+    Raises: UserError.
+    """
     overrides = list(overrides)
     if extra_folder:
         overrides.append(f"hydra.searchpath=[{quoted(Path(extra_folder).absolute().as_uri())}]")
-    with hydra.initialize_config_dir(str(config_dir()), job_name=command, version_base=HYDRA_VERSION):
-        return hydra.compose(command, overrides, return_hydra_config=True)
+    running = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(
+            str(config_dir()), job_name=command, version_base=HYDRA_VERSION
+        ):
+            return hydra.compose(command, overrides, return_hydra_config=True)
+    finally:
+        GlobalHydra.instance().hydra = running
 
 
 @config_errors_are_user_errors()

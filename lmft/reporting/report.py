@@ -121,6 +121,7 @@ def line_plot(
     x_ticks = [step for step in ticks(0, last_step, 6) if step <= (last_step or 1) and step.is_integer()]
     return {
         "label": label,
+        "x_label": "optimizer steps",
         "width": WIDTH,
         "height": height,
         "left": LEFT,

@@ -212,7 +212,8 @@ def remove_empty(folders: Sequence[Path]) -> None:
 
 def runs_in(folder: Path) -> list[str]:
     """Return the names of the runs in a folder of runs, including the jobs of sweeps, newest first."""
-    configs = sorted([*folder.glob("*/config.yaml"), *folder.glob("*/*/config.yaml")])
+    found = sorted([*folder.glob("*/config.yaml"), *folder.glob("*/*/config.yaml")])
+    configs = [config for config in found if not config.parent.is_symlink()]  # a sweep's `best` is one
     configs.sort(key=lambda config: config.stat().st_mtime_ns, reverse=True)
     return [config.parent.relative_to(folder).as_posix() for config in configs]
 

@@ -1,5 +1,6 @@
 """The lock of a run's folder: one process at a time."""
 
+import fcntl
 import os
 import socket
 import time
@@ -39,3 +40,16 @@ def locked(folder: RunFolder) -> Iterator[None]:
     finally:
         owner.unlink(missing_ok=True)
         lock.release()
+
+
+def is_locked(folder: RunFolder) -> bool:
+    """Return whether a process is at work in a run's folder. A reader's question: nothing is written."""
+    path = folder.path / LOCK
+    if not path.exists() or not (folder.path / _OWNER).exists():
+        return False
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False

@@ -115,7 +115,7 @@ def test_a_commands_yaml_begins_with_itself(command):
     used = list(commands_in(CONF / f"{command}.yaml"))
     assert used and {each.command for each in used} == {command}
     for each in used:
-        plain(composed([overrides.quote_for_hydra(argument) for argument in each.argv], command))
+        plain(composed([overrides.quote_for_hydra(argument) for argument in each.options], command))
 
 
 def test_groups_are_those_of_the_defaults():
