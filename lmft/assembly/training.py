@@ -17,7 +17,7 @@ from lmft.models.loading.tokenizer import is_made_for_run, keep_vocabulary
 from lmft.runs.run import Run
 from lmft.system import loop_state
 from lmft.training.cpu import keep_freed_memory_in_process
-from lmft.training.extensions import add_loggers
+from lmft.training.loggers import add_loggers
 from lmft.training.nonfinite import NonFiniteStepError, non_finite_error
 from lmft.training.step import is_out_of_memory
 from lmft.training.trainer import build_trainer

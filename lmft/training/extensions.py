@@ -1,15 +1,12 @@
-"""Make the callbacks, loggers and other classes that a config adds to Lightning's Trainer.
+"""Make the callbacks and other classes that a config adds to Lightning's Trainer.
 
 Mistakes in their options are reported before the first step.
 """
 
 import inspect
-import os
 import re
-import shutil
-import sys
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,7 +23,6 @@ from lightning.pytorch.callbacks import (
     ModelCheckpoint,
     WeightAveraging,
 )
-from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.profilers import Profiler
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
@@ -50,9 +46,6 @@ _REFUSED = {
     # It would average position numbers and frozen weights, and begin with the weights before training.
     WeightAveraging: "callbacks=ema, or callbacks=weight_average; or derive yours from AveragedWeights",
 }
-# Where a logger is told the folder for its files, and what its record is called.
-_FOLDER: dict[Any, str] = {TensorBoardLogger: "save_dir", CSVLogger: "save_dir", WandbLogger: "save_dir"}
-_NAME: dict[Any, str] = {WandbLogger: "name", MLFlowLogger: "run_name"}
 
 
 @contextmanager
@@ -68,10 +61,10 @@ def lightnings_refusals_are_user_errors() -> Iterator[None]:
     except Exception as error:
         callback = _lightnings_callback(error)
         if callback is not None:
-            what = f"{type(callback).__name__} failed: {_one_line(error)}"
+            what = f"{type(callback).__name__} failed: {one_line(error)}"
             raise UserError(what, "callbacks", "other options of it, or callbacks=none") from error
         if isinstance(error, MisconfigurationException | ModuleNotFoundError):
-            raise UserError(_one_line(error), "trainer") from error
+            raise UserError(one_line(error), "trainer") from error
         raise
 
 
@@ -100,17 +93,17 @@ def make_plugin(
 
     Raises: UserError if the class is of another kind or refuses its arguments.
     """
-    target = _target(node, kind, trusted, where)
+    target = target_class(node, kind, trusted, where)
     try:
         instance = trusted_instance(node, trusted, where, **further)
     except InstantiationException as error:
-        raise _refusal(error.__cause__ or error, where, target) from error
+        raise refusal(error.__cause__ or error, where, target) from error
     if not isinstance(instance, kind):  # possible if the target is a function
         raise UserError(f"{node['_target_']} makes no {kind.__name__}", f"{where}._target_")
     return instance
 
 
-def _target(node: Mapping[str, Any], kind: type, trusted: Sequence[str], where: str) -> Any:
+def target_class(node: Mapping[str, Any], kind: type, trusted: Sequence[str], where: str) -> Any:
     """Return the class or function that a node names. Raises: UserError if it is a class of another
     kind.
     """
@@ -171,92 +164,6 @@ def monitors(config: Mapping[str, Any]) -> list[Monitor]:
     ]
 
 
-def check_loggers(config: Mapping[str, Any]) -> None:
-    """Check the classes and arguments of a config's loggers without making any.
-
-    A logger may write files as soon as it is made, and a run that is refused would leave them.
-
-    Raises: UserError if a class is no logger, or takes other arguments.
-    """
-    for where, node in _loggers(config):
-        target = _target(node, Logger, config["trust"]["targets"], where)
-        arguments: dict[str, Any] = {
-            name: value for name, value in node.items() if not name.startswith("_")
-        }
-        for option in (_FOLDER.get(target), _NAME.get(target)):  # `add_loggers` fills them in
-            if option:
-                arguments.setdefault(option, None)
-        try:
-            inspect.signature(target).bind(*node.get("_args_", ()), **arguments)
-        except TypeError as error:
-            raise _refusal(error, where, target) from error
-
-
-def add_loggers(trainer: Trainer, config: Mapping[str, Any], folder: Path, run_name: str) -> None:
-    """Make the loggers of a config and start them, so that errors are reported before the first step.
-
-    Args:
-        trainer: gets the loggers.
-        config: the run's config.
-        folder: the run's folder, for loggers whose config names no folder.
-        run_name: the run's name, for loggers whose config names none.
-
-    Raises: UserError; what loggers had written to the folder is removed then.
-    """
-    trusted = config["trust"]["targets"]
-    existing = set(folder.glob("*"))
-    # Loggers that only write files come last, so that they write none if another one cannot start.
-    for where, node in sorted(_loggers(config), key=lambda logger: _only_writes_files(logger[1])):
-        target = _target(node, Logger, trusted, where)
-        defaults = {_FOLDER.get(target): str(folder), _NAME.get(target): run_name}
-        missing = {
-            option: value for option, value in defaults.items() if option and node.get(option) is None
-        }
-        try:
-            with _no_terminal_input():
-                logger = make_plugin({**node, **missing}, Logger, trusted, where)
-                if hasattr(type(logger), "experiment"):  # reading it starts the logger
-                    _ = logger.experiment  # pyright: ignore[reportAttributeAccessIssue]
-        except Exception as error:
-            if trainer.is_global_zero:
-                _remove(set(folder.glob("*")) - existing)
-            if isinstance(error, UserError):
-                raise
-            fix = (
-                "log in or set its key, or check that its server is running; logger=none trains without"
-            )
-            raise UserError(f"{where} cannot start: {_one_line(error)}", where, fix) from error
-        trainer.loggers = [*trainer.loggers, logger]
-
-
-def _remove(paths: Iterable[Path]) -> None:
-    for path in paths:
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-
-
-def _loggers(config: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    return [(f"logger.{name}", node) for name, node in config["logger"].items() if node is not None]
-
-
-def _only_writes_files(node: Mapping[str, Any]) -> bool:
-    return str(node["_target_"]).endswith((f".{TensorBoardLogger.__name__}", f".{CSVLogger.__name__}"))
-
-
-@contextmanager
-def _no_terminal_input() -> Iterator[None]:
-    """Replace stdin by an empty file, so that a logger that asks for a key fails instead of waiting."""
-    stdin = sys.stdin
-    with Path(os.devnull).open() as empty:
-        sys.stdin = empty
-        try:
-            yield
-        finally:
-            sys.stdin = stdin
-
-
 def check_strategy(trainer: Trainer, option: Any) -> None:
     """Raise UserError unless the strategy is a single device, or DDP with arguments that it takes.
 
@@ -277,7 +184,7 @@ def check_strategy(trainer: Trainer, option: Any) -> None:
         try:
             inspect.signature(DistributedDataParallel).bind_partial(**trainer.strategy._ddp_kwargs)
         except TypeError as error:
-            raise _refusal(error, "trainer.strategy", DistributedDataParallel) from error
+            raise refusal(error, "trainer.strategy", DistributedDataParallel) from error
 
 
 def show_profile(trainer: Any, folder: Path | None) -> None:
@@ -303,11 +210,11 @@ def show_profile(trainer: Any, folder: Path | None) -> None:
     profiler.summary = print_summary
 
 
-def _refusal(error: BaseException, where: str, target: Any) -> UserError:
+def refusal(error: BaseException, where: str, target: Any) -> UserError:
     """Return the UserError for an error about arguments, of the target or of a class inside its node."""
     match = re.search(r"(?:(\w+)\.__init__\(\) )?got an unexpected keyword argument '(\w+)'", str(error))
     if match is None:
-        return UserError(_one_line(error), where)
+        return UserError(one_line(error), where)
     name = match[1] or target.__name__
     argument = match[2]
     hint = ""
@@ -316,5 +223,6 @@ def _refusal(error: BaseException, where: str, target: Any) -> UserError:
     return UserError(f"{name} takes no '{argument}'{hint}", where, "`--cfg job` shows every option")
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """Return an error's message in one line, or its type's name."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -15,7 +15,8 @@ from lmft.training import extensions
 from lmft.training.callbacks.measured import MeasuredWeights
 from lmft.training.callbacks.metrics import LatestMetrics
 from lmft.training.callbacks.progress import Progress
-from lmft.training.extensions import check_loggers, check_strategy, make_plugin, show_profile
+from lmft.training.extensions import check_strategy, make_plugin, show_profile
+from lmft.training.loggers import check_loggers
 from lmft.training.precision import check_accelerator, check_precision, resolve_precision
 
 

@@ -1,21 +1,14 @@
 """What a config plugs into the trainer."""
 
-import sys
-from pathlib import Path
-
 import pytest
 from lightning import Callback, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, Logger
-from lightning.pytorch.loggers.logger import DummyLogger
 
 from lmft.errors import UserError
 from lmft.training import extensions
 from lmft.training.extensions import (
-    add_loggers,
     callbacks,
-    check_loggers,
     lightnings_refusals_are_user_errors,
     monitors,
 )
@@ -26,31 +19,6 @@ HERE = "tests.training.test_extensions"
 
 class Mine(Callback):
     """Somebody's own, which may log anything."""
-
-
-class Written(DummyLogger):
-    """Begins with a file, as the record of a service does; `files` are what it may not write over."""
-
-    def __init__(self, save_dir, fails=False):
-        super().__init__()
-        self.save_dir_given, self.fails = Path(save_dir), fails
-
-    @property
-    def experiment(self):
-        (self.save_dir_given / "record").mkdir(exist_ok=True)
-        (self.save_dir_given / "record" / "log").touch()
-        (self.save_dir_given / "note").touch()
-        if self.fails:
-            raise ConnectionError("no\n  server")
-        return None
-
-
-class Asking(DummyLogger):
-    """Asks for a key."""
-
-    @property
-    def experiment(self):
-        return input("key: ")
 
 
 def config(**groups):
@@ -121,68 +89,6 @@ def test_which_of_them_wait_for_a_validation():
     }
     found = [(each.argument, each.is_read_each_epoch) for each in monitors(config(callbacks=nodes))]
     assert found == [("callbacks.a.monitor=val/loss", True), ("callbacks.c.monitor=val/accuracy", False)]
-
-
-# loggers
-
-
-@pytest.mark.parametrize(
-    ("node", "said"),
-    [
-        ({"_target_": f"{HERE}.Written", "fails": True}, "missing a required argument: 'save_dir'"),
-        ({"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": "a", "nam": "b"}, "(did you mean 'name'?)"),
-        ({"_target_": "lightning.pytorch.callbacks.Timer"}, "lightning.pytorch.callbacks.Timer is no Logger"),
-        ({"_target_": "lightning.pytorch.loggers.CSVLoger"}, "there is no lightning.pytorch.loggers.CSVLoger"),
-    ],
-)
-def test_loggers_that_cannot_be_are_refused_before_they_are_made(node, said, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert said in refusal_of(check_loggers, config(logger={"x": node}))
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.fixture
-def trainer(tmp_path):
-    return Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", default_root_dir=tmp_path)
-
-
-def test_a_loggers_files_lie_in_the_runs_folder_unless_it_says_otherwise(trainer, tmp_path):
-    node = {"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": None, "name": "csv"}
-    elsewhere = {**node, "save_dir": str(tmp_path / "elsewhere")}
-    del node["save_dir"]
-    given = config(logger={"a": node, "b": elsewhere, "c": None})
-    check_loggers(given)
-    add_loggers(trainer, given, tmp_path, "first")
-    loggers = trainer.loggers
-    assert [type(logger) for logger in loggers] == [CSVLogger, CSVLogger]
-    assert [Path(str(logger.save_dir)).name for logger in loggers] == [tmp_path.name, "elsewhere"]
-
-
-def test_one_that_cannot_start_leaves_nothing(trainer, tmp_path):
-    (tmp_path / "train.log").write_text("before")
-    node = {"_target_": f"{HERE}.Written", "save_dir": str(tmp_path)}
-    said = refusal_of(add_loggers, trainer, config(logger={"x": {**node, "fails": True}}), tmp_path, "first")
-    assert said.startswith("logger.x cannot start: no server\n") and "logger=none" in said
-    assert [path.name for path in tmp_path.iterdir()] == ["train.log"] and trainer.loggers == []
-    add_loggers(trainer, config(logger={"x": node}), tmp_path, "first")
-    assert (tmp_path / "record" / "log").exists() and len(trainer.loggers) == 1
-
-
-def test_one_that_writes_files_alone_starts_last(trainer, tmp_path):
-    files = {"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": str(tmp_path / "csv")}
-    service = {"_target_": f"{HERE}.Written", "save_dir": str(tmp_path)}
-    add_loggers(trainer, config(logger={"a": files, "b": service}), tmp_path, "first")
-    assert [type(logger).__name__ for logger in trainer.loggers] == ["Written", "CSVLogger"]
-
-
-def test_none_asks_for_anything(trainer, tmp_path):
-    terminal = sys.stdin
-    said = refusal_of(add_loggers, trainer, config(logger={"x": {"_target_": f"{HERE}.Asking"}}), tmp_path, "first")
-    assert "logger.x cannot start" in said and sys.stdin is terminal
-
-
-def test_a_logger_of_the_tests_is_one():
-    assert issubclass(Written, Logger) and not isinstance(Written(""), CSVLogger)
 
 
 # what arises later
