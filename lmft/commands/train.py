@@ -53,7 +53,8 @@ def fit(config: dict[str, Any], run: Run) -> dict[str, Any]:
     from lmft.config.schema import build
     from lmft.data.ledger import check_enough_examples
     from lmft.reporting import tables
-    from lmft.training.extensions import lightnings_refusals_are_user_errors, monitors
+    from lmft.training.extensions import lightnings_refusals_are_user_errors
+    from lmft.training.monitors import monitors
     from lmft.training.optimizer import ScheduleConfig, check_schedule
     from lmft.training.scores import names_of_logged
     from lmft.training.trainer import silence_libraries, try_out

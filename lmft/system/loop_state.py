@@ -46,6 +46,20 @@ def is_last_batch_of_epoch(trainer: Trainer) -> bool:
     return trainer.fit_loop.epoch_loop._num_ready_batches_reached()
 
 
+def training_is_complete(trainer: Trainer) -> bool:
+    """Return, at the end of an epoch, whether the training has all its steps or epochs."""
+    loop = trainer.fit_loop
+    if loop.max_steps != -1 and loop.epoch_loop.global_step >= loop.max_steps:
+        return True
+    num_epochs = loop.epoch_progress.current.processed
+    return loop.max_epochs not in (None, -1) and num_epochs >= loop.max_epochs
+
+
+def can_stop_early(trainer: Trainer) -> bool:
+    """Return whether `min_steps` and `min_epochs` allow the training to end."""
+    return trainer.fit_loop._can_stop_early
+
+
 def validation_is_next(trainer: Trainer) -> bool:
     """Return, at the end of a batch, whether a validation comes before the next training batch."""
     loop = trainer.fit_loop.epoch_loop

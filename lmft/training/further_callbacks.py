@@ -1,0 +1,116 @@
+"""Make the callbacks of a config: `callbacks.NAME`. Those that could not work are refused."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lightning import Callback
+from lightning.pytorch.callbacks import (
+    BaseFinetuning,
+    BasePredictionWriter,
+    BatchSizeFinder,
+    GradientAccumulationScheduler,
+    LearningRateFinder,
+    ModelCheckpoint,
+    ProgressBar,
+    SpikeDetection,
+    Timer,
+    WeightAveraging,
+)
+
+from lmft.config.trainer_options import DURATION, duration
+from lmft.errors import UserError
+from lmft.training.callbacks.averaging import AveragedWeights
+from lmft.training.callbacks.time_limit import TimeLimit
+from lmft.training.extensions import check_kind, make_plugin, target_class
+from lmft.training.monitors import check_monitors
+
+_REFUSED = {
+    LearningRateFinder: "`lmft tune` finds a learning rate",
+    BatchSizeFinder: "`lmft tune` finds the largest micro-batch at the same examples per step",
+    GradientAccumulationScheduler: "trainer.accumulate_grad_batches=4, the same in each epoch",
+    BasePredictionWriter: "leave it out: lmft.predict shows the answers to prompts",
+    # Weights that are unfrozen during training would have no schedule.
+    BaseFinetuning: "model.freeze=[embeddings,layers.0-7] trains the upper layers alone",
+    # It would average position numbers and frozen weights, and begin with the weights before training.
+    WeightAveraging: "callbacks=ema, or callbacks=weight_average; or derive yours from AveragedWeights",
+    ProgressBar: "leave it out: lmft itself shows steps, losses and the time left",
+    # It reads the loss that training_step returns, which is that of a part of a step.
+    SpikeDetection: "callbacks=spike watches the loss of whole optimizer steps",
+    # It would count the time of earlier starts, and its end could not be resumed from exactly.
+    Timer: "trainer.max_time=DD:HH:MM:SS; or derive yours from TimeLimit",
+}
+_RIGHT_ONES = (AveragedWeights, TimeLimit)
+"""lmft's own classes derived from those."""
+_HOOKS = tuple(
+    name
+    for name in dir(Callback)
+    if name in ("setup", "teardown") or re.match("on_(?!test_|predict_)", name)
+)
+"""What training and validation call."""
+
+
+def callbacks_of(config: Mapping[str, Any]) -> list[Callback]:
+    """Return the callbacks of a config. Raises: UserError."""
+    trusted = config["trust"]["targets"]
+    callbacks_by_key = {
+        f"callbacks.{name}": _callback(node, trusted, f"callbacks.{name}")
+        for name, node in config["callbacks"].items()
+        if node is not None
+    }
+    check_monitors(config, callbacks_by_key)
+    return list(callbacks_by_key.values())
+
+
+def _callback(node: Mapping[str, Any], trusted: Sequence[str], where: str) -> Callback:
+    """Return a node's callback. Raises: UserError if it could not work, or would do nothing."""
+    target = target_class(node, Callback, trusted, where)
+    options: dict[str, Any] = {}
+    if target is Timer:
+        return _time_limit(node, trusted, where)
+    _check_kind(target, where)
+    if isinstance(target, type) and issubclass(target, ModelCheckpoint):
+        options = _durations(node, "train_time_interval", where)
+    callback = make_plugin(node, Callback, trusted, where, **options)
+    _check_kind(type(callback), where)  # the node may name a function
+    _check_hooks(callback, where)
+    return callback
+
+
+def _time_limit(node: Mapping[str, Any], trusted: Sequence[str], where: str) -> TimeLimit:
+    """Return the TimeLimit with the arguments of a node of Lightning's Timer."""
+    if node.get("duration") is None and not node.get("_args_"):
+        raise UserError(f"{where} limits nothing", fix=f"+{where}.duration=DD:HH:MM:SS")
+    _durations(node, "duration", where)
+    name = f"{TimeLimit.__module__}.{TimeLimit.__qualname__}"
+    limit = make_plugin({**node, "_target_": name}, TimeLimit, [*trusted, name], where)
+    limit.option = f"{where}.duration"
+    return limit
+
+
+def _durations(node: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:
+    """Return the duration of that name in a node, if there is one. Raises: UserError if it is none."""
+    if node.get(name) is None:
+        return {}
+    value = duration(node[name])
+    if value is None:
+        raise UserError(f"{where}.{name}={node[name]} must be {DURATION}")
+    return {name: value}
+
+
+def _check_kind(target: Any, where: str) -> None:
+    if not isinstance(target, type) or not issubclass(target, _RIGHT_ONES):
+        check_kind(target, _REFUSED, where)
+
+
+def _check_hooks(callback: Callback, where: str) -> None:
+    """Raise UserError if nothing in a training would call anything of a callback."""
+    own = {name: value for name, value in vars(callback).items() if name in _HOOKS}
+    for name, value in own.items():
+        if not callable(value):
+            fix = "callbacks.NAME._target_=my_package.MyCallback, a class with this method"
+            raise UserError(f"{where}.{name}={value} is no function", fix=fix)
+    is_own = (getattr(type(callback), name) is not getattr(Callback, name) for name in _HOOKS)
+    if not own and not any(is_own):
+        what = f"{type(callback).__name__} does nothing in a training"
+        raise UserError(what, where, "a class that defines hooks such as on_train_batch_end")
