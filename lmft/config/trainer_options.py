@@ -147,7 +147,7 @@ _TRAINER = {
     "log_every_n_steps": _COUNT,
     "val_check_interval": _Rule(
         lambda value: _is_share(value) or _is_count(value) or _is_duration(value),
-        "a share of an epoch, above 0 and up to 1.0; a number of micro-batches; or a time, DD:HH:MM:SS",
+        f"a share of an epoch, above 0 and up to 1.0; a number of micro-batches; or {DURATION}",
         "data.validation_fraction=0 trains without validation",
     ),
     "check_val_every_n_epoch": _COUNT_OR_NULL,

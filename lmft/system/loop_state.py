@@ -87,6 +87,11 @@ def count_epoch_from_its_start(trainer: Trainer) -> None:
         loop.reset_restart_stage()
 
 
+def resumes_within_epoch(trainer: Trainer) -> bool:
+    """Return, at the start of a training, whether it resumes between two steps of an epoch."""
+    return trainer.fit_loop.restarted_mid_epoch
+
+
 def begin_with_validation(trainer: Trainer) -> None:
     """Make a resumed training begin with the validation that was next when its checkpoint was saved."""
     val_loop = trainer.fit_loop.epoch_loop.val_loop

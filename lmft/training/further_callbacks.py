@@ -12,18 +12,22 @@ from lightning.pytorch.callbacks import (
     GradientAccumulationScheduler,
     LearningRateFinder,
     ModelCheckpoint,
+    ModelPruning,
     ProgressBar,
     SpikeDetection,
+    StochasticWeightAveraging,
     Timer,
     WeightAveraging,
 )
 
 from lmft.config.trainer_options import DURATION, duration
+from lmft.config.trust import trusted_class
 from lmft.errors import UserError
 from lmft.training.callbacks.averaging import AveragedWeights
+from lmft.training.callbacks.lightnings import ResumablePruning, ResumableSWA
 from lmft.training.callbacks.time_limit import TimeLimit
 from lmft.training.extensions import check_kind, make_plugin, target_class
-from lmft.training.monitors import check_monitors
+from lmft.training.monitors import arguments_of, check_monitors
 
 _REFUSED = {
     LearningRateFinder: "`lmft tune` finds a learning rate",
@@ -42,6 +46,12 @@ _REFUSED = {
 }
 _RIGHT_ONES = (AveragedWeights, TimeLimit)
 """lmft's own classes derived from those."""
+_REPLACED: dict[Any, type[Callback]] = {
+    ModelPruning: ResumablePruning,
+    StochasticWeightAveraging: ResumableSWA,
+    Timer: TimeLimit,
+}
+"""Lightning's classes, and those that take their place, with the same arguments."""
 _HOOKS = tuple(
     name
     for name in dir(Callback)
@@ -65,27 +75,61 @@ def callbacks_of(config: Mapping[str, Any]) -> list[Callback]:
 def _callback(node: Mapping[str, Any], trusted: Sequence[str], where: str) -> Callback:
     """Return a node's callback. Raises: UserError if it could not work, or would do nothing."""
     target = target_class(node, Callback, trusted, where)
-    options: dict[str, Any] = {}
-    if target is Timer:
-        return _time_limit(node, trusted, where)
+    if target in _REPLACED:
+        target = _REPLACED[target]
+        name = f"{target.__module__}.{target.__qualname__}"
+        trusted = [*trusted, name]
+        node = {**node, "_target_": name}
     _check_kind(target, where)
+    times: dict[str, Any] = {}
     if isinstance(target, type) and issubclass(target, ModelCheckpoint):
-        options = _durations(node, "train_time_interval", where)
-    callback = make_plugin(node, Callback, trusted, where, **options)
+        times = _durations(node, "train_time_interval", where)
+    if isinstance(target, type) and issubclass(target, Timer):
+        times = _durations(node, "duration", where)
+    callback = make_plugin(node, Callback, trusted, where, **times)
     _check_kind(type(callback), where)  # the node may name a function
     _check_hooks(callback, where)
+    if isinstance(callback, TimeLimit):
+        callback.option = f"{where}.duration"
+        if callback.time_remaining() is None:
+            raise UserError(f"{where} limits nothing", fix=f"+{where}.duration=DD:HH:MM:SS")
     return callback
 
 
-def _time_limit(node: Mapping[str, Any], trusted: Sequence[str], where: str) -> TimeLimit:
-    """Return the TimeLimit with the arguments of a node of Lightning's Timer."""
-    if node.get("duration") is None and not node.get("_args_"):
-        raise UserError(f"{where} limits nothing", fix=f"+{where}.duration=DD:HH:MM:SS")
-    _durations(node, "duration", where)
-    name = f"{TimeLimit.__module__}.{TimeLimit.__qualname__}"
-    limit = make_plugin({**node, "_target_": name}, TimeLimit, [*trusted, name], where)
-    limit.option = f"{where}.duration"
-    return limit
+def check_averaging(config: Mapping[str, Any], num_steps: int, num_batches: int) -> None:
+    """Raise UserError if Lightning's SWA would never average, or never use its average.
+
+    It averages after epochs, and gives the model the average at the end of the last of
+    `trainer.max_epochs`.
+
+    Args:
+        config: the config.
+        num_steps: optimizer steps of the whole training.
+        num_batches: micro-batches per epoch and device.
+    """
+    trusted = config["trust"]["targets"]
+    most = config["trainer"]["max_epochs"]
+    steps_per_epoch = -(-num_batches // config["trainer"]["accumulate_grad_batches"])
+    num_epochs = -(-num_steps // steps_per_epoch)
+    for name, node in config["callbacks"].items():
+        where = f"callbacks.{name}"
+        target = None if node is None else trusted_class(node, trusted, where)
+        if not isinstance(target, type) or not issubclass(target, StochasticWeightAveraging):
+            continue
+        start = arguments_of(node, trusted, where)["swa_epoch_start"]
+        what = None
+        if most in (None, -1) and isinstance(start, float):
+            what = f"{where}.swa_epoch_start={start} is a share of trainer.max_epochs, which is not set"
+        elif most not in (None, -1) and num_epochs < most:
+            what = (
+                f"{where} averages up to trainer.max_epochs={most}; training ends in epoch {num_epochs}"
+            )
+        elif isinstance(start, int) and start > num_epochs:
+            what = f"{where}.swa_epoch_start={start}: training ends in epoch {num_epochs}"
+        if what is not None:
+            raise UserError(
+                what, fix="callbacks=weight_average counts in steps; or trainer.max_epochs alone"
+            )
 
 
 def _durations(node: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:

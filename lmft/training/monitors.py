@@ -55,7 +55,7 @@ def monitors(config: Mapping[str, Any]) -> list[Monitor]:
     for name, node in config["callbacks"].items():
         if node is None:
             continue
-        options = _arguments(node, config["trust"]["targets"], f"callbacks.{name}")
+        options = arguments_of(node, config["trust"]["targets"], f"callbacks.{name}")
         score = options.get("monitor")
         if score in scores:
             is_read_each_epoch = bool(options.get("check_on_train_epoch_end"))
@@ -63,8 +63,11 @@ def monitors(config: Mapping[str, Any]) -> list[Monitor]:
     return found
 
 
-def _arguments(node: Mapping[str, Any], trusted: Sequence[str], where: str) -> dict[str, Any]:
-    """Return the arguments of a node's class, those by position and the defaults as well."""
+def arguments_of(node: Mapping[str, Any], trusted: Sequence[str], where: str) -> dict[str, Any]:
+    """Return the arguments of a node's class, those by position and the defaults as well.
+
+    Arguments as of `trusted_class`.
+    """
     named = {name: value for name, value in node.items() if not name.startswith("_")}
     signature = inspect.signature(trusted_class(node, trusted, where))
     bound = signature.bind(*node.get("_args_", ()), **named)

@@ -121,7 +121,9 @@ def test_a_schedule_without_warm_up_is_given_none():
         *("trainer.gradient_clip_val=null", "trainer.deterministic=warn", "trainer.deterministic=true"),
         *("+trainer.profiler=Advanced", "+trainer.profiler=null", "checkpoint.max_disk_gb=0.5"),
         *("checkpoint.keep_last=-1", "checkpoint.keep_last=0", "nonfinite=skip", "scheduler.warmup=0.1"),
-        *("callbacks=early_stopping", "+callbacks.x=null", "+trainer.min_steps=5", "trainer.precision=64-true"),
+        *("callbacks=early_stopping", "+callbacks.x=null", "trainer.precision=64-true"),
+        *("+trainer.max_time=00:12:00:00", "+trainer.max_time={hours: 1.5}", "+trainer.max_time=null"),
+        *("+trainer.gradient_clip_algorithm=value", "+trainer.sync_batchnorm=false", "+trainer.plugins=[]"),
     ],
 )
 def test_what_makes_sense_is_not(override):

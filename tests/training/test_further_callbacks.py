@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import BaseFinetuning, EarlyStopping, LambdaCal
 
 from lmft.errors import UserError
 from lmft.training.callbacks.time_limit import TimeLimit
-from lmft.training.further_callbacks import callbacks_of
+from lmft.training.further_callbacks import callbacks_of, check_averaging
 
 LIGHTNINGS = "lightning.pytorch.callbacks"
 HERE = "tests.training.test_further_callbacks"
@@ -128,3 +128,27 @@ def test_a_hook_that_is_given_as_a_function_counts():
     given["on_fit_end"] |= {"_partial_": True}
     (found,) = callbacks_of(config(callbacks={"x": given}))
     assert isinstance(found, LambdaCallback)
+
+
+@pytest.mark.parametrize(
+    ("max_epochs", "num_steps", "start", "said"),
+    [
+        (10, 90, 0.8, None),
+        (10, 89, 7, None),  # the tenth epoch has begun
+        (10, 80, 0.8, "averages up to epoch 10; training ends in epoch 9"),
+        (10, 90, 11, "callbacks.x.swa_epoch_start=11: training ends in epoch 10"),
+        (-1, 20, 0.8, "swa_epoch_start=0.8 is a share of trainer.max_epochs, which is not set"),
+        (-1, 20, 3, None),
+        (-1, 18, 3, "callbacks.x.swa_epoch_start=3: training ends in epoch 2"),
+    ],
+)
+def test_averages_that_would_never_be_made_are_refused(max_epochs, num_steps, start, said):
+    node = {"_target_": f"{LIGHTNINGS}.StochasticWeightAveraging", "swa_lrs": 1e-3, "swa_epoch_start": start}
+    trainer = {"max_epochs": max_epochs, "accumulate_grad_batches": 2}
+    given = config(callbacks={"x": node, "y": None, "z": {"_target_": f"{HERE}.Mine"}}, trainer=trainer)
+    if said is None:
+        check_averaging(given, num_steps, 17)
+    else:
+        with pytest.raises(UserError) as error:
+            check_averaging(given, num_steps, 17)
+        assert said in str(error.value) and "callbacks=weight_average" in str(error.value)
