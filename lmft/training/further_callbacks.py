@@ -121,15 +121,12 @@ def check_averaging(config: Mapping[str, Any], num_steps: int, num_batches: int)
         if most in (None, -1) and isinstance(start, float):
             what = f"{where}.swa_epoch_start={start} is a share of trainer.max_epochs, which is not set"
         elif most not in (None, -1) and num_epochs < most:
-            what = (
-                f"{where} averages up to trainer.max_epochs={most}; training ends in epoch {num_epochs}"
-            )
+            what = f"{where} averages up to epoch {most}; training ends in epoch {num_epochs}"
         elif isinstance(start, int) and start > num_epochs:
             what = f"{where}.swa_epoch_start={start}: training ends in epoch {num_epochs}"
         if what is not None:
-            raise UserError(
-                what, fix="callbacks=weight_average counts in steps; or trainer.max_epochs alone"
-            )
+            fix = "callbacks=weight_average, which counts steps; or trainer.max_epochs without max_steps"
+            raise UserError(what, fix=fix)
 
 
 def _durations(node: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:
