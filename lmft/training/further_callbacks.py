@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import (
     BaseFinetuning,
     BasePredictionWriter,
     BatchSizeFinder,
+    EarlyStopping,
     GradientAccumulationScheduler,
     LearningRateFinder,
     ModelCheckpoint,
@@ -64,7 +65,7 @@ def callbacks_of(config: Mapping[str, Any]) -> list[Callback]:
     """Return the callbacks of a config. Raises: UserError."""
     trusted = config["trust"]["targets"]
     callbacks_by_key = {
-        f"callbacks.{name}": _callback(node, trusted, f"callbacks.{name}")
+        f"callbacks.{name}": _callback(node, trusted, f"callbacks.{name}", config.get("trainer", {}))
         for name, node in config["callbacks"].items()
         if node is not None
     }
@@ -72,7 +73,9 @@ def callbacks_of(config: Mapping[str, Any]) -> list[Callback]:
     return list(callbacks_by_key.values())
 
 
-def _callback(node: Mapping[str, Any], trusted: Sequence[str], where: str) -> Callback:
+def _callback(
+    node: Mapping[str, Any], trusted: Sequence[str], where: str, trainer: Mapping[str, Any]
+) -> Callback:
     """Return a node's callback. Raises: UserError if it could not work, or would do nothing."""
     target = target_class(node, Callback, trusted, where)
     if target in _REPLACED:
@@ -81,12 +84,14 @@ def _callback(node: Mapping[str, Any], trusted: Sequence[str], where: str) -> Ca
         trusted = [*trusted, name]
         node = {**node, "_target_": name}
     _check_kind(target, where)
-    times: dict[str, Any] = {}
+    further: dict[str, Any] = {}
     if isinstance(target, type) and issubclass(target, ModelCheckpoint):
-        times = _durations(node, "train_time_interval", where)
+        further = _durations(node, "train_time_interval", where)
     if isinstance(target, type) and issubclass(target, Timer):
-        times = _durations(node, "duration", where)
-    callback = make_plugin(node, Callback, trusted, where, **times)
+        further = _durations(node, "duration", where)
+    if isinstance(target, type) and issubclass(target, EarlyStopping):
+        further = _when_to_check(node, trainer)
+    callback = make_plugin(node, Callback, trusted, where, **further)
     _check_kind(type(callback), where)  # the node may name a function
     _check_hooks(callback, where)
     if isinstance(callback, TimeLimit):
@@ -137,6 +142,18 @@ def _durations(node: Mapping[str, Any], name: str, where: str) -> dict[str, Any]
     if value is None:
         raise UserError(f"{where}.{name}={node[name]} must be {DURATION}")
     return {name: value}
+
+
+def _when_to_check(node: Mapping[str, Any], trainer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return that EarlyStopping checks at each validation if each micro-batch has one.
+
+    Lightning takes an interval of 1 micro-batch for 1.0 epochs, and would check once an epoch.
+    """
+    interval = trainer.get("val_check_interval")
+    is_given = node.get("check_on_train_epoch_end") is not None
+    if is_given or not isinstance(interval, int) or interval != 1:
+        return {}
+    return {"check_on_train_epoch_end": False}
 
 
 def _check_kind(target: Any, where: str) -> None:

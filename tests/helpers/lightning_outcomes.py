@@ -130,7 +130,7 @@ def callback(name: str, *options: str) -> tuple[str, ...]:
 
 
 WHOLE = ("trainer.max_steps=-1", "trainer.max_epochs=1")
-LOGGER = made("logger.csv", "lightning.pytorch.loggers", "CSVLogger")
+LOGGER = (*made("logger.csv", "lightning.pytorch.loggers", "CSVLogger"), "trainer.log_every_n_steps=1")
 STOPPING = ("callbacks=early_stopping", "callbacks.early_stopping.min_delta=100", "callbacks.early_stopping.patience=1")
 OFTEN = "trainer.val_check_interval=1"
 
@@ -220,10 +220,7 @@ ARGUMENTS = (
         "plugins",
         f"[{{_target_: {ENVIRONMENTS}.SLURMEnvironment, auto_requeue: false}}]",
         "on what cluster it runs; see below",
-        lambda seen: (
-            seen.trainer.strategy.cluster_environment is None
-            and seen.trainer._accelerator_connector.cluster_environment.auto_requeue is False
-        ),
+        lambda seen: seen.trainer._accelerator_connector.cluster_environment.auto_requeue is False,
     ),
     no_arg("sync_batchnorm", "true", "no batch norm"),
     no_arg("reload_dataloaders_every_n_epochs", "1", "each epoch has its own order"),
@@ -331,10 +328,10 @@ OF_CALLBACKS = (
         "ThroughputMonitor",
         (
             *callback("ThroughputMonitor", f"batch_size_fn={{_target_: {HERE}.num_rows, _partial_: true}}"),
-            *(f"trust.targets=[{HERE}.num_rows]", *LOGGER, "trainer.log_every_n_steps=1"),
+            *(f"trust.targets=[{HERE}.num_rows]", *LOGGER),
         ),
         "loggers get the numbers",
-        lambda seen: "train|samples" in seen.logged(),
+        lambda seen: "train/samples" in seen.logged(),
     ),
     Outcome(
         "Timer",

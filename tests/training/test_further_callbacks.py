@@ -131,6 +131,18 @@ def test_a_hook_that_is_given_as_a_function_counts():
 
 
 @pytest.mark.parametrize(
+    ("interval", "given", "expected"),
+    [(1, None, False), (1.0, None, None), (2, None, None), (1, True, True), ("00:00:10:00", None, None)],
+)
+def test_early_stopping_checks_after_each_validation(interval, given, expected):
+    """Lightning takes an interval of one micro-batch for one epoch."""
+    options = {} if given is None else {"check_on_train_epoch_end": given}
+    made = {**callback("EarlyStopping", monitor="val/loss", **options), "trainer": {"val_check_interval": interval}}
+    (found,) = callbacks_of(made)
+    assert isinstance(found, EarlyStopping) and found._check_on_train_epoch_end is expected
+
+
+@pytest.mark.parametrize(
     ("max_epochs", "num_steps", "start", "said"),
     [
         (10, 90, 0.8, None),
