@@ -136,7 +136,7 @@ OFTEN = "trainer.val_check_interval=1"
 
 ARGUMENTS = (
     arg("accelerator", "cpu", "the device", lambda seen: seen.trainer.strategy.root_device.type == "cpu"),
-    no_arg("accelerator", "tpu", "torch_xla"),
+    no_arg("accelerator", "tpu", "Requirement 'torch_xla"),
     arg("strategy", "auto", "one device, or DDP", lambda seen: seen.trainer.world_size == 1),
     no_arg("strategy", "ddp_spawn", "trainer.strategy=ddp_spawn does not work in lmft", "trainer.devices=2"),
     arg("devices", "1", "the number of devices", lambda seen: seen.trainer.num_devices == 1),
@@ -145,8 +145,8 @@ ARGUMENTS = (
     no_arg("num_nodes", "2", "srun or torchrun"),
     arg("precision", "bf16-mixed", "the numbers computed with", lambda seen: seen.trainer.precision == "bf16-mixed"),
     no_arg("precision", "16", "trainer.precision=16-mixed"),
-    no_arg("logger", "false", "logger.NAME._target_=CLASS"),
-    no_arg("callbacks", "[]", "callbacks.NAME._target_=CLASS"),
+    no_arg("logger", "false", "logger.NAME._target_=CLASS adds a logger"),
+    no_arg("callbacks", "[]", "callbacks.NAME._target_=CLASS adds a callback"),
     no_arg("fast_dev_run", "true", "debug=fast"),
     arg("max_epochs", "1", "the number of epochs", lambda seen: seen.steps == 9, "trainer.max_steps=-1"),
     arg(
@@ -191,7 +191,7 @@ ARGUMENTS = (
     no_arg("num_sanity_val_steps", "2", "validate_before=true"),
     arg("log_every_n_steps", "2", "rows of metrics.csv", lambda seen: seen.rows_with("train/loss")[0] == 2),
     no_arg("enable_checkpointing", "false", "checkpoint.keep_last=0"),
-    no_arg("enable_progress_bar", "false", "progress is a line now and then"),
+    no_arg("enable_progress_bar", "false", "progress is a line now and then instead of a bar"),
     no_arg("enable_model_summary", "true", "callbacks.summary._target_=lightning.pytorch.callbacks.ModelSummary"),
     arg("accumulate_grad_batches", "3", "micro-batches of a step", lambda seen: seen.steps == 3, *WHOLE),
     arg(
@@ -211,7 +211,7 @@ ARGUMENTS = (
     arg("deterministic", "true", "deterministic algorithms alone", lambda seen: seen.state["deterministic"]),
     arg("benchmark", "true", "cuDNN's benchmark", lambda seen: seen.state["benchmark"]),
     arg("inference_mode", "false", "`no_grad` in validations", lambda seen: not seen.is_inference, OFTEN),
-    no_arg("use_distributed_sampler", "true", "each device takes its share"),
+    no_arg("use_distributed_sampler", "true", "each device takes its share of the batches"),
     arg("profiler", "simple", "its table is in profile.txt", lambda seen: (seen.folder / "profile.txt").exists()),
     no_arg("profiler", "xla", "must be simple, advanced, pytorch or null"),
     arg("detect_anomaly", "true", "errors name the operation", lambda seen: seen.state["anomaly"]),
@@ -222,8 +222,8 @@ ARGUMENTS = (
         "on what cluster it runs; see below",
         lambda seen: seen.trainer._accelerator_connector.cluster_environment.auto_requeue is False,
     ),
-    no_arg("sync_batchnorm", "true", "no batch norm"),
-    no_arg("reload_dataloaders_every_n_epochs", "1", "each epoch has its own order"),
+    no_arg("sync_batchnorm", "true", "these models have no batch norm"),
+    no_arg("reload_dataloaders_every_n_epochs", "1", "each epoch has its own order and masks"),
     no_arg("default_root_dir", "/tmp", "run.dir=FOLDER run.name=NAME"),
     arg(
         "enable_autolog_hparams",
@@ -236,10 +236,12 @@ ARGUMENTS = (
 
 _NOTHING = "does nothing in a training"
 OF_CALLBACKS = (
-    Outcome("BackboneFinetuning", callback("BackboneFinetuning"), refused="model.freeze="),
-    Outcome("BaseFinetuning", callback("BaseFinetuning"), refused="model.freeze="),
-    Outcome("BasePredictionWriter", callback("BasePredictionWriter"), refused="lmft.predict"),
-    Outcome("BatchSizeFinder", callback("BatchSizeFinder"), refused="`lmft tune`"),
+    Outcome("BackboneFinetuning", callback("BackboneFinetuning"), refused="model.freeze=[embeddings,layers.0-7]"),
+    Outcome("BaseFinetuning", callback("BaseFinetuning"), refused="model.freeze=[embeddings,layers.0-7]"),
+    Outcome(
+        "BasePredictionWriter", callback("BasePredictionWriter"), refused="lmft.predict shows the answers to prompts"
+    ),
+    Outcome("BatchSizeFinder", callback("BatchSizeFinder"), refused="`lmft tune` finds"),
     Outcome("Callback", callback("Callback"), refused=_NOTHING),
     Outcome("Checkpoint", callback("Checkpoint"), refused=_NOTHING),
     Outcome(
@@ -270,7 +272,7 @@ OF_CALLBACKS = (
         lambda seen: seen.trainer.is_noted,
     ),
     Outcome("LambdaCallback", callback("LambdaCallback"), refused=_NOTHING),
-    Outcome("LearningRateFinder", callback("LearningRateFinder"), refused="`lmft tune`"),
+    Outcome("LearningRateFinder", callback("LearningRateFinder"), refused="`lmft tune` finds"),
     Outcome(
         "LearningRateMonitor",
         (*callback("LearningRateMonitor"), *LOGGER),
@@ -303,7 +305,7 @@ OF_CALLBACKS = (
         fails=True,
     ),
     *(
-        Outcome(name, callback(name), refused="lmft itself shows steps")
+        Outcome(name, callback(name), refused="lmft itself shows steps, losses and the time left")
         for name in ("ProgressBar", "RichProgressBar", "TQDMProgressBar")
     ),
     Outcome(
@@ -312,7 +314,11 @@ OF_CALLBACKS = (
         "prints the layers",
         lambda seen: "Trainable params" in seen.said,
     ),
-    Outcome("SpikeDetection", callback("SpikeDetection"), refused="callbacks=spike"),
+    Outcome(
+        "SpikeDetection",
+        callback("SpikeDetection"),
+        refused="callbacks=spike watches the loss of whole optimizer steps",
+    ),
     Outcome(
         "StochasticWeightAveraging",
         (*callback("StochasticWeightAveraging", "swa_lrs=1e-3", "swa_epoch_start=1"), *WHOLE),
@@ -359,8 +365,8 @@ OF_PROFILERS = (
         "profiles nothing, as `trainer.profiler=null`",
         lambda seen: not (seen.folder / "profile.txt").exists(),
     ),
-    Outcome("Profiler", made("trainer.profiler", PROFILERS, "Profiler"), refused="Profiler"),
-    Outcome("XLAProfiler", made("trainer.profiler", PROFILERS, "XLAProfiler"), refused="torch_xla"),
+    Outcome("Profiler", made("trainer.profiler", PROFILERS, "Profiler"), refused="abstract class Profiler"),
+    Outcome("XLAProfiler", made("trainer.profiler", PROFILERS, "XLAProfiler"), refused="Requirement 'torch_xla"),
 )
 
 
@@ -368,14 +374,14 @@ def plugin(home: str, name: str) -> tuple[str]:
     return (f"+trainer.plugins=[{{_target_: {home}.{name}}}]",)
 
 
-_BATCH_NORM = "no batch norm"
+_BATCH_NORM = "these models have no batch norm"
 OF_PLUGINS = (
     *(
         Outcome(name, plugin(PLUGINS, name), refused="checkpoints are written atomically")
         for name in ("AsyncCheckpointIO", "CheckpointIO", "TorchCheckpointIO", "XLACheckpointIO")
     ),
     *(
-        Outcome(name, plugin(PLUGINS, name), refused="trainer.precision=")
+        Outcome(name, plugin(PLUGINS, name), refused="trainer.precision=bf16-mixed")
         for name in (
             *("BitsandbytesPrecision", "DeepSpeedPrecision", "DoublePrecision", "HalfPrecision", "MixedPrecision"),
             *("Precision", "TransformerEnginePrecision", "FSDPPrecision", "XLAPrecision"),
@@ -392,9 +398,9 @@ OF_PLUGINS = (
         )
         for name in ("KubeflowEnvironment", "LightningEnvironment", "SLURMEnvironment", "TorchElasticEnvironment")
     ),
-    Outcome("LSFEnvironment", plugin(ENVIRONMENTS, "LSFEnvironment"), refused="LSB_DJOB_RANKFILE"),
-    Outcome("MPIEnvironment", plugin(ENVIRONMENTS, "MPIEnvironment"), refused="mpi4py"),
-    Outcome("XLAEnvironment", plugin(ENVIRONMENTS, "XLAEnvironment"), refused="torch_xla"),
+    Outcome("LSFEnvironment", plugin(ENVIRONMENTS, "LSFEnvironment"), refused="`LSB_DJOB_RANKFILE`"),
+    Outcome("MPIEnvironment", plugin(ENVIRONMENTS, "MPIEnvironment"), refused="Requirement 'mpi4py"),
+    Outcome("XLAEnvironment", plugin(ENVIRONMENTS, "XLAEnvironment"), refused="Requirement 'torch_xla"),
 )
 
 TABLES = {
