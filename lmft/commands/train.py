@@ -54,7 +54,9 @@ def fit(config: dict[str, Any], run: Run) -> dict[str, Any]:
     from lmft.config.schema import build
     from lmft.data.ledger import check_enough_examples
     from lmft.reporting import tables
-    from lmft.training.extensions import lightnings_refusals_are_user_errors, monitors
+    from lmft.training.extensions import lightnings_refusals_are_user_errors
+    from lmft.training.further_callbacks import check_averaging
+    from lmft.training.monitors import monitors
     from lmft.training.optimizer import ScheduleConfig, check_schedule
     from lmft.training.scores import names_of_logged
     from lmft.training.trainer import silence_libraries, try_out
@@ -79,6 +81,7 @@ def fit(config: dict[str, Any], run: Run) -> dict[str, Any]:
             num_steps=min(limits.values()),
             measured=scores,
         )
+        check_averaging(config, min(limits.values()), parts.layout(num_devices).num_used)
         if run.status() == "complete" and _is_done(config, run, limits):
             return read_json(run.paths.metrics)
         with run, lightnings_refusals_are_user_errors():

@@ -1,7 +1,9 @@
 """Check the options of a training by their values alone. Imports neither torch nor Lightning."""
 
+import os
 import re
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
@@ -42,6 +44,7 @@ LOGGERS = {
 
 OPTIMIZERS_PACKAGES = {"optimi": "torch-optimi", "bitsandbytes": "bitsandbytes"}
 """Module of optimizers -> the package that has it."""
+DURATION = "a time, DD:HH:MM:SS or {hours: 1, minutes: 30}"
 
 _OLD_PRECISIONS = {
     **dict.fromkeys(("16", "fp16", "float16", "half"), "16-mixed"),
@@ -52,10 +55,6 @@ _OLD_PRECISIONS = {
 _NOT_SET_HERE = {  # arguments of Lightning's Trainer that lmft sets itself or does not use -> the fix
     "logger": "logger.NAME._target_=CLASS adds a logger, logger=none leaves only metrics.csv",
     "callbacks": "callbacks.NAME._target_=CLASS adds a callback",
-    "plugins": (
-        "trainer.precision and trainer.strategy; SLURM requeues nothing without "
-        "`#SBATCH --signal=SIGUSR1@90`"
-    ),
     "default_root_dir": "run.dir=FOLDER run.name=NAME",
     "num_sanity_val_steps": "validate_before=true validates before the first step",
     "enable_model_summary": "callbacks.summary._target_=lightning.pytorch.callbacks.ModelSummary",
@@ -93,10 +92,28 @@ def _is_share(value: Any) -> bool:
     return isinstance(value, float) and 0 < value <= 1
 
 
-def _is_duration(value: Any) -> bool:
+def duration(value: Any) -> timedelta | None:
+    """Return a time above 0 that is written as Lightning reads it; None if it is none.
+
+    value: DD:HH:MM:SS, or a mapping of units such as hours and minutes.
+    """
     if isinstance(value, str):
-        return re.fullmatch(r"\d+(:\d+){3}", value) is not None
-    return isinstance(value, Mapping)
+        if re.fullmatch(r"\d+(:\d\d){3}", value) is None:
+            return None
+        value = dict(
+            zip(("days", "hours", "minutes", "seconds"), map(int, value.split(":")), strict=True)
+        )
+    if not isinstance(value, Mapping) or not all(map(_is_number, value.values())):
+        return None
+    try:
+        found = timedelta(**{str(unit): amount for unit, amount in value.items()})
+    except (TypeError, OverflowError):  # an unknown unit; too long for a timedelta
+        return None
+    return found if found > timedelta(0) else None
+
+
+def _is_duration(value: Any) -> bool:
+    return duration(value) is not None
 
 
 def _are_devices(value: Any) -> bool:
@@ -157,7 +174,7 @@ _TRAINER = {
     "log_every_n_steps": _COUNT,
     "val_check_interval": _Rule(
         lambda value: _is_share(value) or _is_count(value) or _is_duration(value),
-        "a share of an epoch, above 0 and up to 1.0; a number of micro-batches; or a time, DD:HH:MM:SS",
+        f"a share of an epoch, above 0 and up to 1.0; a number of micro-batches; or {DURATION}",
         "data.validation_fraction=0 trains without validation",
     ),
     "check_val_every_n_epoch": _COUNT_OR_NULL,
@@ -168,6 +185,13 @@ _TRAINER = {
     "limit_val_batches": _Rule(
         lambda value: _is_share(value) or _is_count(value, 0) or (_is_number(value) and value == 0),
         "a share of the batches, up to 1.0, or a number of them",
+    ),
+    "max_time": _Rule(lambda value: value is None or _is_duration(value), DURATION),
+    "gradient_clip_algorithm": _Rule(lambda value: value in (None, "norm", "value"), "norm or value"),
+    "sync_batchnorm": _Rule(
+        lambda value: value is False,
+        "false",
+        "leave it out: these models have no batch norm whose statistics devices could share",
     ),
     "gradient_clip_val": _Rule(
         lambda value: value is None or (_is_number(value) and value >= 0),
@@ -182,7 +206,6 @@ _TRAINER = {
         lambda value: value in (None, "warn") or isinstance(value, bool), "true, false, warn or null"
     ),
     "benchmark": _Rule(lambda value: value is None or isinstance(value, bool), "true, false or null"),
-    "sync_batchnorm": _TRUE_OR_FALSE,
     "inference_mode": _TRUE_OR_FALSE,
     "enable_autolog_hparams": _TRUE_OR_FALSE,
 }
@@ -238,6 +261,7 @@ def check(config: Mapping[str, Any]) -> None:
     knows.
     """
     _check_trainer(config["trainer"])
+    _check_least(config)
     if isinstance(config["checkpoint"], Mapping):  # in an evaluation it names a checkpoint
         _check_names(config["checkpoint"], "checkpoint", _CHECKPOINT)
         _check_values(config["checkpoint"], "checkpoint", _CHECKPOINT)
@@ -259,8 +283,13 @@ def _check_trainer(options: Mapping[str, Any]) -> None:
         if len(fixes) > 1:
             fixes = {name: f"{name}: {fix}" for name, fix in fixes.items()}
         raise UserError(what, fix="; ".join(fixes.values()))
+    _check_environment()
     _check_precision(options.get("precision", "auto"))
     _check_values(options, "trainer", _TRAINER)
+    algorithm = options.get("gradient_clip_algorithm")
+    if algorithm is not None and not options.get("gradient_clip_val"):
+        what = f"trainer.gradient_clip_algorithm={algorithm}: nothing is clipped"
+        raise UserError(what, fix="trainer.gradient_clip_val=1.0, or leave it out")
     interval = options.get("val_check_interval", 1.0)
     if options.get("check_val_every_n_epoch", 1) is None and isinstance(interval, float):
         what = (
@@ -277,6 +306,27 @@ def _check_trainer(options: Mapping[str, Any]) -> None:
     if all(options.get(name, none[0]) in none for name, none in limits.items()):
         fix = "trainer.max_epochs=3, trainer.max_steps=1000 or trainer.max_tokens=10M"
         raise UserError("nothing ends this training", fix=fix)
+
+
+def _check_least(config: Mapping[str, Any]) -> None:
+    """Raise UserError if min_epochs or min_steps would change nothing."""
+    options = config["trainer"]
+    ends_early = options.get("max_time") is not None or config.get("model", {}).get("module")
+    if ends_early or any(node is not None for node in config["callbacks"].values()):
+        return
+    for name in ("min_epochs", "min_steps"):
+        if options.get(name) is not None:
+            what = f"trainer.{name}={options[name]}: nothing ends this training early"
+            raise UserError(what, fix="leave it out; or callbacks=early_stopping, or trainer.max_time")
+
+
+def _check_environment() -> None:
+    """Raise UserError if variables set what Lightning's Trainer would read without lmft's checks."""
+    prefix = "PL_TRAINER_"
+    names = sorted(name for name in os.environ if name.startswith(prefix))
+    if names:
+        options = " ".join(f"+trainer.{name.removeprefix(prefix).lower()}=…" for name in names)
+        raise UserError("environment variables do not set options here", ", ".join(names), options)
 
 
 def _check_precision(precision: Any) -> None:

@@ -61,6 +61,20 @@ def end_after(trainer: Trainer, num_steps: int) -> None:
     trainer.fit_loop.epoch_loop.max_steps = num_steps
 
 
+def training_is_complete(trainer: Trainer) -> bool:
+    """Return, at the end of an epoch, whether the training has all its steps or epochs."""
+    loop = trainer.fit_loop
+    if loop.max_steps != -1 and loop.epoch_loop.global_step >= loop.max_steps:
+        return True
+    num_epochs = loop.epoch_progress.current.processed
+    return loop.max_epochs not in (None, -1) and num_epochs >= loop.max_epochs
+
+
+def can_stop_early(trainer: Trainer) -> bool:
+    """Return whether `min_steps` and `min_epochs` allow the training to end."""
+    return trainer.fit_loop._can_stop_early
+
+
 def validation_is_next(trainer: Trainer) -> bool:
     """Return, at the end of a batch, whether a validation comes before the next training batch."""
     loop = trainer.fit_loop.epoch_loop
@@ -86,6 +100,11 @@ def count_epoch_from_its_start(trainer: Trainer) -> None:
     progress = loop.epoch_progress.current
     if loop.restarted_mid_epoch and progress.completed == progress.ready:
         loop.reset_restart_stage()
+
+
+def resumes_within_epoch(trainer: Trainer) -> bool:
+    """Return, at the start of a training, whether it resumes between two steps of an epoch."""
+    return trainer.fit_loop.restarted_mid_epoch
 
 
 def begin_with_validation(trainer: Trainer) -> None:

@@ -1,9 +1,10 @@
-"""Make the callbacks and other classes that a config adds to Lightning's Trainer.
+"""Make the classes that a config adds to Lightning's Trainer.
 
 Mistakes in their options are reported before the first step.
 """
 
 import inspect
+import os
 import re
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,16 +14,10 @@ from typing import Any, TypeVar
 
 from hydra.errors import InstantiationException
 from lightning import Callback, Trainer
+from lightning.fabric.plugins import CheckpointIO, ClusterEnvironment
+from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import (
-    BackboneFinetuning,
-    BasePredictionWriter,
-    BatchSizeFinder,
-    GradientAccumulationScheduler,
-    LearningRateFinder,
-    ModelCheckpoint,
-    WeightAveraging,
-)
+from lightning.pytorch.plugins import LayerSync, Precision
 from lightning.pytorch.profilers import Profiler
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
@@ -30,21 +25,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lmft.config.trust import trusted_class, trusted_instance
 from lmft.errors import UserError, did_you_mean
-from lmft.training.callbacks.averaging import AveragedWeights
-from lmft.training.scores import names_of_logged
-from lmft.training.validations import Monitor
 
 T = TypeVar("T")
 PROFILE = "profile.txt"
 
-_REFUSED = {
-    LearningRateFinder: "--multirun optimizer.lr=1e-5,3e-5,1e-4 compares learning rates in a table",
-    BatchSizeFinder: "data.batch_size=64; a micro-batch that is too large is computed in parts",
-    GradientAccumulationScheduler: "trainer.accumulate_grad_batches=4, the same in each epoch",
-    BasePredictionWriter: "leave it out: lmft.predict shows the answers to prompts",
-    BackboneFinetuning: "model.freeze=[embeddings,layers.0-7] trains the upper layers alone",
-    # It would average position numbers and frozen weights, and begin with the weights before training.
-    WeightAveraging: "callbacks=ema, or callbacks=weight_average; or derive yours from AveragedWeights",
+_REFUSED_PLUGINS = {
+    CheckpointIO: "leave it out: checkpoints are written atomically, with a checksum",
+    Precision: "trainer.precision=bf16-mixed",
+    LayerSync: "leave it out: these models have no batch norm whose statistics devices could share",
 }
 
 
@@ -113,55 +101,32 @@ def target_class(node: Mapping[str, Any], kind: type, trusted: Sequence[str], wh
     return target
 
 
-def callbacks(config: Mapping[str, Any]) -> list[Callback]:
-    """Return the callbacks of a config. Raises: UserError."""
-    trusted = config["trust"]["targets"]
-    callbacks_by_key = {
-        f"callbacks.{name}": make_plugin(node, Callback, trusted, f"callbacks.{name}")
-        for name, node in config["callbacks"].items()
-        if node is not None
-    }
-    for where, callback in callbacks_by_key.items():
-        for refused, fix in _REFUSED.items():
-            if isinstance(callback, refused) and not isinstance(callback, AveragedWeights):
-                raise UserError(f"{type(callback).__name__} does not work in lmft", where, fix)
-    _check_monitors(callbacks_by_key, _scores(config))
-    return list(callbacks_by_key.values())
+def check_kind(target: Any, refused: Mapping[type, str], where: str) -> None:
+    """Raise UserError if a class is derived from one that does not work here."""
+    for kind, fix in refused.items():
+        if isinstance(target, type) and issubclass(target, kind):
+            raise UserError(f"{target.__name__} does not work in lmft", where, fix)
 
 
-def _scores(config: Mapping[str, Any]) -> list[str]:
-    """Return the names of the scores that validations log."""
-    return names_of_logged(config.get("data", {}).get("sources") or ())
+def cluster_plugins(nodes: Any, trusted: Sequence[str]) -> list[ClusterEnvironment]:
+    """Return the plugins of `trainer.plugins`, which say on what cluster this process runs.
 
+    Args:
+        nodes: one node or a list of them; None: none.
+        trusted: packages that may be instantiated (`trust.targets`).
 
-def _check_monitors(callbacks_by_key: Mapping[str, Callback], scores: Sequence[str]) -> None:
-    """Raise UserError if a callback monitors a number that no validation measures.
-
-    With callbacks of other packages nothing is checked, as they may log any number.
+    Raises: UserError for other plugins, as lmft sets these itself.
     """
-    if not all(map(_is_lightnings, callbacks_by_key.values())):
-        return
-    for where, callback in callbacks_by_key.items():
-        monitor = getattr(callback, "monitor", None)
-        known = [*scores]
-        if isinstance(callback, ModelCheckpoint):
-            known += ["epoch", "step"]
-        if monitor is not None and monitor not in known:
-            what = f"{where}.monitor={monitor}: unknown{did_you_mean(str(monitor), known)}"
-            raise UserError(what, fix=f"one of: {', '.join(known)}")
-
-
-def monitors(config: Mapping[str, Any]) -> list[Monitor]:
-    """Return the monitors of the config's callbacks that need a validation."""
-    return [
-        Monitor(
-            f"callbacks.{name}.monitor={node['monitor']}",
-            node["monitor"],
-            bool(node.get("check_on_train_epoch_end")),
-        )
-        for name, node in config["callbacks"].items()
-        if node is not None and node.get("monitor") in _scores(config)
-    ]
+    found = []
+    for i, node in enumerate(nodes if isinstance(nodes, list) else [nodes] if nodes else []):
+        where = f"trainer.plugins[{i}]"
+        if not isinstance(node, Mapping) or "_target_" not in node:
+            example = "lightning.pytorch.plugins.environments.SLURMEnvironment, auto_requeue: false"
+            what = f"{where}={node} names no class"
+            raise UserError(what, fix=f"trainer.plugins=[{{_target_: {example}}}]")
+        check_kind(trusted_class(node, trusted, where), _REFUSED_PLUGINS, where)
+        found.append(make_plugin(node, ClusterEnvironment, trusted, where))
+    return found
 
 
 def check_strategy(trainer: Trainer, option: Any) -> None:
@@ -185,6 +150,16 @@ def check_strategy(trainer: Trainer, option: Any) -> None:
             inspect.signature(DistributedDataParallel).bind_partial(**trainer.strategy._ddp_kwargs)
         except TypeError as error:
             raise refusal(error, "trainer.strategy", DistributedDataParallel) from error
+
+
+def check_nodes(trainer: Trainer) -> None:
+    """Raise UserError if this process is to wait for others that nothing tells it of."""
+    environment = trainer.strategy.cluster_environment if trainer.num_nodes > 1 else None  # pyright: ignore[reportAttributeAccessIssue]
+    is_told = "MASTER_ADDR" in os.environ and {"NODE_RANK", "GROUP_RANK"} & os.environ.keys()
+    if isinstance(environment, LightningEnvironment) and not is_told:
+        what = f"trainer.num_nodes={trainer.num_nodes}, but this is not part of a cluster's job"
+        fix = "srun or torchrun; or set MASTER_ADDR, MASTER_PORT and NODE_RANK on each machine"
+        raise UserError(what, fix=fix)
 
 
 def show_profile(trainer: Any, folder: Path | None) -> None:
@@ -212,6 +187,8 @@ def show_profile(trainer: Any, folder: Path | None) -> None:
 
 def refusal(error: BaseException, where: str, target: Any) -> UserError:
     """Return the UserError for an error about arguments, of the target or of a class inside its node."""
+    if isinstance(error, KeyError):
+        return UserError(f"{error.args[0]} is not set", where)
     match = re.search(r"(?:(\w+)\.__init__\(\) )?got an unexpected keyword argument '(\w+)'", str(error))
     if match is None:
         return UserError(one_line(error), where)

@@ -80,6 +80,16 @@ def said_of(*given):
         ("trainer.deterministic=yes", "trainer.deterministic=yes"),
         ("+trainer.profiler=simpel", "trainer.profiler=simpel must be simple, advanced, pytorch or null"),
         ("+trainer.min_epochs=9", "trainer.min_epochs=9 is more than trainer.max_epochs="),
+        ("+trainer.min_epochs=1", "trainer.min_epochs=1: nothing ends this training early"),
+        ("+trainer.min_steps=5", "trainer.min_steps=5: nothing ends this training early"),
+        ("+trainer.max_time=soon", "trainer.max_time=soon must be a time, DD:HH:MM:SS"),
+        ("+trainer.max_time=00:00:00:00", "trainer.max_time=00:00:00:00 must be a time"),
+        ("+trainer.max_time={hors: 1}", "must be a time"),
+        ("+trainer.max_time={hours: one}", "must be a time"),
+        ("+trainer.max_time=60", "trainer.max_time=60 must be a time"),
+        ("trainer.val_check_interval={minuts: 5}", "a time, DD:HH:MM:SS or {hours: 1, minutes: 30}"),
+        ("+trainer.gradient_clip_algorithm=nrom", "trainer.gradient_clip_algorithm=nrom must be norm or value"),
+        ("+trainer.sync_batchnorm=true", "no batch norm"),
         ("checkpoint.every_n_steps=0", "checkpoint.every_n_steps=0"),
         ("checkpoint.every_n_steps=null", "checkpoint.every_n_steps=null"),
         ("checkpoint.keep_last=-2", "0 keeps none, -1 all"),
@@ -120,7 +130,9 @@ def test_a_schedule_without_warm_up_is_given_none():
         *("trainer.gradient_clip_val=null", "trainer.deterministic=warn", "trainer.deterministic=true"),
         *("+trainer.profiler=Advanced", "+trainer.profiler=null", "checkpoint.max_disk_gb=0.5"),
         *("checkpoint.keep_last=-1", "checkpoint.keep_last=0", "nonfinite=skip", "scheduler.warmup=0.1"),
-        *("callbacks=early_stopping", "+callbacks.x=null", "+trainer.min_steps=5", "trainer.precision=64-true"),
+        *("callbacks=early_stopping", "+callbacks.x=null", "trainer.precision=64-true"),
+        *("+trainer.max_time=00:12:00:00", "+trainer.max_time={hours: 1.5}", "+trainer.max_time=null"),
+        *("+trainer.gradient_clip_algorithm=value", "+trainer.sync_batchnorm=false", "+trainer.plugins=[]"),
     ],
 )
 def test_what_makes_sense_is_not(override):
@@ -137,6 +149,26 @@ def test_several_of_them_are_named_together():
     found = said_of("+trainer.logger=false", "+trainer.callbacks=[]")
     assert found is not None and "trainer.logger, trainer.callbacks cannot be set" in found
     assert "logger: logger.NAME" in found and "callbacks: callbacks.NAME" in found
+
+
+def test_a_least_number_of_steps_needs_something_that_ends_a_training_early():
+    assert said_of("+trainer.min_steps=5", "callbacks=early_stopping") is None
+    assert said_of("+trainer.min_steps=5", "+trainer.max_time=00:01:00:00") is None
+    assert said_of("+trainer.min_steps=5", "+callbacks.x=null") is not None
+
+
+def test_a_way_of_clipping_needs_a_limit():
+    for limit in ("null", "0"):
+        said = said_of("+trainer.gradient_clip_algorithm=value", f"trainer.gradient_clip_val={limit}")
+        assert said is not None and "nothing is clipped" in said
+
+
+def test_variables_that_lightning_would_read_are_named_with_the_options(monkeypatch):
+    monkeypatch.setenv("PL_TRAINER_MAX_STEPS", "5")
+    monkeypatch.setenv("PL_TRAINER_OVERFIT_BATCHES", "1")
+    said = said_of("trainer.max_epochs=1")
+    assert said is not None and "where: PL_TRAINER_MAX_STEPS, PL_TRAINER_OVERFIT_BATCHES\n" in said
+    assert "fix:   +trainer.max_steps=… +trainer.overfit_batches=…" in said
 
 
 # the names of other packages

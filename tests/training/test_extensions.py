@@ -1,32 +1,17 @@
 """What a config plugs into the trainer."""
 
 import pytest
-from lightning import Callback, Trainer
+from lightning import Trainer
+from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping
 
 from lmft.errors import UserError
 from lmft.training import extensions
-from lmft.training.extensions import (
-    callbacks,
-    lightnings_refusals_are_user_errors,
-    monitors,
-)
+from lmft.training.extensions import lightnings_refusals_are_user_errors
 
 LIGHTNINGS = "lightning.pytorch.callbacks"
-HERE = "tests.training.test_extensions"
-
-
-class Mine(Callback):
-    """Somebody's own, which may log anything."""
-
-
-def config(**groups):
-    return {"callbacks": {}, "logger": {}, "trust": {"targets": [f"{HERE}.*"]}, **groups}
-
-
-def callback(name, **options):
-    return config(callbacks={"x": {"_target_": f"{LIGHTNINGS}.{name}", **options}})
+ENVIRONMENTS = "lightning.pytorch.plugins.environments"
 
 
 def refusal_of(function, *arguments):
@@ -36,59 +21,48 @@ def refusal_of(function, *arguments):
     return str(error.value)
 
 
-# callbacks
+# plugins
 
 
-def test_callbacks_are_made_with_their_options():
-    early, checkpoint = (
-        callbacks(callback("EarlyStopping", monitor="val/loss", patience=7))[0],
-        callbacks(callback("ModelCheckpoint", monitor="step"))[0],
-    )
-    assert isinstance(early, EarlyStopping) and early.patience == 7
-    assert isinstance(checkpoint, ModelCheckpoint) and checkpoint.monitor == "step"
-    assert callbacks(config(callbacks={"x": None})) == [], "null leaves one out"
+def test_a_plugin_says_on_what_cluster_this_process_runs():
+    node = {"_target_": f"{ENVIRONMENTS}.SLURMEnvironment", "auto_requeue": False}
+    for nodes in (node, [node]):
+        (found,) = extensions.cluster_plugins(nodes, [])
+        assert isinstance(found, SLURMEnvironment) and found.auto_requeue is False
+    assert extensions.cluster_plugins(None, []) == extensions.cluster_plugins([], []) == []
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("node", "said"),
     [
-        (callback("EarlyStopping"), "missing 1 required positional argument: 'monitor'\n  where: callbacks.x"),
-        (callback("EarlyStopping", monitor="val/loss", patince=3), "no 'patince' (did you mean 'patience'?)"),
-        (callback("EarlyStopping", monitor="val/loss", mode="least"), "`mode` can be min, max, got least"),
-        (callback("EarlyStopping", monitor="val_loss"), "monitor=val_loss: unknown (did you mean 'val/loss'?)"),
-        (callback("EarlyStopping", monitor="epoch"), "callbacks.x.monitor=epoch: unknown"),
-        (callback("ModelCheckpoint", monitor="train/loss"), "one of: val/loss, val/perplexity, val/accuracy, epoch"),
-        (callback("LearningRateFinder"), "LearningRateFinder does not work in lmft"),
-        (callback("BatchSizeFinder"), "data.batch_size"),
-        (callback("GradientAccumulationScheduler", scheduling={1: 2}), "trainer.accumulate_grad_batches"),
-        (callback("BackboneFinetuning"), "model.freeze"),
-        (callback("EarlyStoping", monitor="val/loss"), f"there is no {LIGHTNINGS}.EarlyStoping"),
+        ("ddp", "trainer.plugins[0]=ddp names no class"),
+        ({"auto_requeue": False}, "names no class"),
+        ({"_target_": "lightning.pytorch.plugins.TorchCheckpointIO"}, "checkpoints are written atomically"),
+        ({"_target_": "lightning.pytorch.plugins.AsyncCheckpointIO"}, "checkpoints are written atomically"),
         (
-            config(callbacks={"x": {"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": "a"}}),
-            "lightning.pytorch.loggers.CSVLogger is no Callback",
+            {"_target_": "lightning.pytorch.plugins.MixedPrecision", "precision": "16-mixed"},
+            "trainer.precision=",
         ),
+        ({"_target_": "lightning.pytorch.plugins.TorchSyncBatchNorm"}, "no batch norm"),
+        ({"_target_": f"{ENVIRONMENTS}.SLURMEnvironment", "requeue": 1}, "SLURMEnvironment takes no 'requeue'"),
+        ({"_target_": "lightning.pytorch.callbacks.Timer"}, "Timer is no ClusterEnvironment"),
+        ({"_target_": f"{ENVIRONMENTS}.LSFEnvironment"}, "LSB_DJOB_RANKFILE"),
     ],
 )
-def test_those_that_cannot_be_are_refused(given, said):
-    assert said in refusal_of(callbacks, given)
+def test_what_lmft_sets_itself_is_no_plugin(node, said):
+    assert said in refusal_of(extensions.cluster_plugins, [node], [])
 
 
-def test_what_somebodys_own_callback_logs_may_be_monitored():
-    watching = callback("EarlyStopping", monitor="my/score")["callbacks"]
-    found = callbacks(config(callbacks={**watching, "y": {"_target_": f"{HERE}.Mine"}}))
-    assert [type(each).__name__ for each in found] == ["EarlyStopping", "Mine"]
-
-
-def test_which_of_them_wait_for_a_validation():
-    nodes = {
-        "a": {"_target_": "x", "monitor": "val/loss", "check_on_train_epoch_end": True},
-        "b": {"_target_": "x", "monitor": "step"},
-        "c": {"_target_": "x", "monitor": "val/accuracy"},
-        "d": {"_target_": "x"},
-        "e": None,
-    }
-    found = [(each.argument, each.is_read_each_epoch) for each in monitors(config(callbacks=nodes))]
-    assert found == [("callbacks.a.monitor=val/loss", True), ("callbacks.c.monitor=val/accuracy", False)]
+def test_machines_that_nothing_tells_of(monkeypatch):
+    for name in ("MASTER_ADDR", "NODE_RANK", "GROUP_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    trainer = Trainer(accelerator="cpu", devices=1, num_nodes=2, logger=False)
+    said = refusal_of(extensions.check_nodes, trainer)
+    assert said.startswith("trainer.num_nodes=2, but") and "NODE_RANK" in said
+    monkeypatch.setenv("MASTER_ADDR", "10.0.0.1")
+    monkeypatch.setenv("NODE_RANK", "1")
+    extensions.check_nodes(trainer)
+    extensions.check_nodes(Trainer(accelerator="cpu", devices=1, logger=False))
 
 
 # what arises later
