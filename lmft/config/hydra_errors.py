@@ -91,7 +91,8 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def _no_such_config(error: MissingConfigException) -> UserError:
     group, _, name = (error.missing_cfg_file or "").rpartition("/")
     if not group:
-        return UserError(f"no config named '{name}'", fix="leave --config-name out")
+        fix = "--config-name names a YAML in --config-dir or --config-path"
+        return UserError(f"no config named '{name}'", fix=fix)
     # A name that begins with "_" is what other YAMLs start from.
     options = sorted(option for option in error.options or [] if not option.startswith("_"))
     what = f"no {group} named '{name}'{did_you_mean(name, options)}"

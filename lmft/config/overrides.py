@@ -104,6 +104,27 @@ def quoted(text: str) -> str:
     return QuotedString(literal, Quote.single).with_quotes()
 
 
+def quoted_if_needed(text: str) -> str:
+    """Return `text` as a value of Hydra's grammar, with quotes unless it is a plain word."""
+    is_word = re.fullmatch(r"[A-Za-z][\w-]*", text) and parse(f"text={text}").value() == text
+    return text if is_word else quoted(text)
+
+
+def written(value: Any) -> str:
+    """Return plain data (dicts, lists, scalars) as a value of Hydra's grammar."""
+    if isinstance(value, str):
+        return quoted_if_needed(value)
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{written(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(written, value)) + "]"
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value)
+
+
 def assignment(key: str, text: str) -> str:
     """Return the argument that sets `key` to `text`, with quotes only if they are needed."""
     unquoted = f"{key}={text}"
@@ -125,9 +146,9 @@ def check_overrides(given: Collection[Override], known: Mapping[str, Any]) -> No
     for override in given:
         key = override.key_or_group
         has_plus = override.is_add() or override.is_force_add()
-        if key not in known and not (has_plus and _may_be_new(key)):
+        if key not in known and not (has_plus and may_be_new(key)):
             raise unknown(key, known, override.input_line)
-        if override.is_delete() and not _may_be_new(key):
+        if override.is_delete() and not may_be_new(key):
             fix = f"give it another value: {key}=…"
             raise UserError(f"'{key}' is needed, and cannot be removed", override.input_line, fix)
         if not key.startswith(_UNTYPED) and not override.is_delete():
@@ -178,7 +199,7 @@ def _ending_alike(last: str, known: Collection[str]) -> list[str]:
     return [key for key in known if key.rpartition(".")[2] == last and not key.startswith("hydra.")]
 
 
-def _may_be_new(key: str) -> bool:
+def may_be_new(key: str) -> bool:
     """Return whether an option that the YAMLs do not list may be added or removed."""
     group, dot, name = key.partition(".")
     if group == "trainer":

@@ -56,7 +56,7 @@ def load_config(config: ModelConfig, families: Mapping[str, Family]) -> PreTrain
             _set_values(hf_config, overrides)
         if "rope_parameters" in config.config:
             _check_rope(hf_config)
-    except (StrictDataclassError, KeyError) as error:  # KeyError: an entry of rotary positions is missing
+    except (StrictDataclassError, KeyError) as error:  # KeyError: of rotary positions
         raise UserError(" ".join(str(error.args[0]).split()), where="model.config") from error
     if families[config.family].is_causal:
         _make_causal(hf_config, overrides, _exports_adapters(config))

@@ -1,0 +1,90 @@
+"""Hydra's own options: those that would move a run's files or copy its secrets are refused."""
+
+import os
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+
+from lmft.config.shipped import config_dir
+from lmft.errors import UserError
+
+_RUN = "run.dir=FOLDER run.name=NAME"
+_BY_VALUES = "a job's folder is named by the values that differ between jobs"
+_BY_HYDRA = "Hydra sets it itself; leave it out"
+# Option, or group of options -> what to use instead.
+_INSTEAD = {
+    "hydra.run.dir": _RUN,
+    "hydra.sweep.dir": _RUN,
+    "hydra.sweep.subdir": f"{_RUN}; {_BY_VALUES}",
+    "hydra.output_subdir": "config.yaml and command.txt in the run's folder, without secrets",
+    "hydra.job.chdir": "paths begin where the command is typed; the run's folder is run.dir/run.name",
+    "hydra.job.name": "run.name=NAME",
+    "hydra.job.config.override_dirname": _BY_VALUES,
+    **{f"hydra.job.{name}": _BY_HYDRA for name in ("num", "id", "override_dirname", "config_name")},
+    "hydra.runtime": _BY_HYDRA,
+    "hydra.overrides": _BY_HYDRA,
+}
+_FOLDERS = ("hydra.run.dir", "hydra.sweep.dir")
+
+
+def check_override(override: Override) -> None:
+    """Check an argument of the command line. Raises: UserError for an option that lmft sets."""
+    value = None if override.is_delete() else override.value()
+    for key, leaf in _leaves(override.key_or_group, value):
+        _check_value(key, leaf, override.input_line)
+        if key == "hydra.job.env_copy":
+            for name in leaf if isinstance(leaf, list) else ():
+                if name not in os.environ:
+                    raise UserError(f"there is no environment variable {name}", override.input_line)
+
+
+def check_composed(config: DictConfig) -> None:
+    """Check what the chosen YAMLs set. Raises: UserError for an option that lmft sets."""
+    hydra_node = OmegaConf.to_container(config.hydra, resolve=False)
+    where = "a YAML of the config"
+    for key, value in _leaves("hydra", hydra_node):
+        if key in _own_values():
+            _check_value(key, value, where)
+        if ".handlers." in key and key.endswith(".filename"):
+            raise UserError(f"{key} writes a second log", where, "train.log is in the run's folder")
+        if key.endswith("._target_") and str(value).endswith(".PickleJobInfoCallback"):
+            fix = "config.yaml in the run's folder, which lmft.train --from RUN trains by again"
+            raise UserError(f"{value} writes the config with its secrets", key, fix)
+    for source in config.hydra.runtime.config_sources:
+        if source.schema == "file" and not Path(source.path).is_dir():
+            what = "no such folder of YAML files"
+            raise UserError(what, f"{source.provider}: {source.path}")
+
+
+def _check_value(key: str, value: Any, where: str | None) -> None:
+    option = next((name for name in _INSTEAD if f"{key}.".startswith(f"{name}.")), None)
+    own = _own_values()
+    if option is None or (key in own and own[key] == value):
+        return
+    fix = _INSTEAD[option]
+    if key in _FOLDERS and value is not None and "${" not in str(value):
+        folder = Path(str(value))
+        fix = f"run.dir={folder.parent} run.name={folder.name}"
+    raise UserError(f"{key} cannot be set: lmft names folders and files itself", where, fix)
+
+
+@cache
+def _own_values() -> dict[str, Any]:
+    """Return the values that conf/hydra/lmft.yaml gives to the options that are refused."""
+    shipped = OmegaConf.to_container(OmegaConf.load(config_dir() / "hydra" / "lmft.yaml"), resolve=False)
+    assert isinstance(shipped, dict)
+    values = dict(_leaves("hydra", shipped["hydra"]))
+    return {key: values[key] for key in _INSTEAD if key in values}
+
+
+def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield (key with dots, value) for each value inside nested dicts."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _leaves(f"{key}.{name}", item)
+    else:
+        yield key, value
