@@ -11,7 +11,7 @@ from hydra.core.override_parser.types import Override
 
 from lmft.config import load
 from lmft.config.hydra_errors import config_errors_are_user_errors
-from lmft.config.overrides import may_be_new, parse, quote_for_hydra, written
+from lmft.config.overrides import assignment, may_be_new, parse, quote_for_hydra, written
 from lmft.config.sources import Sources
 from lmft.config.trust import COMMAND_LINE_ALONE
 from lmft.errors import UserError
@@ -91,8 +91,10 @@ def _differences(
         key = f"{prefix}{name}"
         if isinstance(value, Mapping) and isinstance(base.get(name), Mapping) and value:
             yield from _differences(base[name], value, f"{key}.")
-        elif name not in base or base[name] != value:
-            yield parse(f"++{key}={written(value)}")
+        elif name not in base or repr(base[name]) != repr(value):  # 1 and 1.0 may mean different things
+            typed = key if name in base else f"++{key}"
+            is_text = isinstance(value, str)
+            yield parse(assignment(typed, value) if is_text else f"{typed}={written(value)}")
     for name in base:
         key = f"{prefix}{name}"
         if name not in recorded and may_be_new(key):
