@@ -2,7 +2,6 @@
 
 import functools
 import io
-import math
 import os
 import signal
 import sys
@@ -14,19 +13,15 @@ from typing import Any
 
 import hydra
 import yaml
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from lmft.cli import completion, help
 from lmft.cli.flags import for_hydra, parsed, shows_something
+from lmft.cli.job import SweepJob, Task, implied_choices, implied_end, single_job
 from lmft.cli.sweep import Sweep, job_name
-from lmft.config import contradictions, load, overrides
+from lmft.config import load, overrides
 from lmft.config.hydra_errors import config_errors_are_user_errors, target_errors_are_user_errors
-from lmft.config.implied import with_implied_choices, with_implied_end
-from lmft.config.load import Job, choices_of
-from lmft.config.sources import Sources
 from lmft.errors import UserError, user_errors_end_the_process
 from lmft.runs.log import buffering_logs
 from lmft.runs.redaction import Redactor
@@ -37,9 +32,6 @@ from lmft.system.signals import Stopped, handling_signals
 OmegaConf.register_new_resolver("lmft.choices", help.choices, replace=True)
 OmegaConf.register_new_resolver("lmft.usage", help.usage, replace=True)
 OmegaConf.register_new_resolver("lmft.job_name", job_name, replace=True)
-
-
-Task = Callable[[Job], float | None]
 
 
 @user_errors_end_the_process()
@@ -68,15 +60,15 @@ def run_command(
         flags = parsed(argv, command)
         if flags.from_run is not None:
             _begin_from_run(flags, command, makes_runs)
-        flags.overrides = load.with_names(_with_implied_end(flags.overrides), command, flags.sources)
+        flags.overrides = load.with_names(implied_end(flags.overrides), command, flags.sources)
         if flags.config_name is None:  # a YAML named by --config-name makes its own choices
-            flags.overrides = _with_implied_choices(flags.overrides, ask_hub=False)
+            flags.overrides = implied_choices(flags.overrides, ask_hub=False)
         if shows_something(flags):
             _show(command, task, flags)
             return
         is_sweep = _check(command, flags)
         if flags.config_name is None:
-            flags.overrides = _with_implied_choices(flags.overrides, ask_hub=True)
+            flags.overrides = implied_choices(flags.overrides, ask_hub=True)
         if is_sweep:
             _run_sweep(command, task, flags, makes_runs)
         else:
@@ -172,7 +164,7 @@ def _run_once(command: str, task: Task, flags: Namespace) -> None:
     def job(composed: DictConfig) -> None:
         try:
             with target_errors_are_user_errors(), buffering_logs():
-                task(_job(composed, arguments, flags.overrides))
+                task(single_job(composed, arguments, flags.overrides))
         except Exception as error:
             # Raised below: Hydra would add a message of its own, with every override in it.
             errors.append(error)
@@ -189,17 +181,7 @@ def _run_sweep(command: str, task: Task, flags: Namespace, makes_runs: bool) -> 
     with load.hydra_node_of(first):
         sweep = Sweep.begin(given, first, makes_runs)
 
-    @functools.wraps(task)
-    def job(composed: DictConfig) -> float | None:
-        folder = Path(HydraConfig.get().runtime.output_dir)
-        number = HydraConfig.get().job.num + 1
-        redactor = Redactor({"config": OmegaConf.to_container(composed)})
-        with sweep.attempt(folder, number, redactor):
-            composed = _with_choices_of_job(composed, command, sources)
-            run_folder = folder if makes_runs else None
-            return task(_job_of_sweep(composed, sources.arguments, run_folder, flags.overrides))
-        return math.nan
-
+    job = SweepJob(command, task, sweep, sources, list(flags.overrides))
     flags.multirun = True
     flags.overrides = [*sweep.hydra_overrides, *flags.overrides]
     try:
@@ -207,61 +189,6 @@ def _run_sweep(command: str, task: Task, flags: Namespace, makes_runs: bool) -> 
     finally:
         exit_code = sweep.end()
     sys.exit(exit_code)
-
-
-@config_errors_are_user_errors()
-def _with_implied_choices(overrides: list[str], ask_hub: bool) -> list[str]:
-    return with_implied_choices(overrides, ask_hub)
-
-
-@config_errors_are_user_errors()
-def _with_implied_end(overrides: list[str]) -> list[str]:
-    return with_implied_end(overrides)
-
-
-def _with_choices_of_job(composed: DictConfig, command: str, sources: Sources) -> DictConfig:
-    """Return the config of a sweep's job, composed again with the choices that its own values imply."""
-    given = _typed_overrides()
-    overrides = _with_implied_choices(_with_implied_end(given), ask_hub=True)
-    if overrides == given:
-        return composed
-    global_hydra = GlobalHydra.instance()
-    hydra_of_sweep = global_hydra.hydra
-    global_hydra.clear()
-    try:
-        composed = load.composed(overrides, command, sources)
-    finally:
-        global_hydra.hydra = hydra_of_sweep
-    HydraConfig.instance().set_config(composed)
-    return composed
-
-
-def _typed_overrides() -> list[str]:
-    """Return the job's overrides as they were typed, with unresolved interpolations."""
-    typed = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
-    assert isinstance(typed, list)
-    return [str(override) for override in typed]
-
-
-def _job(composed: DictConfig, argv: list[str], command_line: list[str]) -> Job:
-    overrides = _typed_overrides()
-    plain = load.plain(composed, command_line)
-    if not isinstance(plain.get("run"), str):  # otherwise most options are those of the run
-        contradictions.check(plain, overrides)
-    return Job(plain, choices_of(HydraConfig.get()), overrides, argv)
-
-
-def _job_of_sweep(
-    composed: DictConfig, flags: list[str], run_folder: Path | None, command_line: list[str]
-) -> Job:
-    job = _job(composed, [*flags, *_typed_overrides()], command_line)
-    if run_folder is not None:
-        name = Path(os.path.relpath(run_folder, job.config["run"]["dir"])).as_posix()
-        job.config["run"]["name"] = name
-        job.arguments.append(overrides.assignment("run.name", name))
-    # A trainer that starts processes passes them these arguments: of this job, not of the sweep.
-    sys.argv[1:] = job.arguments
-    return job
 
 
 @config_errors_are_user_errors()

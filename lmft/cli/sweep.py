@@ -7,7 +7,7 @@ import logging
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +37,18 @@ from lmft.system.files import read_json, write_json
 log = logging.getLogger(__name__)
 
 _LONGEST_NAME = 120  # characters of a job's folder; file systems end at 255 bytes
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended; another process may send it."""
+
+    job: str
+    """The name of its folder."""
+    line: str | None
+    """What the terminal shows of it; None if its own output said so."""
+    failure: dict[str, Any] | None
+    """Status, error and exit code, if it failed."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +96,10 @@ class Sweep:
         return cls(folder, [folder, *missing], has_runs, overrides, num_jobs)
 
     @contextmanager
-    def attempt(self, folder: Path, number: int, redactor: Redactor) -> Iterator[None]:
-        """Run one job in the block: report and record its error, so that the sweep continues.
+    def attempt(
+        self, folder: Path, number: int, redactor: Redactor, record: Callable[[Outcome], None]
+    ) -> Iterator[None]:
+        """Run one job in the block, and give its outcome to `record`; an error does not leave the block.
 
         A run shows one line when it ends; its other output goes only to its train.log. A job without a
         run folder has no log: it shows a line when it begins, then all its output.
@@ -94,33 +108,43 @@ class Sweep:
             folder: the job's folder.
             number: the job's number, from 1.
             redactor: removes the secrets of the job's config.
+            record: takes the outcome; `Sweep.record` in the process that shows the sweep.
         """
         remove_hydra_record(folder.parent)
         position = f"{number}/{self.num_jobs}" if self.num_jobs else f"{number}"
         job = f"[{position}] {folder.name}"
         if not self.has_runs:
             log.info("%s", job)
+            failure = None
             try:
                 with target_errors_are_user_errors():
                     yield
             except Exception as error:
                 bug = error if as_user_error(error) is None else None
                 log.error("%s: failed: %s", job, _one_line(error), exc_info=bug)
-                self.failures[folder.name] = _failure(error, redactor)
+                failure = _failure(error, redactor)
+            record(Outcome(folder.name, None, failure))
             return
         metrics = RunFolder(folder).metrics
         before = metrics.read_bytes() if metrics.exists() else None
-        with _logged_only(folder, redactor) as outcome:
+        failure = None
+        with _logged_only(folder, redactor) as end:
             yield
-        if outcome.error is not None:
-            failure = _failure(outcome.error, redactor)
-            self.failures[folder.name] = failure
+        if end.error is not None:
+            failure = _failure(end.error, redactor)
             after = metrics.read_bytes() if metrics.exists() else None
             # A refused job leaves the files of an earlier run unchanged.
             if after != before or not RunFolder(folder).is_run():
                 folder.mkdir(parents=True, exist_ok=True)
                 write_json(metrics, {**read_json(metrics), **failure})
-        log.log(logging.ERROR if outcome.error else logging.INFO, "%s: %s", job, outcome)
+        record(Outcome(folder.name, f"{job}: {end}", failure))
+
+    def record(self, outcome: Outcome) -> None:
+        """Show how a job ended, and keep its failure for the table and the exit code."""
+        if outcome.failure is not None:
+            self.failures[outcome.job] = outcome.failure
+        if outcome.line is not None:
+            log.log(logging.ERROR if outcome.failure else logging.INFO, "%s", outcome.line)
 
     def end(self) -> int:
         """Print the table of jobs, write sweep.csv, and clean up. Return the process's exit code."""
@@ -170,7 +194,7 @@ def _make_folder(first: DictConfig, swept: set[str]) -> Path:
     return folder
 
 
-class _Outcome(logging.Handler):
+class _End(logging.Handler):
     """The result of a job's run in one line; counts the run's warnings while they are logged."""
 
     def __init__(self, run: RunFolder):
@@ -198,24 +222,24 @@ class _Outcome(logging.Handler):
 
 
 @contextmanager
-def _logged_only(folder: Path, redactor: Redactor) -> Iterator[_Outcome]:
+def _logged_only(folder: Path, redactor: Redactor) -> Iterator[_End]:
     """Keep the block's output off the terminal; write an error, with the log, to the job's log."""
     from lmft.reporting.terminal import muted
 
     run = RunFolder(folder)
-    outcome = _Outcome(run)
+    end = _End(run)
     with muted(), buffering_logs(starts_empty=True) as buffer:
         try:
-            with capturing_logs(outcome), target_errors_are_user_errors():
-                yield outcome
+            with capturing_logs(end), target_errors_are_user_errors():
+                yield end
         except Exception as error:
-            outcome.error = error
+            end.error = error
             bug = error if as_user_error(error) is None else None
             # A refused job leaves the log of an earlier run unchanged.
             if not buffer.was_handed_over and (bug or not run.log.exists()):
                 with logging_to(run.log, redactor):
                     log.error("%s", _one_line(error), exc_info=bug)
-        outcome.has_log = buffer.was_handed_over
+        end.has_log = buffer.was_handed_over
 
 
 def _one_line(error: Exception) -> str:
