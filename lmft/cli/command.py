@@ -16,7 +16,7 @@ import yaml
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from lmft.cli import completion, help
+from lmft.cli import completion, grid, help
 from lmft.cli.flags import for_hydra, parsed, shows_something
 from lmft.cli.job import SweepJob, Task, implied_choices, implied_end, single_job
 from lmft.cli.sweep import Sweep, job_name
@@ -178,6 +178,9 @@ def _run_sweep(command: str, task: Task, flags: Namespace, makes_runs: bool) -> 
     sources = flags.sources
     given = [overrides.parse(override) for override in flags.overrides]
     first = load.composed([load.first_value(override) for override in given], command, sources)
+    if makes_runs:
+        last = load.composed([load.last_value(override) for override in given], command, sources)
+        Sweep.check_has_one_folder(first, last)
     with load.hydra_node_of(first):
         sweep = Sweep.begin(given, first, makes_runs)
 
@@ -185,7 +188,8 @@ def _run_sweep(command: str, task: Task, flags: Namespace, makes_runs: bool) -> 
     flags.multirun = True
     flags.overrides = [*sweep.hydra_overrides, *flags.overrides]
     try:
-        _hydra_main(command, job, flags)
+        with grid.in_place_of_hydras():
+            _hydra_main(command, job, flags)
     finally:
         exit_code = sweep.end()
     sys.exit(exit_code)

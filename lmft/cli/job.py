@@ -4,25 +4,28 @@ A job can be pickled, so that a launcher can run it in another process.
 """
 
 import math
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
 
 from lmft.cli.sweep import Outcome, Sweep
 from lmft.config import contradictions, load, overrides
 from lmft.config.hydra_errors import config_errors_are_user_errors
 from lmft.config.implied import with_implied_choices, with_implied_end
 from lmft.config.load import Job, choices_of
+from lmft.config.overrides import parse
 from lmft.config.sources import Sources
 from lmft.runs.redaction import Redactor
 
 Task = Callable[[Job], float | None]
+_OF_SWEEPS = ("hydra.mode", "hydra.launcher", "hydra/launcher", "hydra.sweeper", "hydra/sweeper")
 
 
 @dataclass(frozen=True)
@@ -51,18 +54,51 @@ class SweepJob:
         """
         folder = Path(HydraConfig.get().runtime.output_dir)
         number = HydraConfig.get().job.num + 1
-        redactor = Redactor({"config": OmegaConf.to_container(composed)})
+        redactor = Redactor({"config": _as_far_as_resolvable(composed)})
         with self.sweep.attempt(folder, number, redactor, record):
-            composed = _with_choices_of_job(composed, self.command, self.sources)
-            return self.task(self._job(composed, folder))
+            return self.task(self._job(self._with_choices(composed), folder))
         return math.nan
 
+    @property
+    def _hydra_overrides(self) -> list[str]:
+        """The arguments for Hydra that a job needs, too: those that are not about sweeps."""
+        given = map(parse, self.command_line)
+        return [
+            str(override.input_line)
+            for override in given
+            if override.is_hydra_override() and not override.key_or_group.startswith(_OF_SWEEPS)
+        ]
+
+    def _with_choices(self, composed: DictConfig) -> DictConfig:
+        """Return the job's config, composed again with the choices that its own values imply."""
+        given = _typed_overrides()
+        completed = implied_end(given)
+        if self.sources.name is None:  # a YAML named by --config-name makes its own choices
+            completed = implied_choices(completed, ask_hub=True)
+        if completed == given:
+            return composed
+        global_hydra = GlobalHydra.instance()
+        hydra_of_sweep = global_hydra.hydra
+        global_hydra.clear()
+        try:
+            completed = [*self._hydra_overrides, *completed]
+            composed = load.composed(completed, self.command, self.sources)
+        finally:
+            global_hydra.hydra = hydra_of_sweep
+        before = HydraConfig.get()
+        with open_dict(composed.hydra), read_write(composed.hydra):
+            composed.hydra.runtime.output_dir = before.runtime.output_dir
+            composed.hydra.job.num = before.job.num
+            composed.hydra.job.id = before.job.id
+        HydraConfig.instance().set_config(composed)
+        return composed
+
     def _job(self, composed: DictConfig, folder: Path) -> Job:
-        arguments = [*self.sources.arguments, *_typed_overrides()]
+        arguments = [*self.sources.arguments, *self._hydra_overrides, *_typed_overrides()]
         job = single_job(composed, arguments, self.command_line)
         if self.sweep.has_runs:
-            name = Path(os.path.relpath(folder, job.config["run"]["dir"])).as_posix()
-            job.config["run"]["name"] = name
+            name = f"{self.sweep.folder.name}/{folder.name}"
+            job.config["run"] = {**job.config["run"], "dir": str(self.sweep.folder.parent), "name": name}
             job.arguments.append(overrides.assignment("run.name", name))
         # A trainer that starts processes passes them these arguments: of this job, not of the sweep.
         sys.argv[1:] = job.arguments
@@ -98,25 +134,16 @@ def implied_end(given: list[str]) -> list[str]:
     return with_implied_end(given)
 
 
-def _with_choices_of_job(composed: DictConfig, command: str, sources: Sources) -> DictConfig:
-    """Return the config of a sweep's job, composed again with the choices that its own values imply."""
-    given = _typed_overrides()
-    completed = implied_choices(implied_end(given), ask_hub=True)
-    if completed == given:
-        return composed
-    global_hydra = GlobalHydra.instance()
-    hydra_of_sweep = global_hydra.hydra
-    global_hydra.clear()
-    try:
-        composed = load.composed(completed, command, sources)
-    finally:
-        global_hydra.hydra = hydra_of_sweep
-    HydraConfig.instance().set_config(composed)
-    return composed
-
-
 def _typed_overrides() -> list[str]:
     """Return the job's overrides as they were typed, with unresolved interpolations."""
     typed = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
     assert isinstance(typed, list)
     return [str(override) for override in typed]
+
+
+def _as_far_as_resolvable(config: DictConfig) -> Any:
+    """Return a config as plain data; with its interpolations if one of them cannot be resolved."""
+    try:
+        return OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException:  # reported when the job's config is read
+        return OmegaConf.to_container(config)

@@ -15,10 +15,12 @@ from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from lmft.cli import grid
 from lmft.cli.sweep_table import report, scores_of
 from lmft.config.hydra_errors import config_errors_are_user_errors, target_errors_are_user_errors
+from lmft.config.load import hydra_node_of
 from lmft.config.overrides import parse, quoted
 from lmft.errors import EXIT_CODE, UserError, as_user_error
 from lmft.runs.folder import (
@@ -64,6 +66,20 @@ class Sweep:
     """None if the sweeper decides that while it runs."""
     failures: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Job -> status, error and exit code, for each job that failed in this sweep."""
+
+    @staticmethod
+    def check_has_one_folder(first: DictConfig, last: DictConfig) -> None:
+        """Check that the first and the last job name the same folder. Raises: UserError."""
+        OmegaConf.copy_cache(from_config=first, to_config=last)  # the same time of day
+        for option in ("dir", "name"):
+            named = []
+            for config in (first, last):
+                with hydra_node_of(config), config_errors_are_user_errors():
+                    named.append(config.run[option])
+            if named[0] != named[1]:
+                what = f"run.{option} differs between the jobs, and names the folder of the whole sweep"
+                fix = f"run.{option}=NAME; each job's folder in it is named by the values that differ"
+                raise UserError(what, f"{named[0]} and {named[1]}", fix)
 
     @classmethod
     def begin(cls, given: Sequence[Override], first: DictConfig, has_runs: bool) -> "Sweep":
@@ -279,8 +295,13 @@ def _failure(error: Exception, redactor: Redactor) -> dict[str, Any]:
 
 def _num_jobs(given: Sequence[Override], first: DictConfig) -> int | None:
     """Return the number of jobs; None if only the sweeper knows it."""
-    if first.hydra.sweeper._target_ != f"{BasicSweeper.__module__}.{BasicSweeper.__qualname__}":
+    if first.hydra.sweeper._target_ != grid.OF_HYDRA:
         return None
+    for override in given:
+        if override.is_interval_sweep():
+            what = "a grid has no values for an interval"
+            fix = f"sweep=optuna searches in it; or name values: {override.key_or_group}=A,B"
+            raise UserError(what, override.input_line, fix)
     params = [parse(f"{key}={values}") for key, values in (first.hydra.sweeper.params or {}).items()]
     with config_errors_are_user_errors():
         [jobs] = BasicSweeper.split_arguments([*params, *given], None)

@@ -261,6 +261,11 @@ def first_value(override: Override) -> str:
     return _single_values(override)[0]
 
 
+def last_value(override: Override) -> str:
+    """Return `override` with the last of its values, if it has several."""
+    return _single_values(override)[-1]
+
+
 def _single_values(override: Override) -> list[str]:
     if override.is_interval_sweep():
         interval = override.value()
@@ -268,7 +273,10 @@ def _single_values(override: Override) -> list[str]:
         return [f"{override.get_key_element()}={end}" for end in (interval.start, interval.end)]
     if not override.is_discrete_sweep():
         return [override.input_line or ""]
-    return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+    values = list(override.sweep_string_iterator())
+    if not values:
+        raise UserError("there is no value to try", override.input_line)
+    return [f"{override.get_key_element()}={value}" for value in values]
 
 
 def _combinations(choices: Sequence[Override]) -> Iterator[list[str]]:
