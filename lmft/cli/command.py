@@ -178,6 +178,8 @@ def _run_sweep(command: str, task: Task, flags: Namespace, makes_runs: bool) -> 
     sources = flags.sources
     given = [overrides.parse(override) for override in flags.overrides]
     first = load.composed([load.first_value(override) for override in given], command, sources)
+    if params := grid.params_of(first):
+        load.check([*params, *flags.overrides], command, sources)
     if makes_runs:
         last = load.composed([load.last_value(override) for override in given], command, sources)
         Sweep.check_has_one_folder(first, last)
@@ -185,11 +187,19 @@ def _run_sweep(command: str, task: Task, flags: Namespace, makes_runs: bool) -> 
         sweep = Sweep.begin(given, first, makes_runs)
 
     job = SweepJob(command, task, sweep, sources, list(flags.overrides))
+    given_arguments = [*sources.arguments, *flags.overrides]
     flags.multirun = True
     flags.overrides = [*sweep.hydra_overrides, *flags.overrides]
     try:
+        if makes_runs:
+            sweep.live.draw({})
         with grid.in_place_of_hydras():
             _hydra_main(command, job, flags)
+    except Stopped as stopped:
+        if makes_runs:
+            redactor = Redactor({"config": OmegaConf.to_container(first)})
+            stopped.command = sweep.command(command, given_arguments, redactor)
+        raise
     finally:
         exit_code = sweep.end()
     sys.exit(exit_code)

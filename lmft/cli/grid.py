@@ -80,6 +80,13 @@ class Grid(Sweeper):
         return list(different.values())
 
 
+def params_of(config: DictConfig) -> list[str]:
+    """Return the arguments that a YAML gives to the sweeper in `hydra.sweeper.params`."""
+    if config.hydra.sweeper._target_ != OF_HYDRA:
+        return []
+    return [f"{key}={values}" for key, values in (config.hydra.sweeper.params or {}).items()]
+
+
 @contextmanager
 def in_place_of_hydras() -> Iterator[None]:
     """Let Hydra create this sweeper instead of its own in the block."""

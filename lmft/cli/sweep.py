@@ -5,6 +5,7 @@ The terminal shows a line for each job when it ends, and a table of all jobs at 
 
 import logging
 import re
+import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,10 +19,11 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from lmft.cli import grid
+from lmft.cli.sweep_live import LiveTable
 from lmft.cli.sweep_table import report, scores_of
 from lmft.config.hydra_errors import config_errors_are_user_errors, target_errors_are_user_errors
 from lmft.config.load import hydra_node_of
-from lmft.config.overrides import parse, quoted
+from lmft.config.overrides import assignment, parse, quoted
 from lmft.errors import EXIT_CODE, UserError, as_user_error
 from lmft.runs.folder import (
     RunFolder,
@@ -66,6 +68,10 @@ class Sweep:
     """None if the sweeper decides that while it runs."""
     failures: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Job -> status, error and exit code, for each job that failed in this sweep."""
+    live: LiveTable = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "live", LiveTable(self.folder, self.num_jobs))
 
     @staticmethod
     def check_has_one_folder(first: DictConfig, last: DictConfig) -> None:
@@ -160,7 +166,23 @@ class Sweep:
         if outcome.failure is not None:
             self.failures[outcome.job] = outcome.failure
         if outcome.line is not None:
+            self.live.erase()
             log.log(logging.ERROR if outcome.failure else logging.INFO, "%s", outcome.line)
+            self.live.num_ended += 1
+            self.live.draw(self.failures)
+
+    def command(self, command: str, arguments: Sequence[str], redactor: Redactor) -> str:
+        """Return the command that continues the sweep: jobs that are complete are not run again.
+
+        Args:
+            command: the command's name.
+            arguments: flags and overrides that began it.
+            redactor: removes the secrets of its config.
+        """
+        kept = [argument for argument in arguments if not argument.startswith("run.name=")]
+        named = assignment("run.name", self.folder.name)
+        redacted = map(redactor.argument, [*kept, named])
+        return shlex.join(["python", "-m", f"lmft.{command}", "-m", *redacted])
 
     def end(self) -> int:
         """Print the table of jobs, write sweep.csv, and clean up. Return the process's exit code."""
@@ -168,6 +190,7 @@ class Sweep:
         if not self.has_runs:
             shutil.rmtree(self.folder)
         else:
+            self.live.erase()
             report(self.folder, self.failures)
             remove_empty(self.created)
         codes = {failure["exit_code"] for failure in self.failures.values()}
@@ -302,7 +325,9 @@ def _num_jobs(given: Sequence[Override], first: DictConfig) -> int | None:
             what = "a grid has no values for an interval"
             fix = f"sweep=optuna searches in it; or name values: {override.key_or_group}=A,B"
             raise UserError(what, override.input_line, fix)
-    params = [parse(f"{key}={values}") for key, values in (first.hydra.sweeper.params or {}).items()]
+    params = map(parse, grid.params_of(first))
+    if first.hydra.sweeper.max_batch_size is not None and first.hydra.sweeper.max_batch_size < 1:
+        raise UserError("hydra.sweeper.max_batch_size is 1 or more, or null")
     with config_errors_are_user_errors():
         [jobs] = BasicSweeper.split_arguments([*params, *given], None)
     return len(jobs)
