@@ -10,6 +10,7 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 from lmft.config import trainer_options
+from lmft.config.hydra_errors import target_errors_are_user_errors
 from lmft.config.schema import build
 from lmft.config.shipped import config_dir
 from lmft.config.trust import trusted_instance
@@ -108,7 +109,8 @@ def make_objective(
     """
     trusted = config["trust"]["targets"]
     try:
-        objective = trusted_instance(config["objective"], trusted, "objective")
+        with target_errors_are_user_errors():
+            objective = trusted_instance(config["objective"], trusted, "objective")
     except InstantiationException as error:
         raise UserError(str(error.__cause__ or error), "objective") from error
     fitting = objective.for_family(family or model.family)

@@ -105,7 +105,8 @@ def _show(command: str, task: Task, flags: Namespace) -> None:
     nothing = functools.wraps(task)(lambda _: None)
     try:
         if flags.help:  # faster than Hydra's own, which lists all groups of all search paths
-            print(load.composed(flags.overrides, command, flags.sources).hydra.help.template)
+            single = [load.first_value(overrides.parse(override)) for override in flags.overrides]
+            print(load.composed(single, command, flags.sources).hydra.help.template)
         elif flags.shell_completion:
             completion.complete(command, flags)
         elif flags.cfg or flags.info:
@@ -150,6 +151,8 @@ def _without_secrets(shown: str, command: str, flags: Namespace) -> str:
 def _check(command: str, flags: Namespace) -> bool:
     """Check the command line, and return whether it asks for a sweep. Raises: UserError."""
     defaults = load.check(flags.overrides, command, flags.sources)
+    if flags.multirun and "hydra.mode=RUN" in flags.overrides:
+        raise UserError("--multirun and hydra.mode=RUN exclude each other", fix="leave one of them out")
     is_sweep = flags.multirun or defaults.hydra.mode == RunMode.MULTIRUN
     if not is_sweep:
         overrides.refuse_several_values(flags.overrides)
@@ -189,7 +192,7 @@ def _run_sweep(command: str, task: Task, flags: Namespace, makes_runs: bool) -> 
     job = SweepJob(command, task, sweep, sources, list(flags.overrides))
     given_arguments = [*sources.arguments, *flags.overrides]
     flags.multirun = True
-    flags.overrides = [*sweep.hydra_overrides, *flags.overrides]
+    flags.overrides = [*sweep.hydra_overrides, *flags.overrides, "hydra.mode=MULTIRUN"]
     try:
         if makes_runs:
             sweep.live.draw({})

@@ -1,5 +1,6 @@
 """The flags of a command line: Hydra's, and `--from`."""
 
+import argparse
 import re
 from argparse import Namespace
 from collections.abc import Sequence
@@ -7,6 +8,7 @@ from typing import NoReturn
 
 from hydra._internal.utils import get_args_parser
 
+from lmft import __version__
 from lmft.config import load, overrides
 from lmft.config.sources import Sources
 from lmft.errors import UserError
@@ -22,6 +24,9 @@ def parsed(argv: Sequence[str], command: str) -> Namespace:
     """
     parser = get_args_parser()
     parser.add_argument("--from", dest="from_run", metavar="RUN")
+    for action in parser._actions:
+        if isinstance(action, argparse._VersionAction):
+            action.version = f"lmft {__version__}, {action.version}"
     setattr(parser, "error", _refuse)  # noqa: B010 (argparse would print all flags)
     _check_names(argv, list(parser._option_string_actions), command)
     flags = parser.parse_intermixed_args(argv)

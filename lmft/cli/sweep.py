@@ -16,7 +16,7 @@ from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from lmft.cli import grid
 from lmft.cli.sweep_live import LiveTable
@@ -79,7 +79,9 @@ class Sweep:
         OmegaConf.copy_cache(from_config=first, to_config=last)  # the same time of day
         for option in ("dir", "name"):
             named = []
-            for config in (first, last):
+            for number, config in enumerate((first, last)):
+                with read_write(config.hydra), open_dict(config.hydra):
+                    config.hydra.job.num = number
                 with hydra_node_of(config), config_errors_are_user_errors():
                     named.append(config.run[option])
             if named[0] != named[1]:

@@ -20,7 +20,7 @@ _INSTEAD = {
     "hydra.run.dir": _RUN,
     "hydra.sweep.dir": _RUN,
     "hydra.sweep.subdir": f"{_RUN}; {_BY_VALUES}",
-    "hydra.output_subdir": "config.yaml and command.txt in the run's folder, without secrets",
+    "hydra.output_subdir": "leave it out; config.yaml in the run's folder has no secrets",
     "hydra.job.chdir": "paths begin where the command is typed; the run's folder is run.dir/run.name",
     "hydra.job.name": "run.name=NAME",
     "hydra.job.config.override_dirname": _BY_VALUES,
@@ -36,10 +36,39 @@ def check_override(override: Override) -> None:
     value = None if override.is_delete() else override.value()
     for key, leaf in _leaves(override.key_or_group, value):
         _check_value(key, leaf, override.input_line)
-        if key == "hydra.job.env_copy":
-            for name in leaf if isinstance(leaf, list) else ():
-                if name not in os.environ:
-                    raise UserError(f"there is no environment variable {name}", override.input_line)
+        _check_typed(key, leaf, override)
+
+
+def _check_typed(key: str, value: Any, override: Override) -> None:
+    """Raise UserError for a value that Hydra would stumble over, or warn of and ignore."""
+    where = override.input_line
+    listed = value if isinstance(value, list) else []
+    if key == "hydra.job.env_copy":
+        for name in listed:
+            if name not in os.environ:
+                raise UserError(f"there is no environment variable {name}", where)
+    elif key == "hydra.searchpath":
+        for folder in listed:
+            _check_folder(str(folder), where)
+    elif key == "hydra.verbose" and not isinstance(value, bool | str | list):
+        raise UserError("hydra.verbose takes true, or the names of loggers", where, "[lmft]")
+    elif f"{key}.".startswith("hydra.sweeper.params."):
+        what = "hydra.sweeper.params is for YAMLs; on the command line values stand by themselves"
+        raise UserError(what, where, "--multirun seed=1,2")
+    elif key.startswith("hydra.callbacks."):
+        _check_callback(key, value)
+
+
+def _check_folder(path: str, where: str | None) -> None:
+    scheme, has_scheme, folder = path.partition("://")
+    if (not has_scheme or scheme == "file") and not Path(folder if has_scheme else path).is_dir():
+        raise UserError("no such folder of YAML files", where, "hydra.searchpath=[file://FOLDER]")
+
+
+def _check_callback(key: str, value: Any) -> None:
+    if key.endswith("._target_") and str(value).endswith(".PickleJobInfoCallback"):
+        fix = "leave it out; lmft.train --from RUN trains by a run's config again"
+        raise UserError(f"{value} writes the config with its secrets", key, fix)
 
 
 def check_composed(config: DictConfig) -> None:
@@ -51,13 +80,10 @@ def check_composed(config: DictConfig) -> None:
             _check_value(key, value, where)
         if ".handlers." in key and key.endswith(".filename"):
             raise UserError(f"{key} writes a second log", where, "train.log is in the run's folder")
-        if key.endswith("._target_") and str(value).endswith(".PickleJobInfoCallback"):
-            fix = "config.yaml in the run's folder, which lmft.train --from RUN trains by again"
-            raise UserError(f"{value} writes the config with its secrets", key, fix)
+        _check_callback(key, value)
     for source in config.hydra.runtime.config_sources:
-        if source.schema == "file" and not Path(source.path).is_dir():
-            what = "no such folder of YAML files"
-            raise UserError(what, f"{source.provider}: {source.path}")
+        if source.schema == "file":
+            _check_folder(source.path, source.provider)
 
 
 def _check_value(key: str, value: Any, where: str | None) -> None:

@@ -1,6 +1,6 @@
 """Compose one config from YAML files and `key=value` arguments."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from lmft.config.hydra_errors import config_errors_are_user_errors
 from lmft.config.implied import with_implied_choices, with_implied_end
 from lmft.config.overrides import (
     check_overrides,
+    check_type,
     parse,
     quote_for_hydra,
     quoted_if_needed,
@@ -123,10 +124,24 @@ def plain(config: DictConfig, command_line: Iterable[str] = ()) -> dict[str, Any
     resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(resolved, dict)
     resolved = {str(key): value for key, value in resolved.items()}
+    _check_types(resolved)
     if "trainer" in resolved:  # `~logger`, `logger=null`: there may be none
         resolved = {**{group: {} for group in _OPTIONAL_GROUPS}, **resolved}
     trust.check(resolved, command_line)
     return resolved
+
+
+def _check_types(config: Mapping[str, Any]) -> None:
+    """Raise UserError for a value outside the groups of another type than train.yaml gives it."""
+    where = "a YAML or an interpolation; ${oc.decode:${oc.env:X}} reads a number"
+    defaults = yaml.safe_load((config_dir() / "train.yaml").read_text("utf-8"))
+    for name, default in defaults.items():
+        value = config.get(name, default)
+        if isinstance(default, dict) and isinstance(value, Mapping):
+            for option, of_option in default.items():
+                check_type(f"{name}.{option}", value.get(option, of_option), of_option, where)
+        elif name != "defaults" and not isinstance(default, dict):
+            check_type(name, value, default, where)
 
 
 @config_errors_are_user_errors()
@@ -207,7 +222,7 @@ def _check_top_level(config: DictConfig, command: str) -> None:
         node = OmegaConf.select(config, group, throw_on_resolution_failure=False)
         if isinstance(options, dict) and isinstance(node, DictConfig):
             for name in set(map(str, node)) - options.keys():
-                what = f"nothing reads '{group}.{name}'{did_you_mean(name, options)}"
+                what = f"nothing reads '{group}.{name}'{did_you_mean(name, options, f'{group}.')}"
                 raise UserError(what, "a YAML of the config", "remove it")
 
 

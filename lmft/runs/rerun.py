@@ -53,20 +53,16 @@ def recorded_command(path: Path, given: Sequence[str]) -> RecordedCommand:
     new = [parse(argument) for argument in given]
     replaced = {override.key_or_group for override in new}
     groups = load.groups(sources)
-    choices = [
-        str(override.input_line)
-        for override in recorded
-        if load.is_choice(override, groups) and override.key_or_group not in replaced
-    ]
-    new_choices = [str(override.input_line) for override in new if load.is_choice(override, groups)]
-    base = load.plain_values([*choices, *map(load.first_value, map(parse, new_choices))], sources)
+    choices = [override for override in recorded if load.is_choice(override, groups)]
+    base = load.plain_values([str(override.input_line) for override in choices], sources)
+    kept = [str(override.input_line) for override in choices if override.key_or_group not in replaced]
     values = [
         override
         for override in _differences(base, recorded_settings(run), "")
         if not _is_replaced(override.key_or_group, replaced)
     ]
     _check_can_be_recorded(values, run)
-    return RecordedCommand(sources, [*choices, *[str(value.input_line) for value in values], *given])
+    return RecordedCommand(sources, [*kept, *[str(value.input_line) for value in values], *given])
 
 
 def _arguments_of(run: RunFolder) -> list[str]:
@@ -94,7 +90,8 @@ def _differences(
         elif name not in base or repr(base[name]) != repr(value):  # 1 and 1.0 may mean different things
             typed = key if name in base else f"++{key}"
             is_text = isinstance(value, str)
-            yield parse(assignment(typed, value) if is_text else f"{typed}={written(value)}")
+            typed = assignment(typed, value) if is_text else f"{typed}={written(value)}"
+            yield parse(quote_for_hydra(typed))
     for name in base:
         key = f"{prefix}{name}"
         if name not in recorded and may_be_new(key):
