@@ -9,6 +9,7 @@ from hydra._internal.core_plugins.bash_completion import BashCompletion
 from hydra.core.global_hydra import GlobalHydra
 
 from lmft.config import load
+from lmft.config.sources import Sources
 from lmft.errors import UserError
 
 # The words of `lmft train …` or `python -m lmft.train …` before the arguments ask lmft itself.
@@ -43,19 +44,30 @@ def complete(command: str, flags: Namespace) -> None:
     """
     what, _, shell = (flags.overrides or [""])[0].partition("=")
     if what not in ("install", "uninstall", "query") or shell not in ("bash", "zsh"):
-        fix = f'eval "$(lmft {command} -sc install=bash)", or install=zsh'
+        fix = "install=bash or install=zsh"
         raise UserError("--shell-completion is for bash and zsh", " ".join(flags.overrides), fix)
     if what == "install":
         print(f"{_ZSH}\n{_SCRIPT}" if shell == "zsh" else _SCRIPT)
     elif what == "uninstall":
         print(_UNINSTALL)
     else:
-        print("\n".join(_answers(command, os.environ.get("COMP_LINE", ""), flags)))
+        print("\n".join(_answers(command, os.environ.get("COMP_LINE", ""))))
 
 
-def _answers(command: str, line: str, flags: Namespace) -> list[str]:
+def _answers(command: str, line: str) -> list[str]:
     """Return the words that may stand at the end of a command line."""
     line = _PROGRAM.sub("", line, count=1)
-    with load.initialized(command, flags.sources):
+    sources = Sources(
+        name=_value_of("config-name|cn", line),
+        path=_value_of("config-path|cp", line),
+        folder=_value_of("config-dir|cd", line),
+    )
+    with load.initialized(command, sources):
         plugin: Any = BashCompletion(GlobalHydra.instance().config_loader())
-        return [word for word in plugin._query(command, line) if "=_" not in word]
+        words = plugin._query(sources.name or command, re.sub(r"--from[ =]\S+ ", "", line))
+    return [word for word in words if "=_" not in word]  # YAMLs that others start from
+
+
+def _value_of(flags: str, line: str) -> str | None:
+    found = re.search(rf"(?:^|\s)--?(?:{flags})[ =](\S+)\s", line)
+    return found[1] if found else None

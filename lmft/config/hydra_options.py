@@ -67,7 +67,7 @@ def _check_folder(path: str, where: str | None) -> None:
 
 def _check_callback(key: str, value: Any) -> None:
     if key.endswith("._target_") and str(value).endswith(".PickleJobInfoCallback"):
-        fix = "leave it out; lmft.train --from RUN trains by a run's config again"
+        fix = "leave it out; --from RUN trains by a run's config again"
         raise UserError(f"{value} writes the config with its secrets", key, fix)
 
 
