@@ -20,6 +20,7 @@ from lmft.cli import checks
 from lmft.config import overrides
 from lmft.config.implied import with_implied_choices
 from lmft.config.load import compose, composed, plain
+from lmft.config.sources import Sources
 from lmft.system.files import read_json
 from tests.helpers import printed, stand_ins
 from tests.helpers.causal import train
@@ -219,9 +220,8 @@ def appended(command: Printed) -> list[str]:
 
 @cache
 def _model(command: str, *choosing: str, config_dir: str | None) -> dict[str, Any]:
-    return plain(composed([overrides.quote_for_hydra(word) for word in choosing], command, config_dir), choosing)[
-        "model"
-    ]
+    given = [overrides.quote_for_hydra(word) for word in choosing]
+    return plain(composed(given, command, Sources(folder=config_dir)), choosing)["model"]
 
 
 def reason_to_refuse(command: Printed) -> str | None:

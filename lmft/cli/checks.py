@@ -10,6 +10,7 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 from lmft.config import trainer_options
+from lmft.config.hydra_errors import target_errors_are_user_errors
 from lmft.config.schema import build
 from lmft.config.shipped import config_dir
 from lmft.config.stages import stages
@@ -111,9 +112,11 @@ def make_objective(
     trusted = config["trust"]["targets"]
     by_share = stages(config["objective"], "objective")
     try:
-        made = {
-            share: trusted_instance(options, trusted, "objective") for share, options in by_share.items()
-        }
+        with target_errors_are_user_errors():
+            made = {
+                share: trusted_instance(options, trusted, "objective")
+                for share, options in by_share.items()
+            }
     except InstantiationException as error:
         raise UserError(str(error.__cause__ or error), "objective") from error
     objective = made[0.0] if len(made) == 1 else Scheduled(made)

@@ -22,6 +22,11 @@ def _jobs(sweep_folder: Path, failures: Mapping[str, Mapping[str, Any]]) -> list
     return sorted(jobs, key=_rank)
 
 
+def rows_of(sweep_folder: Path, failures: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Return each job's row of sweep.csv, the best first; arguments as of `report`."""
+    return [_row(job) for job in _jobs(sweep_folder, failures)]
+
+
 def _rank(job: Mapping[str, Any]) -> tuple[bool, float]:
     loss = scores_of(job).get("loss")
     return job["status"] == "failed", math.inf if loss is None else loss
@@ -71,7 +76,7 @@ def report(sweep_folder: Path, failures: Mapping[str, Mapping[str, Any]]) -> Non
 
     from lmft.reporting.terminal import parted, show, table_page, terminal
 
-    rows = [_row(job) for job in _jobs(sweep_folder, failures)]
+    rows = rows_of(sweep_folder, failures)
     if not rows:
         return
     with (sweep_folder / "sweep.csv").open("w", encoding="utf-8", newline="") as file:

@@ -29,6 +29,9 @@ _HYDRAS_CLASSES = re.compile(
 )
 
 
+COMMAND_LINE_ALONE = ("trust.targets", "model.trust_remote_code", "model.module")
+
+
 def check_hydras(config: DictConfig) -> None:
     """Refuse classes other than Hydra's own in its launcher, sweeper, callbacks and logging.
 
