@@ -316,7 +316,7 @@ def check_type(key: str, value: Any, default: Any, where: str | None) -> None:
     if default is None or (value is None and may_be_null) or (isinstance(value, str) and "${" in value):
         return
     if key.startswith("objective.") and is_schedule(value):
-        _check_schedule(override, value, default)
+        _check_schedule(key, value, default, where)
         return
     is_right, type_name = _compare_types(value, default)
     if not is_right:
@@ -329,17 +329,17 @@ def check_type(key: str, value: Any, default: Any, where: str | None) -> None:
         raise UserError(f"'{key}' must be {type_name}, not {shown}", where, fix)
 
 
-def _check_schedule(override: Override, schedule: Mapping[Any, Any], default: Any) -> None:
+def _check_schedule(key: str, schedule: Any, default: Any, where: str | None) -> None:
     """Check the values of a schedule; Hydra would merge it with one of the YAML."""
     if isinstance(default, list):
-        what = f"a schedule of {override.key_or_group}, a list, can only be in a YAML"
-        raise UserError(what, override.input_line, "--config-dir FOLDER with objective/MINE.yaml")
+        what = f"a schedule of {key}, a list, can only be in a YAML"
+        raise UserError(what, where, "--config-dir FOLDER with objective/MINE.yaml")
     if not is_schedule(default):
         for value in schedule.values():
-            _check_type(override, value, default)
+            check_type(key, value, default, where)
     elif kept := [str(share) for share in default if share not in schedule]:
         what = f"the YAML's own schedule would keep its values from {', '.join(kept)} on"
-        raise UserError(what, override.input_line, f"give these shares values, too: {default}")
+        raise UserError(what, where, f"give these shares values, too: {default}")
 
 
 def _compare_types(value: Any, default: Any) -> tuple[bool, str]:
