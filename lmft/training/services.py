@@ -18,6 +18,7 @@ from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger
 
 from lmft.errors import UserError
 from lmft.training.trackio_logger import TrackioLogger
+from lmft.training.wandb_files import last_steps
 
 _REPORT = "report"
 _SECONDS_TO_CONNECT = 5
@@ -189,6 +190,13 @@ class WeightsAndBiases(Service):
     def id(self, logger: Any) -> str | None:
         """Return the id of the run."""
         return str(logger.experiment.id)
+
+    def logged_steps(self, logger: Any) -> dict[str, int] | None:
+        """Return the steps in the files of an offline run; a process that is killed loses its last."""
+        if not logger.experiment.offline:
+            return None
+        found = Path(logger.save_dir).glob(f"wandb/offline-run-*-{logger.experiment.id}/*.wandb")
+        return last_steps(sorted(found))
 
     def log_answers(self, logger: Any, answers: Answers) -> None:
         """Log a table."""
