@@ -301,13 +301,13 @@ class Trackio(Service):
 
     def logged_steps(self, logger: Any) -> dict[str, int] | None:
         """Return the steps in the file: a process that is killed loses those of its last half second."""
-        import trackio
+        from trackio.sqlite_storage import SQLiteStorage
 
         if logger.is_remote:
             return None
         steps: dict[str, int] = {}
         run = logger.experiment
-        for row in trackio.SQLiteStorage.get_logs(run.project, run.name, run_id=run.id):
+        for row in SQLiteStorage.get_logs(run.project, run.name, run_id=run.id):
             steps |= dict.fromkeys(row.keys() - {"step", "timestamp"}, row["step"])
         return steps
 

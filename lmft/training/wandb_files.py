@@ -23,9 +23,10 @@ def records(paths: list[Path]) -> Iterator[Any]:
     """Yield the records of these files in order, as Weights & Biases' own class Record."""
     from wandb.proto import wandb_internal_pb2
 
+    new_record: Any = wandb_internal_pb2.Record  # pyright: ignore[reportAttributeAccessIssue]
     for path in paths:
         for content in _scan(path.read_bytes()):
-            record = wandb_internal_pb2.Record()
+            record = new_record()
             record.ParseFromString(content)
             yield record
 
