@@ -147,6 +147,6 @@ def _fitted(state: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Path) 
             raise UserError(what, str(path), fix)
         num_rows = min(len(value), len(expected))
         fitted[name] = torch.cat([value[:num_rows].to(expected), expected[num_rows:]])
-        message = "%s has %d rows: the first %d are the parent's, the others are new"
-        log.info(message, name, len(expected), num_rows)
+        message = "%s has %d rows, in the parent %d: the first %d are the parent's, others are new"
+        log.info(message, name, len(expected), len(value), num_rows)
     return fitted
