@@ -112,7 +112,8 @@ def _groups(
     groups = []
     of_name = dict(zip(by_name, _group_of_each(saved), strict=True))
     for group in own:
-        before = of_name.get(names[group["params"][0]], {})
+        first: int = group["params"][0]
+        before = of_name.get(names[first], {})
         noted = {
             name: value
             for name, value in before.items()
