@@ -1,5 +1,6 @@
 """Train what a config describes, in its run's folder."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -8,19 +9,23 @@ import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import LambdaCallback
 
-from lmft.assembly.callbacks import appended_files, make_callbacks
+from lmft.assembly.callbacks import OwnCallbacks, appended_files, make_callbacks
 from lmft.assembly.finishing import finish
 from lmft.assembly.parts import Parts
 from lmft.data.datamodule import DataModule
 from lmft.errors import UserError
 from lmft.models.loading.tokenizer import is_made_for_run, keep_vocabulary
+from lmft.reporting.results import peak_memory_gb, scores_of
 from lmft.runs.run import Run
+from lmft.sweeps.trial import Pruned
 from lmft.system import loop_state
 from lmft.training.cpu import keep_freed_memory_in_process
 from lmft.training.extensions import add_loggers
 from lmft.training.nonfinite import NonFiniteStepError, non_finite_error
 from lmft.training.step import is_out_of_memory
 from lmft.training.trainer import build_trainer
+
+log = logging.getLogger("lmft")
 
 
 def train_parts(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any]:
@@ -31,6 +36,8 @@ def train_parts(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any
     # When training starts, the checkpoint has been loaded and nothing can be refused any more.
     begin = LambdaCallback(on_train_start=lambda *_: _begin(parts, run))
     callbacks = [begin, own.metrics, own.probes, own.progress, own.checkpoints, own.stop]
+    if own.pruning is not None:
+        callbacks.append(own.pruning)
     trainer = build_trainer(config, run.folder, callbacks, [own.csv])
     module = parts.module()
     data = parts.datamodule()
@@ -39,9 +46,28 @@ def train_parts(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any
     if run.checkpoint is None and config["validate_before"] and parts.corpus.validations:
         _begin(parts, run)
         trainer.validate(module, data, verbose=False)
-    with _training_errors_are_user_errors(trainer, data, parts, run):
-        trainer.fit(module, data, ckpt_path=run.checkpoint, weights_only=True)
+    try:
+        with _training_errors_are_user_errors(trainer, data, parts, run):
+            trainer.fit(module, data, ckpt_path=run.checkpoint, weights_only=True)
+    except Pruned as pruned:
+        return _record_pruned(trainer, run, own, pruned)
     return finish(trainer, module, data, parts, run, own)
+
+
+def _record_pruned(trainer: Trainer, run: Run, own: OwnCallbacks, pruned: Pruned) -> dict[str, Any]:
+    """Record that a search has ended this run early: it exports nothing. Return the metrics."""
+    if not trainer.is_global_zero:
+        return {}
+    log.info("%s", pruned)
+    own.checkpoints.remove_exported_weights()
+    metrics = {
+        "status": "pruned",
+        "steps": pruned.step,
+        "after": scores_of(own.metrics.validations[-1]),
+        "train": {**own.metrics.totals, "peak_memory_gb": peak_memory_gb()},
+    }
+    run.write_metrics(metrics)
+    return metrics
 
 
 def _begin(parts: Parts, run: Run) -> None:

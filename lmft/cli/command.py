@@ -30,6 +30,7 @@ from lmft.config.load import Job, choices_of
 from lmft.errors import UserError, user_errors_end_the_process
 from lmft.runs.log import buffering_logs
 from lmft.runs.redaction import Redactor
+from lmft.sweeps.checks import check_sweep, refuse_single_run
 from lmft.system.signals import Stopped, handling_signals
 
 # Functions that conf/hydra/lmft.yaml calls.
@@ -156,6 +157,7 @@ def _check(command: str, flags: Namespace) -> bool:
     defaults = load.check(flags.overrides, flags.config_name or command, flags.config_dir)
     is_sweep = flags.multirun or defaults.hydra.mode == RunMode.MULTIRUN
     if not is_sweep:
+        refuse_single_run(defaults, [overrides.parse(override) for override in flags.overrides])
         overrides.refuse_several_values(flags.overrides)
     return is_sweep
 
@@ -180,6 +182,7 @@ def _run_once(command: str, task: Task, argv: list[str]) -> None:
 def _run_sweep(command: str, task: Task, argv: list[str], flags: Namespace, makes_runs: bool) -> None:
     given = [overrides.parse(override) for override in flags.overrides]
     first = load.composed([load.first_value(override) for override in given], command, flags.config_dir)
+    search = check_sweep(given, first, command, flags.config_dir, makes_runs)
     sweep = Sweep.begin(given, first, makes_runs)
     config_dir = ["--config-dir", flags.config_dir] if flags.config_dir else []
 
@@ -194,7 +197,7 @@ def _run_sweep(command: str, task: Task, argv: list[str], flags: Namespace, make
         return math.nan
 
     try:
-        _hydra_main(command, job, [*sweep.hydra_overrides, *argv])
+        _hydra_main(command, job, [*search, *sweep.hydra_overrides, *argv])
     finally:
         exit_code = sweep.end()
     sys.exit(exit_code)

@@ -7,7 +7,7 @@ from typing import Any
 
 import hydra
 import yaml
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import IntervalSweep, Override
 from omegaconf import DictConfig, OmegaConf
 
 from lmft.config import contradictions, trust
@@ -160,7 +160,7 @@ def _check_top_level(config: DictConfig, command: str) -> None:
     own = config_dir() / f"{command}.yaml"
     if own.is_file():
         shipped |= yaml.safe_load(own.read_text("utf-8"))
-    known = {*shipped, *_NEEDED_GROUPS, *_OPTIONAL_GROUPS, "hydra"}
+    known = {*shipped, *_NEEDED_GROUPS, *_OPTIONAL_GROUPS, "sweep", "hydra"}
     for name in map(str, config):
         if name not in known and f"${{{name}" not in OmegaConf.to_yaml(config):
             what = f"nothing reads '{name}'{did_you_mean(name, known)}"
@@ -178,6 +178,9 @@ def first_value(override: Override) -> str:
 
 
 def _single_values(override: Override) -> list[str]:
+    values = override.value()
+    if isinstance(values, IntervalSweep):
+        return [f"{override.get_key_element()}={values.start}"]
     if not override.is_discrete_sweep():
         return [override.input_line or ""]
     return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]

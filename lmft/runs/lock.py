@@ -39,3 +39,17 @@ def locked(folder: RunFolder) -> Iterator[None]:
     finally:
         owner.unlink(missing_ok=True)
         lock.release()
+
+
+def is_locked(folder: RunFolder) -> bool:
+    """Return whether a process uses the run in a folder."""
+    path = folder.path / LOCK
+    if not path.exists():
+        return False
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False

@@ -1,0 +1,1 @@
+"""lmft's plugin for Hydra: the sweeper of sweep=…."""

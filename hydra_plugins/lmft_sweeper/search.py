@@ -1,0 +1,42 @@
+"""The sweeper of sweep=…; Hydra takes plugins from the package `hydra_plugins` only."""
+
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+class SearchSweeper(Sweeper):
+    """Runs the trials of a search, by any of Hydra's launchers.
+
+    Args:
+        max_batch_size: unused; `sweep.num_parallel` says how many trials are launched at once.
+        params: `hydra.sweeper.params`, searched like `sweep.params`.
+    """
+
+    def __init__(self, max_batch_size: int | None = None, params: dict[str, Any] | None = None):
+        self.params = params or {}
+        self.launcher: Launcher
+        self.config: DictConfig
+        self.hydra_context: HydraContext
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Make the launcher."""
+        self.hydra_context = hydra_context
+        self.config = config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Search. arguments: `key=value` of the command line. Raises: UserError."""
+        from lmft.sweeps.trials import run_trials
+
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        run_trials(self.launcher, self.config, self.params, parser.parse_overrides(arguments))

@@ -1,0 +1,171 @@
+"""The checks of a search before any of its files is written."""
+
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.types import IntervalSweep, Override
+from omegaconf import DictConfig, OmegaConf
+
+from lmft.config import load
+from lmft.config.hydra_errors import config_errors_are_user_errors
+from lmft.errors import UserError
+from lmft.runs.redaction import is_secret_name
+from lmft.sweeps.config import SweepConfig, search_options
+from lmft.sweeps.space import Parameter, Space, read_space
+
+SWEEPER = "hydra_plugins.lmft_sweeper.search.SearchSweeper"
+_EXAMPLE = "'optimizer.lr=interval(1e-5,1e-3)'"
+
+
+def is_search(config: DictConfig) -> bool:
+    """Return whether a composed config asks for a search."""
+    return bool(config.get("sweep"))
+
+
+def refuse_single_run(config: DictConfig, given: Sequence[Override]) -> None:
+    """Raise UserError if a single run is given a search, or an interval."""
+    if is_search(config):
+        name = config.hydra.runtime.choices.sweep
+        what = f"sweep={name} searches by several runs, and this is one run"
+        raise UserError(what, f"sweep={name}", "add -m")
+    _refuse_intervals(given, "-m sweep=optuna")
+
+
+def _refuse_intervals(given: Sequence[Override], fix: str) -> None:
+    for override in given:
+        if isinstance(override.value(), IntervalSweep):
+            what = f"'{override.key_or_group}' is an interval, whose values a search chooses"
+            raise UserError(what, override.input_line, f"add {fix}, or name the values: choice(…)")
+
+
+def check_sweep(
+    given: Sequence[Override],
+    first: DictConfig,
+    command: str,
+    extra_folder: str | None,
+    makes_runs: bool,
+) -> list[str]:
+    """Check whether a sweep is a search that can begin.
+
+    Args:
+        given: the command line's overrides.
+        first: the config of a first job.
+        command: the command's name.
+        extra_folder: a further folder of YAMLs.
+        makes_runs: whether the command trains.
+
+    Returns: the arguments by which Hydra uses the search's sweeper; none if the sweep is no search.
+
+    Raises: UserError.
+    """
+    if not is_search(first):
+        _refuse_intervals(given, "sweep=optuna")
+        return []
+    name = first.hydra.runtime.choices.sweep
+    if not makes_runs:
+        what = f"sweep={name} searches by trainings, and lmft.{command} does not train"
+        raise UserError(what, f"sweep={name}", "python -m lmft.train -m …")
+    options = search_options(first)
+    _check_installed(options)
+    _check_plugins(first, options)
+    single = [override.input_line or "" for override in given if not override.is_sweep_override()]
+    default = load.composed(single, command, extra_folder)
+    params = {**(first.hydra.sweeper.params or {}), **options.params}
+    with config_errors_are_user_errors():
+        space = read_space(given, params, default)
+    _check_space(space, options)
+    _check_validation(default, options)
+    for combination in _first_combinations(space, {*params}):
+        load.check([*single, *combination], command, extra_folder)
+    return [f"hydra.sweeper._target_={SWEEPER}"]
+
+
+def _check_installed(options: SweepConfig) -> None:
+    needed = ["optuna"]
+    if options.sampler == "cmaes":
+        needed.append("cmaes")
+    for package in needed:
+        if find_spec(package) is None:
+            fix = 'pip install "lightning-lmft[optuna]"'
+            raise UserError(f"a search needs the package {package}", "sweep=optuna", fix)
+
+
+def _check_plugins(first: DictConfig, options: SweepConfig) -> None:
+    """Raise UserError if Hydra's sweeper or launcher is one that the search cannot use."""
+    sweeper = first.hydra.sweeper
+    if sweeper._target_ != f"{BasicSweeper.__module__}.{BasicSweeper.__qualname__}":
+        what = "there are two sweepers"
+        raise UserError(what, f"hydra/sweeper is {sweeper._target_}", "leave hydra/sweeper out")
+    if sweeper.max_batch_size is not None:
+        fix = f"sweep.num_parallel={sweeper.max_batch_size}"
+        raise UserError("a search does not read hydra.sweeper.max_batch_size", fix=fix)
+    runs_one_job = (
+        first.hydra.launcher._target_ == f"{BasicLauncher.__module__}.{BasicLauncher.__qualname__}"
+    )
+    if options.num_parallel > 1 and runs_one_job:
+        what = "this launcher runs one job after the other"
+        fix = "choose another launcher; or type the command in several terminals, with sweep.num_parallel=1"
+        raise UserError(what, f"sweep.num_parallel={options.num_parallel}", fix)
+
+
+def _check_space(space: Space, options: SweepConfig) -> None:
+    if not space.parameters:
+        what = "there is nothing to search: no option has several values"
+        raise UserError(what, "sweep=optuna", f"add {_EXAMPLE}")
+    for parameter in space.parameters:
+        name = parameter.name
+        group = name.partition(".")[0]
+        if group in ("sweep", "run", "hydra", "resume"):
+            raise UserError(
+                f"{name} cannot be searched", f"{name}={parameter.text}", "give it one value"
+            )
+        if is_secret_name(name):
+            what = f"{name} cannot be searched: the search would write its values to a file"
+            raise UserError(what, name, "give it one value")
+        if options.sampler == "cmaes" and parameter.choices:
+            fix = "sweep.sampler=tpe, or one value of it for each search"
+            raise UserError("cmaes searches numbers only", f"{name}={parameter.text}", fix)
+        if options.sampler == "cmaes" and parameter.condition:
+            fix = "sweep.sampler=tpe, or leave the condition out"
+            raise UserError("cmaes takes no conditions", f"sweep.params: {name}", fix)
+        if options.sampler == "grid" and not parameter.values:
+            fix = f"{name}=choice(…) or range(…), or sweep.sampler=tpe"
+            raise UserError("a grid has no intervals", f"{name}={parameter.text}", fix)
+
+
+def _check_validation(default: DictConfig, options: SweepConfig) -> None:
+    """Raise UserError if trials have no validation loss, as far as the config alone tells."""
+    reader = f"sweep.minimise={options.minimise}"
+    if options.prunes:
+        reader = f"sweep.pruner={options.pruner}"
+    elif "loss" not in options.objectives:
+        return
+    has_text = OmegaConf.select(default, "data.validation") or (
+        OmegaConf.select(default, "data.validation_fraction") != 0
+    )
+    if not has_text:
+        fix = "data.validation=FILE or data.validation_fraction=0.05"
+        raise UserError(f"{reader}: there is no validation text", "data.validation_fraction=0", fix)
+    if OmegaConf.select(default, "trainer.limit_val_batches") == 0:
+        what = f"{reader}: trials have no validation"
+        raise UserError(what, "trainer.limit_val_batches=0", "trainer.limit_val_batches=1.0")
+
+
+def _first_combinations(space: Space, listed: set[str]) -> list[list[str]]:
+    """Return first values that together have each option of `sweep.params` in some list."""
+    if not listed:
+        return []
+    always = [parameter for parameter in space.parameters if not parameter.condition]
+    combinations = [_typed(always, {})]
+    for parameter in space.parameters:
+        if parameter.condition:
+            wanted = {name: next(iter(values)) for name, values in parameter.condition.items()}
+            combinations.append([*_typed(always, wanted), f"{parameter.option}={parameter.first()}"])
+    return combinations
+
+
+def _typed(parameters: Sequence[Parameter], wanted: Mapping[str, Any]) -> list[str]:
+    return [f"{each.option}={wanted.get(each.name, each.first())}" for each in parameters]
