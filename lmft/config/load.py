@@ -138,6 +138,9 @@ def _check_group(override: Override, folders: Sequence[Path]) -> None:
     """Raise UserError if a needed group is left out, or a path is given instead of a YAML's name."""
     key = override.key_or_group
     value = None if override.is_delete() else override.value()
+    if isinstance(value, IntervalSweep):
+        what = f"{key}= names a YAML, and an interval has numbers"
+        raise UserError(what, override.input_line, f"{key}=choice(NAME,NAME)")
     if key in _NEEDED_GROUPS and value is None:
         raise UserError(f"'{key}' cannot be left out", override.input_line, f"choose one: {key}=NAME")
     if str(value).startswith("_"):

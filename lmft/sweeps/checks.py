@@ -96,19 +96,20 @@ def _check_installed(options: SweepConfig) -> None:
 def _check_plugins(first: DictConfig, options: SweepConfig) -> None:
     """Raise UserError if Hydra's sweeper or launcher is one that the search cannot use."""
     sweeper = first.hydra.sweeper
-    if sweeper._target_ != f"{BasicSweeper.__module__}.{BasicSweeper.__qualname__}":
+    if sweeper._target_ != _name(BasicSweeper):
         what = "there are two sweepers"
         raise UserError(what, f"hydra/sweeper is {sweeper._target_}", "leave hydra/sweeper out")
     if sweeper.max_batch_size is not None:
         fix = f"sweep.num_parallel={sweeper.max_batch_size}"
         raise UserError("a search does not read hydra.sweeper.max_batch_size", fix=fix)
-    runs_one_job = (
-        first.hydra.launcher._target_ == f"{BasicLauncher.__module__}.{BasicLauncher.__qualname__}"
-    )
-    if options.num_parallel > 1 and runs_one_job:
+    if options.num_parallel > 1 and first.hydra.launcher._target_ == _name(BasicLauncher):
         what = "this launcher runs one job after the other"
-        fix = "choose another launcher; or type the command in several terminals, with sweep.num_parallel=1"
+        fix = "another launcher; or sweep.num_parallel=1, and the command typed in several terminals"
         raise UserError(what, f"sweep.num_parallel={options.num_parallel}", fix)
+
+
+def _name(plugin: type) -> str:
+    return f"{plugin.__module__}.{plugin.__qualname__}"
 
 
 def _check_space(space: Space, options: SweepConfig) -> None:

@@ -98,7 +98,7 @@ class Search:
         return self.options.num_trials
 
     def next_claims(self) -> list[Claim]:
-        """Return the next trials for this process, at most `num_parallel`; none if it has nothing to do."""
+        """Return the next trials for this process, at most `num_parallel`; none if none is left."""
         claims: list[Claim] = []
         with FileLock(self.folder / _LOCKS / "lock"):
             for trial in self._trials(TrialState.RUNNING):
@@ -108,7 +108,9 @@ class Search:
                 if len(claims) == self.options.num_parallel:
                     return claims
             while len(claims) < self.options.num_parallel and self.why_ended() is None:
-                claims.append(self._ask())
+                claim = self._ask()
+                if not self._repeats_result(claim):
+                    claims.append(claim)
         return claims
 
     def tell(self, claim: Claim, outcome: Outcome) -> None:
@@ -116,6 +118,12 @@ class Search:
         _tell(self.study, claim.number, claim.trial_id, outcome)
         claim.lock.release()
         self._held.pop(claim.number, None)
+
+    def release(self) -> None:
+        """Leave the trials that this process has not told; the next one takes them over."""
+        for claim in self._held.values():
+            claim.lock.release()
+        self._held.clear()
 
     def why_ended(self) -> str | None:
         """Return why no further trial begins; None if one may."""
@@ -137,6 +145,9 @@ class Search:
             for name, state in {**_STATES, "running elsewhere": TrialState.RUNNING}.items()
             if self._trials(state)
         ]
+        repeated = [trial for trial in self._trials() if "same_as" in trial.user_attrs]
+        if repeated:
+            counts.append(f"{len(repeated)} of them had the values of an earlier one, and its result")
         return f"{self.why_ended() or 'a trial is left'}: {', '.join(counts)}"
 
     def reference(self, claim: Claim) -> TrialReference:
@@ -179,6 +190,16 @@ class Search:
         claim = self._claim(trial, lock)
         self._held[claim.number] = claim
         return claim
+
+    def _repeats_result(self, claim: Claim) -> bool:
+        """Tell a trial the result of an earlier one with its values; return whether there is one."""
+        params = self.study.trials[claim.number].params
+        for trial in self._trials(TrialState.COMPLETE):
+            if trial.params == params:
+                self.study._storage.set_trial_user_attr(claim.trial_id, "same_as", trial.number)
+                self.tell(claim, Outcome("complete", tuple(trial.values)))
+                return True
+        return False
 
     def _seed(self, number: int) -> None:
         combination = self._combinations[number] if self._combinations else None

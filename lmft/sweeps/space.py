@@ -179,7 +179,7 @@ def _parsed(option: str, values: Any) -> Override:
         values = f"choice({','.join(map(str, values))})"
     override = parse(f"{option}={values}")
     if not override.is_sweep_override():
-        fix = f"choice({values},…), range(1,9) or interval(0,1); one value alone is typed {option}={values}"
+        fix = f"choice({values},…), range(1,9) or interval(0,1); one value alone: {option}={values}"
         raise UserError(f"{option} has one value", f"sweep.params: {option}: {values}", fix)
     return override
 

@@ -15,7 +15,7 @@ from lmft.config.overrides import quoted
 from lmft.runs.redaction import Redactor
 from lmft.sweeps.config import search_options
 from lmft.sweeps.search import Claim, Search
-from lmft.sweeps.space import Space, log_scales, read_space
+from lmft.sweeps.space import log_scales, read_space
 from lmft.sweeps.trial import VARIABLE, Outcome, outcome_of_job
 
 log = logging.getLogger(__name__)
@@ -44,8 +44,11 @@ def run_trials(
         log.info("%s", sentence)
     if "sweep" not in {override.key_or_group for override in given}:
         fixed = [*fixed, "sweep=none"]  # another YAML chose the search; a trial is a single run
-    while claims := search.next_claims():
-        _run(launcher, search, claims, fixed)
+    try:
+        while claims := search.next_claims():
+            _run(launcher, search, claims, fixed)
+    finally:
+        search.release()
     log.info("%s", search.summary())
 
 
