@@ -236,6 +236,8 @@ def _result(metrics: Mapping[str, Any]) -> list[str]:
     phrases = [form.format(number) for form, number in numbers if number is not None]
     if not phrases:
         phrases = [metrics.get("status", "unknown")]
+    elif metrics.get("status") == "pruned":
+        phrases.insert(0, "pruned")
     seconds = (metrics.get("train") or {}).get("seconds")
     if seconds is not None:
         phrases.append(duration(seconds))

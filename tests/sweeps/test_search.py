@@ -96,10 +96,10 @@ def test_patience_ends_a_search_that_no_longer_improves(tmp_path):
 
 def test_no_trial_begins_after_the_time_is_over(tmp_path):
     launcher = Launcher(nap=0.02)
-    study = search(tmp_path, X, launcher=launcher, num_trials=50, max_hours=0.35 / 3600)
+    study = search(tmp_path, X, Y, launcher=launcher, num_trials=50, max_hours=0.35 / 3600)
     num_trials = len(study.trials)
     assert 1 <= num_trials < 10 and set(states(study)) == {"COMPLETE"}
-    more = search(tmp_path, X, launcher=launcher, num_trials=50, max_hours=0.35 / 3600)
+    more = search(tmp_path, X, Y, launcher=launcher, num_trials=50, max_hours=0.35 / 3600)
     assert len(more.trials) > num_trials
 
 
