@@ -1,8 +1,7 @@
 """The checks of a search before any of its files is written."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -14,7 +13,7 @@ from lmft.config.hydra_errors import config_errors_are_user_errors
 from lmft.errors import UserError
 from lmft.runs.redaction import is_secret_name
 from lmft.sweeps.config import SweepConfig, search_options
-from lmft.sweeps.space import Parameter, Space, read_space
+from lmft.sweeps.space import Space, read_space
 
 SWEEPER = "hydra_plugins.lmft_sweeper.search.SearchSweeper"
 _EXAMPLE = "'optimizer.lr=interval(1e-5,1e-3)'"
@@ -22,7 +21,7 @@ _EXAMPLE = "'optimizer.lr=interval(1e-5,1e-3)'"
 
 def is_search(config: DictConfig) -> bool:
     """Return whether a composed config asks for a search."""
-    return bool(config.get("sweep"))
+    return config.hydra.runtime.choices.get("sweep") not in (None, "none")
 
 
 def refuse_single_run(config: DictConfig, given: Sequence[Override]) -> None:
@@ -78,7 +77,7 @@ def check_sweep(
         space = read_space(given, params, default)
     _check_space(space, options)
     _check_validation(default, options)
-    for combination in _first_combinations(space, {*params}):
+    for combination in _combinations_of_all_values(space, {*params}):
         load.check([*single, *combination], command, extra_folder)
     return [f"hydra.sweeper._target_={SWEEPER}"]
 
@@ -155,18 +154,18 @@ def _check_validation(default: DictConfig, options: SweepConfig) -> None:
         raise UserError(what, "trainer.limit_val_batches=0", "trainer.limit_val_batches=1.0")
 
 
-def _first_combinations(space: Space, listed: set[str]) -> list[list[str]]:
-    """Return first values that together have each option of `sweep.params` in some list."""
+def _combinations_of_all_values(space: Space, listed: set[str]) -> list[list[str]]:
+    """Return lists of arguments that together have each value of `sweep.params`.
+
+    An option with a condition stands among values that meet it.
+    """
     if not listed:
         return []
     always = [parameter for parameter in space.parameters if not parameter.condition]
-    combinations = [_typed(always, {})]
+    combinations = [[f"{each.option}={each.text}" for each in always]]
     for parameter in space.parameters:
         if parameter.condition:
             wanted = {name: next(iter(values)) for name, values in parameter.condition.items()}
-            combinations.append([*_typed(always, wanted), f"{parameter.option}={parameter.first()}"])
+            others = [f"{each.option}={wanted.get(each.name, each.first())}" for each in always]
+            combinations.append([*others, f"{parameter.option}={parameter.text}"])
     return combinations
-
-
-def _typed(parameters: Sequence[Parameter], wanted: Mapping[str, Any]) -> list[str]:
-    return [f"{each.option}={wanted.get(each.name, each.first())}" for each in parameters]

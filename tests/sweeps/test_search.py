@@ -4,6 +4,7 @@ import os
 import time
 
 import pytest
+from hydra.errors import ConfigCompositionException
 
 from lmft.errors import UserError
 from lmft.sweeps import search as searching
@@ -114,6 +115,20 @@ def test_a_launcher_gets_as_many_trials_as_it_runs_side_by_side(tmp_path):
     launcher = Launcher()
     study = search(tmp_path, X, Y, launcher=launcher, num_trials=7, num_parallel=3)
     assert [len(jobs) for jobs in launcher.launched] == [3, 3, 1] and states(study) == ["COMPLETE"] * 7
+
+
+@pytest.mark.parametrize("num_parallel", [1, 2])
+def test_a_trial_that_cannot_be_composed_has_failed(num_parallel, tmp_path):
+    class Composing(Launcher):
+        def launch(self, jobs, initial_job_idx):
+            if any("x=2" in job for job in jobs):
+                raise ConfigCompositionException("no such YAML")
+            return super().launch(jobs, initial_job_idx)
+
+    launcher = Composing(lambda values: 1.0)
+    study = search(tmp_path, "x=1,2,3", launcher=launcher, sampler="grid", num_parallel=num_parallel)
+    assert states(study) == ["COMPLETE", "FAIL", "COMPLETE"]
+    assert study.trials[1].user_attrs["error"] == "no such YAML"
 
 
 def test_what_a_dead_process_left_unfinished_is_taken_over(tmp_path):

@@ -1,4 +1,4 @@
-"""Rows 1 and 25: SIGKILL at any moment of a search on which two processes work."""
+"""Row 25: SIGKILL at any moment of a search on which two processes work."""
 
 import os
 import random
@@ -24,7 +24,7 @@ def killed(process):
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_of_a_search_of_two_processes_killed_twenty_times_no_trial_is_lost_or_done_twice(seed, tmp_path):
+def test_fault_25_of_a_search_killed_twenty_times_no_trial_is_lost_or_done_twice(seed, tmp_path):
     num_trials = 40
     draw = random.Random(seed)
     workers = [begin(tmp_path, num_trials) for _ in range(2)]
