@@ -43,7 +43,15 @@ SIZES = {
     "model.generation.max_new_tokens": 4,
 }
 
-EXTRAS = {"logger=tensorboard": "tensorboard", "logger=mlflow": "mlflow", "logger=wandb": "wandb", "model.lora": "peft"}
+NUM_TRIALS = 2  # of a search, whatever it names
+
+EXTRAS = {
+    "sweep=optuna": "optuna",
+    "logger=tensorboard": "tensorboard",
+    "logger=mlflow": "mlflow",
+    "logger=wandb": "wandb",
+    "model.lora": "peft",
+}
 EACH_STEP = "checkpoint.every_n_steps=1"
 HAS = {"gpu": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
 
@@ -188,7 +196,8 @@ def appended(command: Printed) -> list[str]:
     if model["from_scratch"] and model["architecture"] and "run" not in command.given:
         shape = SHAPES[model["architecture"]]
         wanted.update({f"model.config.{name}": value for name, value in shape.items()})
-    return [f"{key}={value}" for key, value in wanted.items() if key not in command.given]
+    sizes = [f"{key}={value}" for key, value in wanted.items() if key not in command.given]
+    return [*sizes, f"sweep.num_trials={NUM_TRIALS}"] if "sweep" in command.given else sizes
 
 
 @cache
@@ -277,9 +286,10 @@ def check_training(command: Printed, folder: Path, said: str) -> None:
         (table,) = folder.glob("runs/*/sweep.csv")
         with table.open(newline="") as file:
             jobs = list(csv.DictReader(file))
-        assert [job["status"] for job in jobs] == ["complete"] * 4
-        runs = sorted(table.parent.glob("*/"))
-        assert len(runs) == 4
+        num_jobs = NUM_TRIALS if command.given.get("sweep", "none") != "none" else 4
+        assert [job["status"] for job in jobs] == ["complete"] * num_jobs
+        runs = sorted(path for path in table.parent.glob("*/") if not path.name.startswith("."))
+        assert len(runs) == num_jobs
     else:
         runs = list(folder.glob("runs/*/"))
         assert len(runs) == 1 and runs[0].name == command.given.get("run.name", runs[0].name)

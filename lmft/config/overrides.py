@@ -174,8 +174,9 @@ def nearest(key: str, known: Collection[str]) -> str:
 
 
 def _ending_alike(last: str, known: Collection[str]) -> list[str]:
-    """Return the options whose last part is `last`, without Hydra's own."""
-    return [key for key in known if key.rpartition(".")[2] == last and not key.startswith("hydra.")]
+    """Return the options whose last part is `last`, without Hydra's own and what a search names."""
+    others = ("hydra.", "sweep.params.")
+    return [key for key in known if key.rpartition(".")[2] == last and not key.startswith(others)]
 
 
 def _may_be_new(key: str) -> bool:

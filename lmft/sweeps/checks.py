@@ -1,6 +1,6 @@
 """The checks of a search before any of its files is written."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
@@ -13,7 +13,7 @@ from lmft.config.hydra_errors import config_errors_are_user_errors
 from lmft.errors import UserError
 from lmft.runs.redaction import is_secret_name
 from lmft.sweeps.config import SweepConfig, search_options
-from lmft.sweeps.space import Space, read_space
+from lmft.sweeps.space import Parameter, Space, read_space
 
 SWEEPER = "hydra_plugins.lmft_sweeper.search.SearchSweeper"
 _EXAMPLE = "'optimizer.lr=interval(1e-5,1e-3)'"
@@ -163,9 +163,21 @@ def _combinations_of_all_values(space: Space, listed: set[str]) -> list[list[str
         return []
     always = [parameter for parameter in space.parameters if not parameter.condition]
     combinations = [[f"{each.option}={each.text}" for each in always]]
+    by_name = {parameter.name: parameter for parameter in space.parameters}
     for parameter in space.parameters:
         if parameter.condition:
-            wanted = {name: next(iter(values)) for name, values in parameter.condition.items()}
-            others = [f"{each.option}={wanted.get(each.name, each.first())}" for each in always]
+            needed = _needed(parameter, by_name)
+            first = {each.name: each.first() for each in always}
+            others = [f"{by_name[name].option}={value}" for name, value in {**first, **needed}.items()]
             combinations.append([*others, f"{parameter.option}={parameter.text}"])
     return combinations
+
+
+def _needed(parameter: Parameter, by_name: Mapping[str, Parameter]) -> dict[str, str]:
+    """Return searched option -> value, of those without which a parameter is not part of a trial."""
+    needed = {}
+    for name, wanted in parameter.condition.items():
+        if name in by_name:
+            needed |= _needed(by_name[name], by_name)
+            needed[name] = str(next(iter(wanted)))
+    return needed

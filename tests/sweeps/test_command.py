@@ -131,7 +131,9 @@ def test_a_trials_command_is_that_of_a_single_run(in_empty_folder):
 def test_a_yaml_of_ones_own_names_what_is_searched(in_empty_folder):
     text = (
         "defaults: [_base]\nnum_trials: 5\nsampler: random\nparams:\n  optimizer: choice(adamw,sgd)\n"
-        "  optimizer.lr: interval(1e-5,1e-3)\n  optimizer.momentum: {values: 'interval(0.1,0.9)', if: {optimizer: sgd}}\n"
+        "  optimizer.lr: interval(1e-5,1e-3)\n"
+        "  optimizer.momentum: {values: 'interval(0.1,0.9)', if: {optimizer: sgd}}\n"
+        "  +optimizer.nesterov: {values: 'true,false', if: {optimizer.momentum: 0.5}}\n"
     )
     config_dir = write_yaml(in_empty_folder, "sweep/mine.yaml", text)
     assert exit_code(*config_dir, "-m", "sweep=mine", "run.name=search") == 0
