@@ -32,7 +32,7 @@ from lmft.runs.folder import (
 )
 from lmft.runs.log import buffering_logs, capturing_logs, logging_to
 from lmft.runs.redaction import Redactor, is_secret_name
-from lmft.sweeps.checks import is_search
+from lmft.sweeps.checks import is_search, num_trials
 from lmft.system.files import read_json, write_json
 
 log = logging.getLogger(__name__)
@@ -259,7 +259,7 @@ def _failure(error: Exception, redactor: Redactor) -> dict[str, Any]:
 def _num_jobs(given: Sequence[Override], first: DictConfig) -> int | None:
     """Return the number of jobs; None if only the sweeper knows it."""
     if is_search(first):
-        return first.sweep.num_trials
+        return num_trials(given, first)
     if first.hydra.sweeper._target_ != f"{BasicSweeper.__module__}.{BasicSweeper.__qualname__}":
         return None
     params = [parse(f"{key}={values}") for key, values in (first.hydra.sweeper.params or {}).items()]

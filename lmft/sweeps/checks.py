@@ -82,6 +82,15 @@ def check_sweep(
     return [f"hydra.sweeper._target_={SWEEPER}"]
 
 
+def num_trials(given: Sequence[Override], first: DictConfig) -> int:
+    """Return how many trials a search has when it is complete; arguments as of `check_sweep`."""
+    options = search_options(first)
+    if options.sampler != "grid":
+        return options.num_trials
+    params = {**(first.hydra.sweeper.params or {}), **options.params}
+    return min(options.num_trials, len(read_space(given, params).combinations()))
+
+
 def _check_installed(options: SweepConfig) -> None:
     needed = ["optuna"]
     if options.sampler == "cmaes":

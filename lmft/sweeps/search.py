@@ -97,6 +97,11 @@ class Search:
             return min(self.options.num_trials, len(self._combinations))
         return self.options.num_trials
 
+    @property
+    def num_left_out(self) -> int:
+        """How many combinations of a grid the search does not try."""
+        return max(0, len(self._combinations) - self.options.num_trials)
+
     def next_claims(self) -> list[Claim]:
         """Return the next trials for this process, at most `num_parallel`; none if none is left."""
         claims: list[Claim] = []

@@ -42,6 +42,10 @@ def run_trials(
     search = Search.open(folder, options, space, [redactor.argument(each) for each in fixed])
     for sentence in log_scales(space):
         log.info("%s", sentence)
+    if search.num_left_out:
+        message = "the grid has %d combinations, of which sweep.num_trials=%d leaves out the last %d"
+        total = search.num_trials + search.num_left_out
+        log.info(message, total, search.num_trials, search.num_left_out)
     if "sweep" not in {override.key_or_group for override in given}:
         fixed = [*fixed, "sweep=none"]  # another YAML chose the search; a trial is a single run
     try:

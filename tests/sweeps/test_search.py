@@ -33,6 +33,13 @@ def test_a_grid_tries_every_combination_once_in_order(tmp_path):
     assert params(study) == expected and study.best_params == {"x": "0", "y": -0.5}
 
 
+def test_what_a_grid_leaves_out_is_told(tmp_path, caplog):
+    caplog.set_level("INFO", logger="lmft")
+    study = search(tmp_path, "x=1,2,3", launcher=Launcher(lambda values: 1.0), num_trials=2, sampler="grid")
+    assert len(study.trials) == 2
+    assert "the grid has 3 combinations, of which sweep.num_trials=2 leaves out the last 1" in caplog.text
+
+
 def test_a_grid_that_is_continued_goes_on_where_it_was(tmp_path):
     search(tmp_path, "x=0,1", "y=0,1", num_trials=3, sampler="grid")
     study = search(tmp_path, "x=0,1", "y=0,1", num_trials=4, sampler="grid")

@@ -4,6 +4,13 @@ from lightning import Callback, LightningModule, Trainer
 
 from lmft.sweeps.trial import Pruned, TrialReference
 from lmft.training.callbacks.metrics import Metrics
+from lmft.training.validations import Monitor
+
+
+def pruning_monitors() -> list[Monitor]:
+    """Return the score that the trial of this process is pruned by; none if it is not pruned."""
+    reference = TrialReference.of_environment()
+    return [Monitor(f"sweep.pruner={reference.pruner}", "val/loss")] if reference else []
 
 
 class Pruning(Callback):
