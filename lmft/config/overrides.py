@@ -64,6 +64,7 @@ _UNTYPED = "trainer."  # lightning.Trainer checks its own arguments, many of whi
 _NONE_CHOSEN = {
     "logger=null": "logger=none",
     "callbacks=null": "callbacks=none",
+    "sweep=null": "sweep=none",
     "experiment=null": "~experiment",
     "debug=null": "~debug",
 }

@@ -33,6 +33,15 @@ def refuse_single_run(config: DictConfig, given: Sequence[Override]) -> None:
     _refuse_intervals(given, "-m sweep=optuna")
 
 
+def _check_hydras_sweeper(sweeper: str, given: Sequence[Override]) -> None:
+    """Raise UserError for what Hydra's sweeper cannot do, and for the sweeper that ends at failures."""
+    if sweeper == _name(BasicSweeper):
+        _refuse_intervals(given, "sweep=optuna")
+    if "optuna" in sweeper:
+        what = "hydra-optuna-sweeper ends a search at its first failed trial"
+        raise UserError(what, "hydra/sweeper=optuna", "sweep=optuna, whose options begin with sweep.")
+
+
 def _refuse_intervals(given: Sequence[Override], fix: str) -> None:
     for override in given:
         if isinstance(override.value(), IntervalSweep):
@@ -61,7 +70,7 @@ def check_sweep(
     Raises: UserError.
     """
     if not is_search(first):
-        _refuse_intervals(given, "sweep=optuna")
+        _check_hydras_sweeper(first.hydra.sweeper._target_, given)
         return []
     name = first.hydra.runtime.choices.sweep
     if not makes_runs:

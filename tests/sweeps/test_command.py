@@ -8,6 +8,8 @@ import pytest
 import yaml
 
 from lmft import evaluate, train
+from lmft.config.load import compose
+from lmft.errors import UserError
 from lmft.sweeps import checks
 from lmft.system.files import read_json
 from tests.helpers.searches import states, study_of
@@ -82,6 +84,20 @@ def test_wrong_uses_are_refused_in_three_lines_before_any_file(said, in_empty_fo
     error = capsys.readouterr().err
     assert said in error and 2 <= len(error.splitlines()) <= 3 and error.startswith("error: ")
     assert list(in_empty_folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("argument", ["sweep=optuna", "sweep=null"])
+def test_python_code_composes_no_search(argument):
+    if argument == "sweep=null":
+        assert "sweep" not in compose([argument])
+        return
+    with pytest.raises(UserError, match="sweep needs several runs"):
+        compose([argument])
+
+
+def test_hydras_own_sweeper_on_optuna_is_answered_with_ours(in_empty_folder, capsys):
+    assert exit_code("-m", "hydra/sweeper=optuna", "seed=1,2") == 2
+    assert "sweep=optuna" in capsys.readouterr().err and list(in_empty_folder.iterdir()) == []
 
 
 def test_a_command_that_does_not_train_searches_nothing(in_empty_folder, capsys):
