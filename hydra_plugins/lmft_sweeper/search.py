@@ -4,7 +4,6 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
-from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
@@ -20,9 +19,6 @@ class SearchSweeper(Sweeper):
 
     def __init__(self, max_batch_size: int | None = None, params: dict[str, Any] | None = None):
         self.params = params or {}
-        self.launcher: Launcher
-        self.config: DictConfig
-        self.hydra_context: HydraContext
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -38,5 +34,6 @@ class SearchSweeper(Sweeper):
         """Search. arguments: `key=value` of the command line. Raises: UserError."""
         from lmft.sweeps.trials import run_trials
 
+        assert self.launcher is not None and self.config is not None and self.hydra_context is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         run_trials(self.launcher, self.config, self.params, parser.parse_overrides(arguments))

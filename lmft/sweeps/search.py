@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import optuna
 from filelock import FileLock, Timeout
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from lmft.errors import UserError
@@ -79,7 +80,7 @@ class Search:
             study = optuna.create_study(
                 storage=open_journal(folder / JOURNAL),
                 study_name=STUDY,
-                directions=["minimize"] * len(options.objectives),
+                directions=[StudyDirection.MINIMIZE] * len(options.objectives),
                 pruner=make_pruner(options.pruner, options.prune_after, options.startup_trials),
                 load_if_exists=True,
             )

@@ -201,12 +201,19 @@ def _parameter(
     if isinstance(values, IntervalSweep):
         return _interval(option, text, values, wanted, override, default)
     if isinstance(values, RangeSweep):
-        numbers = [parse(f"x={number}").value() for number in override.sweep_string_iterator()]
+        numbers = [_number(text) for text in override.sweep_string_iterator()]
         _check_some(numbers, typed)
-        return Parameter(option, text, numbers=tuple(sorted(map(_rounded, numbers))), condition=wanted)
+        return Parameter(option, text, numbers=tuple(sorted(numbers)), condition=wanted)
     choices = tuple(dict.fromkeys(override.sweep_string_iterator()))
     _check_some(choices, typed)
     return Parameter(option, text, choices=choices, condition=wanted)
+
+
+def _number(text: str) -> float:
+    """Return the number that is typed so, an int if it is whole."""
+    number = parse(f"x={text}").value()
+    assert isinstance(number, int | float)
+    return _rounded(number)
 
 
 def _rounded(number: float) -> float:

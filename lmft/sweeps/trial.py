@@ -105,12 +105,10 @@ def _outcome(metrics: dict[str, Any], objectives: Sequence[str]) -> Outcome:
         "seconds": train.get("seconds"),
         "memory": train.get("peak_memory_gb"),
     }
-    values = [known[name] for name in objectives]
-    missing = [
-        name
-        for name, value in zip(objectives, values, strict=True)
-        if value is None or not math.isfinite(value)
-    ]
-    if missing:
-        return Outcome("failed", error=f"no finite {missing[0]}")
+    values = []
+    for name in objectives:
+        value = known[name]
+        if value is None or not math.isfinite(value):
+            return Outcome("failed", error=f"no finite {name}")
+        values.append(value)
     return Outcome("complete", tuple(values))
