@@ -41,13 +41,12 @@ def test_the_wheel_holds_the_package_and_its_yaml_files(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     tops = {name.split("/")[0] for name in names}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"lmft", "hydra_plugins"}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"lmft"}
     assert not [name for name in names if "test" in name or "__pycache__" in name]
     shipped = {name.removeprefix("lmft/conf/") for name in names if name.startswith("lmft/conf/")}
     assert shipped == {path.relative_to(config_dir()).as_posix() for path in config_dir().rglob("*.yaml")}
-    modules = {name for name in names if name.endswith(".py")}
-    packages = (CHECKOUT / "lmft", CHECKOUT / "hydra_plugins")
-    assert modules == {path.relative_to(CHECKOUT).as_posix() for each in packages for path in each.rglob("*.py")}
+    modules = {name.removeprefix("lmft/") for name in names if name.endswith(".py")}
+    assert modules == {path.relative_to(CHECKOUT / "lmft").as_posix() for path in (CHECKOUT / "lmft").rglob("*.py")}
 
 
 def test_installed_elsewhere_it_shows_its_config(wheel, tmp_path):

@@ -31,6 +31,7 @@ from lmft.errors import UserError, user_errors_end_the_process
 from lmft.runs.log import buffering_logs
 from lmft.runs.redaction import Redactor
 from lmft.sweeps.checks import check_sweep, refuse_single_run
+from lmft.sweeps.sweeper import searching
 from lmft.system.signals import Stopped, handling_signals
 
 # Functions that conf/hydra/lmft.yaml calls.
@@ -182,7 +183,7 @@ def _run_once(command: str, task: Task, argv: list[str]) -> None:
 def _run_sweep(command: str, task: Task, argv: list[str], flags: Namespace, makes_runs: bool) -> None:
     given = [overrides.parse(override) for override in flags.overrides]
     first = load.composed([load.first_value(override) for override in given], command, flags.config_dir)
-    search = check_sweep(given, first, command, flags.config_dir, makes_runs)
+    check_sweep(given, first, command, flags.config_dir, makes_runs)
     sweep = Sweep.begin(given, first, makes_runs)
     config_dir = ["--config-dir", flags.config_dir] if flags.config_dir else []
 
@@ -197,7 +198,8 @@ def _run_sweep(command: str, task: Task, argv: list[str], flags: Namespace, make
         return math.nan
 
     try:
-        _hydra_main(command, job, [*search, *sweep.hydra_overrides, *argv])
+        with searching(first):
+            _hydra_main(command, job, [*sweep.hydra_overrides, *argv])
     finally:
         exit_code = sweep.end()
     sys.exit(exit_code)

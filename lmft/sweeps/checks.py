@@ -15,7 +15,6 @@ from lmft.runs.redaction import is_secret_name
 from lmft.sweeps.config import SweepConfig, search_options
 from lmft.sweeps.space import Parameter, Space, read_space
 
-SWEEPER = "hydra_plugins.lmft_sweeper.search.SearchSweeper"
 _EXAMPLE = "'optimizer.lr=interval(1e-5,1e-3)'"
 
 
@@ -55,8 +54,8 @@ def check_sweep(
     command: str,
     extra_folder: str | None,
     makes_runs: bool,
-) -> list[str]:
-    """Check whether a sweep is a search that can begin.
+) -> None:
+    """Check that a sweep which is a search can begin.
 
     Args:
         given: the command line's overrides.
@@ -65,13 +64,11 @@ def check_sweep(
         extra_folder: a further folder of YAMLs.
         makes_runs: whether the command trains.
 
-    Returns: the arguments by which Hydra uses the search's sweeper; none if the sweep is no search.
-
     Raises: UserError.
     """
     if not is_search(first):
         _check_hydras_sweeper(first.hydra.sweeper._target_, given)
-        return []
+        return
     name = first.hydra.runtime.choices.sweep
     if not makes_runs:
         what = f"sweep={name} searches by trainings, and lmft.{command} does not train"
@@ -88,7 +85,6 @@ def check_sweep(
     _check_validation(default, options)
     for combination in _combinations_of_all_values(space, {*params}):
         load.check([*single, *combination], command, extra_folder)
-    return [f"hydra.sweeper._target_={SWEEPER}"]
 
 
 def num_trials(given: Sequence[Override], first: DictConfig) -> int:

@@ -1,19 +1,24 @@
-"""The sweeper of sweep=…; Hydra takes plugins from the package `hydra_plugins` only."""
+"""The sweeper that Hydra creates for sweep=…"""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from lmft.sweeps.checks import is_search
+
 
 class SearchSweeper(Sweeper):
     """Runs the trials of a search, by any of Hydra's launchers.
 
     Args:
-        max_batch_size: unused; `sweep.num_parallel` says how many trials are launched at once.
+        max_batch_size: null; `sweep.num_parallel` says how many trials are launched at once.
         params: `hydra.sweeper.params`, searched like `sweep.params`.
     """
 
@@ -37,3 +42,22 @@ class SearchSweeper(Sweeper):
         assert self.launcher is not None and self.config is not None and self.hydra_context is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         run_trials(self.launcher, self.config, self.params, parser.parse_overrides(arguments))
+
+
+@contextmanager
+def searching(config: DictConfig) -> Iterator[None]:
+    """Let Hydra create this sweeper instead of its own in the block, if a config asks for a search.
+
+    Hydra creates sweepers of the package `hydra_plugins` and its own only, found by their names.
+    """
+    if not is_search(config):
+        yield
+        return
+    name = f"{BasicSweeper.__module__}.{BasicSweeper.__qualname__}"
+    known = Plugins.instance().class_name_to_class
+    before = known[name]
+    known[name] = SearchSweeper
+    try:
+        yield
+    finally:
+        known[name] = before

@@ -1,1 +1,0 @@
-"""lmft's plugin for Hydra: the sweeper of sweep=…."""
