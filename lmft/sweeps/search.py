@@ -227,6 +227,9 @@ def folder_name(number: int, values: Mapping[str, str]) -> str:
 
 
 def _short(value: str) -> str:
+    """Return a value, but a number that is not whole with four digits."""
+    if value.isdecimal():
+        return value
     try:
         return f"{float(value):.4g}"
     except ValueError:

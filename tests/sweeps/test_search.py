@@ -203,6 +203,7 @@ def test_two_searches_at_once_share_the_trials(tmp_path):
     ("values", "name"),
     [
         ({"optimizer.lr": "0.000123456"}, "007,optimizer.lr=0.0001235"),
+        ({"data.block_size": "99999"}, "007,data.block_size=99999"),
         ({"+model.x": "a b"}, "007,model.x=a-b"),
         ({"a": "x" * 300}, "007,a=" + "x" * 114),
         ({"logger.api_key": "1"}, "007"),
