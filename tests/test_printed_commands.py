@@ -187,7 +187,7 @@ def appended(command: Printed) -> list[str]:
         del wanted["data.batch_size"]
     if command.command != "train":
         del wanted["trainer.max_steps"]
-    if command.given.get("callbacks") == "early_stopping":
+    if command.given.get("callbacks") == "early_stopping" or "sweep.pruner" in command.given:
         wanted["trainer.val_check_interval"] = 1
     if model["family"] == "masked":
         del wanted["model.generation.max_new_tokens"]
