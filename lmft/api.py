@@ -252,7 +252,8 @@ def score(config: Sequence[str]) -> dict[str, Any]:
     if isinstance(config, Mapping):
         fix = '["run=FOLDER", "data.train=FILE"]'
         raise UserError("score takes arguments, not a config", "config", fix)
-    checked = _config_to_score(compose(config, "score"), config)
+    job = compose_job(config, "score")
+    checked = _config_to_score(job.config, job.overrides)
     total = Total(checked["model"]["family"] == "masked")
     rows = list(scored(checked, total))
     return {"rows": rows, "total": total.result}

@@ -20,13 +20,13 @@ FLOORS = (
     {"config"},
     {"data", "models", "runs"},
     {"sweeps"},
-    {"cli", "training"},
+    {"cli", "training", "comparison"},
     {"modules"},
     {"assembly"},
     {"commands"},
-    {"api", "train", "evaluate", "predict", "prepare", "export", "score", "chat", "__main__"},
+    {"api", "train", "evaluate", "predict", "prepare", "export", "score", "chat", "compare", "tune", "__main__"},
 )
-DOORS = ("__main__", "train", "evaluate", "predict", "prepare", "export", "score", "chat")
+DOORS = ("__main__", "train", "evaluate", "predict", "prepare", "export", "score", "chat", "compare", "tune")
 
 
 def modules():

@@ -14,11 +14,13 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from lmft.cli import checks
 from lmft.config import overrides
 from lmft.config.implied import with_implied_choices
 from lmft.config.load import compose, composed, plain
+from lmft.config.sources import Sources
 from lmft.system.files import read_json
 from tests.helpers import printed, stand_ins
 from tests.helpers.causal import train
@@ -50,6 +52,7 @@ EXTRAS = {
     "logger=tensorboard": "tensorboard",
     "logger=mlflow": "mlflow",
     "logger=wandb": "wandb",
+    "logger=trackio": "trackio",
     "model.lora": "peft",
 }
 EACH_STEP = "checkpoint.every_n_steps=1"
@@ -83,7 +86,7 @@ def test_the_documentation_prints_many_commands():
     assert count["README.md"] >= 18 and count["recipes.md"] >= 55 and count["RELIABILITY.md"] >= 3
     assert all(list(printed.commands_in(file)) for file in printed.YAMLS if file.stem != "lmft")
     assert {command.command for command in commands().values()} == {
-        *("train", "evaluate", "predict", "prepare", "export", "score", "chat")
+        *("train", "evaluate", "predict", "prepare", "export", "score", "chat", "compare", "tune")
     }
 
 
@@ -145,8 +148,23 @@ class Place:
     def prepare(self, folder: Path, command: Printed) -> None:
         """All that a command names lies in `folder`, the run as well."""
         self.prepare_files(folder, command)
-        if run := command.given.get("run"):
+        resumed = command.given.get("resume", "")
+        if run := command.given.get("run") or (resumed.startswith("runs/") and resumed):
             shutil.copytree(self.run_for(command), folder / run)
+        if command.command == "compare":
+            for word in command.options[-1].removeprefix("runs=").strip("[]").split(","):
+                self.prepare_compared(folder / word.strip("'").replace("*", "text"), command)
+
+    def prepare_compared(self, path: Path, command: Printed) -> None:
+        """A run of that name, or two of different learning rates in the folder of a sweep."""
+        runs = [path / "lr=1", path / "lr=2"] if path.name == "SWEEP" else [path]
+        for number, run in enumerate(runs):
+            shutil.copytree(self.run_for(command), run)
+            config = yaml.safe_load((run / "config.yaml").read_text("utf-8"))
+            config["optimizer"]["lr"] += number
+            (run / "config.yaml").write_text(yaml.safe_dump(config), "utf-8")
+            command_line = (run / "command.txt").read_text("utf-8").rstrip()
+            (run / "command.txt").write_text(f"{command_line} optimizer.lr={number}\n", "utf-8")
 
     def run_for(self, command: Printed) -> Path:
         """A run of the kind whose prompts the command gives: gaps, or chats and texts to go on with."""
@@ -176,6 +194,8 @@ def appended(command: Printed) -> list[str]:
         return []
     if command.command == "chat":
         return ["max_new_tokens=4"]
+    if command.command == "compare":
+        return ["max_documents=12"] if "test" in command.given else []
     chosen = (word for word in command.argv if re.match(r"(model|data|experiment)\b", word))
     choosing = tuple(map(overrides.quote_for_hydra, chosen))
     own = command.argv[command.argv.index("--config-dir") + 1] if "--config-dir" in command.argv else None
@@ -187,6 +207,8 @@ def appended(command: Printed) -> list[str]:
         del wanted["data.batch_size"]
     if command.command != "train":
         del wanted["trainer.max_steps"]
+    if command.command == "tune":
+        wanted["tune.num_steps"] = 10
     if command.given.get("callbacks") == "early_stopping" or "sweep.pruner" in command.given:
         wanted["trainer.val_check_interval"] = 1
     if model["family"] == "masked":
@@ -202,9 +224,8 @@ def appended(command: Printed) -> list[str]:
 
 @cache
 def _model(command: str, *choosing: str, config_dir: str | None) -> dict[str, Any]:
-    return plain(composed([overrides.quote_for_hydra(word) for word in choosing], command, config_dir), choosing)[
-        "model"
-    ]
+    given = [overrides.quote_for_hydra(word) for word in choosing]
+    return plain(composed(given, command, Sources(folder=config_dir)), choosing)["model"]
 
 
 def reason_to_refuse(command: Printed) -> str | None:
@@ -235,8 +256,8 @@ def is_checked_alone(command: Printed) -> bool:
 def test_a_printed_command_passes_all_checks_that_need_no_torch(command, place, tmp_path, monkeypatch):
     place.prepare_files(tmp_path, command)
     monkeypatch.chdir(tmp_path)
-    config = compose(command.argv, command.command)
-    if command.command in ("train", "prepare"):
+    config = compose(command.options, command.command)
+    if command.command in ("train", "prepare", "tune"):
         checks.check(config)
 
 
@@ -342,7 +363,22 @@ def check_dialogue(command: Printed, folder: Path, said: str) -> None:
     assert said.endswith("\n")
 
 
+def check_comparison(command: Printed, folder: Path, said: str) -> None:
+    """A page, a table, and a test if it is asked for."""
+    (page,) = folder.rglob("compare.html")
+    assert page.with_name("compare.csv").is_file()
+    assert ("test" in read_json(page.with_name("compare.json"))) == ("test" in command.given)
+
+
+def check_tuning(command: Printed, folder: Path, said: str) -> None:
+    """What to type."""
+    (found,) = folder.glob("runs/*-tune/tune.json")
+    assert read_json(found).keys() & {"lr", "micro_batch"} and "tuning" in said
+
+
 CHECKS = {
+    "compare": check_comparison,
+    "tune": check_tuning,
     "export": check_export,
     "score": check_scores,
     "chat": check_dialogue,

@@ -14,7 +14,7 @@ import yaml
 
 from lmft.config.load import compose
 from lmft.config.shipped import config_dir
-from lmft.config.trainer_options import LIGHTNINGS_LOGGERS
+from lmft.config.trainer_options import LOGGERS
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
@@ -90,5 +90,5 @@ def test_nobody_is_told_to_install_a_package_by_a_name_that_is_anothers():
 def test_there_is_an_extra_for_each_logger_that_is_shipped():
     for path in config_dir().glob("logger/*.yaml"):
         for node in yaml.safe_load(path.read_text()).values():
-            package = LIGHTNINGS_LOGGERS[node["_target_"].rpartition(".")[2]][0]
+            package = LOGGERS[node["_target_"].rpartition(".")[2]][0]
             assert PROJECT["optional-dependencies"][path.stem] == [package]

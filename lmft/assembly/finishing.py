@@ -19,6 +19,8 @@ from lmft.runs.run import Run
 from lmft.system import loop_state
 from lmft.training.callbacks.checkpoint import Checkpoints, Exported
 from lmft.training.callbacks.measured import weights_changed_after_validation
+from lmft.training.callbacks.spike import spikes_in
+from lmft.training.callbacks.time_limit import TimeLimit, time_limit_that_ended
 
 log = logging.getLogger("lmft")
 # With fewer targets, chance moves a perplexity by some percent from one validation to the next.
@@ -91,7 +93,12 @@ def _finish(
         totals=own.metrics.totals,
         skipped=module.step.num_skipped,
         ledger=parts.corpus.ledger,
+        spikes=spikes_in(run.paths),
     )
+    if run.parent is not None:
+        result["parent"] = run.parent.record()
+    if limit := time_limit_that_ended(trainer.callbacks):  # pyright: ignore[reportAttributeAccessIssue]
+        result |= {"status": "stopped", "command": run.command}
     probes.ask(module, exported.step, "after")
     run.record_pending_export(result)
     with _failed_exports_can_be_completed(module, run, own.checkpoints, exported):
@@ -100,8 +107,21 @@ def _finish(
     run.write_metrics(result)  # last, since a run whose status is complete is not resumed
     answers.print_probes({"before": probes.first, "after": probes.latest})
     tables.print_scores(result)
+    if limit:
+        _say_what_continues(limit, trainer, parts, run)
     log.info("the model is in %s, the report in %s", run.paths.model, run.paths.report)
     return result
+
+
+def _say_what_continues(limit: TimeLimit, trainer: Trainer, parts: Parts, run: Run) -> None:
+    """Log that the time was over, and the command that continues the training."""
+    num_steps = trainer.global_step
+    if parts.config["checkpoint"]["keep_last"] == 0:
+        message = "%s is over after %d steps; no checkpoint was kept, so the same command begins anew"
+        log.warning(message, limit.option, num_steps)
+        return
+    message = "%s is over after %d of %d steps\n  continue: %s"
+    log.info(message, limit.option, num_steps, trainer.estimated_stepping_batches, run.command)
 
 
 @contextmanager

@@ -10,11 +10,13 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from lmft.config.schema import build
+from lmft.config.trainer_options import number_of_tokens
 from lmft.config.trust import trusted_instance
 from lmft.data.batch import Batch
 from lmft.data.config import DataConfig, Split
 from lmft.data.corpus import Corpus
 from lmft.data.datamodule import DataModule
+from lmft.data.schedule.budget import steps_for_tokens
 from lmft.data.schedule.layout import Layout
 from lmft.data.sources.rows import Place
 from lmft.data.sources.source import open_source
@@ -35,9 +37,12 @@ from lmft.modules.visibility import check_sight
 from lmft.objectives.base import Objective, Vocabulary
 from lmft.runs.redaction import Redactor
 from lmft.system.repositories import BaseModel
+from lmft.training.groups import Grouping, parameter_groups
 from lmft.training.optimizer import MakeOptimizer, ScheduleConfig, check_arguments
 from lmft.training.scores import ValidationText
 from lmft.training.warm_up import WarmUp
+
+_OF_GROUPING = ("layer_decay", "groups")  # options of `optimizer` that lmft reads, not its class
 
 
 @dataclass(frozen=True)
@@ -129,6 +134,14 @@ class Parts:
             limits["trainer.max_epochs"] = steps_per_epoch * trainer["max_epochs"]
         if trainer["max_steps"] != -1:
             limits["trainer.max_steps"] = trainer["max_steps"]
+        if trainer.get("max_tokens") is not None:
+            limits["trainer.max_tokens"] = steps_for_tokens(
+                number_of_tokens(trainer["max_tokens"]),
+                self.corpus.examples["train"],
+                self.layout(num_devices),
+                self.config["seed"],
+                at_most=min(limits.values(), default=None),
+            )
         return limits
 
 
@@ -163,11 +176,16 @@ def _build_module(parts: Parts) -> LanguageModel:
     warm_up = None
     if parts.model.tokenizer.warm_up_steps:
         warm_up = WarmUp(parts.model.tokenizer.warm_up_steps, new_rows(model, new_ids))
+    optimizer = make_optimizer(parts.config)
+    grouping = _grouping(parts.config, optimizer)
+    if "train" in parts.corpus.examples:
+        parameter_groups(model, grouping)  # refuses what the model does not have
     return module_class(
         model,
         parts.tokenizer,
-        optimizer=make_optimizer(parts.config),
+        optimizer=optimizer,
         schedule=build(ScheduleConfig, parts.config["scheduler"], "scheduler"),
+        grouping=grouping,
         seed=parts.config["seed"],
         nonfinite=parts.config["nonfinite"],
         validations=_validation_texts(parts),
@@ -200,9 +218,21 @@ def _first_and_last(parts: Parts) -> list[Batch]:
 
 def make_optimizer(config: dict[str, Any]) -> MakeOptimizer:
     """Return the function that makes the optimizer from groups of weights. Raises: UserError."""
-    make = trusted_instance(config["optimizer"], config["trust"]["targets"], "optimizer")
-    check_arguments(make)
+    options = {name: value for name, value in config["optimizer"].items() if name not in _OF_GROUPING}
+    make = trusted_instance(options, config["trust"]["targets"], "optimizer")
+    check_arguments(make, config["optimizer"].get("groups") or {})
     return make
+
+
+def _grouping(config: dict[str, Any], make: MakeOptimizer) -> Grouping:
+    """Return how the optimizer's weights are grouped."""
+    options = config["optimizer"]
+    return Grouping(
+        lr=options.get("lr"),
+        layer_decay=options.get("layer_decay"),
+        groups=options.get("groups") or {},
+        splits_layers=getattr(getattr(make, "func", make), "splits_layers", False),
+    )
 
 
 def _validation_texts(parts: Parts) -> list[ValidationText]:

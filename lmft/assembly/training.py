@@ -1,12 +1,13 @@
 """Train what a config describes, in its run's folder."""
 
+import gc
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from lightning import Trainer
+from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import LambdaCallback
 
 from lmft.assembly.callbacks import OwnCallbacks, appended_files, make_callbacks
@@ -19,9 +20,15 @@ from lmft.reporting.results import peak_memory_gb, scores_of
 from lmft.runs.run import Run
 from lmft.sweeps.trial import Pruned
 from lmft.system import loop_state
+from lmft.training.beginning import Beginning
+from lmft.training.callbacks.metrics import read_rows
+from lmft.training.callbacks.probes import read_lines
+from lmft.training.callbacks.spike import Rewound
 from lmft.training.cpu import keep_freed_memory_in_process
-from lmft.training.extensions import add_loggers
+from lmft.training.loggers import running_loggers
 from lmft.training.nonfinite import NonFiniteStepError, non_finite_error
+from lmft.training.records import Records
+from lmft.training.scores import LOGGED
 from lmft.training.step import is_out_of_memory
 from lmft.training.trainer import build_trainer
 
@@ -32,6 +39,19 @@ def train_parts(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any
     """Train, export and report. Return the content of metrics.json."""
     if not torch.cuda.is_available():
         keep_freed_memory_in_process()
+    while True:
+        try:
+            return _train(config, parts, run)
+        except Rewound as rewound:
+            log.warning("%s", rewound)
+            run.checkpoint = rewound.checkpoint
+        gc.collect()  # the model and the optimizer of the training that ended
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _train(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any]:
+    """Train from the run's checkpoint, or from the beginning. Raises: Rewound."""
     own = make_callbacks(config, parts, run)
     # When training starts, the checkpoint has been loaded and nothing can be refused any more.
     begin = LambdaCallback(on_train_start=lambda *_: _begin(parts, run))
@@ -39,19 +59,45 @@ def train_parts(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any
     if own.pruning is not None:
         callbacks.append(own.pruning)
     trainer = build_trainer(config, run.folder, callbacks, [own.csv])
+    if "trainer.max_tokens" in (limits := parts.step_limits(trainer.world_size)):
+        loop_state.end_after(trainer, min(limits.values()))
     module = parts.module()
     data = parts.datamodule()
-    add_loggers(trainer, config, run.folder, run.name)
+    if run.origin is not None:
+        beginning = Beginning(run.origin, config["optimizer"])
+        beginning.begin(module, data)
+        trainer.callbacks.insert(0, beginning)  # pyright: ignore[reportAttributeAccessIssue]
+    with running_loggers(trainer, config, run) as records:
+        own.probes.tell = records.log_answers
+        if run.checkpoint is None and config["validate_before"] and parts.corpus.validations:
+            _begin(parts, run)
+            trainer.validate(module, data, verbose=False)
+        if run.checkpoint is not None:
+            trainer.callbacks.append(_catching_up(records, run))
+        try:
+            with _training_errors_are_user_errors(trainer, data, parts, run):
+                trainer.fit(module, data, ckpt_path=run.checkpoint, weights_only=True)
+        except Pruned as pruned:
+            return _record_pruned(trainer, run, own, pruned)
+        result = finish(trainer, module, data, parts, run, own)
+        if trainer.is_global_zero:
+            records.log_end(_exported_scores(result), run.paths.report, trainer.global_step)
+    return result
 
-    if run.checkpoint is None and config["validate_before"] and parts.corpus.validations:
-        _begin(parts, run)
-        trainer.validate(module, data, verbose=False)
-    try:
-        with _training_errors_are_user_errors(trainer, data, parts, run):
-            trainer.fit(module, data, ckpt_path=run.checkpoint, weights_only=True)
-    except Pruned as pruned:
-        return _record_pruned(trainer, run, own, pruned)
-    return finish(trainer, module, data, parts, run, own)
+
+def _catching_up(records: Records, run: Run) -> Callback:
+    """Return the callback that sends loggers what a resumed run has in its files and they have not."""
+
+    def catch_up(*_: Any) -> None:
+        records.catch_up(read_rows(run.paths.metrics_csv), read_lines(run.paths.samples))
+
+    return LambdaCallback(on_train_start=catch_up)
+
+
+def _exported_scores(result: Mapping[str, Any]) -> dict[str, float]:
+    """Return the scores of the exported weights as loggers name them; none if there are none."""
+    exported = result["exported"]
+    return {f"exported/{score}": exported[score] for score in LOGGED if exported.get(score) is not None}
 
 
 def _record_pruned(trainer: Trainer, run: Run, own: OwnCallbacks, pruned: Pruned) -> dict[str, Any]:
@@ -76,7 +122,7 @@ def _begin(parts: Parts, run: Run) -> None:
         return
     checkpoint = run.checkpoint
     if checkpoint is None or checkpoint.resolve().parent != run.paths.checkpoints.resolve():
-        for path in appended_files(run):
+        for path in (*appended_files(run), run.paths.spikes):
             path.unlink(missing_ok=True)
     if is_made_for_run(parts.model.tokenizer):
         keep_vocabulary(parts.tokenizer, run.paths.tokenizer)

@@ -10,14 +10,17 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 from lmft.config import trainer_options
+from lmft.config.hydra_errors import target_errors_are_user_errors
 from lmft.config.schema import build
 from lmft.config.shipped import config_dir
+from lmft.config.stages import stages
 from lmft.config.trust import trusted_instance
 from lmft.data.config import DataConfig, Split
 from lmft.data.sources import files
 from lmft.errors import UserError, did_you_mean
 from lmft.models.config import ModelConfig
 from lmft.objectives.base import Objective
+from lmft.objectives.scheduled import Scheduled
 from lmft.system.repositories import check_folder, shape_file
 
 
@@ -107,10 +110,16 @@ def make_objective(
     Raises: UserError if objective and family, or the data, do not fit.
     """
     trusted = config["trust"]["targets"]
+    by_share = stages(config["objective"], "objective")
     try:
-        objective = trusted_instance(config["objective"], trusted, "objective")
+        with target_errors_are_user_errors():
+            made = {
+                share: trusted_instance(options, trusted, "objective")
+                for share, options in by_share.items()
+            }
     except InstantiationException as error:
         raise UserError(str(error.__cause__ or error), "objective") from error
+    objective = made[0.0] if len(made) == 1 else Scheduled(made)
     fitting = objective.for_family(family or model.family)
     if fitting is None:
         usual = _objectives_of(model.family)

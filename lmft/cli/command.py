@@ -2,9 +2,7 @@
 
 import functools
 import io
-import math
 import os
-import re
 import signal
 import sys
 from argparse import Namespace
@@ -15,21 +13,19 @@ from typing import Any
 
 import hydra
 import yaml
-from hydra._internal.utils import get_args_parser
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from lmft.cli import help
+from lmft.cli import completion, grid, help
+from lmft.cli.flags import for_hydra, parsed, shows_something
+from lmft.cli.job import SweepJob, Task, implied_choices, implied_end, single_job
 from lmft.cli.sweep import Sweep, job_name
-from lmft.config import contradictions, load, overrides
+from lmft.config import load, overrides
 from lmft.config.hydra_errors import config_errors_are_user_errors, target_errors_are_user_errors
-from lmft.config.implied import with_implied_choices, with_implied_end
-from lmft.config.load import Job, choices_of
 from lmft.errors import UserError, user_errors_end_the_process
 from lmft.runs.log import buffering_logs
 from lmft.runs.redaction import Redactor
+from lmft.runs.rerun import recorded_command
 from lmft.sweeps.checks import check_sweep, refuse_single_run
 from lmft.sweeps.sweeper import searching
 from lmft.system.signals import Stopped, handling_signals
@@ -38,9 +34,6 @@ from lmft.system.signals import Stopped, handling_signals
 OmegaConf.register_new_resolver("lmft.choices", help.choices, replace=True)
 OmegaConf.register_new_resolver("lmft.usage", help.usage, replace=True)
 OmegaConf.register_new_resolver("lmft.job_name", job_name, replace=True)
-
-
-Task = Callable[[Job], float | None]
 
 
 @user_errors_end_the_process()
@@ -66,24 +59,22 @@ def run_command(
         # For the user's own classes; `python -m` adds this folder itself.
         sys.path.append(str(Path.cwd()))
     with handling_signals(), _stops_end_the_process(), buffering_logs():
-        _check_flag_names(argv, command)
-        flags = get_args_parser().parse_intermixed_args(argv)
-        rest = [argument for argument in argv if argument not in flags.overrides]
-        _check_flags(flags)
-        flags.overrides = _with_implied_end(flags.overrides)
+        flags = parsed(argv, command)
+        if flags.from_run is not None:
+            _begin_from_run(flags, command, makes_runs)
+        flags.overrides = load.with_names(implied_end(flags.overrides), command, flags.sources)
         if flags.config_name is None:  # a YAML named by --config-name makes its own choices
-            flags.overrides = _with_implied_choices(flags.overrides, ask_hub=False)
-        if any(getattr(flags, name) for name in _SHOWING):
-            _show(command, task, [*flags.overrides, *rest], flags)
+            flags.overrides = implied_choices(flags.overrides, ask_hub=False)
+        if shows_something(flags):
+            _show(command, task, flags)
             return
         is_sweep = _check(command, flags)
         if flags.config_name is None:
-            flags.overrides = _with_implied_choices(flags.overrides, ask_hub=True)
-        argv = [*flags.overrides, *rest]  # Hydra does not take flags among overrides
+            flags.overrides = implied_choices(flags.overrides, ask_hub=True)
         if is_sweep:
-            _run_sweep(command, task, argv, flags, makes_runs)
+            _run_sweep(command, task, flags, makes_runs)
         else:
-            _run_once(command, task, argv)
+            _run_once(command, task, flags)
 
 
 @contextmanager
@@ -96,66 +87,74 @@ def _stops_end_the_process() -> Iterator[None]:
         sys.exit(stopped.exit_code)
 
 
-# Flags that only print something.
-_SHOWING = ("help", "hydra_help", "shell_completion", "cfg", "info")
+def _begin_from_run(flags: Namespace, command: str, makes_runs: bool) -> None:
+    """Put the flags and overrides that a finished run was made by before those that are given."""
+    if not makes_runs:
+        what = f"--from begins a training, and this is lmft.{command}"
+        raise UserError(what, f"--from {flags.from_run}", f"run={flags.from_run}")
+    recorded = recorded_command(Path(flags.from_run), flags.overrides)
+    for name in ("config_name", "config_path", "config_dir"):
+        if getattr(flags, name) is not None:
+            what = f"--from and --{name.replace('_', '-')} both say what the config is made of"
+            raise UserError(what, f"--from {flags.from_run}", "leave one of them out")
+    flags.sources = recorded.sources
+    flags.config_name = recorded.sources.name
+    flags.overrides = recorded.overrides
 
 
-def _check_flag_names(argv: Sequence[str], command: str) -> None:
-    """Raise UserError for options written as flags: `--lr 3`."""
-    known = list(get_args_parser()._option_string_actions)
-    for argument, following in zip(argv, [*argv[1:], "-"], strict=False):
-        flag, _, value = argument.partition("=")
-        if not re.match(r"--?[A-Za-z]", flag) or any(name.startswith(flag) for name in known):
-            continue
-        if not flag.startswith("--") and flag[:2] in known:  # its value follows without a space: -cjob
-            continue
-        if not value:
-            value = "…" if following.startswith("-") else following
-        name = overrides.full_name(flag.lstrip("-"), load.known_options(command))
-        raise UserError(f"there is no flag {flag}", fix=f"options are written key=value: {name}={value}")
-
-
-def _check_flags(flags: Namespace) -> None:
-    modes = [f"--{name}" for name in ("run", "multirun", "cfg", "info") if getattr(flags, name)]
-    if len(modes) > 1:
-        raise UserError(f"{' and '.join(modes)} exclude each other", fix=f"leave out {modes[0]}")
-    if flags.resolve and not (flags.cfg or flags.help):
-        raise UserError("--resolve goes with --cfg or --help")
-
-
-def _without_secrets(shown: str) -> str:
-    """Return a config as YAML with its secrets replaced."""
-    config = yaml.safe_load(shown)
-    if not isinstance(config, dict):
-        return shown
-    redacted = Redactor(config).value(config)
-    if redacted == config:
-        return shown
-    return yaml.safe_dump(redacted, sort_keys=False, allow_unicode=True)
-
-
-def _show(command: str, task: Task, argv: list[str], flags: Namespace) -> None:
-    """Print what a flag of `_SHOWING` asks for; to save time, check mistakes only after an error."""
+def _show(command: str, task: Task, flags: Namespace) -> None:
+    """Print what a flag asks for; to save time, check mistakes only after an error."""
+    nothing = functools.wraps(task)(lambda _: None)
     try:
         if flags.help:  # faster than Hydra's own, which lists all groups of all search paths
-            composed = load.composed(flags.overrides, flags.config_name or command, flags.config_dir)
-            print(composed.hydra.help.template)
-        elif flags.cfg:
+            single = [load.first_value(overrides.parse(override)) for override in flags.overrides]
+            print(load.composed(single, command, flags.sources).hydra.help.template)
+        elif flags.shell_completion:
+            completion.complete(command, flags)
+        elif flags.cfg or flags.info:
+            _check_package(command, flags)
             shown = io.StringIO()
             with redirect_stdout(shown):
-                _hydra_main(command, functools.wraps(task)(lambda _: None), argv)
-            print(_without_secrets(shown.getvalue()), end="")
+                _hydra_main(command, nothing, flags)
+            print(_without_secrets(shown.getvalue(), command, flags), end="")
         else:
-            _hydra_main(command, functools.wraps(task)(lambda _: None), argv)
+            _hydra_main(command, nothing, flags)
     except (UserError, ValueError):  # Hydra raises ValueError for `model=null`
         if not (flags.hydra_help or flags.shell_completion):
             _check(command, flags)
         raise
 
 
+def _check_package(command: str, flags: Namespace) -> None:
+    """Raise UserError if --package names nothing in the config."""
+    if flags.package in (None, "_global_"):
+        return
+    composed = load.composed(flags.overrides, command, flags.sources)
+    if OmegaConf.select(composed, flags.package, throw_on_resolution_failure=False) is None:
+        known = load.options_of(composed)
+        what = f"there is no '{flags.package}' in the config{overrides.nearest(flags.package, known)}"
+        raise UserError(what, f"--package {flags.package}")
+
+
+def _without_secrets(shown: str, command: str, flags: Namespace) -> str:
+    """Return what is shown of a config with its secrets replaced."""
+    composed = load.composed(flags.overrides, command, flags.sources)
+    config = OmegaConf.to_container(composed, resolve=False)
+    assert isinstance(config, dict)
+    redactor = Redactor(config)
+    tree = yaml.safe_load(shown) if flags.cfg else None
+    if isinstance(tree, dict):
+        redacted = redactor.value(tree)
+        if redacted != tree:
+            return yaml.safe_dump(redacted, sort_keys=False, allow_unicode=True)
+    return redactor.text(shown)
+
+
 def _check(command: str, flags: Namespace) -> bool:
     """Check the command line, and return whether it asks for a sweep. Raises: UserError."""
-    defaults = load.check(flags.overrides, flags.config_name or command, flags.config_dir)
+    defaults = load.check(flags.overrides, command, flags.sources)
+    if flags.multirun and "hydra.mode=RUN" in flags.overrides:
+        raise UserError("--multirun and hydra.mode=RUN exclude each other", fix="leave one of them out")
     is_sweep = flags.multirun or defaults.hydra.mode == RunMode.MULTIRUN
     if not is_sweep:
         refuse_single_run(defaults, [overrides.parse(override) for override in flags.overrides])
@@ -163,111 +162,66 @@ def _check(command: str, flags: Namespace) -> bool:
     return is_sweep
 
 
-def _run_once(command: str, task: Task, argv: list[str]) -> None:
+def _run_once(command: str, task: Task, flags: Namespace) -> None:
     errors: list[Exception] = []
+    arguments = [*flags.sources.arguments, *flags.overrides]
 
     @functools.wraps(task)  # Hydra takes the command's name from the task
     def job(composed: DictConfig) -> None:
         try:
             with target_errors_are_user_errors(), buffering_logs():
-                task(_job(composed, argv, argv))
+                task(single_job(composed, arguments, flags.overrides))
         except Exception as error:
             # Raised below: Hydra would add a message of its own, with every override in it.
             errors.append(error)
 
-    _hydra_main(command, job, argv)
+    _hydra_main(command, job, flags)
     if errors:
         raise errors[0]
 
 
-def _run_sweep(command: str, task: Task, argv: list[str], flags: Namespace, makes_runs: bool) -> None:
+def _run_sweep(command: str, task: Task, flags: Namespace, makes_runs: bool) -> None:
+    sources = flags.sources
     given = [overrides.parse(override) for override in flags.overrides]
-    first = load.composed([load.first_value(override) for override in given], command, flags.config_dir)
-    check_sweep(given, first, command, flags.config_dir, makes_runs)
-    sweep = Sweep.begin(given, first, makes_runs)
-    config_dir = ["--config-dir", flags.config_dir] if flags.config_dir else []
+    first = load.composed([load.first_value(override) for override in given], command, sources)
+    check_sweep(given, first, command, sources, makes_runs)
+    if params := grid.params_of(first):
+        load.check([*params, *flags.overrides], command, sources)
+    if makes_runs:
+        last = load.composed([load.last_value(override) for override in given], command, sources)
+        Sweep.check_has_one_folder(first, last)
+    with load.hydra_node_of(first):
+        sweep = Sweep.begin(given, first, makes_runs)
 
-    @functools.wraps(task)
-    def job(composed: DictConfig) -> float | None:
-        folder = Path(HydraConfig.get().runtime.output_dir)
-        number = HydraConfig.get().job.num + 1
-        redactor = Redactor({"config": OmegaConf.to_container(composed)})
-        with sweep.attempt(folder, number, redactor):
-            composed = _with_choices_of_job(composed, command, flags.config_dir)
-            return task(_job_of_sweep(composed, config_dir, folder if makes_runs else None, argv))
-        return math.nan
-
+    job = SweepJob(command, task, sweep, sources, list(flags.overrides))
+    given_arguments = [*sources.arguments, *flags.overrides]
+    flags.multirun = True
+    flags.overrides = [*sweep.hydra_overrides, *flags.overrides, "hydra.mode=MULTIRUN"]
     try:
-        with searching(first):
-            _hydra_main(command, job, [*sweep.hydra_overrides, *argv])
+        if makes_runs:
+            sweep.live.draw({})
+        with grid.in_place_of_hydras(), searching(first):
+            _hydra_main(command, job, flags)
+    except Stopped as stopped:
+        if makes_runs:
+            redactor = Redactor({"config": OmegaConf.to_container(first)})
+            stopped.command = sweep.command(command, given_arguments, redactor)
+        raise
     finally:
         exit_code = sweep.end()
     sys.exit(exit_code)
 
 
 @config_errors_are_user_errors()
-def _with_implied_choices(overrides: list[str], ask_hub: bool) -> list[str]:
-    return with_implied_choices(overrides, ask_hub)
-
-
-@config_errors_are_user_errors()
-def _with_implied_end(overrides: list[str]) -> list[str]:
-    return with_implied_end(overrides)
-
-
-def _with_choices_of_job(composed: DictConfig, command: str, extra_folder: str | None) -> DictConfig:
-    """Return the config of a sweep's job, composed again with the choices that its own values imply."""
-    given = _typed_overrides()
-    overrides = _with_implied_choices(_with_implied_end(given), ask_hub=True)
-    if overrides == given:
-        return composed
-    global_hydra = GlobalHydra.instance()
-    hydra_of_sweep = global_hydra.hydra
-    global_hydra.clear()
-    try:
-        composed = load.composed(overrides, command, extra_folder)
-    finally:
-        global_hydra.hydra = hydra_of_sweep
-    HydraConfig.instance().set_config(composed)
-    return composed
-
-
-def _typed_overrides() -> list[str]:
-    """Return the job's overrides as they were typed, with unresolved interpolations."""
-    typed = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
-    assert isinstance(typed, list)
-    return [str(override) for override in typed]
-
-
-def _job(composed: DictConfig, argv: list[str], command_line: list[str]) -> Job:
-    overrides = _typed_overrides()
-    plain = load.plain(composed, command_line)
-    if not isinstance(plain.get("run"), str):  # otherwise most options are those of the run
-        contradictions.check(plain, overrides)
-    return Job(plain, choices_of(HydraConfig.get()), overrides, argv)
-
-
-def _job_of_sweep(
-    composed: DictConfig, flags: list[str], run_folder: Path | None, command_line: list[str]
-) -> Job:
-    job = _job(composed, [*flags, *_typed_overrides()], command_line)
-    if run_folder is not None:
-        name = Path(os.path.relpath(run_folder, job.config["run"]["dir"])).as_posix()
-        job.config["run"]["name"] = name
-        job.arguments.append(overrides.assignment("run.name", name))
-    # A trainer that starts processes passes them these arguments: of this job, not of the sweep.
-    sys.argv[1:] = job.arguments
-    return job
-
-
-@config_errors_are_user_errors()
-def _hydra_main(command: str, task: Callable[[DictConfig], Any], argv: list[str]) -> None:
+def _hydra_main(command: str, task: Callable[[DictConfig], Any], flags: Namespace) -> None:
     """Run `task` under Hydra, which reads `sys.argv`, and raise its errors."""
     before = sys.argv
-    sys.argv = [before[0], *argv]
+    sys.argv = [before[0], *for_hydra(flags)]
+    folder = str(flags.sources.main_folder)
     try:
-        with _environment("HYDRA_FULL_ERROR", "1"):  # otherwise Hydra prints errors itself, and exits
-            hydra.main(str(load.config_dir()), command, load.HYDRA_VERSION)(task)()
+        # HYDRA_FULL_ERROR: otherwise Hydra prints errors itself, and exits.
+        with _environment("HYDRA_FULL_ERROR", "1"), flags.sources.searched():
+            hydra.main(folder, command, load.HYDRA_VERSION)(task)()
     finally:
         sys.argv = before
 

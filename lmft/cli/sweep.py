@@ -5,9 +5,10 @@ The terminal shows a line for each job when it ends, and a table of all jobs at 
 
 import logging
 import re
+import shlex
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,11 +16,14 @@ from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from lmft.cli import grid
+from lmft.cli.sweep_live import LiveTable
 from lmft.cli.sweep_table import report, scores_of
 from lmft.config.hydra_errors import config_errors_are_user_errors, target_errors_are_user_errors
-from lmft.config.overrides import parse, quoted
+from lmft.config.load import hydra_node_of
+from lmft.config.overrides import assignment, parse, quoted
 from lmft.errors import EXIT_CODE, UserError, as_user_error
 from lmft.runs.folder import (
     RunFolder,
@@ -41,6 +45,18 @@ _LONGEST_NAME = 120  # characters of a job's folder; file systems end at 255 byt
 
 
 @dataclass(frozen=True)
+class Outcome:
+    """How a job ended; another process may send it."""
+
+    job: str
+    """The name of its folder."""
+    line: str | None
+    """What the terminal shows of it; None if its own output said so."""
+    failure: dict[str, Any] | None
+    """Status, error and exit code, if it failed."""
+
+
+@dataclass(frozen=True)
 class Sweep:
     """A sweep's folder, and the overrides that make Hydra use it."""
 
@@ -53,6 +69,26 @@ class Sweep:
     """None if the sweeper decides that while it runs."""
     failures: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Job -> status, error and exit code, for each job that failed in this sweep."""
+    live: LiveTable = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "live", LiveTable(self.folder, self.num_jobs))
+
+    @staticmethod
+    def check_has_one_folder(first: DictConfig, last: DictConfig) -> None:
+        """Check that the first and the last job name the same folder. Raises: UserError."""
+        OmegaConf.copy_cache(from_config=first, to_config=last)  # the same time of day
+        for option in ("dir", "name"):
+            named = []
+            for number, config in enumerate((first, last)):
+                with read_write(config.hydra), open_dict(config.hydra):
+                    config.hydra.job.num = number
+                with hydra_node_of(config), config_errors_are_user_errors():
+                    named.append(config.run[option])
+            if named[0] != named[1]:
+                what = f"run.{option} differs between the jobs, and names the folder of the whole sweep"
+                fix = f"run.{option}=NAME; each job's folder in it is named by the values that differ"
+                raise UserError(what, f"{named[0]} and {named[1]}", fix)
 
     @classmethod
     def begin(cls, given: Sequence[Override], first: DictConfig, has_runs: bool) -> "Sweep":
@@ -85,8 +121,10 @@ class Sweep:
         return cls(folder, [folder, *missing], has_runs, overrides, num_jobs)
 
     @contextmanager
-    def attempt(self, folder: Path, number: int, redactor: Redactor) -> Iterator[None]:
-        """Run one job in the block: report and record its error, so that the sweep continues.
+    def attempt(
+        self, folder: Path, number: int, redactor: Redactor, record: Callable[[Outcome], None]
+    ) -> Iterator[None]:
+        """Run one job in the block, and give its outcome to `record`; an error does not leave the block.
 
         A run shows one line when it ends; its other output goes only to its train.log. A job without a
         run folder has no log: it shows a line when it begins, then all its output.
@@ -95,33 +133,59 @@ class Sweep:
             folder: the job's folder.
             number: the job's number, from 1.
             redactor: removes the secrets of the job's config.
+            record: takes the outcome; `Sweep.record` in the process that shows the sweep.
         """
         remove_hydra_record(folder.parent)
         position = f"{number}/{self.num_jobs}" if self.num_jobs else f"{number}"
         job = f"[{position}] {folder.name}"
         if not self.has_runs:
             log.info("%s", job)
+            failure = None
             try:
                 with target_errors_are_user_errors():
                     yield
             except Exception as error:
                 bug = error if as_user_error(error) is None else None
                 log.error("%s: failed: %s", job, _one_line(error), exc_info=bug)
-                self.failures[folder.name] = _failure(error, redactor)
+                failure = _failure(error, redactor)
+            record(Outcome(folder.name, None, failure))
             return
         metrics = RunFolder(folder).metrics
         before = metrics.read_bytes() if metrics.exists() else None
-        with _logged_only(folder, redactor) as outcome:
+        failure = None
+        with _logged_only(folder, redactor) as end:
             yield
-        if outcome.error is not None:
-            failure = _failure(outcome.error, redactor)
-            self.failures[folder.name] = failure
+        if end.error is not None:
+            failure = _failure(end.error, redactor)
             after = metrics.read_bytes() if metrics.exists() else None
             # A refused job leaves the files of an earlier run unchanged.
             if after != before or not RunFolder(folder).is_run():
                 folder.mkdir(parents=True, exist_ok=True)
                 write_json(metrics, {**read_json(metrics), **failure})
-        log.log(logging.ERROR if outcome.error else logging.INFO, "%s: %s", job, outcome)
+        record(Outcome(folder.name, f"{job}: {end}", failure))
+
+    def record(self, outcome: Outcome) -> None:
+        """Show how a job ended, and keep its failure for the table and the exit code."""
+        if outcome.failure is not None:
+            self.failures[outcome.job] = outcome.failure
+        if outcome.line is not None:
+            self.live.erase()
+            log.log(logging.ERROR if outcome.failure else logging.INFO, "%s", outcome.line)
+            self.live.num_ended += 1
+            self.live.draw(self.failures)
+
+    def command(self, command: str, arguments: Sequence[str], redactor: Redactor) -> str:
+        """Return the command that continues the sweep: jobs that are complete are not run again.
+
+        Args:
+            command: the command's name.
+            arguments: flags and overrides that began it.
+            redactor: removes the secrets of its config.
+        """
+        kept = [argument for argument in arguments if not argument.startswith("run.name=")]
+        named = assignment("run.name", self.folder.name)
+        redacted = map(redactor.argument, [*kept, named])
+        return shlex.join(["python", "-m", f"lmft.{command}", "-m", *redacted])
 
     def end(self) -> int:
         """Print the table of jobs, write sweep.csv, and clean up. Return the process's exit code."""
@@ -129,6 +193,7 @@ class Sweep:
         if not self.has_runs:
             shutil.rmtree(self.folder)
         else:
+            self.live.erase()
             report(self.folder, self.failures)
             remove_empty(self.created)
         codes = {failure["exit_code"] for failure in self.failures.values()}
@@ -171,7 +236,7 @@ def _make_folder(first: DictConfig, swept: set[str]) -> Path:
     return folder
 
 
-class _Outcome(logging.Handler):
+class _End(logging.Handler):
     """The result of a job's run in one line; counts the run's warnings while they are logged."""
 
     def __init__(self, run: RunFolder):
@@ -199,24 +264,24 @@ class _Outcome(logging.Handler):
 
 
 @contextmanager
-def _logged_only(folder: Path, redactor: Redactor) -> Iterator[_Outcome]:
+def _logged_only(folder: Path, redactor: Redactor) -> Iterator[_End]:
     """Keep the block's output off the terminal; write an error, with the log, to the job's log."""
     from lmft.reporting.terminal import muted
 
     run = RunFolder(folder)
-    outcome = _Outcome(run)
+    end = _End(run)
     with muted(), buffering_logs(starts_empty=True) as buffer:
         try:
-            with capturing_logs(outcome), target_errors_are_user_errors():
-                yield outcome
+            with capturing_logs(end), target_errors_are_user_errors():
+                yield end
         except Exception as error:
-            outcome.error = error
+            end.error = error
             bug = error if as_user_error(error) is None else None
             # A refused job leaves the log of an earlier run unchanged.
             if not buffer.was_handed_over and (bug or not run.log.exists()):
                 with logging_to(run.log, redactor):
                     log.error("%s", _one_line(error), exc_info=bug)
-        outcome.has_log = buffer.was_handed_over
+        end.has_log = buffer.was_handed_over
 
 
 def _one_line(error: Exception) -> str:
@@ -260,9 +325,16 @@ def _num_jobs(given: Sequence[Override], first: DictConfig) -> int | None:
     """Return the number of jobs; None if only the sweeper knows it."""
     if is_search(first):
         return num_trials(given, first)
-    if first.hydra.sweeper._target_ != f"{BasicSweeper.__module__}.{BasicSweeper.__qualname__}":
+    if first.hydra.sweeper._target_ != grid.OF_HYDRA:
         return None
-    params = [parse(f"{key}={values}") for key, values in (first.hydra.sweeper.params or {}).items()]
+    for override in given:
+        if override.is_interval_sweep():
+            what = "a grid has no values for an interval"
+            fix = f"sweep=optuna searches in it; or name values: {override.key_or_group}=A,B"
+            raise UserError(what, override.input_line, fix)
+    params = map(parse, grid.params_of(first))
+    if first.hydra.sweeper.max_batch_size is not None and first.hydra.sweeper.max_batch_size < 1:
+        raise UserError("hydra.sweeper.max_batch_size is 1 or more, or null")
     with config_errors_are_user_errors():
         [jobs] = BasicSweeper.split_arguments([*params, *given], None)
     return len(jobs)

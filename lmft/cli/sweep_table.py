@@ -13,11 +13,18 @@ from lmft.system.files import read_json
 def _jobs(sweep_folder: Path, failures: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return each job's metrics.json, failure and name, sorted by validation loss, failed jobs last."""
     recorded = {
-        path.parent.name: read_json(path) for path in sorted(sweep_folder.glob("*/metrics.json"))
+        path.parent.name: read_json(path)
+        for path in sorted(sweep_folder.glob("*/metrics.json"))
+        if not path.parent.is_symlink()  # `best` leads to one of the others
     }
     names = dict.fromkeys([*recorded, *failures])
     jobs = [{**recorded.get(name, {}), **failures.get(name, {}), "job": name} for name in names]
     return sorted(jobs, key=_rank)
+
+
+def rows_of(sweep_folder: Path, failures: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Return each job's row of sweep.csv, the best first; arguments as of `report`."""
+    return [_row(job) for job in _jobs(sweep_folder, failures)]
 
 
 def _rank(job: Mapping[str, Any]) -> tuple[bool, bool, float]:
@@ -70,7 +77,7 @@ def report(sweep_folder: Path, failures: Mapping[str, Mapping[str, Any]]) -> Non
 
     from lmft.reporting.terminal import parted, show, table_page, terminal
 
-    rows = [_row(job) for job in _jobs(sweep_folder, failures)]
+    rows = rows_of(sweep_folder, failures)
     if not rows:
         return
     with (sweep_folder / "sweep.csv").open("w", encoding="utf-8", newline="") as file:

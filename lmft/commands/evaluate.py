@@ -16,6 +16,10 @@ from lmft.system.files import write_json
 
 log = logging.getLogger("lmft")
 _UNUSED = ("optimizer", "scheduler", "nonfinite", "resume", "validate_before")  # options of a training
+_OF_TRAINER = (  # which of its options an evaluation reads
+    *("_target_", "accelerator", "strategy", "devices", "num_nodes", "precision", "plugins", "profiler"),
+    *("limit_val_batches", "deterministic", "benchmark", "inference_mode"),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -44,7 +48,9 @@ def checked_config(config: dict[str, Any], overrides: Sequence[str]) -> dict[str
     config = config_to_use(config, overrides)
     checks.check(config, trains=False)
     for override in overrides:
-        if override.lstrip("+~").partition("=")[0].partition(".")[0] in _UNUSED:
+        group, _, name = override.lstrip("+~").partition("=")[0].partition(".")
+        is_of_training = group == "trainer" and name and name.partition(".")[0] not in _OF_TRAINER
+        if group in _UNUSED or is_of_training:
             log.warning("an evaluation does not read %s", override)
     return config
 

@@ -165,7 +165,8 @@ def _write(job: Job, run: RunFolder, folder: Path) -> None:
     metrics = {**recorded, "exported": {**dict.fromkeys(SCORES), **exported.record()}}
     if completes:
         _check_step(run, recorded, exported)
-        metrics = {**recorded, "status": "complete"}
+        # A run that its time limit has stopped has the command that continues it.
+        metrics = {**recorded, "status": "stopped" if "command" in recorded else "complete"}
     prompts = [*parts.model.probes, *parts.data.probes]
     answers = module.eval().answer(prompts) if prompts else []
     settings = recorded_settings(run)

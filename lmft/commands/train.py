@@ -9,6 +9,7 @@ from typing import Any
 
 from lmft.cli.command import run_command
 from lmft.config.load import Job
+from lmft.config.stages import described
 from lmft.errors import UserError
 from lmft.runs.log import buffering_logs
 from lmft.runs.resume import (
@@ -54,7 +55,9 @@ def fit(config: dict[str, Any], run: Run) -> dict[str, Any]:
     from lmft.data.ledger import check_enough_examples
     from lmft.reporting import tables
     from lmft.training.callbacks.pruning import pruning_monitors
-    from lmft.training.extensions import lightnings_refusals_are_user_errors, monitors
+    from lmft.training.extensions import lightnings_refusals_are_user_errors
+    from lmft.training.further_callbacks import check_averaging
+    from lmft.training.monitors import monitors
     from lmft.training.optimizer import ScheduleConfig, check_schedule
     from lmft.training.scores import names_of_logged
     from lmft.training.trainer import silence_libraries, try_out
@@ -63,12 +66,14 @@ def fit(config: dict[str, Any], run: Run) -> dict[str, Any]:
     with buffering_logs():  # again, since the libraries just imported have their own loggers
         silence_libraries()
         trainer_options.check(config)
-        check_schedule(build(ScheduleConfig, config["scheduler"], "scheduler"))
+        schedule = build(ScheduleConfig, config["scheduler"], "scheduler")
+        check_schedule(schedule)
         make_optimizer(config)
         num_devices = try_out(config).world_size
-        parts = assemble(config, kept_tokenizer=run.paths.tokenizer)
+        parts = assemble(config, kept_tokenizer=run.kept_tokenizer)
         check_enough_examples(len(parts.corpus.examples["train"]), parts.data.batch_size, num_devices)
         limits = parts.step_limits(num_devices)
+        check_schedule(schedule, min(limits.values()))
         scores = names_of_logged(parts.corpus.measured_sources) if parts.corpus.validations else []
         check_validations(
             config["trainer"],
@@ -77,12 +82,15 @@ def fit(config: dict[str, Any], run: Run) -> dict[str, Any]:
             num_steps=min(limits.values()),
             measured=scores,
         )
+        check_averaging(config, min(limits.values()), parts.layout(num_devices).num_used)
         if run.status() == "complete" and _is_done(config, run, limits):
             return read_json(run.paths.metrics)
         with run, lightnings_refusals_are_user_errors():
             tables.print_config(run.choices, run.given_settings(), run.paths.config)
             tables.print_ledger(parts.corpus.ledger)
             _log_limits(config["trainer"], limits)
+            for line in described(config["objective"], "objective"):
+                log.info(line)
             return train_parts(config, parts, run)
 
 

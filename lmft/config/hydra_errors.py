@@ -69,6 +69,9 @@ def _by_type(error: BaseException) -> UserError | None:
     match error:
         case MissingConfigException():
             return _no_such_config(error)
+        case OverrideParseException() if function := re.search(r"Unknown function '(\w+)'", str(error)):
+            fix = "functions: choice range interval glob sort shuffle tag int float str bool"
+            return UserError(f"there is no function {function[1]}", error.override, fix)
         case OverrideParseException():
             fix = "write key=value, and a value with special characters in quotes: \"key='a (b)'\""
             return UserError("an argument cannot be read", error.override, fix)
@@ -91,7 +94,8 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def _no_such_config(error: MissingConfigException) -> UserError:
     group, _, name = (error.missing_cfg_file or "").rpartition("/")
     if not group:
-        return UserError(f"no config named '{name}'", fix="leave --config-name out")
+        fix = "--config-name names a YAML in --config-dir or --config-path"
+        return UserError(f"no config named '{name}'", fix=fix)
     # A name that begins with "_" is what other YAMLs start from.
     options = sorted(option for option in error.options or [] if not option.startswith("_"))
     if (group, name) == ("hydra/sweeper", "optuna"):
@@ -104,6 +108,14 @@ def _no_such_config(error: MissingConfigException) -> UserError:
 def _by_message(causes: list[BaseException]) -> UserError:
     """Return a UserError with the deepest cause's message, and the key or message of an outer one."""
     what = _first_line(causes[-1])
+    if group := re.match(r"Multiple values for ([\w/@]+)\.", what):
+        fix = f"{group[1]}=NAME replaces it, {group[1]}=[NAME,NAME] chooses several"
+        return UserError(f"'{group[1]}' is chosen already", f"+{group[1]}=…", fix)
+    if group := re.match(r"Could not override '([\w/@]+)'", what):
+        fix = f"+{group[1]}=NAME adds it"
+        return UserError(f"the config has no choice of '{group[1]}'", f"{group[1]}=…", fix)
+    if variable := re.search(r"Environment variable '(\w+)' not found", what):
+        what = f"there is no environment variable {variable[1]}"
     for cause in causes:
         if isinstance(cause, OmegaConfBaseException) and cause.full_key:
             return UserError(what, cause.full_key)

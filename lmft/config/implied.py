@@ -60,14 +60,15 @@ def with_implied_choices(overrides: Sequence[str], ask_hub: bool = True) -> list
 
 
 def with_implied_end(overrides: Sequence[str]) -> list[str]:
-    """Return the overrides, with no limit of epochs if the only limit they give is one of steps.
+    """Return the overrides, with no limit of epochs if they only limit steps or tokens.
 
     Otherwise the number of epochs of the model's recipe could end the training before
     `trainer.max_steps`. A sweep over `trainer.max_steps` implies nothing; each of its jobs does.
     """
     given = {override.key_or_group: override for override in map(parse, overrides)}
     has_steps = _text(given, "trainer.max_steps") not in (None, "-1")
-    if has_steps and "trainer.max_epochs" not in given:
+    has_tokens = _text(given, "trainer.max_tokens") is not None
+    if (has_steps or has_tokens) and "trainer.max_epochs" not in given:
         return [*overrides, "trainer.max_epochs=-1"]
     return list(overrides)
 

@@ -1,20 +1,32 @@
 """Compose one config from YAML files and `key=value` arguments."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import hydra
 import yaml
-from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override
 from omegaconf import DictConfig, OmegaConf
 
-from lmft.config import contradictions, trust
+from lmft.config import contradictions, hydra_options, trust
 from lmft.config.hydra_errors import config_errors_are_user_errors
 from lmft.config.implied import with_implied_choices, with_implied_end
-from lmft.config.overrides import check_overrides, parse, quote_for_hydra, quoted, refuse_several_values
+from lmft.config.overrides import (
+    check_overrides,
+    check_type,
+    parse,
+    quote_for_hydra,
+    quoted_if_needed,
+    refuse_several_values,
+)
 from lmft.config.shipped import config_dir
+from lmft.config.sources import SHIPPED, Sources
 from lmft.errors import UserError, did_you_mean
 
 HYDRA_VERSION = "1.3"  # the version whose defaults Hydra uses
@@ -59,7 +71,8 @@ def compose_job(overrides: Sequence[str], command: str) -> Job:
     check(given, command)
     refuse_several_values(given)
     node = composed(given, command)
-    config = plain(node, given)
+    with hydra_node_of(node):
+        config = plain(node, given)
     if not isinstance(config.get("run"), str):  # otherwise most options are those of the run
         contradictions.check(config, given)
     return Job(config, choices_of(node.hydra), given, given)
@@ -72,13 +85,38 @@ def choices_of(hydra_node: Any) -> dict[str, str | None]:
 
 
 @config_errors_are_user_errors()
-def composed(overrides: Sequence[str], command: str, extra_folder: str | None = None) -> DictConfig:
+def composed(overrides: Sequence[str], command: str, sources: Sources = SHIPPED) -> DictConfig:
     """Return Hydra's config, with its own node `hydra`. Raises: UserError."""
-    overrides = list(overrides)
-    if extra_folder:
-        overrides.append(f"hydra.searchpath=[{quoted(Path(extra_folder).absolute().as_uri())}]")
-    with hydra.initialize_config_dir(str(config_dir()), job_name=command, version_base=HYDRA_VERSION):
-        return hydra.compose(command, overrides, return_hydra_config=True)
+    with initialized(command, sources):
+        return hydra.compose(sources.name or command, list(overrides), return_hydra_config=True)
+
+
+@contextmanager
+def initialized(command: str, sources: Sources) -> Iterator[None]:
+    """Let Hydra find the YAMLs of `sources` in the block; a command that runs under Hydra may ask."""
+    folder = str(sources.main_folder)
+    running = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with (
+            sources.searched(),
+            hydra.initialize_config_dir(folder, job_name=command, version_base=HYDRA_VERSION),
+        ):
+            yield
+    finally:
+        GlobalHydra.instance().hydra = running
+
+
+@contextmanager
+def hydra_node_of(config: DictConfig) -> Iterator[None]:
+    """Let `${hydra:…}` in the block read the node `hydra` of a composed config."""
+    instance = HydraConfig.instance()
+    before = instance.cfg
+    instance.set_config(config)
+    try:
+        yield
+    finally:
+        instance.cfg = before
 
 
 @config_errors_are_user_errors()
@@ -91,43 +129,63 @@ def plain(config: DictConfig, command_line: Iterable[str] = ()) -> dict[str, Any
     resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(resolved, dict)
     resolved = {str(key): value for key, value in resolved.items()}
+    _check_types(resolved)
     if "trainer" in resolved:  # `~logger`, `logger=null`: there may be none
         resolved = {**{group: {} for group in _OPTIONAL_GROUPS}, **resolved}
     trust.check(resolved, command_line)
     return resolved
 
 
+def _check_types(config: Mapping[str, Any]) -> None:
+    """Raise UserError for a value outside the groups of another type than train.yaml gives it."""
+    where = "a YAML or an interpolation; ${oc.decode:${oc.env:X}} reads a number"
+    defaults = yaml.safe_load((config_dir() / "train.yaml").read_text("utf-8"))
+    for name, default in defaults.items():
+        value = config.get(name, default)
+        if isinstance(default, dict) and isinstance(value, Mapping):
+            for option, of_option in default.items():
+                check_type(f"{name}.{option}", value.get(option, of_option), of_option, where)
+        elif name != "defaults" and not isinstance(default, dict):
+            check_type(name, value, default, where)
+
+
 @config_errors_are_user_errors()
-def check(overrides: Sequence[str], command: str, extra_folder: str | None = None) -> DictConfig:
+def plain_values(overrides: Sequence[str], sources: Sources) -> dict[str, Any]:
+    """Return the config of a training as resolved dicts and lists, unchecked. Raises: UserError."""
+    node = composed(overrides, "train", sources)
+    with hydra_node_of(node):
+        values = OmegaConf.masked_copy(node, [str(key) for key in node if key != "hydra"])
+        resolved = OmegaConf.to_container(values, resolve=True, throw_on_missing=False)
+    assert isinstance(resolved, dict)
+    return {str(key): value for key, value in resolved.items()}
+
+
+@config_errors_are_user_errors()
+def check(overrides: Sequence[str], command: str, sources: Sources = SHIPPED) -> DictConfig:
     """Check for mistyped keys, values of a wrong type, and classes that Hydra must not call.
 
     Returns: the composed config with the YAMLs that `overrides` chooses, before any value is overridden.
 
     Raises: UserError.
     """
-    if extra_folder and not Path(extra_folder).is_dir():
-        raise UserError("no such folder of YAML files", f"--config-dir {extra_folder}")
+    sources.check()
     given = [parse(override) for override in overrides]
-    folders = _yaml_folders(extra_folder)
-    groups = {group.name for folder in folders for group in folder.iterdir() if group.is_dir()}
-    choices = [override for override in given if _is_choice(override, groups)]
+    known_groups = groups(sources)
+    choices = [override for override in given if is_choice(override, known_groups)]
     for override in choices:
-        _check_group(override, folders)
+        _check_group(override, sources.folders)
+    for override in given:
+        hydra_options.check_override(override)
     defaults, *others = [
-        composed(combination, command, extra_folder) for combination in _combinations(choices)
+        composed(combination, command, sources) for combination in _combinations(choices)
     ]
     for config in (defaults, *others):
         trust.check_hydras(config)
+        hydra_options.check_composed(config)
         _check_top_level(config, command)
-    known = dict.fromkeys(groups) | dict(_values(defaults, ""))
+    known = dict.fromkeys(known_groups) | dict(_values(defaults, ""))
     check_overrides([override for override in given if override not in choices], known)
     return defaults
-
-
-def _yaml_folders(extra_folder: str | None) -> list[Path]:
-    if not extra_folder:
-        return [config_dir()]
-    return [config_dir(), Path(extra_folder)]
 
 
 _NEEDED_GROUPS = ("model", "data", "objective", "optimizer", "scheduler", "trainer")
@@ -168,11 +226,57 @@ def _check_top_level(config: DictConfig, command: str) -> None:
         if name not in known and f"${{{name}" not in OmegaConf.to_yaml(config):
             what = f"nothing reads '{name}'{did_you_mean(name, known)}"
             raise UserError(what, "a YAML of the config", "remove it, or refer to it: ${NAME}")
+    for group, options in shipped.items():
+        node = OmegaConf.select(config, group, throw_on_resolution_failure=False)
+        if isinstance(options, dict) and isinstance(node, DictConfig):
+            for name in set(map(str, node)) - options.keys():
+                what = f"nothing reads '{group}.{name}'{did_you_mean(name, options, f'{group}.')}"
+                raise UserError(what, "a YAML of the config", "remove it")
 
 
 def known_options(command: str) -> list[str]:
     """Return every option of a command, with dots."""
-    return [key for key, _ in _values(composed([], command), "")]
+    return options_of(composed([], command))
+
+
+def options_of(config: DictConfig) -> list[str]:
+    """Return every option of a composed config, with dots."""
+    return [key for key, _ in _values(config, "")]
+
+
+@config_errors_are_user_errors()
+def with_names(overrides: Sequence[str], command: str, sources: Sources) -> list[str]:
+    """Return the overrides with the YAMLs' names for `model=glob(*)`.
+
+    Raises: UserError for a glob that no name matches.
+    """
+    return [
+        _with_names(override, overrides, command, sources) if "=glob(" in override else override
+        for override in overrides
+    ]
+
+
+def _with_names(argument: str, overrides: Sequence[str], command: str, sources: Sources) -> str:
+    override = parse(argument)
+    pattern = override.value()
+    if not isinstance(pattern, Glob):
+        return argument
+    searchpaths = [each for each in overrides if each.startswith("hydra.searchpath=")]
+    with initialized(command, sources):
+        loader = GlobalHydra.instance().config_loader()
+        group = override.key_or_group
+        options = loader.get_group_options(
+            group, ObjectType.CONFIG, sources.name or command, searchpaths
+        )
+    # A name that begins with "_" is what other YAMLs start from.
+    names = sorted(name for name in options if not name.startswith("_"))
+    chosen = pattern.filter(names)
+    if not chosen:
+        what = f"{group} is no group of YAMLs"
+        if names:
+            what = f"no name matches, of {', '.join(names)}"
+        raise UserError(what, argument, f"{group}=glob(PATTERN) takes the names of conf/{group}/")
+    return f"{override.get_key_element()}=choice({','.join(map(quoted_if_needed, chosen))})"
 
 
 def first_value(override: Override) -> str:
@@ -180,13 +284,22 @@ def first_value(override: Override) -> str:
     return _single_values(override)[0]
 
 
+def last_value(override: Override) -> str:
+    """Return `override` with the last of its values, if it has several."""
+    return _single_values(override)[-1]
+
+
 def _single_values(override: Override) -> list[str]:
-    values = override.value()
-    if isinstance(values, IntervalSweep):
-        return [f"{override.get_key_element()}={values.start}"]
+    if override.is_interval_sweep():
+        interval = override.value()
+        assert isinstance(interval, IntervalSweep)
+        return [f"{override.get_key_element()}={end}" for end in (interval.start, interval.end)]
     if not override.is_discrete_sweep():
         return [override.input_line or ""]
-    return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+    values = list(override.sweep_string_iterator())
+    if not values:
+        raise UserError("there is no value to try", override.input_line)
+    return [f"{override.get_key_element()}={value}" for value in values]
 
 
 def _combinations(choices: Sequence[Override]) -> Iterator[list[str]]:
@@ -197,12 +310,16 @@ def _combinations(choices: Sequence[Override]) -> Iterator[list[str]]:
         yield from ([*first[:i], value, *first[i + 1 :]] for value in _single_values(override)[1:])
 
 
-def _is_choice(override: Override, groups: set[str]) -> bool:
+def groups(sources: Sources) -> set[str]:
+    """Return the names of the groups of YAMLs."""
+    return {group.name for folder in sources.folders for group in folder.iterdir() if group.is_dir()}
+
+
+def is_choice(override: Override, known_groups: set[str]) -> bool:
     """Return whether `override` chooses which YAML files are read; otherwise it sets a value."""
     key = override.key_or_group
-    return (
-        "/" in key or key in {*groups, "hydra.mode", "hydra.searchpath"} or override.package is not None
-    )
+    names = {*known_groups, "hydra.mode", "hydra.searchpath"}
+    return "/" in key or key in names or override.package is not None
 
 
 def _values(node: DictConfig, prefix: str) -> Iterator[tuple[str, Any]]:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.core.override_parser.types import Override, Quote, QuotedString, ValueType
 from hydra.errors import OverrideParseException
 
+from lmft.config.stages import EXAMPLE, is_schedule
 from lmft.errors import UserError, did_you_mean
 
 # Options whose values are taken literally: in them [MASK] is not a list.
@@ -24,6 +25,7 @@ OPEN = (
     "model.config.",
     "model.generation.",
     "model.shape.",
+    "optimizer.groups.",
     "scheduler.options.",
     "data.sources.",
     "data.chat_template_kwargs.",
@@ -90,12 +92,14 @@ def quote_for_hydra(argument: str) -> str:
         return argument
     if value.startswith("~/"):
         value = str(Path(value).expanduser())
-    if f"{key}.".startswith(OPEN) and value != "null":
-        key = f"++{key}"
+    if f"{key.lstrip('+')}.".startswith(OPEN) and value != "null":
+        key = f"++{key.lstrip('+')}"
     is_text = key in FREE_TEXT or (key in CHARACTERS and value != "null")
     is_unquoted_text = is_text and not _is_quoted(value)
     if is_unquoted_text or _needs_quotes(f"{key}={value}", value):
         value = quoted(value)
+    elif _is_nested_interpolation(value):  # which the grammar takes in quotes alone
+        value = QuotedString(value, Quote.single).with_quotes()
     return f"{key}={value}"
 
 
@@ -103,6 +107,27 @@ def quoted(text: str) -> str:
     """Return `text` as a quoted value of Hydra's grammar."""
     literal = re.sub(r"(\\*)\$\{", lambda match: match[1] * 2 + r"\${", text)  # escape interpolations
     return QuotedString(literal, Quote.single).with_quotes()
+
+
+def quoted_if_needed(text: str) -> str:
+    """Return `text` as a value of Hydra's grammar, with quotes unless it is a plain word."""
+    is_word = re.fullmatch(r"[A-Za-z][\w-]*", text) and parse(f"text={text}").value() == text
+    return text if is_word else quoted(text)
+
+
+def written(value: Any) -> str:
+    """Return plain data (dicts, lists, scalars) as a value of Hydra's grammar."""
+    if isinstance(value, str):
+        return quoted_if_needed(value)
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{written(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(written, value)) + "]"
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value)
 
 
 def assignment(key: str, text: str) -> str:
@@ -125,15 +150,43 @@ def check_overrides(given: Collection[Override], known: Mapping[str, Any]) -> No
     """
     for override in given:
         key = override.key_or_group
+        _check_is_inside_a_group(override, known)
         has_plus = override.is_add() or override.is_force_add()
-        if key not in known and not (has_plus and _may_be_new(key)):
+        if key not in known and not (has_plus and may_be_new(key)):
             raise unknown(key, known, override.input_line)
-        if override.is_delete() and not _may_be_new(key):
+        if override.is_add() and key in known:
+            what = f"'{key}' is in the config, and a plus sign adds what is not"
+            raise UserError(what, override.input_line, (override.input_line or "").lstrip("+"))
+        if override.is_delete() and not may_be_new(key):
             fix = f"give it another value: {key}=…"
             raise UserError(f"'{key}' is needed, and cannot be removed", override.input_line, fix)
-        if not key.startswith(_UNTYPED) and not override.is_delete():
+        if not key.startswith(_UNTYPED) and key != "hydra.verbose" and not override.is_delete():
             for value in _values(override):
-                _check_type(override, value, known.get(key))
+                check_type(key, value, known.get(key), override.input_line)
+                _check_keys(override, key, value, known)
+
+
+def _check_is_inside_a_group(override: Override, known: Mapping[str, Any]) -> None:
+    """Raise UserError for an option inside another that has a single value, or none."""
+    parts = override.key_or_group.split(".")
+    for length in range(1, len(parts)):
+        outer = ".".join(parts[:length])
+        if outer in known and not isinstance(known[outer], dict):
+            inside = "{" + ": {".join(parts[length:]) + ": …" + "}" * (len(parts) - length)
+            what = f"'{outer}' is no group of options"
+            raise UserError(what, override.input_line, f"{outer}={inside} replaces its value")
+
+
+def _check_keys(override: Override, key: str, value: Any, known: Mapping[str, Any]) -> None:
+    """Raise UserError for a key of a dict that the option, a group of options, does not have."""
+    is_group = isinstance(known.get(key), dict) and known[key]
+    if not isinstance(value, Mapping) or not is_group or may_be_new(key):
+        return
+    for name, item in value.items():
+        inner = f"{key}.{name}"
+        if inner not in known:
+            raise unknown(inner, known, override.input_line)
+        _check_keys(override, inner, item, known)
 
 
 def unknown(key: str, known: Collection[str], where: str | None) -> UserError:
@@ -162,13 +215,21 @@ def refuse_several_values(overrides: Collection[str]) -> None:
     for override in map(parse, overrides):
         if override.is_sweep_override():
             key, _, values = (override.input_line or "").partition("=")
-            fix = f"--multirun tries them one after the other; {key}=[{values}] is a list"
+            fix = "--multirun tries them one after the other"
+            if override.is_interval_sweep():
+                fix = "--multirun sweep=optuna searches in the interval"
+            elif override.value_type == ValueType.SIMPLE_CHOICE_SWEEP:
+                fix += f"; {key}=[{values}] is a list"
             raise UserError(f"several values for '{key}'", override.input_line, fix)
 
 
 def nearest(key: str, known: Collection[str]) -> str:
     """Return ` (did you mean 'optimizer.lr'?)` for `lr` and for `optimizer.lrr`, or the empty string."""
-    alike = _ending_alike(key.rpartition(".")[2], known)
+    group, _, name = key.rpartition(".")
+    siblings = [each for each in known if each.rpartition(".")[0] == group]
+    if near := did_you_mean(key, siblings):
+        return near
+    alike = _ending_alike(name, known)
     if alike:
         return f" (did you mean '{alike[0]}'?)"
     return did_you_mean(key, known)
@@ -180,18 +241,25 @@ def _ending_alike(last: str, known: Collection[str]) -> list[str]:
     return [key for key in known if key.rpartition(".")[2] == last and not key.startswith(others)]
 
 
-def _may_be_new(key: str) -> bool:
+def may_be_new(key: str) -> bool:
     """Return whether an option that the YAMLs do not list may be added or removed."""
     group, dot, name = key.partition(".")
+    if group == "hydra":
+        return name.startswith(_FREE_OF_HYDRA)
     if group == "trainer":
         return bool(name) and name not in _NEEDED_OF_TRAINER
     return f"{key}.".startswith(OPEN) or (bool(dot) and group in _OF_CLASSES)
 
 
+# Groups of Hydra's own with names of the user's.
+_FREE_OF_HYDRA = (
+    *("callbacks.", "launcher.", "sweeper.", "job.env_set."),
+    *("job_logging.", "hydra_logging."),
+)
 # Options of the trainer that lmft reads itself.
 _NEEDED_OF_TRAINER = (
-    *("accelerator", "devices", "precision", "max_epochs", "max_steps", "accumulate_grad_batches"),
-    *("limit_train_batches", "limit_val_batches", "log_every_n_steps"),
+    *("accelerator", "devices", "precision", "max_epochs", "max_steps", "max_tokens"),
+    *("accumulate_grad_batches", "limit_train_batches", "limit_val_batches", "log_every_n_steps"),
 )
 
 
@@ -216,6 +284,18 @@ def _needs_quotes(argument: str, value: str) -> bool:
     return False
 
 
+def _is_nested_interpolation(value: str) -> bool:
+    """Return whether a value is one interpolation, with others inside: `${oc.decode:${oc.env:X}}`."""
+    if not value.startswith("${") or "${" not in value[2:]:
+        return False
+    depth = 0
+    for place, character in enumerate(value, 1):
+        depth += (character == "{") - (character == "}")
+        if depth == 0 and character == "}":
+            return place == len(value)
+    return False
+
+
 def _has_valid_key(argument: str) -> bool:
     """Return whether the grammar can parse the key of an argument."""
     try:
@@ -232,18 +312,36 @@ def _values(override: Override) -> Iterator[Any]:
         yield from (parse(f"x={text}").value() for text in override.sweep_string_iterator())
 
 
-def _check_type(override: Override, value: Any, default: Any) -> None:
-    key = override.key_or_group
+def check_type(key: str, value: Any, default: Any, where: str | None) -> None:
+    """Check that a value has the type of its option's default. Raises: UserError."""
     may_be_null = key.partition(".")[0] in (*_OF_CLASSES, *_OF_SCHEMAS) or key in _GROUPS_OF_NULL
     if default is None or (value is None and may_be_null) or (isinstance(value, str) and "${" in value):
+        return
+    if key.startswith("objective.") and is_schedule(value):
+        _check_schedule(key, value, default, where)
         return
     is_right, type_name = _compare_types(value, default)
     if not is_right:
         fix = None
+        if isinstance(value, dict) and key.startswith("objective."):
+            fix = f"one value, or a schedule by share of the training: {key}={EXAMPLE}"
         if key == "run":
             fix = f"run.name={value} names a run; lmft.evaluate and lmft.predict take run=FOLDER"
         shown = "null" if value is None else repr(value)
-        raise UserError(f"'{key}' must be {type_name}, not {shown}", override.input_line, fix)
+        raise UserError(f"'{key}' must be {type_name}, not {shown}", where, fix)
+
+
+def _check_schedule(key: str, schedule: Any, default: Any, where: str | None) -> None:
+    """Check the values of a schedule; Hydra would merge it with one of the YAML."""
+    if isinstance(default, list):
+        what = f"a schedule of {key}, a list, can only be in a YAML"
+        raise UserError(what, where, "--config-dir FOLDER with objective/MINE.yaml")
+    if not is_schedule(default):
+        for value in schedule.values():
+            check_type(key, value, default, where)
+    elif kept := [str(share) for share in default if share not in schedule]:
+        what = f"the YAML's own schedule would keep its values from {', '.join(kept)} on"
+        raise UserError(what, where, f"give these shares values, too: {default}")
 
 
 def _compare_types(value: Any, default: Any) -> tuple[bool, str]:

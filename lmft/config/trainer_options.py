@@ -1,7 +1,9 @@
 """Check the options of a training by their values alone. Imports neither torch nor Lightning."""
 
+import os
 import re
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
@@ -29,15 +31,20 @@ SCHEDULES_BY_METRIC = ("reduce_lr_on_plateau", "greedy")
 """Schedules of transformers.get_scheduler that need a metric."""
 NONFINITE = ("stop", "skip")
 
-LIGHTNINGS_LOGGERS = {
+LOGGERS = {
     "TensorBoardLogger": ("tensorboard", "tensorboardX"),
     "WandbLogger": ("wandb",),
     "MLFlowLogger": ("mlflow",),
     "CometLogger": ("comet_ml",),
     "NeptuneLogger": ("neptune",),
     "LitLogger": ("litlogger",),
+    "TrackioLogger": ("trackio",),
 }
 """Class -> packages, one of which it needs."""
+
+OPTIMIZERS_PACKAGES = {"optimi": "torch-optimi", "bitsandbytes": "bitsandbytes"}
+"""Module of optimizers -> the package that has it."""
+DURATION = "a time, DD:HH:MM:SS or {hours: 1, minutes: 30}"
 
 _OLD_PRECISIONS = {
     **dict.fromkeys(("16", "fp16", "float16", "half"), "16-mixed"),
@@ -48,10 +55,6 @@ _OLD_PRECISIONS = {
 _NOT_SET_HERE = {  # arguments of Lightning's Trainer that lmft sets itself or does not use -> the fix
     "logger": "logger.NAME._target_=CLASS adds a logger, logger=none leaves only metrics.csv",
     "callbacks": "callbacks.NAME._target_=CLASS adds a callback",
-    "plugins": (
-        "trainer.precision and trainer.strategy; SLURM requeues nothing without "
-        "`#SBATCH --signal=SIGUSR1@90`"
-    ),
     "default_root_dir": "run.dir=FOLDER run.name=NAME",
     "num_sanity_val_steps": "validate_before=true validates before the first step",
     "enable_model_summary": "callbacks.summary._target_=lightning.pytorch.callbacks.ModelSummary",
@@ -66,6 +69,9 @@ _NOT_SET_HERE = {  # arguments of Lightning's Trainer that lmft sets itself or d
     "reload_dataloaders_every_n_epochs": "leave it out: each epoch has its own order and masks",
     "model_registry": "leave it out: the model is in the run's folder",
 }
+
+
+_THOUSANDS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9, "t": 10**12}
 
 
 class _Rule(NamedTuple):
@@ -86,10 +92,28 @@ def _is_share(value: Any) -> bool:
     return isinstance(value, float) and 0 < value <= 1
 
 
-def _is_duration(value: Any) -> bool:
+def duration(value: Any) -> timedelta | None:
+    """Return a time above 0 that is written as Lightning reads it; None if it is none.
+
+    value: DD:HH:MM:SS, or a mapping of units such as hours and minutes.
+    """
     if isinstance(value, str):
-        return re.fullmatch(r"\d+(:\d+){3}", value) is not None
-    return isinstance(value, Mapping)
+        if re.fullmatch(r"\d+(:\d\d){3}", value) is None:
+            return None
+        value = dict(
+            zip(("days", "hours", "minutes", "seconds"), map(int, value.split(":")), strict=True)
+        )
+    if not isinstance(value, Mapping) or not all(map(_is_number, value.values())):
+        return None
+    try:
+        found = timedelta(**{str(unit): amount for unit, amount in value.items()})
+    except (TypeError, OverflowError):  # an unknown unit; too long for a timedelta
+        return None
+    return found if found > timedelta(0) else None
+
+
+def _is_duration(value: Any) -> bool:
+    return duration(value) is not None
 
 
 def _are_devices(value: Any) -> bool:
@@ -98,6 +122,22 @@ def _are_devices(value: Any) -> bool:
     if isinstance(value, str):
         return value != "0" and re.fullmatch(r"auto|-1|\d+(, *\d+)*", value) is not None
     return _is_count(value) or value == -1
+
+
+def number_of_tokens(value: Any) -> int:
+    """Return a number of tokens: 10M, 1.5G, 20000. Raises: ValueError."""
+    written = str(value).strip().lower().replace("_", "")
+    match = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*([kmgbt]?)", written)
+    if match is None or isinstance(value, bool):
+        raise ValueError(f"{value} is no number of tokens")
+    return round(float(match[1]) * _THOUSANDS[match[2]])
+
+
+def _is_number_of_tokens(value: Any) -> bool:
+    try:
+        return number_of_tokens(value) >= 1
+    except ValueError:
+        return False
 
 
 _COUNT = _Rule(_is_count, "a whole number, 1 or more")
@@ -118,6 +158,11 @@ _TRAINER = {
         "at least 1, or -1 for no limit of steps",
         _NO_TRAINING,
     ),
+    "max_tokens": _Rule(
+        lambda value: value is None or _is_number_of_tokens(value),
+        "a number of tokens such as 500K, 10M or 1.5G; or null for no limit of tokens",
+        _NO_TRAINING,
+    ),
     "min_epochs": _COUNT_OR_NULL,
     "min_steps": _COUNT_OR_NULL,
     "devices": _Rule(
@@ -129,7 +174,7 @@ _TRAINER = {
     "log_every_n_steps": _COUNT,
     "val_check_interval": _Rule(
         lambda value: _is_share(value) or _is_count(value) or _is_duration(value),
-        "a share of an epoch, above 0 and up to 1.0; a number of micro-batches; or a time, DD:HH:MM:SS",
+        f"a share of an epoch, above 0 and up to 1.0; a number of micro-batches; or {DURATION}",
         "data.validation_fraction=0 trains without validation",
     ),
     "check_val_every_n_epoch": _COUNT_OR_NULL,
@@ -140,6 +185,13 @@ _TRAINER = {
     "limit_val_batches": _Rule(
         lambda value: _is_share(value) or _is_count(value, 0) or (_is_number(value) and value == 0),
         "a share of the batches, up to 1.0, or a number of them",
+    ),
+    "max_time": _Rule(lambda value: value is None or _is_duration(value), DURATION),
+    "gradient_clip_algorithm": _Rule(lambda value: value in (None, "norm", "value"), "norm or value"),
+    "sync_batchnorm": _Rule(
+        lambda value: value is False,
+        "false",
+        "leave it out: these models have no batch norm whose statistics devices could share",
     ),
     "gradient_clip_val": _Rule(
         lambda value: value is None or (_is_number(value) and value >= 0),
@@ -154,7 +206,6 @@ _TRAINER = {
         lambda value: value in (None, "warn") or isinstance(value, bool), "true, false, warn or null"
     ),
     "benchmark": _Rule(lambda value: value is None or isinstance(value, bool), "true, false or null"),
-    "sync_batchnorm": _TRUE_OR_FALSE,
     "inference_mode": _TRUE_OR_FALSE,
     "enable_autolog_hparams": _TRUE_OR_FALSE,
 }
@@ -173,11 +224,29 @@ _ZERO_OR_MORE = _Rule(
     lambda value: value is None or not _is_number(value) or value >= 0, "a number, 0 or more"
 )
 _OPTIMIZER: dict[str, _Rule] = dict.fromkeys(("lr", "weight_decay", "momentum", "eps"), _ZERO_OR_MORE)
+_GROUPING = {
+    "layer_decay": _Rule(
+        lambda value: value is None or (_is_number(value) and 0 < value <= 1),
+        "a factor, above 0 and up to 1, or null",
+    ),
+    "groups": _Rule(
+        lambda value: (
+            value is None
+            or (isinstance(value, Mapping) and all(isinstance(each, Mapping) for each in value.values()))
+        ),
+        "a group of options for each part of the model",
+        "optimizer.groups={embeddings: {lr: 1e-5}, *.bias: {lr: 2e-5}}",
+    ),
+}
 _SCHEDULER = {
     "name": _Rule(lambda value: isinstance(value, str), "the name of a schedule"),
     "warmup": _Rule(
         lambda value: _is_number(value) and value >= 0,
         "a number of steps, or below 1 a share of all steps",
+    ),
+    "min_lr": _Rule(
+        lambda value: value is None or (_is_number(value) and 0 <= value < 1),
+        "a share of optimizer.lr, from 0 to below 1",
     ),
     "options": _Rule(
         lambda value: isinstance(value, Mapping), "a group: scheduler.options.num_cycles=2"
@@ -192,6 +261,7 @@ def check(config: Mapping[str, Any]) -> None:
     knows.
     """
     _check_trainer(config["trainer"])
+    _check_least(config)
     if isinstance(config["checkpoint"], Mapping):  # in an evaluation it names a checkpoint
         _check_names(config["checkpoint"], "checkpoint", _CHECKPOINT)
         _check_values(config["checkpoint"], "checkpoint", _CHECKPOINT)
@@ -199,7 +269,7 @@ def check(config: Mapping[str, Any]) -> None:
         hint = did_you_mean(str(config["nonfinite"]), NONFINITE)
         what = f"nonfinite={_as_typed(config['nonfinite'])} is unknown{hint}"
         raise UserError(what, fix=f"one of: {', '.join(NONFINITE)}")
-    _check_values(config["optimizer"], "optimizer", _OPTIMIZER)
+    _check_optimizer(config["optimizer"])
     _check_scheduler(config["scheduler"])
     for group in ("callbacks", "logger"):
         for name, node in config[group].items():
@@ -213,8 +283,13 @@ def _check_trainer(options: Mapping[str, Any]) -> None:
         if len(fixes) > 1:
             fixes = {name: f"{name}: {fix}" for name, fix in fixes.items()}
         raise UserError(what, fix="; ".join(fixes.values()))
+    _check_environment()
     _check_precision(options.get("precision", "auto"))
     _check_values(options, "trainer", _TRAINER)
+    algorithm = options.get("gradient_clip_algorithm")
+    if algorithm is not None and not options.get("gradient_clip_val"):
+        what = f"trainer.gradient_clip_algorithm={algorithm}: nothing is clipped"
+        raise UserError(what, fix="trainer.gradient_clip_val=1.0, or leave it out")
     interval = options.get("val_check_interval", 1.0)
     if options.get("check_val_every_n_epoch", 1) is None and isinstance(interval, float):
         what = (
@@ -227,10 +302,31 @@ def _check_trainer(options: Mapping[str, Any]) -> None:
         most = options.get(f"max_{unit}")
         if least is not None and most not in (None, -1) and least > most:
             raise UserError(f"trainer.min_{unit}={least} is more than trainer.max_{unit}={most}")
-    if options.get("max_epochs", -1) in (None, -1) and options.get("max_steps", -1) == -1:
-        raise UserError(
-            "nothing ends this training", fix="trainer.max_epochs=3, or trainer.max_steps=1000"
-        )
+    limits = {"max_epochs": (None, -1), "max_steps": (-1,), "max_tokens": (None,)}
+    if all(options.get(name, none[0]) in none for name, none in limits.items()):
+        fix = "trainer.max_epochs=3, trainer.max_steps=1000 or trainer.max_tokens=10M"
+        raise UserError("nothing ends this training", fix=fix)
+
+
+def _check_least(config: Mapping[str, Any]) -> None:
+    """Raise UserError if min_epochs or min_steps would change nothing."""
+    options = config["trainer"]
+    ends_early = options.get("max_time") is not None or config.get("model", {}).get("module")
+    if ends_early or any(node is not None for node in config["callbacks"].values()):
+        return
+    for name in ("min_epochs", "min_steps"):
+        if options.get(name) is not None:
+            what = f"trainer.{name}={options[name]}: nothing ends this training early"
+            raise UserError(what, fix="leave it out; or callbacks=early_stopping, or trainer.max_time")
+
+
+def _check_environment() -> None:
+    """Raise UserError if variables set what Lightning's Trainer would read without lmft's checks."""
+    prefix = "PL_TRAINER_"
+    names = sorted(name for name in os.environ if name.startswith(prefix))
+    if names:
+        options = " ".join(f"+trainer.{name.removeprefix(prefix).lower()}=…" for name in names)
+        raise UserError("environment variables do not set options here", ", ".join(names), options)
 
 
 def _check_precision(precision: Any) -> None:
@@ -243,6 +339,19 @@ def _check_precision(precision: Any) -> None:
         raise UserError(what, fix=f"trainer.precision={right}")
     what = f"trainer.precision={typed} is unknown{did_you_mean(typed, PRECISIONS)}"
     raise UserError(what, fix=f"one of: auto, {', '.join(PRECISIONS)}")
+
+
+def _check_optimizer(options: Mapping[str, Any]) -> None:
+    _check_values(options, "optimizer", _OPTIMIZER | _GROUPING)
+    for part, given in (options.get("groups") or {}).items():
+        _check_values(given, f"optimizer.groups.{part}", _OPTIMIZER)
+    module = str(options.get("_target_")).partition(".")[0]
+    package = OPTIMIZERS_PACKAGES.get(module)
+    if package is not None and not is_installed(module):
+        what = f"{package} is not installed"
+        raise UserError(
+            what, f"optimizer._target_={options['_target_']} is from it", f"pip install {package}"
+        )
 
 
 def _check_scheduler(options: Mapping[str, Any]) -> None:
@@ -258,9 +367,24 @@ def _check_scheduler(options: Mapping[str, Any]) -> None:
     if name == "constant" and options.get("warmup"):
         what = f"scheduler.name=constant has no warm-up, but scheduler.warmup={options['warmup']}"
         raise UserError(what, fix="scheduler.name=constant_with_warmup, or scheduler.warmup=0")
+    _check_minimum(name, options)
     if name.startswith("constant") and options.get("options"):
         where = f"scheduler.options: {', '.join(options['options'])}"
         raise UserError(f"scheduler.name={name} takes no options", where)
+
+
+def _check_minimum(name: str, options: Mapping[str, Any]) -> None:
+    """Raise UserError if the schedule does not fall, or has a second option of the same meaning."""
+    if not options.get("min_lr"):
+        return
+    what = f"scheduler.min_lr={options['min_lr']}: scheduler.name={name}"
+    if name.startswith("constant"):
+        raise UserError(f"{what} never falls", fix="leave scheduler.min_lr out")
+    others = [
+        option for option in options.get("options") or {} if option.startswith(("min_lr", "lr_end"))
+    ]
+    if others:
+        raise UserError(f"{what} has options.{others[0]} as well", fix="leave one of them out")
 
 
 def _check_extension(node: Any, where: str) -> None:
@@ -270,7 +394,7 @@ def _check_extension(node: Any, where: str) -> None:
     if not isinstance(node, Mapping) or "_target_" not in node:
         fix = f"+{where}._target_=lightning.pytorch.…, or {where}=null"
         raise UserError(f"{where} names no class", fix=fix)
-    packages = LIGHTNINGS_LOGGERS.get(str(node["_target_"]).rpartition(".")[2], ())
+    packages = LOGGERS.get(str(node["_target_"]).rpartition(".")[2], ())
     if packages and not any(map(is_installed, packages)):
         package = packages[0]
         what = f"{package} is not installed"

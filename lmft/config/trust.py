@@ -16,13 +16,20 @@ from omegaconf.errors import OmegaConfBaseException
 from lmft.errors import UserError
 
 T = TypeVar("T")
-_PACKAGES = ("lmft.objectives.*", "lmft.training.callbacks.averaging.*", "torch.optim.*", "lightning.*")
+_PACKAGES = (
+    *("lmft.objectives.*", "lmft.training.callbacks.averaging.*", "lmft.training.callbacks.spike.*"),
+    *("lmft.training.muon.*", "lmft.training.trackio_logger.*", "lightning.*"),
+    *("torch.optim.*", "transformers.optimization.*", "optimi.*", "bitsandbytes.optim.*"),
+)
 _HYDRAS_NODES = ("launcher", "sweeper", "callbacks", "job_logging", "hydra_logging")
 _HYDRAS_CLASSES = re.compile(
     r"hydra\._internal\.core_plugins\.\w+\.\w+|hydra_plugins\.\w+\.\w+\.[A-Z]\w*"
     r"|hydra\.experimental\.callbacks\.[A-Z]\w*"
     r"|optuna\.(samplers|pruners)\.[A-Z]\w*|(logging|colorlog)\.[A-Z]\w*"
 )
+
+
+COMMAND_LINE_ALONE = ("trust.targets", "model.trust_remote_code", "model.module")
 
 
 def check_hydras(config: DictConfig) -> None:

@@ -1,6 +1,7 @@
 """DataLoaders for training and validation; each item is one ready micro-batch."""
 
-from collections.abc import Callable, Iterable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,14 +14,17 @@ from lmft.data.batch import Batch
 from lmft.data.corpus import Corpus
 from lmft.data.examples.base import Examples
 from lmft.data.examples.mixture import MixedExamples
+from lmft.data.schedule.budget import order_of
+from lmft.data.schedule.course import Course
 from lmft.data.schedule.layout import Layout, limited
 from lmft.data.schedule.noise import TokenNoise, key
-from lmft.data.schedule.order import Mixed
 from lmft.data.schedule.sampler import MicroBatch, Schedule
 from lmft.errors import UserError
 from lmft.objectives.base import IGNORED, Objective, Vocabulary
 from lmft.system import loop_state
 from lmft.system.signals import let_parent_handle_signals
+
+log = logging.getLogger(__name__)
 
 
 class Batches(Dataset):
@@ -39,7 +43,8 @@ class Batches(Dataset):
         is_empty = not len(micro_batch.examples)
         rows = self.examples.rows(np.zeros(1, np.int64) if is_empty else micro_batch.examples)
         noise = TokenNoise(self.noise_seed, micro_batch.epoch, rows.numbers)
-        arrays = self.objective(rows, self.vocabulary, noise)
+        objective = self.objective.at(micro_batch.share)
+        arrays = objective(rows, self.vocabulary, noise)
         num_tokens = int(rows.lengths.sum())
         num_padding = _num_padding(arrays)
         if is_empty:
@@ -120,6 +125,9 @@ class DataModule(LightningDataModule):
         self.num_workers = num_workers
         self.worker_timeout = worker_timeout
         self._resume_at = (0, 0)  # (epoch, position)
+        self._parent: Mapping[str, Any] | None = None
+        # Epoch and position in the text where the training began; only a branch's are not 0.
+        self._began_at = (0, 0)
         self._schedules: dict[tuple[str, int], Schedule] = {}  # by split and rank
 
     def setup(self, stage: str) -> None:
@@ -133,6 +141,9 @@ class DataModule(LightningDataModule):
         assert trainer is not None
         self._schedules.clear()
         self._resume_at = (0, 0)
+        self._began_at = (0, 0)
+        if self._parent is not None and stage == "fit":
+            self._began_at = self._place_after(self._parent)
         if loop_state.replaces_samplers(trainer):
             what = "lmft's DataModule gives each device its share of the batches itself"
             raise UserError(what, "lightning.Trainer", "Trainer(use_distributed_sampler=False)")
@@ -169,6 +180,46 @@ class DataModule(LightningDataModule):
             limit=devices.limit,
         )
 
+    def continue_after(self, state_dict: Mapping[str, Any]) -> None:
+        """Begin where a training with this state ended, instead of at the beginning of the text."""
+        self._parent = state_dict
+
+    def _place_after(self, parent: Mapping[str, Any]) -> tuple[int, int]:
+        """Return epoch and position in the text of the micro-batch that comes next after a parent's.
+
+        (0, 0) if its examples, or their order, are others; the log tells which.
+        """
+        if parent["text"] != self.corpus.fingerprint or parent["seed"] != self.seed:
+            log.info("other training text, examples or seed than the parent's: they begin anew")
+            return 0, 0
+        before = Layout(**parent["layout"])
+        course = Course(before.num_used, start=_micro_batches(parent["began_at"], before))
+        epoch, position = course.place(parent["epoch"], parent["position"])
+        layout = self.layout
+        are_grouped = self.corpus.examples["train"].lengths is not None
+        if position and are_grouped and layout.examples_per_step != before.examples_per_step:
+            log.info(
+                "other batches than the parent's, by length: the text continues with its next epoch"
+            )
+            return epoch + 1, 0
+        num_examples = position * before.batch_size * before.world_size
+        position = -(-num_examples // (layout.batch_size * layout.world_size))
+        epoch, position = divmod(
+            epoch * layout.num_used + min(position, layout.num_used), layout.num_used
+        )
+        log.info("the training text continues in epoch %d, after %d micro-batches", epoch, position)
+        return epoch, position
+
+    @property
+    def _course(self) -> Course:
+        layout = self.layout
+        num_steps = 0
+        if self.trainer is not None:
+            steps_per_epoch = -(-layout.num_used // layout.accumulate)
+            num_steps = loop_state.num_steps_asked_for(self.trainer, steps_per_epoch)
+        start = _micro_batches(self._began_at, layout)
+        return Course(layout.num_used, layout.accumulate, num_steps, start)
+
     @property
     def _loaded(self) -> list[str]:
         """The splits that have a DataLoader."""
@@ -178,10 +229,7 @@ class DataModule(LightningDataModule):
         if (split, rank) not in self._schedules:
             examples = self.corpus.examples[split]
             is_training = split == "train"
-            order = None
-            if isinstance(examples, MixedExamples):
-                order = Mixed(examples.sizes, examples.counts, self.seed)
-            self._schedules[split, rank] = Schedule(
+            schedule = Schedule(
                 num_examples=len(examples),
                 batch_size=self.batch_size,
                 seed=self.seed,
@@ -190,8 +238,11 @@ class DataModule(LightningDataModule):
                 world_size=self._devices.world_size,
                 lengths=examples.lengths,
                 accumulate=self._devices.accumulate if is_training else 1,
-                order=order,
+                order=order_of(examples, self.seed),
             )
+            if is_training:
+                schedule.course = self._course
+            self._schedules[split, rank] = schedule
         return self._schedules[split, rank]
 
     def _batches(self, split: str) -> Batches:
@@ -234,9 +285,18 @@ class DataModule(LightningDataModule):
             return loaders[0]
         return loaders
 
-    def batch(self, examples: Sequence[int] | np.ndarray, epoch: int = 0, split: str = "train") -> Batch:
-        """Return these examples of a split as one batch, with the noise that they have in that epoch."""
-        return self._batches(split)[MicroBatch(epoch, np.asarray(examples))]
+    def batch(
+        self,
+        examples: Sequence[int] | np.ndarray,
+        epoch: int = 0,
+        split: str = "train",
+        share: float = 0.0,
+    ) -> Batch:
+        """Return these examples of a split as one batch, with the noise that they have in that epoch.
+
+        share: the share of the training that is over, by which the objective's rates may change.
+        """
+        return self._batches(split)[MicroBatch(epoch, np.asarray(examples), share)]
 
     def check_targets(self) -> None:
         """Raise UserError if a split has no target: a loss could not be computed."""
@@ -268,9 +328,9 @@ class DataModule(LightningDataModule):
 
     def split_micro_batch(self, epoch: int, position: int, num_parts: int) -> list[Batch]:
         """Return this device's micro-batch at a position of an epoch, split into batches."""
-        examples = self._schedule("train", self._devices.rank).micro_batch(epoch, position).examples
-        parts = [part for part in np.array_split(examples, num_parts) if len(part)]
-        return [self.batch(part, epoch) for part in parts]
+        whole = self._schedule("train", self._devices.rank).micro_batch(epoch, position)
+        parts = [part for part in np.array_split(whole.examples, num_parts) if len(part)]
+        return [self.batch(part, whole.epoch, share=whole.share) for part in parts]
 
     def describe_examples(
         self, epoch: int, positions: Iterable[int], decode: Callable[..., Any]
@@ -291,7 +351,10 @@ class DataModule(LightningDataModule):
         return described
 
     def state_dict(self) -> dict[str, Any]:
-        """Return epoch and position of the next micro-batch, and the layout and text they refer to."""
+        """Return epoch and position of the next micro-batch, and what they refer to.
+
+        That is the layout, the text with its order, and where in it the training began.
+        """
         assert self.trainer is not None
         epoch, position = loop_state.next_micro_batch(self.trainer)
         return {
@@ -299,6 +362,8 @@ class DataModule(LightningDataModule):
             "position": position,
             "layout": asdict(self.layout),
             "text": self.corpus.fingerprint,
+            "seed": self.seed,
+            "began_at": list(self._began_at),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -312,7 +377,12 @@ class DataModule(LightningDataModule):
             raise UserError("the training text, as tokenised, is not the one of the checkpoint", fix=fix)
         before = Layout(**state_dict["layout"])
         self.layout.check_same_steps(before)
+        epoch, position = state_dict.get("began_at", (0, 0))
+        if position:
+            self.layout.check_whole_steps(before)
+        self._began_at = (epoch, self.layout.position(position, before))
         self._resume_at = (state_dict["epoch"], self.layout.position(state_dict["position"], before))
+        self._schedules.clear()
 
     def convert_counters(self, checkpoint: dict[str, Any]) -> None:
         """Convert the trainer's counts of micro-batches in a checkpoint to the present layout."""
@@ -322,3 +392,9 @@ class DataModule(LightningDataModule):
         self.layout.convert_counters(
             checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"], before
         )
+
+
+def _micro_batches(place: Sequence[int], layout: Layout) -> int:
+    """Return the number of micro-batches before an epoch and position of the text."""
+    epoch, position = place
+    return epoch * layout.num_used + position

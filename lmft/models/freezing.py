@@ -33,7 +33,7 @@ def freeze(model: PreTrainedModel, parts: Sequence[str]) -> int:
 
     Raises: UserError if a part is unknown, or nothing is left to train.
     """
-    frozen = {weight for part in parts for weight in _weights_of(model, part)}
+    frozen = {weight for part in parts for weight in weights_of(model, part, "model.freeze")}
     if not any(weight.requires_grad and weight not in frozen for weight in model.parameters()):
         raise UserError(
             f"model.freeze=[{', '.join(parts)}] leaves nothing to train", fix="freeze fewer parts"
@@ -68,29 +68,38 @@ def layer_stacks(model: PreTrainedModel) -> dict[str, nn.ModuleList]:
     return {f"{side}.layers": _largest_list(part) for side, part in sides.items()}
 
 
-def _weights_of(model: PreTrainedModel, part: str) -> set[nn.Parameter]:
+def weights_of(model: PreTrainedModel, part: str, option: str) -> set[nn.Parameter]:
+    """Return the weights of a part of the model, named as for `freeze`.
+
+    option: the option that names it, for messages.
+
+    Raises: UserError if the model has no such part.
+    """
     if part == "embeddings":
-        return _embeddings(model)
+        return embedding_weights(model)
     if part == "head":
         head = _head(model)
         if not head:
-            _refuse(f"the head of {model.config.model_type} is tied to its embeddings", "embeddings")
+            what = f"the head of {model.config.model_type} is tied to its embeddings"
+            _refuse(what, option, "embeddings")
         return head
     if match := _LAYERS.fullmatch(part):
         stacks = layer_stacks(model)
         side = match[1] or ""
         chosen = [name for name in stacks if name.startswith(side)]
         if chosen:
-            return {weight for name in chosen for weight in _layers(model, name, stacks[name], match)}
+            return {
+                weight for name in chosen for weight in _layers(model, name, stacks[name], match, option)
+            }
     named = model.named_parameters(remove_duplicate=False)
     weights = {weight for name, weight in named if f"{name}.".startswith(f"{part}.")}
     if not weights:
-        _refuse_unknown(model, part)
+        _refuse_unknown(model, part, option)
     return weights
 
 
 def _layers(
-    model: PreTrainedModel, name: str, stack: nn.ModuleList, match: re.Match[str]
+    model: PreTrainedModel, name: str, stack: nn.ModuleList, match: re.Match[str], option: str
 ) -> set[nn.Parameter]:
     """Return the weights of the layers that `match` of _LAYERS selects in a stack. Raises: UserError."""
     first = int(match[2] or 0)
@@ -100,11 +109,13 @@ def _layers(
         available = f"{name}.0-{len(stack) - 1}" if len(stack) > 1 else f"{name}.0"
         are_shared = name == "layers" and len(stack) < model.config.num_hidden_layers
         note = " (all layers share it)" if are_shared else ""
-        _refuse(f"model.freeze: {model.config.model_type} has {available}{note}, not {asked}", available)
+        what = f"{option}: {model.config.model_type} has {available}{note}, not {asked}"
+        _refuse(what, option, available)
     return {weight for layer in stack[first : last + 1] for weight in layer.parameters()}
 
 
-def _embeddings(model: PreTrainedModel) -> set[nn.Parameter]:
+def embedding_weights(model: PreTrainedModel) -> set[nn.Parameter]:
+    """Return the weights of the body outside its layers, except final norms."""
     stacks = list(layer_stacks(model).values())
     in_layers = {weight for stack in stacks for weight in stack.parameters()}
     final_norms = _final_norms(model.base_model, stacks)
@@ -152,11 +163,11 @@ def _largest_list(module: nn.Module) -> nn.ModuleList:
     return max(_outer_lists(module), key=num_weights, default=nn.ModuleList())
 
 
-def _refuse(what: str, instead: str) -> NoReturn:
-    raise UserError(what, fix=f"model.freeze=[{instead}]")
+def _refuse(what: str, option: str, instead: str) -> NoReturn:
+    raise UserError(what, option, f"name {instead} there")
 
 
-def _refuse_unknown(model: PreTrainedModel, part: str) -> NoReturn:
+def _refuse_unknown(model: PreTrainedModel, part: str, option: str) -> NoReturn:
     stacks = layer_stacks(model)
     names = ["embeddings"]
     if _head(model):
@@ -167,7 +178,7 @@ def _refuse_unknown(model: PreTrainedModel, part: str) -> NoReturn:
     }
     hint = did_you_mean(part, [*names, *prefixes])
     raise UserError(
-        f"model.freeze: {model.config.model_type} has no part '{part}'{hint}",
+        f"{option}: {model.config.model_type} has no part '{part}'{hint}",
         fix=f"{', '.join(names)}, some layers ({next(iter(stacks))}.0-1), "
         "or the beginning of weights' names",
     )

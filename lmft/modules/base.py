@@ -26,7 +26,13 @@ from lmft.modules.visibility import Sight
 from lmft.runs.checkpoint_io import load_weights, settings_of
 from lmft.system import loop_state
 from lmft.training.callbacks.averaging import averages_weights
-from lmft.training.optimizer import MakeOptimizer, ScheduleConfig, make_schedule, parameter_groups
+from lmft.training.groups import Grouping, parameter_groups
+from lmft.training.optimizer import (
+    MakeOptimizer,
+    ScheduleConfig,
+    make_schedule,
+    names_of_weights,
+)
 from lmft.training.scores import Scores, TrainingLoss, ValidationText, logged_scores, overall
 from lmft.training.step import OptimizerStep
 from lmft.training.warm_up import WarmUp
@@ -77,6 +83,7 @@ class LanguageModel(LightningModule):
         tokenizer: PreTrainedTokenizerFast,
         optimizer: MakeOptimizer | None = None,
         schedule: ScheduleConfig | None = None,
+        grouping: Grouping | None = None,
         seed: int = 0,
         nonfinite: Literal["stop", "skip"] = "stop",
         validations: Sequence[ValidationText] = (ValidationText(),),
@@ -93,6 +100,7 @@ class LanguageModel(LightningModule):
             tokenizer: its tokenizer.
             optimizer: function that takes parameter groups and returns the optimizer; for training.
             schedule: the learning rate's schedule; needed for training.
+            grouping: how the optimizer's weights are grouped; None: vectors do not decay.
             seed: seed of dropout and of sampled answers.
             nonfinite: `stop` or `skip`: what to do when a step's loss or gradient is not finite.
             validations: the validation texts, in the order of their DataLoaders.
@@ -108,6 +116,7 @@ class LanguageModel(LightningModule):
         self.tokenizer = tokenizer
         self.make_optimizer = optimizer
         self.schedule = schedule
+        self.grouping = grouping
         self.seed = seed
         self.generation = generation or {}
         self.adapted = adapted
@@ -301,7 +310,10 @@ class LanguageModel(LightningModule):
         """
         if self.make_optimizer is None or self.schedule is None:
             raise UserError("this module has no optimizer: it was made to evaluate or to answer")
-        optimizer = self.make_optimizer(parameter_groups(self.model))
+        optimizer = self.make_optimizer(parameter_groups(self.model, self.grouping))
+        rates = sorted({group["lr"] for group in optimizer.param_groups})
+        if len(rates) > 1:
+            log.info("%d learning rates, from %.3g to %.3g", len(rates), rates[0], rates[-1])
         # Fused optimizers would unscale fp16 gradients in their step, after clipping. False makes the
         # scaler unscale them before clipping.
         optimizer._step_supports_amp_scaling = False  # pyright: ignore[reportAttributeAccessIssue]
@@ -340,6 +352,9 @@ class LanguageModel(LightningModule):
         """Drop frozen weights; resuming loads them from the base model."""
         checkpoint["state_dict"] = keep_trained(checkpoint["state_dict"], self.model, "model.")
         checkpoint["steps"] = self.step.state_dict()
+        if checkpoint.get("optimizer_states"):
+            optimizer: Any = self.optimizers(use_pl_optimizer=False)
+            checkpoint["optimizer_names"] = names_of_weights(self, optimizer)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the step's state; convert Lightning's counters to the present number of devices."""

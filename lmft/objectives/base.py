@@ -118,6 +118,10 @@ class Objective(ABC):
         """Return the objective that validation measures; by default this one."""
         return self
 
+    def at(self, share: float) -> "Objective":
+        """Return the objective after this share of the training's steps; by default always this one."""
+        return self
+
     def num_raw_tokens(self, block_size: int) -> int:
         """Return how many tokens of text make a model's input of at most `block_size` tokens."""
         return block_size

@@ -60,6 +60,18 @@ def print_teacher_forced(answers: Sequence[Answer], console: Console | None = No
         show(*page, console=console)
 
 
+def plain(answer: Answer) -> str:
+    """Return an answer in lines of text: a line for each mask, or for each named text."""
+    if "fills" in answer:
+        lines = [
+            ", ".join(f"{token_text(fill['token'])} {fill['probability']:.1%}" for fill in fills)
+            for fills in answer["fills"]
+        ]
+    else:
+        lines = [f"{name}: {printable(text)}" for name, text in answer["texts"].items()]
+    return "\n".join(lines)
+
+
 def printable(text: str, newline: str = "↵ ") -> str:
     """Return a text with its line ends and control characters written out, or `(empty)`."""
     shown = _CONTROLS.sub(lambda control: control[0].encode("unicode_escape").decode(), text)

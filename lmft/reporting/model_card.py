@@ -72,6 +72,7 @@ class Card:
 _PATH = re.compile(r"(?<![\w.*])(?:~|\.{0,2})/(?:[^\s,\[\]{}'\"]+/)*([^\s,/\[\]{}'\"]+)")
 LICENCE_FIELDS = ("license", "license_name", "license_link")
 CURVE = "training_curve.svg"
+_NAMES = {"train": "training", "val": "validation"}  # of the lines in that picture
 _FEW_TARGETS = 1000
 _METRICS = ("perplexity", "accuracy")
 _CHAT_CALL = 'generate([{{"role": "user", "content": {prompt}}}], max_new_tokens=64)'
@@ -94,6 +95,7 @@ _SETTINGS = {
     "trainer": (
         "max_epochs",
         "max_steps",
+        "max_tokens",
         "accumulate_grad_batches",
         "gradient_clip_val",
         "precision",
@@ -111,6 +113,7 @@ _USUAL = {
     "init_lora_weights": "kaiming",
     "max_epochs": -1,
     "max_steps": -1,
+    "max_tokens": None,
 }
 
 
@@ -161,7 +164,7 @@ def _write_curve(folder: Path, card: Card) -> str | None:
     plot = loss_plot(card.rows, card.metrics)
     if plot is None:
         return None
-    (folder / CURVE).write_text(fill("curve.svg.jinja", {}, plot=plot), encoding="utf-8")
+    (folder / CURVE).write_text(fill("curve.svg.jinja", {}, plot=plot, names=_NAMES), encoding="utf-8")
     return CURVE
 
 

@@ -62,6 +62,7 @@ def write_report(
         equations=ledger_equations(ledger),
         probes=_probes(samples),
         absent=ABSENT,
+        spikes=(metrics.get("train") or {}).get("spikes", []),
         environment=metrics.get("environment") or {},
         command=command,
         config=yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True),
@@ -120,6 +121,7 @@ def line_plot(
     x_ticks = [step for step in ticks(0, last_step, 6) if step <= (last_step or 1) and step.is_integer()]
     return {
         "label": label,
+        "x_label": "optimizer steps",
         "width": WIDTH,
         "height": height,
         "left": LEFT,

@@ -24,6 +24,7 @@ def results(
     totals: dict[str, Any],
     skipped: int,
     ledger: dict[str, Any],
+    spikes: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """Return the content of metrics.json.
 
@@ -34,8 +35,10 @@ def results(
         exported: {"step", "checkpoint": "best" | "last", "dtype"} of the weights in model/, with their
             scores if they were measured apart from `passes`.
         totals: tokens, targets, padding and seconds of training.
-        skipped: optimizer steps that were skipped because loss or gradient were not finite.
+        skipped: optimizer steps that were skipped because loss or gradient were not finite, or because
+            they are left out after a spike of the loss.
         ledger: what happened to the text of each split.
+        spikes: the spikes of the loss from which training went back.
     """
     trained = [scores for scores in passes if scores["step"] > 0]
     before = None
@@ -63,6 +66,7 @@ def results(
             "tokens_per_second": tokens_per_second,
             "peak_memory_gb": peak_memory_gb(),
             "steps_skipped": skipped,
+            "spikes": spikes,
         },
         "data": ledger,
         "environment": environment(trainer),

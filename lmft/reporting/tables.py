@@ -172,6 +172,8 @@ def training_line(metrics: Mapping[str, Any]) -> str:
         ("peak memory {:.2f} GB", train.get("peak_memory_gb")),
     ]
     known = [form.format(value) for form, value in parts if value is not None]
+    if parent := metrics.get("parent"):
+        known.append("a branch of {name}, from its step {step:,} ({checksum})".format_map(parent))
     if exported := metrics.get("exported"):
         weights = f"model/ has the weights of step {exported['step']:,}"
         if exported["checkpoint"] == "best":

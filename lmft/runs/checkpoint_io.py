@@ -102,6 +102,11 @@ def settings_of(path: Path) -> dict[str, Any]:
     return checkpoint["hyper_parameters"]
 
 
+def step_of(path: Path) -> int:
+    """Return the optimizer step of a run's checkpoint. Raises: UserError if it is none."""
+    return int(read(path, mmap=True)["global_step"])
+
+
 def save_weights(module: LightningModule, step: int, path: Path) -> None:
     """Write the weights of a module, frozen ones too. Raises: OSError."""
     _write({"state_dict": module.state_dict(), "global_step": step}, path)

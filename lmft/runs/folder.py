@@ -55,9 +55,24 @@ class RunFolder:
         return self.path / "metrics.json"
 
     @property
+    def parent(self) -> Path:
+        """JSON: the run, step and checkpoint that a branch began from; only branches have it."""
+        return self.path / "parent.json"
+
+    @property
     def samples(self) -> Path:
         """JSON lines: answers to the probes."""
         return self.path / "samples.jsonl"
+
+    @property
+    def loggers(self) -> Path:
+        """JSON: each logger's record, and how far it has got."""
+        return self.path / "loggers.json"
+
+    @property
+    def spikes(self) -> Path:
+        """JSON: the spikes of the loss from which training went back, and the steps it left out."""
+        return self.path / "spikes.json"
 
     @property
     def report(self) -> Path:
@@ -82,7 +97,8 @@ class RunFolder:
     @property
     def startup_files(self) -> list[Path]:
         """The files that exist before the first optimizer step."""
-        return [self.config, self.command, self.log, self.metrics_csv, self.samples, self.tokenizer]
+        logs = [self.log, self.metrics_csv, self.samples, self.loggers]
+        return [self.config, self.command, self.parent, *logs, self.tokenizer]
 
     def has_pending_export(self) -> bool:
         """Return whether the run is trained, and its export has failed."""
@@ -196,7 +212,8 @@ def remove_empty(folders: Sequence[Path]) -> None:
 
 def runs_in(folder: Path) -> list[str]:
     """Return the names of the runs in a folder of runs, including the jobs of sweeps, newest first."""
-    configs = sorted([*folder.glob("*/config.yaml"), *folder.glob("*/*/config.yaml")])
+    found = sorted([*folder.glob("*/config.yaml"), *folder.glob("*/*/config.yaml")])
+    configs = [config for config in found if not config.parent.is_symlink()]  # a sweep's `best` is one
     configs.sort(key=lambda config: config.stat().st_mtime_ns, reverse=True)
     return [config.parent.relative_to(folder).as_posix() for config in configs]
 

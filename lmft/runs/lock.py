@@ -1,5 +1,6 @@
 """The lock of a run's folder: one process at a time."""
 
+import fcntl
 import os
 import socket
 import time
@@ -42,14 +43,13 @@ def locked(folder: RunFolder) -> Iterator[None]:
 
 
 def is_locked(folder: RunFolder) -> bool:
-    """Return whether a process uses the run in a folder."""
+    """Return whether a process is at work in a run's folder. A reader's question: nothing is written."""
     path = folder.path / LOCK
-    if not path.exists():
+    if not path.exists() or not (folder.path / _OWNER).exists():
         return False
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
-    lock.release()
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
     return False

@@ -3,7 +3,7 @@
 import glob
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,42 @@ from lmft.runs.folder import RunFolder, existing_run
 
 log = logging.getLogger(__name__)
 # Options of the trainer that end a training.
-_ENDINGS = ("max_epochs", "max_steps", "min_epochs", "min_steps", "max_time", "limit_train_batches")
+_ENDINGS = (
+    *("max_epochs", "max_steps", "max_tokens", "min_epochs", "min_steps", "max_time"),
+    "limit_train_batches",
+)
 
 # Options, or groups of options, that may change on resume: they change neither the model nor its
 # training text. The number of examples per step must stay the same too, which the DataModule checks.
 FREE = (
-    *("run", "resume", "trust", "validate_before", "checkpoint", "nonfinite", "callbacks", "logger"),
+    *(
+        "run",
+        "resume",
+        "branch",
+        "trust",
+        "validate_before",
+        "checkpoint",
+        "nonfinite",
+        "callbacks",
+        "logger",
+    ),
     *("data.cache_dir", "data.num_workers", "data.worker_timeout", "data.batch_size", "data.probes"),
     *("data.validation", "data.max_validation_examples"),
     *("model.export", "model.export_dtype", "model.license", "model.probes", "model.generation"),
     *("model.recipe", "model.compile"),
     *("model.gradient_checkpointing", "model.attn_implementation", "trainer"),
 )
+
+# Options, or groups of options, that a branch may change besides those that may change on resume.
+FREE_IN_BRANCH = (*FREE, "seed", "data", "objective", "optimizer", "scheduler")
+# Values of the Hugging Face config that change neither the shape of a weight nor what it is for.
+_POSITIONS = (
+    *("max_position_embeddings", "n_positions", "max_source_positions", "max_target_positions"),
+    *("max_encoder_position_embeddings", "max_decoder_position_embeddings"),
+    *("rope_theta", "rope_scaling", "rope_parameters", "global_rope_theta", "local_rope_theta"),
+    *("local_attention", "sliding_window"),
+)
+_DROPOUTS = ("dropout", "dropout_prob", "pdrop", "dropout_rate")
 
 
 # Options that name a file or folder, or several; some may be an id of the hub or other words instead.
@@ -39,40 +63,82 @@ _PATHS = (
 _SOURCE = re.compile(r"data\.sources\.[^.]+\.")
 
 
-def log_changes(recorded: Mapping[str, Any], config: Mapping[str, Any], recorded_in: Path) -> None:
+def log_changes(
+    recorded: Mapping[str, Any],
+    config: Mapping[str, Any],
+    recorded_in: Path,
+    since: str = "changed since this run was started",
+) -> None:
     """Log which settings have changed since a run was started.
 
     Args:
         recorded: the config of the earlier training, plain and redacted.
         config: the present config, plain and redacted.
         recorded_in: the checkpoint or config.yaml with the earlier config.
+        since: how the lines begin.
     """
     for key, before, now in _changes(recorded, config, recorded_in):
-        if key.partition(".")[0] not in ("run", "resume"):
-            log.info("changed since this run was started: %s: %s → %s", key, before, now)
+        if key.partition(".")[0] not in ("run", "resume", "branch"):
+            log.info("%s: %s: %s → %s", since, key, before, now)
 
 
 def check_bound(recorded: Mapping[str, Any], config: Mapping[str, Any], recorded_in: Path) -> None:
     """Raise UserError if a setting has changed that must not; arguments as of `log_changes`."""
-    changes = [
-        f"{key}: {before} → {now}"
+    changes = {
+        key: f"{key}: {before} → {now}"
         for key, before, now in _changes(recorded, config, recorded_in)
         if not _is_free(key) and not _may_have_moved(key, before, now)
-    ]
+    }
     if changes:
-        if len(changes) > 6:
-            changes[6:] = ["…"]
+        fix = "restore these values; or start a new run from its weights: "
+        if all(map(_is_free_in_branch, changes)):
+            fix += (
+                "run.name=NEW resume=RUN branch=true, with its optimizer's state and place in the text"
+            )
+        else:
+            fix += "run.name=NEW model.name_or_path=RUN/model"
+        what = f"the run was trained with other settings: {_listed(changes)}"
+        raise UserError(what, str(recorded_in), fix)
+
+
+def check_bound_of_branch(
+    recorded: Mapping[str, Any], config: Mapping[str, Any], recorded_in: Path
+) -> None:
+    """Raise UserError if a branch changes what it must keep; arguments as of `log_changes`."""
+    changes = {
+        key: f"{key}: {before} → {now}"
+        for key, before, now in _changes(recorded, config, recorded_in)
+        if not _is_free_in_branch(key)
+    }
+    if changes:
         raise UserError(
-            f"the run was trained with other settings: {'; '.join(changes)}",
+            f"a branch keeps its parent's vocabulary and architecture: {_listed(changes)}",
             str(recorded_in),
-            "restore these values; or start a new run from its weights: "
-            "run.name=NEW model.name_or_path=RUN/model",
+            "restore these values: data, objective, optimizer, scheduler, trainer, seed, and in "
+            "model.config positions and dropout may change; a new model: model.name_or_path=RUN/model",
         )
+
+
+def _listed(changes: Mapping[str, str]) -> str:
+    lines = list(changes.values())
+    if len(lines) > 6:
+        lines[6:] = ["…"]
+    return "; ".join(lines)
 
 
 def _is_free(key: str) -> bool:
     key = _SOURCE.sub("data.", key)
-    return any(key == free or key.startswith(f"{free}.") for free in FREE)
+    return _is_in(key, FREE)
+
+
+def _is_free_in_branch(key: str) -> bool:
+    name = key.rpartition("model.config.")[2].partition(".")[0]
+    is_kept_shape = name in _POSITIONS or name.endswith(_DROPOUTS)
+    return _is_in(key, FREE_IN_BRANCH) or (key.startswith("model.config.") and is_kept_shape)
+
+
+def _is_in(key: str, groups: Sequence[str]) -> bool:
+    return any(key == group or key.startswith(f"{group}.") for group in groups)
 
 
 def _changes(
@@ -182,7 +248,7 @@ def checkpoint_to_resume(run: RunFolder, name: str, resume: str) -> Path | None:
             fix = "resume=auto starts from the beginning"
             raise UserError(f"no checkpoint in {run.checkpoints}", "resume=must", fix)
         return newest
-    chosen = None if resume == "never" else _checkpoint_at(Path(resume))
+    chosen = None if resume == "never" else checkpoint_at(Path(resume))
     saved = [*sorted(run.checkpoints.glob("*.ckpt")), *filter(Path.exists, [run.model])]
     if saved and (chosen is None or run.path.resolve() not in chosen.resolve().parents):
         fix = "another run.name, or resume=auto to continue"
@@ -208,7 +274,7 @@ def newest_checkpoint(run: RunFolder) -> Path | None:
     return newest
 
 
-def _checkpoint_at(path: Path) -> Path:
+def checkpoint_at(path: Path) -> Path:
     """Return the checkpoint in a .ckpt file, or the newest in a run's folder. Raises: UserError."""
     if path.is_file():
         if not checkpoints.checksum_file(path).exists():

@@ -15,6 +15,14 @@ import yaml
 from lmft.config.overrides import assignment
 from lmft.errors import UserError
 from lmft.runs import checkpoints
+from lmft.runs.branch import (
+    Parent,
+    check_folder,
+    folder_of,
+    is_branch,
+    parent_of,
+    recorded_parent,
+)
 from lmft.runs.folder import (
     RunFolder,
     checked_name,
@@ -27,7 +35,15 @@ from lmft.runs.folder import (
 from lmft.runs.lock import LOCK, locked, this_process
 from lmft.runs.log import logging_to
 from lmft.runs.redaction import Redactor
-from lmft.runs.resume import check_bound, checkpoint_to_resume, log_changes, recorded_settings
+from lmft.runs.resume import (
+    check_bound,
+    check_bound_of_branch,
+    checkpoint_at,
+    checkpoint_to_resume,
+    log_changes,
+    newest_checkpoint,
+    recorded_settings,
+)
 from lmft.system import files
 from lmft.system.files import read_json, write_json
 from lmft.system.signals import Stopped
@@ -75,6 +91,10 @@ class Run:
     paths: RunFolder
     checkpoint: Path | None = None
     """The checkpoint to resume from; set on entering."""
+    origin: Path | None = None
+    """The checkpoint of another run that a branch begins from; set on entering. None: it has begun."""
+    parent: Parent | None = None
+    """The run that this one is a branch of; set on entering."""
 
     def __init__(
         self,
@@ -126,7 +146,9 @@ class Run:
             )
             return shlex.join(["python", "-c", code])
         # The continued run takes its own newest checkpoint, even if it was started from another one.
-        replaced = ("run.name", "resume")
+        replaced = ["run.name"]
+        if not is_branch(self._config):  # a branch takes its own newest checkpoint in any case
+            replaced.append("resume")
         kept = [argument for argument in self._arguments if argument.partition("=")[0] not in replaced]
         arguments = [*map(self._redactor.argument, kept), assignment("run.name", self.name)]
         return shlex.join(["python", "-m", "lmft.train", *arguments])
@@ -161,6 +183,15 @@ class Run:
         """The config, with its secrets."""
         return self._config
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether `begin` has written the run's first files."""
+        return self._has_begun
+
+    def redacted_argument(self, argument: str) -> str:
+        """Return an argument of a command line without its secrets."""
+        return self._redactor.argument(argument)
+
     def redacted(self, value: Any) -> Any:
         """Return plain data without the secrets of the config and of the environment."""
         return self._redactor.value(value)
@@ -189,6 +220,8 @@ class Run:
         self._delete_on_exit = False
         files.remove_leftovers(self.folder)
         checkpoints.remove_leftovers(self.paths.checkpoints)
+        if self.parent is not None:
+            self.parent.write(self.paths)
         text = yaml.safe_dump(self._redactor.value(self._config), sort_keys=False, allow_unicode=True)
         files.write_text(self.paths.config, text)
         files.write_text(self.paths.command, f"# {this_process()}\n{self.command}\n")
@@ -196,11 +229,33 @@ class Run:
 
     def check_settings(self) -> None:
         """Refuse early if the run to continue was trained with other settings. Raises: UserError."""
+        check_folder(self.paths, self.name, self._config)
         continued = self._continued()
         if continued is not None and continued.is_run():
             recorded = recorded_settings(continued)
             if isinstance(recorded, Mapping):
-                check_bound(recorded, self._redactor.value(self._config), continued.config)
+                is_own = continued.path == self.folder
+                check = check_bound_of_branch if self._is_branch and not is_own else check_bound
+                check(recorded, self._redactor.value(self._config), continued.config)
+
+    @property
+    def kept_tokenizer(self) -> Path:
+        """The folder with the vocabulary that was trained for this run, or for its parent; it may be
+        missing.
+
+        Raises: UserError if a branch's vocabulary would be trained anew.
+        """
+        if not self._is_branch or self.paths.tokenizer.is_dir():
+            return self.paths.tokenizer
+        kept = folder_of(Path(str(self._config["resume"]))).tokenizer
+        if self._config["model"]["tokenizer"]["train"] and not kept.is_dir():
+            what = "the parent's vocabulary was trained for it, and its folder is missing"
+            raise UserError(what, str(kept), "resume=RUN names the parent's whole folder")
+        return kept
+
+    @property
+    def _is_branch(self) -> bool:
+        return is_branch(self._config)
 
     def _continued(self) -> RunFolder | None:
         """Return the run whose checkpoint this one resumes from.
@@ -208,13 +263,13 @@ class Run:
         None if there is none, or its folder has no name yet.
         """
         resume = str(self._config["resume"])
+        has_trained = self.status() == "complete" or any(self.paths.checkpoints.glob("*.ckpt"))
+        is_own = self._given_name is not None and has_trained
+        if is_own and self._is_branch:
+            return self.paths
         if resume in ("auto", "must", "never"):
-            has_trained = self.status() == "complete" or any(self.paths.checkpoints.glob("*.ckpt"))
-            return self.paths if self._given_name is not None and has_trained else None
-        path = Path(resume)
-        if path.suffix == ".ckpt":
-            path = path.parent.parent
-        return RunFolder(path)
+            return self.paths if is_own else None
+        return folder_of(Path(resume))
 
     def __enter__(self) -> Self:
         with ExitStack() as opening:
@@ -231,7 +286,13 @@ class Run:
             elif self._given_name is None:
                 what = "a run on several processes needs a name"
                 raise UserError(what, fix="add run.name=NAME")
-            self.checkpoint = checkpoint_to_resume(self.paths, self.name, str(self._config["resume"]))
+            check_folder(self.paths, self.name, self._config)
+            self.parent = recorded_parent(self.paths)
+            resume = str(self._config["resume"])
+            if self._is_branch:
+                self.checkpoint = newest_checkpoint(self.paths)
+            else:
+                self.checkpoint = checkpoint_to_resume(self.paths, self.name, resume)
             if self.checkpoint is not None:
                 from lmft.runs.checkpoint_io import settings_of
 
@@ -240,11 +301,25 @@ class Run:
                 check_bound(recorded, settings, self.checkpoint)
                 log.info("resuming from %s", self.checkpoint)
                 log_changes(recorded, settings, self.checkpoint)
+            elif self._is_branch:
+                self._begin_branch(checkpoint_at(Path(resume)))
             if self._writes:
                 os.environ[_NAME_VARIABLE] = self.name
                 opening.callback(os.environ.pop, _NAME_VARIABLE, None)
             self._opened = opening.pop_all()
         return self
+
+    def _begin_branch(self, checkpoint: Path) -> None:
+        """Begin from another run's checkpoint. Raises: UserError if what it must keep has changed."""
+        from lmft.runs.checkpoint_io import settings_of, step_of
+
+        recorded = settings_of(checkpoint)
+        settings = self._redactor.value(self._config)
+        check_bound_of_branch(recorded, settings, checkpoint)
+        self.origin = checkpoint
+        self.parent = parent_of(checkpoint, recorded, step_of(checkpoint))
+        log.info("a branch of %s, from %s", self.parent, checkpoint)
+        log_changes(recorded, settings, checkpoint, "other than in its parent")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -290,6 +365,8 @@ class Run:
     def _write_end(self, status: str) -> None:
         try:
             metrics = {**read_json(self.paths.metrics), "status": status}
+            if self.parent is not None:
+                metrics["parent"] = self.parent.record()
             if status == "stopped":
                 metrics["command"] = self.command
             self.write_metrics(metrics)

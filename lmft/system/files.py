@@ -74,21 +74,22 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file atomically. Infinity and NaN become null."""
-    write_text(path, json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json.dumps(finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def json_line(content: Mapping[str, Any]) -> bytes:
     """Return an object as a line of JSON. Infinity and NaN become null."""
-    return (json.dumps(_finite(content), ensure_ascii=False, allow_nan=False) + "\n").encode(
+    return (json.dumps(finite(content), ensure_ascii=False, allow_nan=False) + "\n").encode(
         "utf-8", "surrogatepass"
     )
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Return plain data with null for infinity and NaN, which JSON does not have."""
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

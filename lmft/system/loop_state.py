@@ -31,6 +31,16 @@ def num_epochs(trainer: Trainer) -> float:
     return micro_batch_number(trainer) / trainer.num_training_batches
 
 
+def num_steps_asked_for(trainer: Trainer, steps_per_epoch: int) -> int:
+    """Return after how many optimizer steps the training ends; 0 if no number of steps ends it."""
+    limits = []
+    if trainer.max_steps not in (-1, None):
+        limits.append(trainer.max_steps)
+    if trainer.max_epochs not in (-1, None):
+        limits.append(trainer.max_epochs * steps_per_epoch)
+    return min(limits, default=0)
+
+
 def is_accumulating(trainer: Trainer) -> bool:
     """Return whether the optimizer step has further micro-batches."""
     return trainer.fit_loop.epoch_loop._should_accumulate()
@@ -44,6 +54,25 @@ def is_last_step(trainer: Trainer) -> bool:
 def is_last_batch_of_epoch(trainer: Trainer) -> bool:
     """Return whether the micro-batch is the last of its epoch."""
     return trainer.fit_loop.epoch_loop._num_ready_batches_reached()
+
+
+def end_after(trainer: Trainer, num_steps: int) -> None:
+    """Make a training end after so many optimizer steps, as Trainer(max_steps=…) would."""
+    trainer.fit_loop.epoch_loop.max_steps = num_steps
+
+
+def training_is_complete(trainer: Trainer) -> bool:
+    """Return, at the end of an epoch, whether the training has all its steps or epochs."""
+    loop = trainer.fit_loop
+    if loop.max_steps != -1 and loop.epoch_loop.global_step >= loop.max_steps:
+        return True
+    num_epochs = loop.epoch_progress.current.processed
+    return loop.max_epochs not in (None, -1) and num_epochs >= loop.max_epochs
+
+
+def can_stop_early(trainer: Trainer) -> bool:
+    """Return whether `min_steps` and `min_epochs` allow the training to end."""
+    return trainer.fit_loop._can_stop_early
 
 
 def validation_is_next(trainer: Trainer) -> bool:
@@ -71,6 +100,11 @@ def count_epoch_from_its_start(trainer: Trainer) -> None:
     progress = loop.epoch_progress.current
     if loop.restarted_mid_epoch and progress.completed == progress.ready:
         loop.reset_restart_stage()
+
+
+def resumes_within_epoch(trainer: Trainer) -> bool:
+    """Return, at the start of a training, whether it resumes between two steps of an epoch."""
+    return trainer.fit_loop.restarted_mid_epoch
 
 
 def begin_with_validation(trainer: Trainer) -> None:

@@ -1,4 +1,4 @@
-"""Make the callbacks, loggers and other classes that a config adds to Lightning's Trainer.
+"""Make the classes that a config adds to Lightning's Trainer.
 
 Mistakes in their options are reported before the first step.
 """
@@ -6,27 +6,18 @@ Mistakes in their options are reported before the first step.
 import inspect
 import os
 import re
-import shutil
-import sys
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from hydra.errors import InstantiationException
 from lightning import Callback, Trainer
+from lightning.fabric.plugins import CheckpointIO, ClusterEnvironment
+from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import (
-    BackboneFinetuning,
-    BasePredictionWriter,
-    BatchSizeFinder,
-    GradientAccumulationScheduler,
-    LearningRateFinder,
-    ModelCheckpoint,
-    WeightAveraging,
-)
-from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.plugins import LayerSync, Precision
 from lightning.pytorch.profilers import Profiler
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
@@ -34,25 +25,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lmft.config.trust import trusted_class, trusted_instance
 from lmft.errors import UserError, did_you_mean
-from lmft.training.callbacks.averaging import AveragedWeights
-from lmft.training.scores import names_of_logged
-from lmft.training.validations import Monitor
 
 T = TypeVar("T")
 PROFILE = "profile.txt"
 
-_REFUSED = {
-    LearningRateFinder: "--multirun optimizer.lr=1e-5,3e-5,1e-4 compares learning rates in a table",
-    BatchSizeFinder: "data.batch_size=64; a micro-batch that is too large is computed in parts",
-    GradientAccumulationScheduler: "trainer.accumulate_grad_batches=4, the same in each epoch",
-    BasePredictionWriter: "leave it out: lmft.predict shows the answers to prompts",
-    BackboneFinetuning: "model.freeze=[embeddings,layers.0-7] trains the upper layers alone",
-    # It would average position numbers and frozen weights, and begin with the weights before training.
-    WeightAveraging: "callbacks=ema, or callbacks=weight_average; or derive yours from AveragedWeights",
+_REFUSED_PLUGINS = {
+    CheckpointIO: "leave it out: checkpoints are written atomically, with a checksum",
+    Precision: "trainer.precision=bf16-mixed",
+    LayerSync: "leave it out: these models have no batch norm whose statistics devices could share",
 }
-# Where a logger is told the folder for its files, and what its record is called.
-_FOLDER: dict[Any, str] = {TensorBoardLogger: "save_dir", CSVLogger: "save_dir", WandbLogger: "save_dir"}
-_NAME: dict[Any, str] = {WandbLogger: "name", MLFlowLogger: "run_name"}
 
 
 @contextmanager
@@ -68,10 +49,10 @@ def lightnings_refusals_are_user_errors() -> Iterator[None]:
     except Exception as error:
         callback = _lightnings_callback(error)
         if callback is not None:
-            what = f"{type(callback).__name__} failed: {_one_line(error)}"
+            what = f"{type(callback).__name__} failed: {one_line(error)}"
             raise UserError(what, "callbacks", "other options of it, or callbacks=none") from error
         if isinstance(error, MisconfigurationException | ModuleNotFoundError):
-            raise UserError(_one_line(error), "trainer") from error
+            raise UserError(one_line(error), "trainer") from error
         raise
 
 
@@ -100,17 +81,17 @@ def make_plugin(
 
     Raises: UserError if the class is of another kind or refuses its arguments.
     """
-    target = _target(node, kind, trusted, where)
+    target = target_class(node, kind, trusted, where)
     try:
         instance = trusted_instance(node, trusted, where, **further)
     except InstantiationException as error:
-        raise _refusal(error.__cause__ or error, where, target) from error
+        raise refusal(error.__cause__ or error, where, target) from error
     if not isinstance(instance, kind):  # possible if the target is a function
         raise UserError(f"{node['_target_']} makes no {kind.__name__}", f"{where}._target_")
     return instance
 
 
-def _target(node: Mapping[str, Any], kind: type, trusted: Sequence[str], where: str) -> Any:
+def target_class(node: Mapping[str, Any], kind: type, trusted: Sequence[str], where: str) -> Any:
     """Return the class or function that a node names. Raises: UserError if it is a class of another
     kind.
     """
@@ -120,141 +101,32 @@ def _target(node: Mapping[str, Any], kind: type, trusted: Sequence[str], where: 
     return target
 
 
-def callbacks(config: Mapping[str, Any]) -> list[Callback]:
-    """Return the callbacks of a config. Raises: UserError."""
-    trusted = config["trust"]["targets"]
-    callbacks_by_key = {
-        f"callbacks.{name}": make_plugin(node, Callback, trusted, f"callbacks.{name}")
-        for name, node in config["callbacks"].items()
-        if node is not None
-    }
-    for where, callback in callbacks_by_key.items():
-        for refused, fix in _REFUSED.items():
-            if isinstance(callback, refused) and not isinstance(callback, AveragedWeights):
-                raise UserError(f"{type(callback).__name__} does not work in lmft", where, fix)
-    _check_monitors(callbacks_by_key, _scores(config))
-    return list(callbacks_by_key.values())
+def check_kind(target: Any, refused: Mapping[type, str], where: str) -> None:
+    """Raise UserError if a class is derived from one that does not work here."""
+    for kind, fix in refused.items():
+        if isinstance(target, type) and issubclass(target, kind):
+            raise UserError(f"{target.__name__} does not work in lmft", where, fix)
 
 
-def _scores(config: Mapping[str, Any]) -> list[str]:
-    """Return the names of the scores that validations log."""
-    return names_of_logged(config.get("data", {}).get("sources") or ())
-
-
-def _check_monitors(callbacks_by_key: Mapping[str, Callback], scores: Sequence[str]) -> None:
-    """Raise UserError if a callback monitors a number that no validation measures.
-
-    With callbacks of other packages nothing is checked, as they may log any number.
-    """
-    if not all(map(_is_lightnings, callbacks_by_key.values())):
-        return
-    for where, callback in callbacks_by_key.items():
-        monitor = getattr(callback, "monitor", None)
-        known = [*scores]
-        if isinstance(callback, ModelCheckpoint):
-            known += ["epoch", "step"]
-        if monitor is not None and monitor not in known:
-            what = f"{where}.monitor={monitor}: unknown{did_you_mean(str(monitor), known)}"
-            raise UserError(what, fix=f"one of: {', '.join(known)}")
-
-
-def monitors(config: Mapping[str, Any]) -> list[Monitor]:
-    """Return the monitors of the config's callbacks that need a validation."""
-    return [
-        Monitor(
-            f"callbacks.{name}.monitor={node['monitor']}",
-            node["monitor"],
-            bool(node.get("check_on_train_epoch_end")),
-        )
-        for name, node in config["callbacks"].items()
-        if node is not None and node.get("monitor") in _scores(config)
-    ]
-
-
-def check_loggers(config: Mapping[str, Any]) -> None:
-    """Check the classes and arguments of a config's loggers without making any.
-
-    A logger may write files as soon as it is made, and a run that is refused would leave them.
-
-    Raises: UserError if a class is no logger, or takes other arguments.
-    """
-    for where, node in _loggers(config):
-        target = _target(node, Logger, config["trust"]["targets"], where)
-        arguments: dict[str, Any] = {
-            name: value for name, value in node.items() if not name.startswith("_")
-        }
-        for option in (_FOLDER.get(target), _NAME.get(target)):  # `add_loggers` fills them in
-            if option:
-                arguments.setdefault(option, None)
-        try:
-            inspect.signature(target).bind(*node.get("_args_", ()), **arguments)
-        except TypeError as error:
-            raise _refusal(error, where, target) from error
-
-
-def add_loggers(trainer: Trainer, config: Mapping[str, Any], folder: Path, run_name: str) -> None:
-    """Make the loggers of a config and start them, so that errors are reported before the first step.
+def cluster_plugins(nodes: Any, trusted: Sequence[str]) -> list[ClusterEnvironment]:
+    """Return the plugins of `trainer.plugins`, which say on what cluster this process runs.
 
     Args:
-        trainer: gets the loggers.
-        config: the run's config.
-        folder: the run's folder, for loggers whose config names no folder.
-        run_name: the run's name, for loggers whose config names none.
+        nodes: one node or a list of them; None: none.
+        trusted: packages that may be instantiated (`trust.targets`).
 
-    Raises: UserError; what loggers had written to the folder is removed then.
+    Raises: UserError for other plugins, as lmft sets these itself.
     """
-    trusted = config["trust"]["targets"]
-    existing = set(folder.glob("*"))
-    # Loggers that only write files come last, so that they write none if another one cannot start.
-    for where, node in sorted(_loggers(config), key=lambda logger: _only_writes_files(logger[1])):
-        target = _target(node, Logger, trusted, where)
-        defaults = {_FOLDER.get(target): str(folder), _NAME.get(target): run_name}
-        missing = {
-            option: value for option, value in defaults.items() if option and node.get(option) is None
-        }
-        try:
-            with _no_terminal_input():
-                logger = make_plugin({**node, **missing}, Logger, trusted, where)
-                if hasattr(type(logger), "experiment"):  # reading it starts the logger
-                    _ = logger.experiment  # pyright: ignore[reportAttributeAccessIssue]
-        except Exception as error:
-            if trainer.is_global_zero:
-                _remove(set(folder.glob("*")) - existing)
-            if isinstance(error, UserError):
-                raise
-            fix = (
-                "log in or set its key, or check that its server is running; logger=none trains without"
-            )
-            raise UserError(f"{where} cannot start: {_one_line(error)}", where, fix) from error
-        trainer.loggers = [*trainer.loggers, logger]
-
-
-def _remove(paths: Iterable[Path]) -> None:
-    for path in paths:
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-
-
-def _loggers(config: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    return [(f"logger.{name}", node) for name, node in config["logger"].items() if node is not None]
-
-
-def _only_writes_files(node: Mapping[str, Any]) -> bool:
-    return str(node["_target_"]).endswith((f".{TensorBoardLogger.__name__}", f".{CSVLogger.__name__}"))
-
-
-@contextmanager
-def _no_terminal_input() -> Iterator[None]:
-    """Replace stdin by an empty file, so that a logger that asks for a key fails instead of waiting."""
-    stdin = sys.stdin
-    with Path(os.devnull).open() as empty:
-        sys.stdin = empty
-        try:
-            yield
-        finally:
-            sys.stdin = stdin
+    found = []
+    for i, node in enumerate(nodes if isinstance(nodes, list) else [nodes] if nodes else []):
+        where = f"trainer.plugins[{i}]"
+        if not isinstance(node, Mapping) or "_target_" not in node:
+            example = "lightning.pytorch.plugins.environments.SLURMEnvironment, auto_requeue: false"
+            what = f"{where}={node} names no class"
+            raise UserError(what, fix=f"trainer.plugins=[{{_target_: {example}}}]")
+        check_kind(trusted_class(node, trusted, where), _REFUSED_PLUGINS, where)
+        found.append(make_plugin(node, ClusterEnvironment, trusted, where))
+    return found
 
 
 def check_strategy(trainer: Trainer, option: Any) -> None:
@@ -277,7 +149,17 @@ def check_strategy(trainer: Trainer, option: Any) -> None:
         try:
             inspect.signature(DistributedDataParallel).bind_partial(**trainer.strategy._ddp_kwargs)
         except TypeError as error:
-            raise _refusal(error, "trainer.strategy", DistributedDataParallel) from error
+            raise refusal(error, "trainer.strategy", DistributedDataParallel) from error
+
+
+def check_nodes(trainer: Trainer) -> None:
+    """Raise UserError if this process is to wait for others that nothing tells it of."""
+    environment = trainer.strategy.cluster_environment if trainer.num_nodes > 1 else None  # pyright: ignore[reportAttributeAccessIssue]
+    is_told = "MASTER_ADDR" in os.environ and {"NODE_RANK", "GROUP_RANK"} & os.environ.keys()
+    if isinstance(environment, LightningEnvironment) and not is_told:
+        what = f"trainer.num_nodes={trainer.num_nodes}, but this is not part of a cluster's job"
+        fix = "srun or torchrun; or set MASTER_ADDR, MASTER_PORT and NODE_RANK on each machine"
+        raise UserError(what, fix=fix)
 
 
 def show_profile(trainer: Any, folder: Path | None) -> None:
@@ -303,11 +185,13 @@ def show_profile(trainer: Any, folder: Path | None) -> None:
     profiler.summary = print_summary
 
 
-def _refusal(error: BaseException, where: str, target: Any) -> UserError:
+def refusal(error: BaseException, where: str, target: Any) -> UserError:
     """Return the UserError for an error about arguments, of the target or of a class inside its node."""
+    if isinstance(error, KeyError):
+        return UserError(f"{error.args[0]} is not set", where)
     match = re.search(r"(?:(\w+)\.__init__\(\) )?got an unexpected keyword argument '(\w+)'", str(error))
     if match is None:
-        return UserError(_one_line(error), where)
+        return UserError(one_line(error), where)
     name = match[1] or target.__name__
     argument = match[2]
     hint = ""
@@ -316,5 +200,6 @@ def _refusal(error: BaseException, where: str, target: Any) -> UserError:
     return UserError(f"{name} takes no '{argument}'{hint}", where, "`--cfg job` shows every option")
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """Return an error's message in one line, or its type's name."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -63,9 +63,12 @@ class OptimizerStep:
         self.nonfinite = nonfinite
         self.has_fast_dropout = has_fast_dropout
         self.num_parts = 1  # of each micro-batch
-        self.num_skipped = 0  # steps that were not finite
+        self.num_skipped = 0  # steps that were not finite, or left out
         self.nats: Any = 0.0  # sum over the micro-batches so far; a tensor on the device
         self.num_targets = 0
+        # Whether a step, counted from 1, does not change the weights.
+        self.is_left_out: Callable[[int], bool] = lambda step: False
+        self.norm: Any = 0.0  # of the latest step's gradient, before clipping; a tensor on the device
         # The loss of an unsplit micro-batch, and the leaf that Lightning gets in its place.
         self._whole: tuple[Tensor, Tensor] | None = None
 
@@ -121,7 +124,7 @@ class OptimizerStep:
         )
 
     def clip(self, optimizer: Optimizer, limit: float | None, algorithm: str | None) -> None:
-        """Clip the gradients; skip the step, or raise, if loss or gradient are not finite.
+        """Clip the gradients; skip a step that is left out; skip, or raise, if one is not finite.
 
         In float16 an infinite gradient is no error: the scaler skips such steps and lowers its scale.
 
@@ -135,6 +138,11 @@ class OptimizerStep:
         trainer = self.module.trainer
         gradients = _gradients(optimizer)
         norm = nn.utils.get_total_norm(gradients)
+        self.norm = norm
+        if self.is_left_out(trainer.global_step + 1):
+            self.num_skipped += 1
+            optimizer.zero_grad()  # without gradients the optimizer changes nothing
+            return
         nats = torch.as_tensor(
             self.nats, device=norm.device
         ).clone()  # a clone, because reduce changes its argument
@@ -151,14 +159,15 @@ class OptimizerStep:
         else:
             nn.utils.clip_grads_with_norm_(clipped, limit, norm)
 
-    def state_dict(self) -> dict[str, int]:
-        """Return the number of parts per micro-batch and the number of skipped steps."""
-        return {"parts": self.num_parts, "skipped": self.num_skipped}
+    def state_dict(self) -> dict[str, Any]:
+        """Return the number of parts per micro-batch, of skipped steps, and the gradient's norm."""
+        return {"parts": self.num_parts, "skipped": self.num_skipped, "norm": float(self.norm)}
 
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Restore the numbers of parts and skipped steps."""
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the numbers of parts and skipped steps, and the norm."""
         self.num_parts = state_dict["parts"]
         self.num_skipped = state_dict["skipped"]
+        self.norm = state_dict.get("norm", 0.0)
 
     def _seed_dropout(self, micro_batch: int) -> None:
         """Make dropout depend on seed, micro-batch and rank only; resuming needs no generator state."""

@@ -11,11 +11,19 @@ from lightning import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 
 from lmft.runs.checkpoint_io import AtomicCheckpointIO
-from lmft.training import extensions
 from lmft.training.callbacks.measured import MeasuredWeights
 from lmft.training.callbacks.metrics import LatestMetrics
 from lmft.training.callbacks.progress import Progress
-from lmft.training.extensions import check_loggers, check_strategy, make_plugin, show_profile
+from lmft.training.callbacks.time_limit import TimeLimit
+from lmft.training.extensions import (
+    check_nodes,
+    check_strategy,
+    cluster_plugins,
+    make_plugin,
+    show_profile,
+)
+from lmft.training.further_callbacks import callbacks_of
+from lmft.training.loggers import check_loggers
 from lmft.training.precision import check_accelerator, check_precision, resolve_precision
 
 
@@ -46,6 +54,7 @@ def try_out(config: dict[str, Any]) -> Trainer:
     precision = resolve_precision(str(config["trainer"]["precision"]), config["trainer"]["accelerator"])
     check_precision(precision, trainer)
     check_strategy(trainer, config["trainer"].get("strategy", "auto"))
+    check_nodes(trainer)
     return trainer
 
 
@@ -63,19 +72,27 @@ def build_trainer(
     Raises: UserError.
     """
     options = dict(config["trainer"])
+    options.pop("max_tokens", None)  # lmft's own, a number of steps by now
+    if options["max_epochs"] is None:  # Lightning would make 1000 of it, unless max_steps is set
+        options["max_epochs"] = -1
     options["precision"] = resolve_precision(str(options["precision"]), options["accelerator"])
-    further = extensions.callbacks(config)
+    trusted = config["trust"]["targets"]
+    plugins = cluster_plugins(options.pop("plugins", None), trusted)
+    further = callbacks_of(config)
     if further or config["model"].get("module"):  # nothing else changes weights between steps
         further.append(MeasuredWeights())
+    max_time = options.pop("max_time", None)
+    if max_time is not None:
+        further.append(TimeLimit(max_time, verbose=False))
     trainer = make_plugin(
         options,
         Trainer,
-        config["trust"]["targets"],
+        trusted,
         "trainer",
         default_root_dir=folder and str(folder),
         callbacks=callbacks + further,
         logger=loggers,
-        plugins=[AtomicCheckpointIO(folder)],
+        plugins=[AtomicCheckpointIO(folder), *plugins],
         use_distributed_sampler=False,  # the schedule knows its rank
         num_sanity_val_steps=0,
         enable_model_summary=False,

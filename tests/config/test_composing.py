@@ -4,6 +4,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from lmft.config.load import composed
+from lmft.config.sources import Sources
 from lmft.errors import UserError
 from tests.helpers.composing import yamls_read_anew
 
@@ -43,4 +44,4 @@ def test_a_users_own_yaml_is_read_each_time(tmp_path):
     (tmp_path / "model").mkdir()
     for size in (3, 4):
         (tmp_path / "model" / "mine.yaml").write_text(f"defaults: [masked, _self_]\nname_or_path: size-{size}\n")
-        assert composed(["model=mine"], "train", str(tmp_path)).model.name_or_path == f"size-{size}"
+        assert composed(["model=mine"], "train", Sources(folder=str(tmp_path))).model.name_or_path == f"size-{size}"

@@ -54,6 +54,10 @@ def said_of(*given):
         ("trainer.max_epochs=0", "trainer.max_epochs=0 must be at least 1, or -1 for no limit of epochs"),
         ("trainer.max_epochs=1.5", "trainer.max_epochs=1.5"),
         ("trainer.max_epochs=-1", "nothing ends this training"),
+        ("trainer.max_tokens=10X", "trainer.max_tokens=10X must be a number of tokens such as 500K, 10M or 1.5G"),
+        ("trainer.max_tokens=0", "trainer.max_tokens=0 must be a number of tokens"),
+        ("trainer.max_tokens=-5M", "trainer.max_tokens=-5M must be a number of tokens"),
+        ("trainer.max_tokens=true", "trainer.max_tokens=true must be a number of tokens"),
         ("trainer.max_steps=0", "`python -m lmft.evaluate` measures"),
         ("trainer.max_steps=null", "trainer.max_steps=null"),
         ("trainer.devices=0", "trainer.devices=0 must be a number of devices"),
@@ -76,6 +80,16 @@ def said_of(*given):
         ("trainer.deterministic=yes", "trainer.deterministic=yes"),
         ("+trainer.profiler=simpel", "trainer.profiler=simpel must be simple, advanced, pytorch or null"),
         ("+trainer.min_epochs=9", "trainer.min_epochs=9 is more than trainer.max_epochs="),
+        ("+trainer.min_epochs=1", "trainer.min_epochs=1: nothing ends this training early"),
+        ("+trainer.min_steps=5", "trainer.min_steps=5: nothing ends this training early"),
+        ("+trainer.max_time=soon", "trainer.max_time=soon must be a time, DD:HH:MM:SS"),
+        ("+trainer.max_time=00:00:00:00", "trainer.max_time=00:00:00:00 must be a time"),
+        ("+trainer.max_time={hors: 1}", "must be a time"),
+        ("+trainer.max_time={hours: one}", "must be a time"),
+        ("+trainer.max_time=60", "trainer.max_time=60 must be a time"),
+        ("trainer.val_check_interval={minuts: 5}", "a time, DD:HH:MM:SS or {hours: 1, minutes: 30}"),
+        ("+trainer.gradient_clip_algorithm=nrom", "trainer.gradient_clip_algorithm=nrom must be norm or value"),
+        ("+trainer.sync_batchnorm=true", "no batch norm"),
         ("checkpoint.every_n_steps=0", "checkpoint.every_n_steps=0"),
         ("checkpoint.every_n_steps=null", "checkpoint.every_n_steps=null"),
         ("checkpoint.keep_last=-2", "0 keeps none, -1 all"),
@@ -85,6 +99,8 @@ def said_of(*given):
         ("scheduler.name=consine", "(did you mean 'cosine'?)"),
         ("scheduler.name=greedy", "needs a metric"),
         ("scheduler.warmup=-1", "scheduler.warmup=-1"),
+        ("scheduler.min_lr=1", "a share of optimizer.lr"),
+        ("scheduler.min_lr=-0.1", "a share of optimizer.lr"),
         ("+scheduler.warmups=1", "did you mean 'scheduler.warmup'?"),
         ("+logger.x.save_dir=a", "logger.x names no class"),
         ("+callbacks.x=3", "callbacks.x names no class"),
@@ -98,6 +114,9 @@ def test_what_makes_no_sense_is_refused(override, said):
 def test_a_schedule_without_warm_up_is_given_none():
     assert "has no warm-up" in str(said_of("scheduler.name=constant", "scheduler.warmup=10"))
     assert said_of("scheduler.name=constant", "scheduler.warmup=0") is None
+    assert "never falls" in str(said_of("scheduler=constant_with_warmup", "scheduler.min_lr=0.1"))
+    twice = ("scheduler.name=cosine_with_min_lr", "scheduler.options.min_lr_rate=0.1", "scheduler.min_lr=0.1")
+    assert "has options.min_lr_rate as well" in str(said_of(*twice))
     assert "takes no options" in str(said_of("scheduler=constant_with_warmup", "scheduler.options.num_cycles=2"))
 
 
@@ -111,7 +130,9 @@ def test_a_schedule_without_warm_up_is_given_none():
         *("trainer.gradient_clip_val=null", "trainer.deterministic=warn", "trainer.deterministic=true"),
         *("+trainer.profiler=Advanced", "+trainer.profiler=null", "checkpoint.max_disk_gb=0.5"),
         *("checkpoint.keep_last=-1", "checkpoint.keep_last=0", "nonfinite=skip", "scheduler.warmup=0.1"),
-        *("callbacks=early_stopping", "+callbacks.x=null", "+trainer.min_steps=5", "trainer.precision=64-true"),
+        *("callbacks=early_stopping", "+callbacks.x=null", "trainer.precision=64-true"),
+        *("+trainer.max_time=00:12:00:00", "+trainer.max_time={hours: 1.5}", "+trainer.max_time=null"),
+        *("+trainer.gradient_clip_algorithm=value", "+trainer.sync_batchnorm=false", "+trainer.plugins=[]"),
     ],
 )
 def test_what_makes_sense_is_not(override):
@@ -128,6 +149,26 @@ def test_several_of_them_are_named_together():
     found = said_of("+trainer.logger=false", "+trainer.callbacks=[]")
     assert found is not None and "trainer.logger, trainer.callbacks cannot be set" in found
     assert "logger: logger.NAME" in found and "callbacks: callbacks.NAME" in found
+
+
+def test_a_least_number_of_steps_needs_something_that_ends_a_training_early():
+    assert said_of("+trainer.min_steps=5", "callbacks=early_stopping") is None
+    assert said_of("+trainer.min_steps=5", "+trainer.max_time=00:01:00:00") is None
+    assert said_of("+trainer.min_steps=5", "+callbacks.x=null") is not None
+
+
+def test_a_way_of_clipping_needs_a_limit():
+    for limit in ("null", "0"):
+        said = said_of("+trainer.gradient_clip_algorithm=value", f"trainer.gradient_clip_val={limit}")
+        assert said is not None and "nothing is clipped" in said
+
+
+def test_variables_that_lightning_would_read_are_named_with_the_options(monkeypatch):
+    monkeypatch.setenv("PL_TRAINER_MAX_STEPS", "5")
+    monkeypatch.setenv("PL_TRAINER_OVERFIT_BATCHES", "1")
+    said = said_of("trainer.max_epochs=1")
+    assert said is not None and "where: PL_TRAINER_MAX_STEPS, PL_TRAINER_OVERFIT_BATCHES\n" in said
+    assert "fix:   +trainer.max_steps=… +trainer.overfit_batches=…" in said
 
 
 # the names of other packages
@@ -166,7 +207,7 @@ def test_the_schedules_are_those_of_transformers():
 # packages
 
 
-@pytest.mark.parametrize("logger", ["tensorboard", "wandb", "mlflow"])
+@pytest.mark.parametrize("logger", ["tensorboard", "wandb", "mlflow", "trackio"])
 def test_a_loggers_package_that_is_missing(logger, monkeypatch):
     monkeypatch.setattr(trainer_options, "find_spec", lambda package: None)
     found = said_of(f"logger={logger}")

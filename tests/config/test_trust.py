@@ -9,6 +9,7 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from lmft.config import load
 from lmft.config.load import compose
+from lmft.config.sources import Sources
 from lmft.config.trust import trusted_instance
 from lmft.errors import UserError
 from lmft.objectives.mixture import Mixture
@@ -134,7 +135,7 @@ def folder(tmp_path):
     def write(text, name="mine"):
         (tmp_path / "experiment").mkdir(exist_ok=True)
         (tmp_path / "experiment" / f"{name}.yaml").write_text(f"# @package _global_\n{text}\n")
-        return str(tmp_path)
+        return Sources(folder=str(tmp_path))
 
     return write
 

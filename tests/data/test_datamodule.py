@@ -70,13 +70,16 @@ def module_of(
         accumulate_grad_batches=accumulate,
         strategy=strategy,
         limit_train_batches=1.0,
+        max_epochs=4,
+        max_steps=-1,
     )
     return module
 
 
 def place(module, epoch, position):
     """The state of a module at a place of its training."""
-    return {"epoch": epoch, "position": position, "layout": asdict(module.layout), "text": module.corpus.fingerprint}
+    order = {"layout": asdict(module.layout), "text": module.corpus.fingerprint, "seed": module.seed}
+    return {"epoch": epoch, "position": position, **order, "began_at": [0, 0]}
 
 
 def assert_equal(one: Batch, other: Batch) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from lmft.commands.train import fit
 from lmft.config.load import compose
 from lmft.runs.run import Run
+from lmft.training.callbacks.metrics import TIMES
 from lmft.training.trainer import silence_libraries
 from tests.helpers.models import WORDS
 
@@ -84,11 +85,9 @@ def train(folder: Path, *overrides: str, model: str = "distilbert_tiny") -> tupl
 
 
 def rows(run: Run) -> list[dict[str, str]]:
-    """The rows of metrics.csv, without the one column that differs from time to time."""
+    """The rows of metrics.csv, without the columns that differ from time to time."""
     with run.paths.metrics_csv.open(newline="") as file:
-        return [
-            {name: value for name, value in row.items() if name != "tokens_per_second"} for row in csv.DictReader(file)
-        ]
+        return [{name: value for name, value in row.items() if name not in TIMES} for row in csv.DictReader(file)]
 
 
 def numbers(result: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from lmft.config.load import compose
 from lmft.config.shipped import config_dir
 from lmft.config.trainer_options import SCHEDULES
 from lmft.errors import UserError
-from lmft.training.optimizer import ScheduleConfig, check_schedule, make_schedule, parameter_groups
+from lmft.training.groups import parameter_groups
+from lmft.training.optimizer import ScheduleConfig, check_schedule, make_schedule
 from tests.helpers.closeness import assert_close
 from tests.helpers.models import TINY, tiny_model
 
@@ -61,8 +62,8 @@ def test_decay_reaches_only_the_matrices(tokenizer):
 )
 def test_counts_below_one_are_shares(warmup, steps, expected):
     assert ScheduleConfig(warmup=warmup).num_warmup_steps(steps) == expected
-    own = ScheduleConfig(options={"num_decay_steps": warmup, "num_cycles": 0.5}).specific(steps)
-    assert own == {"num_decay_steps": expected, "num_cycles": 0.5}
+    own = ScheduleConfig(options={"num_decay_steps": min(warmup, steps), "num_cycles": 0.5}).specific(steps)
+    assert own == {"num_decay_steps": min(expected, steps), "num_cycles": 0.5}
 
 
 @pytest.mark.parametrize("num_steps", [1, 7, 100])
@@ -103,7 +104,7 @@ def test_warmup_rises_to_the_full_rate():
 def test_each_schedule_is_stepped_with_the_optimizer(name):
     needed = {"cosine_with_min_lr": {"min_lr": 0.1}, "cosine_warmup_with_min_lr": {"min_lr": 0.1}}
     options = {**needed, "warmup_stable_decay": {"num_decay_steps": 0.5}}.get(name, {})
-    config = ScheduleConfig(name, 0.1, options)
+    config = ScheduleConfig(name, 0.1, None, options)
     check_schedule(config)
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     schedule = make_schedule(config, optimizer, 10)
@@ -126,3 +127,49 @@ def test_options_that_a_schedule_does_not_take(config, said):
     with pytest.raises(UserError) as error:
         check_schedule(config)
     assert said in error.value.what and error.value.where == "scheduler.options"
+
+
+def rates_of(config, num_steps, lr=2.0):
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=lr)
+    schedule = make_schedule(config, optimizer, num_steps)
+    rates = []
+    for _ in range(num_steps + 1):
+        rates.append(schedule.get_last_lr()[0] / lr)
+        optimizer.step()
+        schedule.step()
+    return rates
+
+
+def test_the_last_phase_decays_by_one_minus_the_square_root():
+    rates = rates_of(ScheduleConfig(**compose(["scheduler=warmup_stable_decay"])["scheduler"]), 100)
+    assert rates[6:91] == [1.0] * 85
+    assert rates[90:] == pytest.approx([1 - math.sqrt(step / 10) for step in range(11)])
+    whole = rates_of(ScheduleConfig(**compose(["scheduler=decay"])["scheduler"]), 25)
+    assert whole == pytest.approx([1 - math.sqrt(step / 25) for step in range(26)])
+
+
+@pytest.mark.parametrize("name", [name for name in SCHEDULERS if not name.startswith("constant")])
+def test_each_schedule_falls_to_its_minimum_after_the_same_warm_up(name):
+    options = compose([f"scheduler={name}", "scheduler.warmup=10"])["scheduler"]
+    plain = rates_of(ScheduleConfig(**options), 100)
+    raised = rates_of(ScheduleConfig(**{**options, "min_lr": 0.1}), 100)
+    assert raised[:11] == plain[:11]
+    assert raised[11:] == pytest.approx([0.1 + 0.9 * rate for rate in plain[11:]])
+
+
+def test_the_minimum_is_that_of_transformers_where_it_has_one():
+    own = rates_of(ScheduleConfig("cosine", 0.1, 0.2), 50)
+    assert own == pytest.approx(rates_of(ScheduleConfig("cosine_with_min_lr", 0.1, None, {"min_lr_rate": 0.2}), 50))
+    options = {"num_decay_steps": 0.3, "decay_type": "1-sqrt"}
+    own = rates_of(ScheduleConfig("warmup_stable_decay", 0, 0.2, options), 50)
+    theirs = ScheduleConfig("warmup_stable_decay", 0, None, {**options, "min_lr_ratio": 0.2})
+    assert own == pytest.approx(rates_of(theirs, 50))
+
+
+def test_phases_longer_than_the_training():
+    config = ScheduleConfig("warmup_stable_decay", 60, None, {"num_decay_steps": 50})
+    check_schedule(config)
+    with pytest.raises(UserError, match="a warm-up of 60 steps and a decay of 50 are longer than the training, 100"):
+        check_schedule(config, 100)
+    halves = ScheduleConfig("warmup_stable_decay", 0.5, None, {"num_decay_steps": 0.5})
+    assert halves.specific(3) == {"num_decay_steps": 1}

@@ -57,6 +57,17 @@ class Layout:
             fix = "continue with as many devices and as large micro-batches as before"
             raise UserError(what, where, fix)
 
+    def check_whole_steps(self, before: "Layout") -> None:
+        """Raise UserError if a branch that began inside an epoch has other steps in the layout `before`.
+
+        Its epochs begin elsewhere than the text's, so a short last step would be another one.
+        """
+        is_even = all(layout.num_used % layout.accumulate == 0 for layout in (self, before))
+        if self != before and not is_even:
+            what = "the last step of an epoch is short, and devices or micro-batches have changed"
+            fix = "continue the branch with as many devices and as large micro-batches as before"
+            raise UserError(what, "a branch that began inside an epoch", fix)
+
     def position(self, position: int, before: "Layout") -> int:
         """Convert a position in an epoch of the layout `before` to the one after the same step here."""
         if self == before:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch.utils.data import Sampler
 
+from lmft.data.schedule.course import Course
 from lmft.data.schedule.noise import key
 from lmft.data.schedule.order import Order, Shuffled
 from lmft.data.schedule.permutation import Permutation
@@ -26,8 +27,9 @@ _AHEAD = 4096  # examples whose order is computed at once: a call for few costs 
 class MicroBatch:
     """The examples of one rank's micro-batch."""
 
-    epoch: int
+    epoch: int  # names the noise of its examples
     examples: np.ndarray  # [B] their numbers; empty if the rank has no share of an epoch's last stretch
+    share: float = 0.0  # share of the training's steps that come before its own
 
 
 class Schedule(Sampler[MicroBatch]):
@@ -80,6 +82,7 @@ class Schedule(Sampler[MicroBatch]):
         self.accumulate = accumulate
         self.order = order or Shuffled(num_examples, seed)
         self.epoch = 0
+        self.course = Course()
         self._start = (0, 0)  # (epoch, position) where iteration begins
         # ((epoch, number), steps) of the latest window.
         self._window: tuple[tuple[int, int], list[np.ndarray]] | None = None
@@ -101,11 +104,13 @@ class Schedule(Sampler[MicroBatch]):
 
     def micro_batch(self, epoch: int, position: int) -> MicroBatch:
         """Return this rank's micro-batch at a position of an epoch."""
+        share = self.course.share(epoch, position)
+        epoch, position = self.course.place(epoch, position)
         epoch = epoch if self.shuffled else 0
         examples = self._stretch(epoch, position)
         start = len(examples) * self.rank // self.world_size
         stop = len(examples) * (self.rank + 1) // self.world_size
-        return MicroBatch(epoch, examples[start:stop])
+        return MicroBatch(epoch, examples[start:stop], share)
 
     def _stretch(self, epoch: int, position: int) -> np.ndarray:
         """Return the examples of all ranks at a position of an epoch. [n]"""

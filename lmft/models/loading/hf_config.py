@@ -9,7 +9,7 @@ from typing import Any
 
 import transformers
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import AutoConfig, PreTrainedConfig, modeling_rope_utils
 
 from lmft.errors import UserError, did_you_mean
 from lmft.models.config import ModelConfig
@@ -50,16 +50,58 @@ def load_config(config: ModelConfig, families: Mapping[str, Family]) -> PreTrain
     try:
         if config.from_scratch:  # by the constructor, which derives some values from others
             shape = _given_values(hf_config) if config.shape_from else config.shape
-            overrides = {**shape, **config.config}
+            overrides = _merged(shape, config.config)
             hf_config = AutoConfig.for_model(hf_config.model_type, **overrides)
         else:
-            for name, value in overrides.items():
-                setattr(hf_config, name, value)
-    except StrictDataclassError as error:
-        raise UserError(" ".join(str(error).split()), where="model.config") from error
+            _set_values(hf_config, overrides)
+        if "rope_parameters" in config.config:
+            _check_rope(hf_config)
+    except (StrictDataclassError, KeyError) as error:  # KeyError: of rotary positions
+        raise UserError(" ".join(str(error.args[0]).split()), where="model.config") from error
     if families[config.family].is_causal:
         _make_causal(hf_config, overrides, _exports_adapters(config))
     return hf_config
+
+
+def _set_values(hf_config: PreTrainedConfig, values: Mapping[str, Any]) -> None:
+    """Set values of a config; a dict changes the entries that it names, and keeps the others."""
+    for name, value in values.items():
+        stored = getattr(hf_config, name, None)
+        if isinstance(stored, PreTrainedConfig) and isinstance(value, Mapping):
+            _set_values(stored, value)
+        elif isinstance(stored, Mapping) and isinstance(value, Mapping):
+            setattr(hf_config, name, _merged(stored, value))
+        else:
+            setattr(hf_config, name, value)
+
+
+def _check_rope(hf_config: PreTrainedConfig) -> None:
+    """Check the entries of the rotary positions.
+
+    Raises: UserError for one that nothing reads; KeyError, by transformers, for one that is missing.
+    """
+    where = "model.config.rope_parameters"
+    given = getattr(hf_config, "rope_parameters", None) or {}
+    nested = [entry for entry in given.values() if isinstance(entry, Mapping)]
+    code = inspect.getsource(modeling_rope_utils) + _code_of(hf_config)
+    known = set(re.findall(r"""["'](\w+)["']""", code))
+    for name in [name for entries in nested or [given] for name in entries]:
+        if name not in known:
+            raise UserError(f"nothing reads {where}.{name}{did_you_mean(name, known)}")
+    hf_config.validate_rope()
+
+
+def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `values` with `changes`, those of dicts inside too; keys keep the type that they have."""
+    merged = dict(values)
+    keys = {str(key): key for key in values}
+    for name, change in changes.items():
+        key = keys.get(str(name), name)
+        value = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(change, Mapping):
+            change = _merged(value, change)
+        merged[key] = change
+    return merged
 
 
 def _make_causal(

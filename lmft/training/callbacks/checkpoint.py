@@ -86,6 +86,7 @@ class Checkpoints(Checkpoint):
         # Whether resuming from this state has to begin with the validation after the step.
         self._validation_pending = False
         self._saved_step: int | None = None
+        self._is_closed = False
 
     def state_dict(self) -> dict[str, Any]:
         """Return best loss and step, whether a validation is pending, and lengths of appended files."""
@@ -139,6 +140,8 @@ class Checkpoints(Checkpoint):
         if is_best:
             self.best_loss = loss
             self.best_step = trainer.global_step
+        if self._is_closed:
+            return
         if is_best and self._saves_best_weights_only():
             trainer.save_checkpoint(self.folder / BEST, weights_only=True)
         elif is_best and loop_state.is_accumulating(trainer) and self.keep_last != 0:
@@ -160,7 +163,7 @@ class Checkpoints(Checkpoint):
             trainer: the Trainer.
             validation_pending: whether resuming has to begin with the validation after the step.
         """
-        if self.keep_last == 0:
+        if self.keep_last == 0 or self._is_closed:
             return None
         path = self._step_file(trainer)
         if self._saved_step != trainer.global_step:
@@ -172,9 +175,17 @@ class Checkpoints(Checkpoint):
                 prune(self.folder, self.keep_last, self.max_disk_gb)
         return path
 
+    def close(self) -> None:
+        """Leave all checkpoints as they are from now on, as a training resumes from them.
+
+        Later validations determine the weights that are exported, and no more.
+        """
+        self._is_closed = True
+
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Complete the save that a process died in: a finished training does not start once more."""
-        self._complete_save(trainer)
+        if not self._is_closed:
+            self._complete_save(trainer)
 
     def load_best(self, module: LightningModule, last_step: int) -> Exported:
         """Load the best validation's weights into a trained module; return which weights it has now.
@@ -207,6 +218,8 @@ class Checkpoints(Checkpoint):
         """Save the weights of a failed export as exported.ckpt, unless a checkpoint has them."""
         is_saved = exported.checkpoint == "best"
         is_saved = is_saved or (self.keep_last != 0 and not self.has_other_weights)
+        if self._is_closed and self.is_best_now:
+            is_saved = False  # best.ckpt is not of the validation after the checkpoints were closed
         if is_saved:
             return
         try:

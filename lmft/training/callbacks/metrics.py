@@ -3,7 +3,7 @@
 import csv
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,12 @@ class LatestMetrics:
         return "  ".join(form.format(value) for form, value in parts if value is not None)
 
 
-COLUMNS = ("step", "epoch", "train/loss", *names_of_logged(), "lr", "tokens_per_second")
+COLUMNS = (
+    *("step", "epoch", "train/loss", *names_of_logged(), "lr", "tokens_per_second"),
+    *("train/grad_norm", "train/tokens", "train/targets", "train/seconds_per_step"),
+)
+TIMES = ("tokens_per_second", "train/seconds_per_step")
+"""Columns that differ between two runs of the same training."""
 
 
 class MetricsFile(Logger):
@@ -82,7 +87,10 @@ class MetricsFile(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Report once which of the metrics that Lightning logs have no column."""
-        others = [name for name in metrics if name not in self.columns]
+        self._report_others(metrics.keys() - set(self.columns))
+
+    def _report_others(self, names: Iterable[str]) -> None:
+        others = sorted(names)
         if others and not self._has_reported:
             self._has_reported = True
             log.info(
@@ -93,13 +101,34 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def append(self, row: dict[str, Any]) -> None:
-        """Append a row; columns that it lacks stay empty."""
+        """Append a row; columns that it lacks stay empty.
+
+        A file that was begun with fewer columns keeps those: checkpoints know its length in bytes.
+        """
+        columns = self._header() or list(self.columns)
+        self._report_others(row.keys() - set(columns))
         is_new = not self.path.exists() or not self.path.stat().st_size
         with self.path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, self.columns)
+            writer = csv.DictWriter(file, columns, extrasaction="ignore")
             if is_new:
                 writer.writeheader()
             writer.writerow({name: _short(value) for name, value in row.items()})
+
+    @rank_zero_only
+    def add_columns(self, names: Sequence[str]) -> None:
+        """Add columns, also to the rows so far; no checkpoint may have been saved yet."""
+        self.columns += tuple(name for name in names if name not in self.columns)
+        rows = read_rows(self.path)
+        if rows:
+            self.path.unlink()
+            for row in rows:
+                self.append(row)
+
+    def _header(self) -> list[str] | None:
+        if not self.path.exists():
+            return None
+        with self.path.open(newline="") as file:
+            return next(csv.reader(file), None)
 
 
 def _short(value: Any) -> Any:
@@ -115,7 +144,11 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 class Metrics(Callback):
-    """Writes metrics.csv, logs learning rate and speed, keeps validations and totals for metrics.json.
+    """Writes metrics.csv, logs its numbers, keeps validations and totals for metrics.json.
+
+    A row of training has the mean loss since the last row, the norm of the step's gradient before
+    clipping, the tokens and targets that all devices have seen since the training began, and the rates
+    and the speed. The steps after the last row, if any, get a row when training ends.
 
     Numbers are copied from the device only when a row is due.
     """
@@ -133,6 +166,10 @@ class Metrics(Callback):
         self.validations: list[dict[str, Any]] = []
         self.totals = {"tokens": 0, "targets": 0, "padding": 0, "seconds": 0.0}
         self._counts = {"tokens": 0, "targets": 0, "padding": 0}  # of this rank, since the last row
+        self._num_steps = 0  # of this process, since the last row
+        self._tokens_before = 0  # those since the last row that an earlier process counted
+        # Column -> number of the parameter group whose learning rate it has.
+        self._rates = {"lr": 0}
         # Times of time.perf_counter.
         self._training_start = (
             0.0  # start of training, or its continuation after a validation; 0: not training
@@ -161,6 +198,7 @@ class Metrics(Callback):
         self.validations = state_dict["validations"]
         self.totals = state_dict["totals"]
         self._is_resumed = True
+        self._tokens_before = state_dict["counts"]["tokens"]
         if self._trainer.is_global_zero:
             self._counts = state_dict["counts"]
             self._module.training_loss.add(state_dict["nats"], state_dict["counts"]["targets"])
@@ -186,6 +224,9 @@ class Metrics(Callback):
         now = time.perf_counter()
         self._training_start = now
         self._row_start = now
+        self._rates = _rate_columns(_groups(trainer))
+        if self.file is not None and not self._is_resumed:
+            self.file.add_columns(list(self._rates))
         if self._is_resumed and self.last_validated_step:
             latest = self.validations[-1]
             scores = {name: torch.tensor(score) for name, score in logged_scores(latest).items()}
@@ -201,20 +242,37 @@ class Metrics(Callback):
             return
         module: Any = pl_module
         self._counts["targets"] += module.step.num_targets
+        self._num_steps += 1
         loss = module.log_training_loss()
         if loss is not None:
-            self._end_step_row(trainer, pl_module, loss)
+            row = self._end_step_row(trainer, module, loss)
+            del row["train/loss"]  # logged by the module
+            pl_module.log_dict({**row, **_position(trainer)}, batch_size=1)
 
-    def _end_step_row(self, trainer: Trainer, pl_module: LightningModule, loss: float) -> None:
+    def _end_step_row(self, trainer: Trainer, module: Any, loss: float) -> dict[str, float]:
+        """Append the row of the steps since the last one, and return its values."""
         counts = self._end_row()
         now = time.perf_counter()
+        seconds = now - self._row_start
+        speed = (counts["tokens"] - self._tokens_before) / seconds
         self.live.loss = loss
-        self.live.tokens_per_second = counts["tokens"] / (now - self._row_start)
+        self.live.tokens_per_second = speed
+        row = {"train/loss": loss, "tokens_per_second": speed, **self._learning_rates(trainer)}
+        row |= {
+            "train/grad_norm": float(module.step.norm),
+            "train/tokens": self.totals["tokens"],
+            "train/targets": self.totals["targets"],
+            "train/seconds_per_step": seconds / max(1, self._num_steps),
+        }
         self._row_start = now
-        lr = trainer.optimizers[0].param_groups[0]["lr"]
-        speed = self.live.tokens_per_second
-        pl_module.log_dict({"lr": lr, "tokens_per_second": speed, **_position(trainer)}, batch_size=1)
-        self._append(trainer, {"train/loss": loss, "lr": lr, "tokens_per_second": speed})
+        self._num_steps = 0
+        self._tokens_before = 0
+        self._append(trainer, row)
+        return row
+
+    def _learning_rates(self, trainer: Trainer) -> dict[str, float]:
+        groups = _groups(trainer)
+        return {column: float(groups[number]["lr"]) for column, number in self._rates.items()}
 
     def _append(self, trainer: Trainer, values: dict[str, Any]) -> None:
         if self.file is not None:
@@ -247,9 +305,22 @@ class Metrics(Callback):
         self._training_start = now
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Add the counts since the last row to the totals, and stop the clocks."""
-        self._end_row()
+        """Stop the clocks."""
         self._pause()
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the row of the steps after the last one.
+
+        Not when training ends, since resuming a training that has reached its end does not train.
+        """
+        if not self._over_ranks()["tokens"]:
+            return
+        module: Any = pl_module
+        row = self._end_step_row(trainer, module, module.training_loss.take(trainer))
+        for logger in trainer.loggers:
+            if logger is not self.file:
+                logger.log_metrics({**row, "epoch": trainer.current_epoch}, trainer.global_step)
+                logger.save()
 
     def _pause(self) -> None:
         self._pause_start = time.perf_counter()
@@ -261,3 +332,27 @@ class Metrics(Callback):
 def _position(trainer: Trainer) -> dict[str, float]:
     """Return step and epoch, under the names that Lightning's loggers use as the x axis."""
     return {"step": float(trainer.global_step), "epoch": float(trainer.current_epoch)}
+
+
+def _groups(trainer: Trainer) -> list[dict[str, Any]]:
+    """Return the parameter groups of all optimizers."""
+    return [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+
+
+def _rate_columns(groups: Sequence[dict[str, Any]]) -> dict[str, int]:
+    """Return the columns of learning rates, and the number of the group that each is of.
+
+    `lr` is the first group's. Groups with other rates at the start get `lr/NAME`, or `lr/NUMBER`
+    without a name; groups of the same rate share a column.
+    """
+    columns = {"lr": 0}
+    known = {_start_rate(groups[0])}
+    for number, group in enumerate(groups):
+        if _start_rate(group) not in known:
+            known.add(_start_rate(group))
+            columns[f"lr/{group.get('name', number)}"] = number
+    return columns
+
+
+def _start_rate(group: dict[str, Any]) -> float:
+    return float(group.get("initial_lr", group["lr"]))

@@ -1,6 +1,7 @@
 """Fixed prompts, answered before, during and after training."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ class Probes(Callback):
     def __init__(self, prompts: list[Any], path: Path):
         self.prompts = prompts
         self.path = path
+        # Called with step, stage and answers, on the first process.
+        self.tell: Callable[[int, str, list[dict[str, Any]]], object] = lambda *_: None
         self.first: list[dict[str, Any]] = []
         self.latest: list[dict[str, Any]] = []
 
@@ -55,6 +58,7 @@ class Probes(Callback):
                 file.write(
                     json.dumps({"step": step, "stage": stage, **answer}, ensure_ascii=False) + "\n"
                 )
+        self.tell(step, stage, self.latest)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -229,6 +229,30 @@ def test_activations_that_cannot_be_computed_again(xlnet_tokenizer):
 # what is loaded
 
 
+ROPE = {"rope_theta": 10.0, "rope_type": "linear", "factor": 2.0}
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory, tokenizer):
+    folder = tmp_path_factory.mktemp("llama")
+    tiny_model("llama", tokenizer, rope_parameters=ROPE).config.save_pretrained(folder)
+    return folder
+
+
+def of_llama(folder, **rope):
+    config = model_options("causal", name_or_path=str(folder), config={"rope_parameters": rope})
+    return load_config(config, FAMILIES).rope_parameters
+
+
+def test_an_entry_of_a_dict_of_the_models_config_is_changed_and_the_others_stay(llama):
+    assert of_llama(llama, rope_theta=500.0) == {**ROPE, "rope_theta": 500.0}
+
+
+def test_an_entry_of_a_dict_of_the_models_config_that_nothing_reads_is_refused(llama):
+    assert "did you mean 'rope_theta'?" in mistake(lambda: of_llama(llama, rope_thetta=500.0))
+    assert "original_max_position_embeddings" in mistake(lambda: of_llama(llama, rope_type="llama3"))
+
+
 def test_weights_are_float32_and_overrides_are_heeded(bert, tokenizer):
     config = model_options(name_or_path=str(bert), config={"hidden_dropout_prob": 0.25})
     model = load_model(config, FAMILIES[config.family], load_config(config, FAMILIES), tokenizer)

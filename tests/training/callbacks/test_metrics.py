@@ -9,7 +9,8 @@ from lmft.data.batch import Batch
 from lmft.training.callbacks import metrics as module
 from lmft.training.callbacks.metrics import COLUMNS, LatestMetrics, Metrics, MetricsFile, read_rows
 from tests.helpers.closeness import SIX_DIGITS, assert_close, distance
-from tests.helpers.runs import tiny, train
+from tests.helpers.resuming import cut
+from tests.helpers.runs import rows, tiny, train
 
 
 def test_a_row_every_few_steps_and_one_for_each_validation(finished):
@@ -17,8 +18,13 @@ def test_a_row_every_few_steps_and_one_for_each_validation(finished):
     rows = read_rows(run.paths.metrics_csv)
     assert tuple(rows[0]) == COLUMNS
     trained = [row for row in rows if row["train/loss"]]
-    assert [int(row["step"]) for row in trained] == list(range(4, result["steps"] + 1, 4))
-    assert all(float(row["lr"]) > 0 and float(row["tokens_per_second"]) > 0 for row in trained)
+    assert [int(row["step"]) for row in trained] == [4, 8, 12, 16, 18], "the last steps have a row too"
+    measured = ("tokens_per_second", "train/grad_norm", "train/seconds_per_step")
+    assert all(float(row[name]) > 0 for row in trained for name in measured)
+    assert all(float(row["lr"]) > 0 for row in trained[:-1])
+    for name in ("tokens", "targets"):
+        seen = [int(row[f"train/{name}"]) for row in trained]
+        assert sorted(set(seen)) == seen and seen[-1] == result["train"][name]
     validated = [row for row in rows if row["val/loss"]]
     assert [(int(row["step"]), int(row["epoch"])) for row in validated] == [(0, 0), (9, 0), (18, 1)]
     assert len(trained) + len(validated) == len(rows)
@@ -72,7 +78,7 @@ def test_a_row_is_the_mean_over_all_targets_since_the_last(folder):
         [float(row["train/loss"]) for row in read_rows(run.paths.metrics_csv) if row["train/loss"]] for run in runs
     )
     targets = [batch.num_targets for batch in training_batches(folder, 1, "data.examples=lines")]
-    assert len(single) == len(targets) and len(few) == len(targets) // 4
+    assert len(single) == len(targets) and len(few) == -(-len(targets) // 4)
     for place, loss in enumerate(few):
         part = slice(4 * place, 4 * place + 4)
         nats = sum(mean * count for mean, count in zip(single[part], targets[part], strict=True))
@@ -86,7 +92,8 @@ def test_validation_is_no_training_time(monkeypatch, tmp_path):
     trainer = SimpleNamespace(
         global_step=10,
         current_epoch=0,
-        optimizers=[SimpleNamespace(param_groups=[{"lr": 0.5}])],
+        optimizers=[SimpleNamespace(param_groups=[{"lr": 0.5}, {"lr": 0.25, "name": "head"}, {"lr": 0.5}])],
+        loggers=[],
         fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(_should_accumulate=lambda: False)),
         world_size=1,
     )
@@ -102,15 +109,50 @@ def test_validation_is_no_training_time(monkeypatch, tmp_path):
     batch = Batch({}, torch.zeros(0), torch.zeros(0), num_tokens=100, num_padding=28, num_targets=4)
     logged = {}
     trained = SimpleNamespace(
-        step=SimpleNamespace(num_targets=4), log_training_loss=lambda: 2.0, log_dict=lambda row, **_: logged.update(row)
+        step=SimpleNamespace(num_targets=4, norm=torch.tensor(3.0)),
+        log_training_loss=lambda: 2.0,
+        log_dict=lambda row, **_: logged.update(row),
     )
     metrics.on_train_batch_end(trainer, trained, {}, batch, 0)
     metrics.on_train_end(trainer, None)
+    metrics.on_fit_end(trainer, None)
     assert metrics.totals == {"tokens": 100, "targets": 4, "padding": 28, "seconds": 5.0}
-    assert logged == {"lr": 0.5, "tokens_per_second": 20.0, "step": 10.0, "epoch": 0.0}
+    rates = {"lr": 0.5, "lr/head": 0.25, "tokens_per_second": 20.0, "train/seconds_per_step": 5.0}
+    seen = {"train/grad_norm": 3.0, "train/tokens": 100.0, "train/targets": 4.0}
+    assert logged == {**rates, **seen, "step": 10.0, "epoch": 0.0}
     rows = read_rows(tmp_path / "metrics.csv")
     assert [row["step"] for row in rows] == ["10", "10"]
     assert rows[1]["train/loss"] == "2" and rows[1]["tokens_per_second"] == "20" and rows[1]["lr"] == "0.5"
+    assert rows[1]["lr/head"] == "0.25" and rows[1]["train/seconds_per_step"] == "5"
+
+
+def test_the_norm_is_that_of_the_gradient_before_clipping(folder):
+    fixed = ("optimizer=sgd", "optimizer.lr=0.0", "trainer.max_steps=3", "trainer.log_every_n_steps=1")
+    norms = []
+    for name, limit in (("clipped", "0.001"), ("free", "null")):
+        run, _ = train(folder, f"run.name=norm-{name}", f"trainer.gradient_clip_val={limit}", *fixed)
+        norms.append([row["train/grad_norm"] for row in read_rows(run.paths.metrics_csv) if row["train/loss"]])
+    assert norms[0] == norms[1] and all(float(norm) > 0.001 for norm in norms[0])
+
+
+def test_a_file_of_fewer_columns_keeps_them(tmp_path, caplog):
+    (tmp_path / "metrics.csv").write_text("step,epoch,train/loss\n1,0,2.5\n")
+    file = MetricsFile(tmp_path / "metrics.csv")
+    with caplog.at_level("INFO", "lmft"):
+        file.append({"step": 2, "epoch": 0, "train/loss": 2.25, "train/grad_norm": 1.0})
+    assert (tmp_path / "metrics.csv").read_text().splitlines() == ["step,epoch,train/loss", "1,0,2.5", "2,0,2.25"]
+    assert "no column for train/grad_norm" in caplog.text
+
+
+def test_columns_are_added_to_the_rows_so_far(tmp_path):
+    file = MetricsFile(tmp_path / "metrics.csv")
+    file.append({"step": 0, "val/loss": 2.5})
+    file.add_columns(["lr", "lr/head"])
+    file.append({"step": 1, "lr/head": 0.5})
+    assert [(row["step"], row["val/loss"], row["lr/head"]) for row in read_rows(file.path)] == [
+        ("0", "2.5", ""),
+        ("1", "", "0.5"),
+    ]
 
 
 def test_no_file_no_rows(tmp_path):
@@ -140,3 +182,13 @@ def test_what_has_no_column_makes_no_row_and_is_told_once(tmp_path, caplog):
 def test_lightnings_callbacks_keep_their_files_in_the_runs_folder(tmp_path):
     file = MetricsFile(tmp_path / "metrics.csv")
     assert (file.save_dir, file.name, file.version) == (str(tmp_path), "lightning", "")
+
+
+@pytest.mark.parametrize("step", [6, 18], ids=["amid a row", "behind the last step"])
+def test_rows_are_the_same_in_a_run_that_was_killed(step, folder):
+    options = ("checkpoint.every_n_steps=1", "checkpoint.keep_last=-1", "trainer.log_every_n_steps=4")
+    whole, _ = train(folder, "run.name=whole", *options)
+    cut(whole, f"killed-{step}", step)
+    again, result = train(folder, f"run.name=killed-{step}", *options)
+    assert rows(again) == rows(whole)
+    assert int(rows(again)[-1]["train/tokens"]) == result["train"]["tokens"]

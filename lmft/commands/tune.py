@@ -1,0 +1,164 @@
+"""Find a learning rate, and the micro-batch that is fastest or fits, before a training.
+
+Only light modules are imported at the top, so that `--help` and checks do not need torch.
+"""
+
+import csv
+import io
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmft.cli.command import run_command
+from lmft.config.load import Job
+from lmft.errors import UserError, did_you_mean
+from lmft.runs.folder import checked_name, default_name, new_folder
+from lmft.system.files import write_json, write_text
+
+if TYPE_CHECKING:
+    import torch
+
+    from lmft.assembly import Parts
+    from lmft.training.micro_batches import MicroBatch
+    from lmft.training.range_test import RangeTest
+
+log = logging.getLogger("lmft")
+_FOUND = ("lr", "batch", "both")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command."""
+    run_command("tune", tune, argv)
+
+
+def tune(job: Job) -> None:
+    """Measure the training that the config describes, print what to type, and write the numbers."""
+    from lmft.assembly.tuning import range_test, timed_micro_batches
+    from lmft.training.extensions import lightnings_refusals_are_user_errors
+
+    config = job.config
+    options = config["tune"]
+    _check(config)
+    name = config["run"]["name"] or default_name(job.choices)
+    folder = Path(config["run"]["dir"]) / f"{checked_name(str(name))}-tune"
+    measured = None
+    found = None
+    with lightnings_refusals_are_user_errors():
+        parts, device = _assembled(config)
+        if options["find"] in ("batch", "both"):
+            measured = timed_micro_batches(parts, device, options["batch_steps"])
+        if options["find"] in ("lr", "both"):
+            found = range_test(parts, options)
+    folder = new_folder(folder)
+    content: dict[str, Any] = {"seed": config["seed"]}
+    if measured is not None:
+        _write_csv(folder / "micro_batches.csv", [vars(each) for each in measured])
+        content["micro_batch"] = _chosen(measured, device)
+    if found is not None:
+        content["lr"] = _rate(found, folder)
+    _finish(folder, content, measured or ())
+
+
+def _check(config: Mapping[str, Any]) -> None:
+    """Raise UserError for options that the measurement cannot be made with."""
+    from lmft.cli import checks
+
+    checks.check(config)
+    options = config["tune"]
+    if options["find"] not in _FOUND:
+        what = f"tune.find={options['find']} is unknown{did_you_mean(str(options['find']), _FOUND)}"
+        raise UserError(what, fix=f"one of: {', '.join(_FOUND)}")
+    if not 0 < options["min_lr"] < options["max_lr"]:
+        limits = f"tune.min_lr={options['min_lr']} tune.max_lr={options['max_lr']}"
+        raise UserError("the learning rate rises from above 0 to a larger one", limits)
+    for name, least in (("num_steps", 10), ("batch_steps", 1)):
+        if options[name] < least:
+            raise UserError(f"tune.{name}={options[name]} is less than {least}")
+    if config["resume"] != "auto":
+        what = "lmft.tune begins with the weights that a training begins with, not with a run's"
+        raise UserError(what, f"resume={config['resume']}", "leave it out")
+    unused = [f"{group}.{name}" for group in ("callbacks", "logger") for name in config[group]]
+    if unused:
+        log.info("not used while tuning: %s", ", ".join(unused))
+
+
+def _assembled(config: dict[str, Any]) -> "tuple[Parts, torch.device]":
+    """Return the parts of the training and its device, after the checks of a training.
+
+    Raises: UserError.
+    """
+    from lmft.assembly import assemble, make_optimizer
+    from lmft.data.ledger import check_enough_examples
+    from lmft.reporting import tables
+    from lmft.training.trainer import silence_libraries, try_out
+
+    silence_libraries()
+    make_optimizer(config)
+    trainer = try_out(config)
+    if trainer.world_size > 1:
+        what = f"lmft.tune measures on one device, and these are {trainer.world_size}"
+        fix = "trainer.devices=1 trainer.strategy=auto; what is found is for each of the devices"
+        raise UserError(what, f"trainer.devices={config['trainer']['devices']}", fix)
+    parts = assemble(config)
+    check_enough_examples(len(parts.corpus.examples["train"]), parts.data.batch_size, 1)
+    tables.print_ledger(parts.corpus.ledger)
+    return parts, trainer.strategy.root_device
+
+
+def _chosen(measured: Sequence["MicroBatch"], device: "torch.device") -> dict[str, Any]:
+    """Return the micro-batch to train with, and why."""
+    from lmft.training.micro_batches import choice
+
+    best, reason = choice(measured, has_own_memory=device.type == "cuda")
+    return {"overrides": None if best is None else best.overrides, "reason": reason}
+
+
+def _rate(found: "RangeTest", folder: Path) -> dict[str, Any]:
+    """Write the range test; return the suggested rate, and why."""
+    from lmft.reporting.range_plot import write_range_plot
+
+    suggested, reason = found.suggestion()
+    smoothed = [float(loss) for loss in found.smoothed]
+    rows = zip(found.rates, found.losses, smoothed, strict=True)
+    names = ("lr", "loss", "smoothed")
+    _write_csv(folder / "lr.csv", [dict(zip(names, row, strict=True)) for row in rows])
+    write_range_plot(folder / "lr.svg", found.rates, found.losses, smoothed, suggested)
+    overrides = None if suggested is None else f"optimizer.lr={suggested:g}"
+    return {"overrides": overrides, "reason": reason, "diverged": found.has_diverged}
+
+
+def _finish(folder: Path, content: dict[str, Any], measured: "Sequence[MicroBatch]") -> None:
+    """Write tune.json, and print the micro-batches, the reasons, and the arguments to type."""
+    from lmft.reporting.terminal import show, table_page, terminal
+
+    results = [content[name] for name in ("micro_batch", "lr") if name in content]
+    typed = " ".join(each["overrides"] for each in results if each["overrides"] is not None)
+    write_json(folder / "tune.json", {**content, "overrides": typed})
+    rows = [
+        (
+            *(str(each.size), str(each.accumulate)),
+            "-" if each.tokens_per_second is None else f"{each.tokens_per_second:,.0f}",
+            "-" if each.memory_gb is None else f"{each.memory_gb:.2f}",
+            each.outcome,
+        )
+        for each in measured
+    ]
+    notes = [": ".join(filter(None, (each["overrides"], each["reason"]))) for each in results]
+    notes.append(f"numbers and plot: {folder}")
+    if typed:
+        notes.append(f"add to the training: {typed}")
+    heads = ("micro-batch", "accumulated", "tokens/s", "GB", "")
+    show(*table_page("tuning", heads, rows, notes, terminal().width))
+
+
+def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+if __name__ == "__main__":
+    main()

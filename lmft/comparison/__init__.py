@@ -1,0 +1,1 @@
+"""Read the folders of several runs, and rank them."""
