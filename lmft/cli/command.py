@@ -157,7 +157,7 @@ def _check(command: str, flags: Namespace) -> bool:
         raise UserError("--multirun and hydra.mode=RUN exclude each other", fix="leave one of them out")
     is_sweep = flags.multirun or defaults.hydra.mode == RunMode.MULTIRUN
     if not is_sweep:
-        refuse_single_run(defaults, [overrides.parse(override) for override in flags.overrides])
+        refuse_single_run(defaults)
         overrides.refuse_several_values(flags.overrides)
     return is_sweep
 

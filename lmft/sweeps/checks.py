@@ -5,11 +5,12 @@ from importlib.util import find_spec
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from lmft.config import load
 from lmft.config.hydra_errors import config_errors_are_user_errors
+from lmft.config.sources import Sources
 from lmft.errors import UserError
 from lmft.runs.redaction import is_secret_name
 from lmft.sweeps.config import SweepConfig, search_options
@@ -23,36 +24,19 @@ def is_search(config: DictConfig) -> bool:
     return config.hydra.runtime.choices.get("sweep") not in (None, "none")
 
 
-def refuse_single_run(config: DictConfig, given: Sequence[Override]) -> None:
-    """Raise UserError if a single run is given a search, or an interval."""
+def refuse_single_run(config: DictConfig) -> None:
+    """Raise UserError if a single run is given a search."""
     if is_search(config):
         name = config.hydra.runtime.choices.sweep
         what = f"sweep={name} searches by several runs, and this is one run"
-        raise UserError(what, f"sweep={name}", "add -m")
-    _refuse_intervals(given, "-m sweep=optuna")
-
-
-def _check_hydras_sweeper(sweeper: str, given: Sequence[Override]) -> None:
-    """Raise UserError for what Hydra's sweeper cannot do, and for the sweeper that ends at failures."""
-    if sweeper == _name(BasicSweeper):
-        _refuse_intervals(given, "sweep=optuna")
-    if "optuna" in sweeper:
-        what = "hydra-optuna-sweeper ends a search at its first failed trial"
-        raise UserError(what, "hydra/sweeper=optuna", "sweep=optuna, whose options begin with sweep.")
-
-
-def _refuse_intervals(given: Sequence[Override], fix: str) -> None:
-    for override in given:
-        if isinstance(override.value(), IntervalSweep):
-            what = f"'{override.key_or_group}' is an interval, whose values a search chooses"
-            raise UserError(what, override.input_line, f"add {fix}, or name the values: choice(…)")
+        raise UserError(what, f"sweep={name}", "add --multirun")
 
 
 def check_sweep(
     given: Sequence[Override],
     first: DictConfig,
     command: str,
-    extra_folder: str | None,
+    sources: Sources,
     makes_runs: bool,
 ) -> None:
     """Check that a sweep which is a search can begin.
@@ -61,13 +45,16 @@ def check_sweep(
         given: the command line's overrides.
         first: the config of a first job.
         command: the command's name.
-        extra_folder: a further folder of YAMLs.
+        sources: the folders of YAMLs.
         makes_runs: whether the command trains.
 
     Raises: UserError.
     """
     if not is_search(first):
-        _check_hydras_sweeper(first.hydra.sweeper._target_, given)
+        if "optuna" in first.hydra.sweeper._target_:
+            what = "hydra-optuna-sweeper ends a search at its first failed trial"
+            fix = "sweep=optuna, whose options begin with sweep."
+            raise UserError(what, "hydra/sweeper=optuna", fix)
         return
     name = first.hydra.runtime.choices.sweep
     if not makes_runs:
@@ -77,14 +64,14 @@ def check_sweep(
     _check_installed(options)
     _check_plugins(first, options)
     single = [override.input_line or "" for override in given if not override.is_sweep_override()]
-    default = load.composed(single, command, extra_folder)
+    default = load.composed(single, command, sources)
     params = {**(first.hydra.sweeper.params or {}), **options.params}
     with config_errors_are_user_errors():
         space = read_space(given, params, default)
     _check_space(space, options)
     _check_validation(default, options)
     for combination in _combinations_of_all_values(space, {*params}):
-        load.check([*single, *combination], command, extra_folder)
+        load.check([*single, *combination], command, sources)
 
 
 def num_trials(given: Sequence[Override], first: DictConfig) -> int:

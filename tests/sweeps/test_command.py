@@ -58,8 +58,8 @@ def write_yaml(folder, name, text):
 
 REFUSED = {
     "one run": ("sweep=optuna", LR),
-    "add -m sweep=optuna": (LR,),
-    "add sweep=optuna": ("-m", LR),
+    "sweep=optuna searches in the interval": (LR,),
+    "sweep=optuna searches in it": ("-m", LR),
     "nothing to search": ("-m", "sweep=optuna"),
     "cmaes searches numbers only": ("-m", "sweep=optuna", "sweep.sampler=cmaes", "seed=1,2"),
     "a grid has no intervals": ("-m", "sweep=optuna", "sweep.sampler=grid", LR),
