@@ -10,7 +10,7 @@ import lmft
 PACKAGE = Path(lmft.__file__).parent
 HEAVY = {
     *("torch", "lightning", "transformers", "datasets", "tokenizers", "pyarrow", "torchmetrics", "huggingface_hub"),
-    "numpy",
+    *("numpy", "optuna"),
 }
 # From the ground to the top. A room may import from the floors below its own; not from its neighbours on it.
 FLOORS = (
@@ -19,6 +19,7 @@ FLOORS = (
     {"system"},
     {"config"},
     {"data", "models", "runs"},
+    {"sweeps"},
     {"cli", "training", "comparison"},
     {"modules"},
     {"assembly"},

@@ -45,7 +45,10 @@ SIZES = {
     "model.generation.max_new_tokens": 4,
 }
 
+NUM_TRIALS = 2  # of a search, whatever it names
+
 EXTRAS = {
+    "sweep=optuna": "optuna",
     "logger=tensorboard": "tensorboard",
     "logger=mlflow": "mlflow",
     "logger=wandb": "wandb",
@@ -206,7 +209,7 @@ def appended(command: Printed) -> list[str]:
         del wanted["trainer.max_steps"]
     if command.command == "tune":
         wanted["tune.num_steps"] = 10
-    if command.given.get("callbacks") == "early_stopping":
+    if command.given.get("callbacks") == "early_stopping" or "sweep.pruner" in command.given:
         wanted["trainer.val_check_interval"] = 1
     if model["family"] == "masked":
         del wanted["model.generation.max_new_tokens"]
@@ -215,7 +218,8 @@ def appended(command: Printed) -> list[str]:
     if model["from_scratch"] and model["architecture"] and "run" not in command.given:
         shape = SHAPES[model["architecture"]]
         wanted.update({f"model.config.{name}": value for name, value in shape.items()})
-    return [f"{key}={value}" for key, value in wanted.items() if key not in command.given]
+    sizes = [f"{key}={value}" for key, value in wanted.items() if key not in command.given]
+    return [*sizes, f"sweep.num_trials={NUM_TRIALS}"] if "sweep" in command.given else sizes
 
 
 @cache
@@ -303,9 +307,10 @@ def check_training(command: Printed, folder: Path, said: str) -> None:
         (table,) = folder.glob("runs/*/sweep.csv")
         with table.open(newline="") as file:
             jobs = list(csv.DictReader(file))
-        assert [job["status"] for job in jobs] == ["complete"] * 4
-        runs = sorted(table.parent.glob("*/"))
-        assert len(runs) == 4
+        num_jobs = NUM_TRIALS if command.given.get("sweep", "none") != "none" else 4
+        assert [job["status"] for job in jobs] == ["complete"] * num_jobs
+        runs = sorted(path for path in table.parent.glob("*/") if not path.name.startswith("."))
+        assert len(runs) == num_jobs
     else:
         runs = [run for run in folder.glob("runs/*/") if f"runs/{run.name}" != command.given.get("resume")]
         assert len(runs) == 1 and runs[0].name == command.given.get("run.name", runs[0].name)

@@ -6,10 +6,12 @@ from typing import Any
 
 from lmft.assembly.parts import Parts
 from lmft.runs.run import Run
+from lmft.sweeps.trial import TrialReference
 from lmft.training.callbacks.checkpoint import Checkpoints
 from lmft.training.callbacks.metrics import LatestMetrics, Metrics, MetricsFile
 from lmft.training.callbacks.probes import Probes
 from lmft.training.callbacks.progress import Progress
+from lmft.training.callbacks.pruning import Pruning
 from lmft.training.callbacks.stop_on_signal import StopOnSignal
 
 
@@ -23,6 +25,8 @@ class OwnCallbacks:
     progress: Progress
     checkpoints: Checkpoints
     stop: StopOnSignal
+    pruning: Pruning | None
+    """Of a trial that its search may end early."""
 
 
 def make_callbacks(config: dict[str, Any], parts: Parts, run: Run) -> OwnCallbacks:
@@ -35,13 +39,16 @@ def make_callbacks(config: dict[str, Any], parts: Parts, run: Run) -> OwnCallbac
         appended_files=appended_files(run),
         keeps_best_weights=parts.model.export == "best",
     )
+    metrics = Metrics(live, csv)
+    trial = TrialReference.of_environment()
     return OwnCallbacks(
         csv=csv,
-        metrics=Metrics(live, csv),
+        metrics=metrics,
         probes=Probes([*parts.model.probes, *parts.data.probes], run.paths.samples),
         progress=Progress(live),
         checkpoints=checkpoints,
         stop=StopOnSignal(checkpoints),
+        pruning=Pruning(trial, metrics) if trial else None,
     )
 
 

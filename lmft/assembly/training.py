@@ -10,13 +10,15 @@ import torch
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import LambdaCallback
 
-from lmft.assembly.callbacks import appended_files, make_callbacks
+from lmft.assembly.callbacks import OwnCallbacks, appended_files, make_callbacks
 from lmft.assembly.finishing import finish
 from lmft.assembly.parts import Parts
 from lmft.data.datamodule import DataModule
 from lmft.errors import UserError
 from lmft.models.loading.tokenizer import is_made_for_run, keep_vocabulary
+from lmft.reporting.results import peak_memory_gb, scores_of
 from lmft.runs.run import Run
+from lmft.sweeps.trial import Pruned
 from lmft.system import loop_state
 from lmft.training.beginning import Beginning
 from lmft.training.callbacks.metrics import read_rows
@@ -54,6 +56,8 @@ def _train(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any]:
     # When training starts, the checkpoint has been loaded and nothing can be refused any more.
     begin = LambdaCallback(on_train_start=lambda *_: _begin(parts, run))
     callbacks = [begin, own.metrics, own.probes, own.progress, own.checkpoints, own.stop]
+    if own.pruning is not None:
+        callbacks.append(own.pruning)
     trainer = build_trainer(config, run.folder, callbacks, [own.csv])
     if "trainer.max_tokens" in (limits := parts.step_limits(trainer.world_size)):
         loop_state.end_after(trainer, min(limits.values()))
@@ -70,8 +74,11 @@ def _train(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any]:
             trainer.validate(module, data, verbose=False)
         if run.checkpoint is not None:
             _add_callback(trainer, _catching_up(records, run))
-        with _training_errors_are_user_errors(trainer, data, parts, run):
-            trainer.fit(module, data, ckpt_path=run.checkpoint, weights_only=True)
+        try:
+            with _training_errors_are_user_errors(trainer, data, parts, run):
+                trainer.fit(module, data, ckpt_path=run.checkpoint, weights_only=True)
+        except Pruned as pruned:
+            return _record_pruned(trainer, run, own, pruned)
         result = finish(trainer, module, data, parts, run, own)
         if trainer.is_global_zero:
             records.log_end(_exported_scores(result), run.paths.report, trainer.global_step)
@@ -95,6 +102,22 @@ def _exported_scores(result: Mapping[str, Any]) -> dict[str, float]:
     """Return the scores of the exported weights as loggers name them; none if there are none."""
     exported = result["exported"]
     return {f"exported/{score}": exported[score] for score in LOGGED if exported.get(score) is not None}
+
+
+def _record_pruned(trainer: Trainer, run: Run, own: OwnCallbacks, pruned: Pruned) -> dict[str, Any]:
+    """Record that a search has ended this run early: it exports nothing. Return the metrics."""
+    if not trainer.is_global_zero:
+        return {}
+    log.info("%s", pruned)
+    own.checkpoints.remove_exported_weights()
+    metrics = {
+        "status": "pruned",
+        "steps": pruned.step,
+        "after": scores_of(own.metrics.validations[-1]),
+        "train": {**own.metrics.totals, "peak_memory_gb": peak_memory_gb()},
+    }
+    run.write_metrics(metrics)
+    return metrics
 
 
 def _begin(parts: Parts, run: Run) -> None:

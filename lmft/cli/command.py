@@ -26,6 +26,8 @@ from lmft.errors import UserError, user_errors_end_the_process
 from lmft.runs.log import buffering_logs
 from lmft.runs.redaction import Redactor
 from lmft.runs.rerun import recorded_command
+from lmft.sweeps.checks import check_sweep, refuse_single_run
+from lmft.sweeps.sweeper import searching
 from lmft.system.signals import Stopped, handling_signals
 
 # Functions that conf/hydra/lmft.yaml calls.
@@ -155,6 +157,7 @@ def _check(command: str, flags: Namespace) -> bool:
         raise UserError("--multirun and hydra.mode=RUN exclude each other", fix="leave one of them out")
     is_sweep = flags.multirun or defaults.hydra.mode == RunMode.MULTIRUN
     if not is_sweep:
+        refuse_single_run(defaults)
         overrides.refuse_several_values(flags.overrides)
     return is_sweep
 
@@ -181,6 +184,7 @@ def _run_sweep(command: str, task: Task, flags: Namespace, makes_runs: bool) -> 
     sources = flags.sources
     given = [overrides.parse(override) for override in flags.overrides]
     first = load.composed([load.first_value(override) for override in given], command, sources)
+    check_sweep(given, first, command, sources, makes_runs)
     if params := grid.params_of(first):
         load.check([*params, *flags.overrides], command, sources)
     if makes_runs:
@@ -196,7 +200,7 @@ def _run_sweep(command: str, task: Task, flags: Namespace, makes_runs: bool) -> 
     try:
         if makes_runs:
             sweep.live.draw({})
-        with grid.in_place_of_hydras():
+        with grid.in_place_of_hydras(), searching(first):
             _hydra_main(command, job, flags)
     except Stopped as stopped:
         if makes_runs:

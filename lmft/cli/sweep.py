@@ -36,6 +36,7 @@ from lmft.runs.folder import (
 )
 from lmft.runs.log import buffering_logs, capturing_logs, logging_to
 from lmft.runs.redaction import Redactor, is_secret_name
+from lmft.sweeps.checks import is_search, num_trials
 from lmft.system.files import read_json, write_json
 
 log = logging.getLogger(__name__)
@@ -300,6 +301,8 @@ def _result(metrics: Mapping[str, Any]) -> list[str]:
     phrases = [form.format(number) for form, number in numbers if number is not None]
     if not phrases:
         phrases = [metrics.get("status", "unknown")]
+    elif metrics.get("status") == "pruned":
+        phrases.insert(0, "pruned")
     seconds = (metrics.get("train") or {}).get("seconds")
     if seconds is not None:
         phrases.append(duration(seconds))
@@ -320,6 +323,8 @@ def _failure(error: Exception, redactor: Redactor) -> dict[str, Any]:
 
 def _num_jobs(given: Sequence[Override], first: DictConfig) -> int | None:
     """Return the number of jobs; None if only the sweeper knows it."""
+    if is_search(first):
+        return num_trials(given, first)
     if first.hydra.sweeper._target_ != grid.OF_HYDRA:
         return None
     for override in given:

@@ -27,9 +27,10 @@ def rows_of(sweep_folder: Path, failures: Mapping[str, Mapping[str, Any]]) -> li
     return [_row(job) for job in _jobs(sweep_folder, failures)]
 
 
-def _rank(job: Mapping[str, Any]) -> tuple[bool, float]:
+def _rank(job: Mapping[str, Any]) -> tuple[bool, bool, float]:
     loss = scores_of(job).get("loss")
-    return job["status"] == "failed", math.inf if loss is None else loss
+    status = job["status"]
+    return status == "failed", status == "pruned", math.inf if loss is None else loss
 
 
 def scores_of(job: Mapping[str, Any]) -> Mapping[str, Any]:

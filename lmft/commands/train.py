@@ -54,6 +54,7 @@ def fit(config: dict[str, Any], run: Run) -> dict[str, Any]:
     from lmft.config.schema import build
     from lmft.data.ledger import check_enough_examples
     from lmft.reporting import tables
+    from lmft.training.callbacks.pruning import pruning_monitors
     from lmft.training.extensions import lightnings_refusals_are_user_errors
     from lmft.training.further_callbacks import check_averaging
     from lmft.training.monitors import monitors
@@ -76,7 +77,7 @@ def fit(config: dict[str, Any], run: Run) -> dict[str, Any]:
         scores = names_of_logged(parts.corpus.measured_sources) if parts.corpus.validations else []
         check_validations(
             config["trainer"],
-            monitors(config),
+            [*monitors(config), *pruning_monitors()],
             num_batches=parts.layout(num_devices).num_used,
             num_steps=min(limits.values()),
             measured=scores,

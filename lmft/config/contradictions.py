@@ -289,6 +289,12 @@ DATA_RULES = (
         "leave one of them out",
     ),
     Rule(
+        ("sweep",),
+        lambda config: not (config.get("sweep") or {}).get("sampler"),
+        "several runs, and this is one",
+        "type it on the command line of lmft.train, with --multirun",
+    ),
+    Rule(
         ("validate_before",),
         lambda config: not config["validate_before"] or config["data"].get("validation_fraction") != 0,
         "validation text, and data.validation_fraction=0 has none",

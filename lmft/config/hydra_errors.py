@@ -98,6 +98,8 @@ def _no_such_config(error: MissingConfigException) -> UserError:
         return UserError(f"no config named '{name}'", fix=fix)
     # A name that begins with "_" is what other YAMLs start from.
     options = sorted(option for option in error.options or [] if not option.startswith("_"))
+    if (group, name) == ("hydra/sweeper", "optuna"):
+        return UserError(f"{group}={name} needs another package", fix="sweep=optuna is lmft's own")
     what = f"no {group} named '{name}'{did_you_mean(name, options)}"
     fix = f"one of: {', '.join(options)}" if options else None
     return UserError(what, f"{group}={name}", fix)

@@ -196,6 +196,9 @@ def _check_group(override: Override, folders: Sequence[Path]) -> None:
     """Raise UserError if a needed group is left out, or a path is given instead of a YAML's name."""
     key = override.key_or_group
     value = None if override.is_delete() else override.value()
+    if isinstance(value, IntervalSweep):
+        what = f"{key}= names a YAML, and an interval has numbers"
+        raise UserError(what, override.input_line, f"{key}=choice(NAME,NAME)")
     if key in _NEEDED_GROUPS and value is None:
         raise UserError(f"'{key}' cannot be left out", override.input_line, f"choose one: {key}=NAME")
     if str(value).startswith("_"):
@@ -218,7 +221,7 @@ def _check_top_level(config: DictConfig, command: str) -> None:
     own = config_dir() / f"{command}.yaml"
     if own.is_file():
         shipped |= yaml.safe_load(own.read_text("utf-8"))
-    known = {*shipped, *_NEEDED_GROUPS, *_OPTIONAL_GROUPS, "hydra"}
+    known = {*shipped, *_NEEDED_GROUPS, *_OPTIONAL_GROUPS, "sweep", "hydra"}
     for name in map(str, config):
         if name not in known and f"${{{name}" not in OmegaConf.to_yaml(config):
             what = f"nothing reads '{name}'{did_you_mean(name, known)}"

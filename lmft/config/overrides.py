@@ -66,6 +66,7 @@ _UNTYPED = "trainer."  # lightning.Trainer checks its own arguments, many of whi
 _NONE_CHOSEN = {
     "logger=null": "logger=none",
     "callbacks=null": "callbacks=none",
+    "sweep=null": "sweep=none",
     "experiment=null": "~experiment",
     "debug=null": "~debug",
 }
@@ -235,8 +236,9 @@ def nearest(key: str, known: Collection[str]) -> str:
 
 
 def _ending_alike(last: str, known: Collection[str]) -> list[str]:
-    """Return the options whose last part is `last`, without Hydra's own."""
-    return [key for key in known if key.rpartition(".")[2] == last and not key.startswith("hydra.")]
+    """Return the options whose last part is `last`, without Hydra's own and what a search names."""
+    others = ("hydra.", "sweep.params.")
+    return [key for key in known if key.rpartition(".")[2] == last and not key.startswith(others)]
 
 
 def may_be_new(key: str) -> bool:

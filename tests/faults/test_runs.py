@@ -2,17 +2,17 @@
 
 import csv
 import json
-import math
 import multiprocessing
 import time
 
 import pytest
-from hydra.core.plugins import Plugins
-from hydra.plugins.launcher import Launcher
 
+from lmft.modules.base import LanguageModel
 from lmft.runs.run import Run
+from tests.helpers import faults as fault
 from tests.helpers.processes import contents
 from tests.helpers.runs import tiny_arguments
+from tests.helpers.searches import states, study_of
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -57,27 +57,28 @@ def test_fault_24_a_failed_job_is_said_at_once_and_made_up_for_by_the_same_comma
     assert "already complete" in out and contents(terminal.folder / "runs/sw/data.train=text.txt") == done
 
 
-def test_fault_25_of_a_failed_trial_the_sweeper_is_told_nan_and_goes_on(terminal, monkeypatch):
-    told, launcher = [], next(each for each in Plugins.instance().discover(Launcher) if "Basic" in each.__name__)
-    assert issubclass(launcher, Launcher)
-    launch = launcher.launch
-
-    def launching(self, *asked, **options):
-        returned = launch(self, *asked, **options)
-        told.extend(job.return_value for job in returned)
-        return returned
-
-    monkeypatch.setattr(launcher, "launch", launching)
-    sweep(terminal)
-    assert len(told) == 2 and math.isnan(told[0]) and 0 < told[1] < 10
+def search(terminal, *argv):
+    """A search over the combinations of values: its exit code, what it prints, and the states of its trials."""
+    arguments = [argument for argument in tiny_arguments(terminal.folder) if not argument.startswith("data.train=")]
+    command = ("-m", "sweep=optuna", "sweep.sampler=grid", *arguments, "validate_before=false", "run.name=search")
+    code, out, _ = terminal.run("train", *command, *argv)
+    return code, out, states(study_of(terminal.folder / "runs/search"))
 
 
-def test_fault_25_optuna_marks_a_trial_of_nan_as_failed():
-    optuna = pytest.importorskip("optuna")
-    study = optuna.create_study()
-    study.tell(study.ask(), math.nan)
-    study.tell(study.ask(), 3.5)
-    assert [trial.state.name for trial in study.trials] == ["FAIL", "COMPLETE"] and study.best_value == 3.5
+def test_fault_25_a_trial_that_fails_is_recorded_and_the_search_goes_on(terminal):
+    values = ("data.train=absent.txt,text.txt", "optimizer.lr=1e-3,1e30", "trainer.max_steps=4")
+    code, out, ended = search(terminal, *values)
+    assert code == 2 and ended == ["FAIL", "FAIL", "COMPLETE", "FAIL"]
+    assert out.count("no such file or folder: absent.txt") == 2 and out.count("loss is not finite") == 1
+    assert "the search has its 4 trials: 1 complete, 3 failed" in out
+    again = search(terminal, *values)
+    assert again[2] == ended and "perplexity" not in again[1].partition("the search has")[0]
+
+
+def test_fault_25_a_trial_that_runs_out_of_memory_is_recorded_and_the_search_goes_on(terminal, monkeypatch):
+    monkeypatch.setattr(LanguageModel, "nats", fault.memory_for(0, 1, "forward"))
+    code, out, ended = search(terminal, "data.train=text.txt", "seed=1,2", "trainer.max_steps=2")
+    assert code == 2 and ended == ["FAIL", "FAIL"] and out.count("out of memory") == 2
 
 
 def _enter(folder, barrier, names):

@@ -1,0 +1,1 @@
+"""Sweeps that search: a sweeper for Hydra on Optuna."""
