@@ -18,6 +18,14 @@ from yaml import MarkedYAMLError, YAMLError
 
 from lmft.errors import UserError, did_you_mean
 
+# Hydra's launcher -> the extra of lmft that installs it.
+_EXTRAS_OF_LAUNCHERS = {
+    "joblib": "joblib",
+    "submitit_local": "submitit",
+    "submitit_slurm": "submitit",
+    "ray": "ray",
+}
+
 
 @contextmanager
 def config_errors_are_user_errors() -> Iterator[None]:
@@ -96,6 +104,10 @@ def _no_such_config(error: MissingConfigException) -> UserError:
     if not group:
         fix = "--config-name names a YAML in --config-dir or --config-path"
         return UserError(f"no config named '{name}'", fix=fix)
+    if group == "hydra/launcher" and name in _EXTRAS_OF_LAUNCHERS:
+        what = f"Hydra's launcher '{name}' is not installed"
+        fix = f"pip install 'lightning-lmft[{_EXTRAS_OF_LAUNCHERS[name]}]'"
+        return UserError(what, f"{group}={name}", fix)
     # A name that begins with "_" is what other YAMLs start from.
     options = sorted(option for option in error.options or [] if not option.startswith("_"))
     what = f"no {group} named '{name}'{did_you_mean(name, options)}"

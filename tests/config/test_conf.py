@@ -9,7 +9,7 @@ import yaml
 from hydra.utils import get_object, instantiate
 
 from lmft.config import contradictions, overrides
-from lmft.config.load import compose, composed, plain
+from lmft.config.load import compose, composed, first_value, plain
 from lmft.config.schema import build
 from lmft.config.shipped import config_dir, defaults_of
 from lmft.data.config import DataConfig
@@ -101,7 +101,8 @@ def test_a_choice_begins_with_a_command_that_chooses_it_and_fits(choice):
     group, name = choice.split("/")
     chosen = []
     for each in commands_in(CONF / f"{choice}.yaml"):
-        given = [overrides.quote_for_hydra(argument) for argument in each.argv]
+        typed = [overrides.quote_for_hydra(argument) for argument in each.argv if argument != "--multirun"]
+        given = [first_value(overrides.parse(argument)) for argument in typed]
         node = composed(given, each.command)
         chosen.append(node.hydra.runtime.choices[group])
         config = plain(node)
