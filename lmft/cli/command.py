@@ -23,7 +23,11 @@ from lmft.cli.launchers import own_launchers
 from lmft.cli.sweep import Sweep
 from lmft.cli.sweep_secrets import in_environment, split
 from lmft.config import load, overrides
-from lmft.config.hydra_errors import config_errors_are_user_errors, target_errors_are_user_errors
+from lmft.config.hydra_errors import (
+    check_launcher_is_installed,
+    config_errors_are_user_errors,
+    target_errors_are_user_errors,
+)
 from lmft.errors import UserError, user_errors_end_the_process
 from lmft.runs.log import buffering_logs
 from lmft.runs.redaction import Redactor
@@ -154,6 +158,8 @@ def _check(command: str, flags: Namespace) -> bool:
     if not is_sweep:
         overrides.refuse_several_values(flags.overrides)
     overrides.check_launcher(flags.overrides, is_sweep)
+    if is_sweep:
+        check_launcher_is_installed(defaults.hydra.runtime.choices.get("hydra/launcher"))
     return is_sweep
 
 

@@ -76,7 +76,9 @@ class RemoteJob:
                 # The signal may have come when the job had just ended.
                 outcomes = outcomes or [self._stopped(stopped)]
             except Exception as error:  # of composing the config: the job's own are outcomes
-                return self._failed(f"job-{self.number}", f"{type(error).__name__}: {error}")
+                return self._failed(
+                    f"job-{self.number}", f"{type(error).__name__}: {error}".partition("\n")[0]
+                )
         [outcome] = outcomes
         return Result(returned, replace(outcome, output=output.getvalue()))
 
