@@ -238,6 +238,8 @@ def reason_to_refuse(command: Printed) -> str | None:
             return rf"pip install .*{package}"
     if command.given.get("format") == "gguf" and which("convert_hf_to_gguf.py") is None:
         return r"git clone .*llama\.cpp"
+    if command.given.get("launcher") == "slurm" and which("srun") is None:
+        return "there is no SLURM on this machine"
     if "push_to_hub" in command.given:
         return "there is no token for the hub|the hub refuses"
     return None
