@@ -63,7 +63,7 @@ def _train(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any]:
         loop_state.end_after(trainer, min(limits.values()))
     module = parts.module()
     data = parts.datamodule()
-    if run.origin is not None:
+    if run.checkpoint is None and run.origin is not None:  # else it has begun
         beginning = Beginning(run.origin, config["optimizer"])
         beginning.begin(module, data)
         trainer.callbacks.insert(0, beginning)  # pyright: ignore[reportAttributeAccessIssue]

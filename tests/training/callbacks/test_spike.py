@@ -107,3 +107,14 @@ def test_the_command_that_goes_back_continues_a_run_that_stopped(spiky, folder):
 def test_options_that_make_no_sense(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         SpikeWatchdog(**options)
+
+
+def test_a_branch_goes_back_to_its_own_checkpoint(spiky, folder):
+    first, _ = train(folder, "run.name=before-branch", "trainer.max_steps=2")
+    spiky(SPIKE)
+    options = (f"resume={first.folder}", "branch=true", *WATCHED)
+    run, result = train(folder, "run.name=branch", *options)
+    assert result["train"]["spikes"] and run.paths.log.read_text().count("the optimizer continues with") == 1
+    cut(run, "branch-cut", 9)
+    again, _ = train(folder, "run.name=branch-cut", *options)
+    assert_same(again, run)
