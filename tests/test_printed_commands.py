@@ -243,6 +243,8 @@ def reason_to_refuse(command: Printed) -> str | None:
             return rf"pip install .*{package}"
     if command.given.get("format") == "gguf" and which("convert_hf_to_gguf.py") is None:
         return r"git clone .*llama\.cpp"
+    if command.given.get("launcher") == "slurm" and which("srun") is None:
+        return "there is no SLURM on this machine"
     if "push_to_hub" in command.given:
         return "there is no token for the hub|the hub refuses"
     return None
@@ -317,11 +319,12 @@ def check_training(command: Printed, folder: Path, said: str) -> None:
         runs = sorted(path for path in table.parent.glob("*/") if not path.name.startswith("."))
         assert len(runs) == num_jobs
     else:
-        runs = list(folder.glob("runs/*/"))
+        runs = [run for run in folder.glob("runs/*/") if f"runs/{run.name}" != command.given.get("resume")]
         assert len(runs) == 1 and runs[0].name == command.given.get("run.name", runs[0].name)
+    num_steps = int(command.given.get("trainer.max_steps", SIZES["trainer.max_steps"]))
     for run in runs:
         metrics = read_json(run / "metrics.json")
-        assert metrics["status"] == "complete" and metrics["steps"] == SIZES["trainer.max_steps"]
+        assert metrics["status"] == "complete" and metrics["steps"] == num_steps
         assert (run / "model/config.json").exists() or (run / "model/adapter_config.json").exists()
         assert (run / "report.html").exists() and (run / "checkpoints/last.ckpt").exists()
         assert f"the model is in {run.relative_to(folder)}/model" in " ".join(said.split()) or len(runs) > 1

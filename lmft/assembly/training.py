@@ -73,7 +73,7 @@ def _train(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any]:
             _begin(parts, run)
             trainer.validate(module, data, verbose=False)
         if run.checkpoint is not None:
-            trainer.callbacks.append(_catching_up(records, run))
+            _add_callback(trainer, _catching_up(records, run))
         try:
             with _training_errors_are_user_errors(trainer, data, parts, run):
                 trainer.fit(module, data, ckpt_path=run.checkpoint, weights_only=True)
@@ -83,6 +83,10 @@ def _train(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any]:
         if trainer.is_global_zero:
             records.log_end(_exported_scores(result), run.paths.report, trainer.global_step)
     return result
+
+
+def _add_callback(trainer: Any, callback: Callback) -> None:
+    trainer.callbacks.append(callback)
 
 
 def _catching_up(records: Records, run: Run) -> Callback:

@@ -16,12 +16,18 @@ import yaml
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from lmft.cli import completion, grid, help
+from lmft.cli import completion, grid
 from lmft.cli.flags import for_hydra, parsed, shows_something
 from lmft.cli.job import SweepJob, Task, implied_choices, implied_end, single_job
-from lmft.cli.sweep import Sweep, job_name
+from lmft.cli.launchers import own_launchers
+from lmft.cli.sweep import Sweep
+from lmft.cli.sweep_secrets import in_environment, split
 from lmft.config import load, overrides
-from lmft.config.hydra_errors import config_errors_are_user_errors, target_errors_are_user_errors
+from lmft.config.hydra_errors import (
+    check_launcher_is_installed,
+    config_errors_are_user_errors,
+    target_errors_are_user_errors,
+)
 from lmft.errors import UserError, user_errors_end_the_process
 from lmft.runs.log import buffering_logs
 from lmft.runs.redaction import Redactor
@@ -29,11 +35,6 @@ from lmft.runs.rerun import recorded_command
 from lmft.sweeps.checks import check_sweep, refuse_single_run
 from lmft.sweeps.sweeper import searching
 from lmft.system.signals import Stopped, handling_signals
-
-# Functions that conf/hydra/lmft.yaml calls.
-OmegaConf.register_new_resolver("lmft.choices", help.choices, replace=True)
-OmegaConf.register_new_resolver("lmft.usage", help.usage, replace=True)
-OmegaConf.register_new_resolver("lmft.job_name", job_name, replace=True)
 
 
 @user_errors_end_the_process()
@@ -159,6 +160,9 @@ def _check(command: str, flags: Namespace) -> bool:
     if not is_sweep:
         refuse_single_run(defaults)
         overrides.refuse_several_values(flags.overrides)
+    overrides.check_launcher(flags.overrides, is_sweep)
+    if is_sweep:
+        check_launcher_is_installed(defaults.hydra.runtime.choices.get("hydra/launcher"))
     return is_sweep
 
 
@@ -193,14 +197,20 @@ def _run_sweep(command: str, task: Task, flags: Namespace, makes_runs: bool) -> 
     with load.hydra_node_of(first):
         sweep = Sweep.begin(given, first, makes_runs)
 
-    job = SweepJob(command, task, sweep, sources, list(flags.overrides))
+    without_secrets, secrets = split(flags.overrides)
+    job = SweepJob(command, task, sweep, sources, without_secrets)
     given_arguments = [*sources.arguments, *flags.overrides]
     flags.multirun = True
-    flags.overrides = [*sweep.hydra_overrides, *flags.overrides, "hydra.mode=MULTIRUN"]
+    flags.overrides = [*sweep.hydra_overrides, *without_secrets, "hydra.mode=MULTIRUN"]
     try:
         if makes_runs:
             sweep.live.draw({})
-        with grid.in_place_of_hydras(), searching(first):
+        with (
+            in_environment(secrets),
+            grid.in_place_of_hydras(),
+            searching(first),
+            own_launchers(),
+        ):
             _hydra_main(command, job, flags)
     except Stopped as stopped:
         if makes_runs:

@@ -15,17 +15,24 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from lmft.cli.sweep import Outcome, Sweep
+from lmft.cli import help
+from lmft.cli.sweep import Outcome, Sweep, job_name
+from lmft.cli.sweep_secrets import revealed
 from lmft.config import contradictions, load, overrides
 from lmft.config.hydra_errors import config_errors_are_user_errors
 from lmft.config.implied import with_implied_choices, with_implied_end
-from lmft.config.load import Job, choices_of
+from lmft.config.load import OF_SWEEPS, Job, choices_of
 from lmft.config.overrides import parse
 from lmft.config.sources import Sources
 from lmft.runs.redaction import Redactor
 
 Task = Callable[[Job], float | None]
 _OF_SWEEPS = ("hydra.mode", "hydra.launcher", "hydra/launcher", "hydra.sweeper", "hydra/sweeper")
+
+# Functions that conf/hydra/lmft.yaml calls.
+OmegaConf.register_new_resolver("lmft.choices", help.choices, replace=True)
+OmegaConf.register_new_resolver("lmft.usage", help.usage, replace=True)
+OmegaConf.register_new_resolver("lmft.job_name", job_name, replace=True)
 
 
 @dataclass(frozen=True)
@@ -64,7 +71,7 @@ class SweepJob:
         """The arguments for Hydra that a job needs, too: those that are not about sweeps."""
         given = map(parse, self.command_line)
         return [
-            str(override.input_line)
+            revealed(str(override.input_line))
             for override in given
             if override.is_hydra_override() and not override.key_or_group.startswith(_OF_SWEEPS)
         ]
@@ -138,7 +145,12 @@ def _typed_overrides() -> list[str]:
     """Return the job's overrides as they were typed, with unresolved interpolations."""
     typed = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
     assert isinstance(typed, list)
-    return [str(override) for override in typed]
+    return [revealed(str(override)) for override in typed if not _is_of_sweep(str(override))]
+
+
+def _is_of_sweep(override: str) -> bool:
+    """Return whether an argument is for the sweep alone: a job that is continued has no launcher."""
+    return parse(override).key_or_group in OF_SWEEPS
 
 
 def _as_far_as_resolvable(config: DictConfig) -> Any:

@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from lmft.cli import grid
 from lmft.cli.sweep_live import LiveTable
+from lmft.cli.sweep_secrets import has_secret
 from lmft.cli.sweep_table import report, scores_of
 from lmft.config.hydra_errors import config_errors_are_user_errors, target_errors_are_user_errors
 from lmft.config.load import hydra_node_of
@@ -35,7 +36,7 @@ from lmft.runs.folder import (
     remove_empty,
 )
 from lmft.runs.log import buffering_logs, capturing_logs, logging_to
-from lmft.runs.redaction import Redactor, is_secret_name
+from lmft.runs.redaction import Redactor
 from lmft.sweeps.checks import is_search, num_trials
 from lmft.system.files import read_json, write_json
 
@@ -54,6 +55,13 @@ class Outcome:
     """What the terminal shows of it; None if its own output said so."""
     failure: dict[str, Any] | None
     """Status, error and exit code, if it failed."""
+    output: str = ""
+    """What it printed in another process."""
+
+    @property
+    def was_stopped(self) -> bool:
+        """Whether a signal has stopped it."""
+        return self.failure is not None and self.failure["status"] == "stopped"
 
 
 @dataclass(frozen=True)
@@ -116,7 +124,7 @@ class Sweep:
         ]
         # A job's folder is named by the values that differ between jobs; if one of them is a secret, by
         # its number.
-        if any(map(is_secret_name, swept)):
+        if any(has_secret(override) for override in given if override.is_sweep_override()):
             overrides.append("hydra.sweep.subdir=${hydra.job.num}")
         return cls(folder, [folder, *missing], has_runs, overrides, num_jobs)
 
@@ -136,8 +144,7 @@ class Sweep:
             record: takes the outcome; `Sweep.record` in the process that shows the sweep.
         """
         remove_hydra_record(folder.parent)
-        position = f"{number}/{self.num_jobs}" if self.num_jobs else f"{number}"
-        job = f"[{position}] {folder.name}"
+        job = self.label(number, folder.name)
         if not self.has_runs:
             log.info("%s", job)
             failure = None
@@ -164,10 +171,16 @@ class Sweep:
                 write_json(metrics, {**read_json(metrics), **failure})
         record(Outcome(folder.name, f"{job}: {end}", failure))
 
+    def label(self, number: int, name: str) -> str:
+        """Return what a job's line begins with: its number, from 1, and the name of its folder."""
+        position = f"{number}/{self.num_jobs}" if self.num_jobs else f"{number}"
+        return f"[{position}] {name}"
+
     def record(self, outcome: Outcome) -> None:
         """Show how a job ended, and keep its failure for the table and the exit code."""
         if outcome.failure is not None:
             self.failures[outcome.job] = outcome.failure
+        print(outcome.output, end="", flush=True)
         if outcome.line is not None:
             self.live.erase()
             log.log(logging.ERROR if outcome.failure else logging.INFO, "%s", outcome.line)

@@ -170,6 +170,7 @@ def _pair(given: Any, comparison: "Comparison") -> list[tuple[str, list["Record"
         for record in setting.complete:
             known[record.name] = [record]
             known[record.folder.path.as_posix().rstrip("/")] = [record]
+    for setting in comparison.groups[0].settings:
         if setting.number is not None:
             known[str(setting.number)] = setting.complete
     if isinstance(given, list):
@@ -183,7 +184,9 @@ def _pair(given: Any, comparison: "Comparison") -> list[tuple[str, list["Record"
             return [(f"rank {name}" if name.isdecimal() else name, known[name]) for name in names]
     ranks = [name for name in known if name.isdecimal()]
     what = f"test={given} names no two complete settings or runs"
-    fix = f"test=1,2: ranks up to {len(ranks)}; or the names of two runs" if len(ranks) > 1 else None
+    fix = "the names of two complete runs"
+    if len(ranks) > 1:
+        fix = f"test=1,2: ranks up to {len(ranks)}, of the first group; or {fix}"
     raise UserError(what, fix=fix)
 
 

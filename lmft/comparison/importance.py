@@ -23,7 +23,7 @@ class Importance:
     """What one option explains."""
 
     share: float | None
-    """From 0 to 1; None if there are too few runs for its values."""
+    """From 0 to 1; None if there are too few runs for its values, or all have the same score."""
     chance: float | None
     """What 95 of 100 random orders of the scores stay below."""
 
@@ -41,6 +41,8 @@ def importances(
     if len(costs) < FEWEST_RUNS:
         return None
     ranks = _ranks(np.asarray(costs, float))
+    if np.ptp(ranks) == 0:  # there is nothing to explain
+        return [Importance(None, None)] * len(options)
     rng = np.random.default_rng(seed)
     orders = np.stack([ranks, *(rng.permutation(ranks) for _ in range(_NUM_SHUFFLES))], axis=1)
     return [_importance(values, orders) for values in options]

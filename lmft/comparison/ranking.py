@@ -3,7 +3,7 @@
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lmft.comparison.measured import Measured, measured_by
@@ -19,7 +19,7 @@ class Setting:
     """Runs whose settings are the same, but for the seed."""
 
     number: int | None
-    """Its rank over all groups, from 1; None if no run of it is complete."""
+    """Its rank in its group, from 1; None if no run of it is complete."""
     values: dict[str, Any]
     """Option that differs -> its value; empty if it is not known."""
     records: list[Record]
@@ -113,17 +113,7 @@ def ranked(records: Sequence[Record], by: str | None = None) -> Comparison:
         _group(members, columns, score, measured[members[0].name])
         for members, score in _parted(records, measured, by)
     ]
-    numbered = []
-    number = 0
-    for group in groups:
-        settings = []
-        for setting in group.settings:
-            if setting.complete:
-                number += 1
-                setting = Setting(number, setting.values, setting.records, setting.by)
-            settings.append(setting)
-        numbered.append(Group(settings, group.by, group.measured))
-    return Comparison(numbered, columns, list(records))
+    return Comparison(groups, columns, list(records))
 
 
 def _parted(
@@ -171,7 +161,12 @@ def _group(records: Sequence[Record], columns: Sequence[Column], by: str, measur
         Setting(None, _values(members[0], columns), sorted(members, key=_order(by)), by)
         for members in by_values.values()
     ]
-    return Group(sorted(settings, key=_rank), by, measured)
+    settings.sort(key=_rank)
+    numbered = [
+        replace(setting, number=number) if setting.complete else setting
+        for number, setting in enumerate(settings, 1)
+    ]
+    return Group(numbered, by, measured)
 
 
 def _values(record: Record, columns: Sequence[Column]) -> dict[str, Any]:

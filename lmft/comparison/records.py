@@ -20,7 +20,8 @@ from lmft.system.files import read_json
 SCORES = ("loss", "perplexity", "accuracy", "bits_per_byte", "targets")
 # Options that change neither the trained weights nor what they are measured on.
 _HOUSEKEEPING = (
-    *("run", "resume", "seed", "trust", "logger", "checkpoint", "validate_before", "sweep"),
+    *("run", "resume", "seed", "trust", "logger", "checkpoint", "validate_before"),
+    *("sweep", "launcher"),
     *("data.cache_dir", "data.worker_timeout", "data.probes", "model.probes"),
 )
 _SUMMARY = ("python", "-m", "lmft.train")

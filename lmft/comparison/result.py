@@ -146,7 +146,7 @@ def for_reading(rows: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
 
     A setting without a complete run has the loss of its last validation in brackets.
     """
-    heads = [head for head in rows[0] if any(row[head] for row in rows)]
+    heads = [head for head in rows[0] if head == "loss" or any(row[head] for row in rows)]
     readable = []
     for row in rows:
         shown_heads = [head for head in heads if not head.endswith(_DEVIATION) and head != _LATEST]

@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
 from hydra.errors import (
     HydraException,
     InstantiationException,
@@ -17,6 +19,14 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import MarkedYAMLError, YAMLError
 
 from lmft.errors import UserError, did_you_mean
+
+# Hydra's launcher -> the extra of lmft that installs it.
+_EXTRAS_OF_LAUNCHERS = {
+    "joblib": "joblib",
+    "submitit_local": "submitit",
+    "submitit_slurm": "submitit",
+    "ray": "ray",
+}
 
 
 @contextmanager
@@ -91,11 +101,27 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__
 
 
+def check_launcher_is_installed(name: str | None) -> None:
+    """Raise UserError if Hydra's launcher of a name is not installed: a sweep would begin without it."""
+    if name in _EXTRAS_OF_LAUNCHERS:
+        Plugins.instance()  # which loads what is installed
+        if f"{name}.yaml" not in ConfigStore.instance().repo["hydra"]["launcher"]:
+            raise _not_installed(name)
+
+
+def _not_installed(launcher: str) -> UserError:
+    what = f"Hydra's launcher '{launcher}' is not installed"
+    fix = f"pip install 'lightning-lmft[{_EXTRAS_OF_LAUNCHERS[launcher]}]'"
+    return UserError(what, f"hydra/launcher={launcher}", fix)
+
+
 def _no_such_config(error: MissingConfigException) -> UserError:
     group, _, name = (error.missing_cfg_file or "").rpartition("/")
     if not group:
         fix = "--config-name names a YAML in --config-dir or --config-path"
         return UserError(f"no config named '{name}'", fix=fix)
+    if group == "hydra/launcher" and name in _EXTRAS_OF_LAUNCHERS:
+        return _not_installed(name)
     # A name that begins with "_" is what other YAMLs start from.
     options = sorted(option for option in error.options or [] if not option.startswith("_"))
     if (group, name) == ("hydra/sweeper", "optuna"):

@@ -30,6 +30,8 @@ from lmft.config.sources import SHIPPED, Sources
 from lmft.errors import UserError, did_you_mean
 
 HYDRA_VERSION = "1.3"  # the version whose defaults Hydra uses
+OF_SWEEPS = ("launcher",)
+"""Groups whose choice is one of the sweep, not of its jobs."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +81,13 @@ def compose_job(overrides: Sequence[str], command: str) -> Job:
 
 
 def choices_of(hydra_node: Any) -> dict[str, str | None]:
-    """Return, from Hydra's own node, group -> name of the YAML chosen from it."""
+    """Return, from Hydra's own node, group -> name of the YAML chosen from it, of a job's groups."""
     choices = hydra_node.runtime.choices
-    return {str(group): choices[group] for group in choices if str(group).split("/")[0] != "hydra"}
+    return {
+        str(group): choices[group]
+        for group in choices
+        if str(group).split("/")[0] not in ("hydra", *OF_SWEEPS)
+    }
 
 
 @config_errors_are_user_errors()

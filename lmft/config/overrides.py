@@ -223,6 +223,22 @@ def refuse_several_values(overrides: Collection[str]) -> None:
             raise UserError(f"several values for '{key}'", override.input_line, fix)
 
 
+def check_launcher(overrides: Collection[str], is_sweep: bool) -> None:
+    """Raise UserError for a launcher that nothing would use: of a single run, or one of several."""
+    for override in map(parse, overrides):
+        key = override.key_or_group
+        is_choice = key in ("launcher", "hydra/launcher")
+        if not (is_choice or key.startswith("hydra.launcher.")):
+            continue
+        if override.is_sweep_override():
+            what = "one launcher runs all jobs of a sweep"
+            raise UserError(what, override.input_line, f"{key}=NAME, with one value")
+        launches_nothing = override.is_delete() or override.value() in ("none", "basic", None)
+        if not is_sweep and not (is_choice and launches_nothing):
+            what = "a launcher runs the jobs of a sweep, and this is a single run"
+            raise UserError(what, override.input_line, "add -m for a sweep, or leave it out")
+
+
 def nearest(key: str, known: Collection[str]) -> str:
     """Return ` (did you mean 'optimizer.lr'?)` for `lr` and for `optimizer.lrr`, or the empty string."""
     group, _, name = key.rpartition(".")

@@ -30,6 +30,7 @@ from lmft.training.groups import Grouping, parameter_groups
 from lmft.training.optimizer import (
     MakeOptimizer,
     ScheduleConfig,
+    load_states_exactly,
     make_schedule,
     names_of_weights,
 )
@@ -311,6 +312,7 @@ class LanguageModel(LightningModule):
         if self.make_optimizer is None or self.schedule is None:
             raise UserError("this module has no optimizer: it was made to evaluate or to answer")
         optimizer = self.make_optimizer(parameter_groups(self.model, self.grouping))
+        load_states_exactly(optimizer)
         rates = sorted({group["lr"] for group in optimizer.param_groups})
         if len(rates) > 1:
             log.info("%d learning rates, from %.3g to %.3g", len(rates), rates[0], rates[-1])

@@ -9,6 +9,16 @@ from lmft.reporting.report import BOTTOM, LEFT, RIGHT, TOP, WIDTH, ticks
 from lmft.reporting.templates import fill
 
 _HEIGHT = 320
+_FRAME = {
+    "label": "nats per target",
+    "x_label": "learning rate",
+    "width": WIDTH,
+    "height": _HEIGHT,
+    "left": LEFT,
+    "right": WIDTH - RIGHT,
+    "top": TOP,
+    "bottom": _HEIGHT - BOTTOM,
+}
 
 
 def write_range_plot(
@@ -27,8 +37,8 @@ def write_range_plot(
         smoothed: the same, smoothed.
         suggested: the rate that is marked; None: none is.
     """
-    points = [pair for pair in zip(rates, losses, strict=True) if math.isfinite(pair[1])]
-    means = [pair for pair in zip(rates, smoothed, strict=True) if math.isfinite(pair[1])]
+    points = _finite(rates, losses)
+    means = _finite(rates, smoothed)
     first = math.log10(rates[0])
     span = math.log10(rates[-1]) - first or 1.0
     y_ticks = ticks(min(loss for _, loss in points), max(loss for _, loss in points), 5)
@@ -49,17 +59,14 @@ def write_range_plot(
         lines[1]["dots"] = [(x_of(nearest[0]), y_of(nearest[1]), f"suggested: {suggested:g}")]
     decades = range(math.ceil(first - 1e-9), math.floor(first + span + 1e-9) + 1)
     plot = {
-        "label": "nats per target",
-        "x_label": "learning rate",
-        "width": WIDTH,
-        "height": _HEIGHT,
-        "left": LEFT,
-        "right": WIDTH - RIGHT,
-        "top": TOP,
-        "bottom": _HEIGHT - BOTTOM,
+        **_FRAME,
         "x_ticks": [(x_of(10.0**decade), f"1e{decade}") for decade in decades],
         "y_ticks": [(y_of(value), f"{value:g}") for value in y_ticks],
         "lines": lines,
     }
     names = {"train": "each step", "val": "smoothed"}
     path.write_text(fill("curve.svg.jinja", {}, plot=plot, names=names), encoding="utf-8")
+
+
+def _finite(rates: Sequence[float], losses: Sequence[float]) -> list[tuple[float, float]]:
+    return [pair for pair in zip(rates, losses, strict=True) if math.isfinite(pair[1])]

@@ -63,7 +63,7 @@ def end_after(trainer: Trainer, num_steps: int) -> None:
 
 def training_is_complete(trainer: Trainer) -> bool:
     """Return, at the end of an epoch, whether the training has all its steps or epochs."""
-    loop = trainer.fit_loop
+    loop: Any = trainer.fit_loop
     if loop.max_steps != -1 and loop.epoch_loop.global_step >= loop.max_steps:
         return True
     num_epochs = loop.epoch_progress.current.processed

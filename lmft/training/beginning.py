@@ -112,7 +112,8 @@ def _groups(
     groups = []
     of_name = dict(zip(by_name, _group_of_each(saved), strict=True))
     for group in own:
-        before = of_name.get(names[group["params"][0]], {})
+        first: int = group["params"][0]
+        before = of_name.get(names[first], {})
         noted = {
             name: value
             for name, value in before.items()
@@ -147,6 +148,6 @@ def _fitted(state: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Path) 
             raise UserError(what, str(path), fix)
         num_rows = min(len(value), len(expected))
         fitted[name] = torch.cat([value[:num_rows].to(expected), expected[num_rows:]])
-        message = "%s has %d rows: the first %d are the parent's, the others are new"
-        log.info(message, name, len(expected), num_rows)
+        message = "%s has %d rows, in the parent %d: the first %d are the parent's, others are new"
+        log.info(message, name, len(expected), len(value), num_rows)
     return fitted

@@ -118,7 +118,9 @@ def check_averaging(config: Mapping[str, Any], num_steps: int, num_batches: int)
     num_epochs = -(-num_steps // steps_per_epoch)
     for name, node in config["callbacks"].items():
         where = f"callbacks.{name}"
-        target = None if node is None else trusted_class(node, trusted, where)
+        if node is None:
+            continue
+        target = trusted_class(node, trusted, where)
         if not isinstance(target, type) or not issubclass(target, StochasticWeightAveraging):
             continue
         start = arguments_of(node, trusted, where)["swa_epoch_start"]

@@ -22,6 +22,30 @@ def names_of_weights(model: nn.Module, optimizer: Optimizer) -> list[str]:
     return [names[weight] for group in optimizer.param_groups for weight in group["params"]]
 
 
+def load_states_exactly(optimizer: Optimizer) -> None:
+    """Make an optimizer load its state in the number format in which it was saved.
+
+    torch rounds it to that of the weights: with weights in bfloat16, moments in float32 would be other
+    ones after resuming.
+    """
+    loaded: list[dict[str, Any]] = []
+    optimizer.register_load_state_dict_pre_hook(lambda _, state_dict: loaded.append(state_dict))
+
+    def restore(optimizer: Optimizer) -> None:
+        saved = loaded.pop()
+        for group, saved_group in zip(optimizer.param_groups, saved["param_groups"], strict=True):
+            for weight, number in zip(group["params"], saved_group["params"], strict=True):
+                _restore_formats(optimizer.state[weight], saved["state"].get(number, {}))
+
+    optimizer.register_load_state_dict_post_hook(restore)
+
+
+def _restore_formats(state: dict[str, Any], saved: Mapping[str, Any]) -> None:
+    for name, value in saved.items():
+        if isinstance(value, torch.Tensor) and state[name].dtype != value.dtype:
+            state[name] = value.to(state[name].device, copy=True)
+
+
 MakeOptimizer = Callable[[list[dict[str, Any]]], Optimizer]
 
 

@@ -74,7 +74,8 @@ class Records:
         service.started(logger, is_continued)
         sent: dict[str, int] = {}
         if is_continued and service.keeps_later_steps:
-            sent = service.logged_steps(logger) or dict(steps)
+            stored = service.logged_steps(logger)
+            sent = dict(steps) if stored is None else stored
         elif is_continued:
             sent = {name: min(step, start.step) for name, step in steps.items()}
         elif start.step >= 0 and not service.continues:

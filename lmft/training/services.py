@@ -18,6 +18,7 @@ from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger
 
 from lmft.errors import UserError
 from lmft.training.trackio_logger import TrackioLogger
+from lmft.training.wandb_files import last_steps
 
 _REPORT = "report"
 _SECONDS_TO_CONNECT = 5
@@ -190,6 +191,13 @@ class WeightsAndBiases(Service):
         """Return the id of the run."""
         return str(logger.experiment.id)
 
+    def logged_steps(self, logger: Any) -> dict[str, int] | None:
+        """Return the steps in the files of an offline run; a process that is killed loses its last."""
+        if not logger.experiment.offline:
+            return None
+        found = Path(logger.save_dir).glob(f"wandb/offline-run-*-{logger.experiment.id}/*.wandb")
+        return last_steps(sorted(found))
+
     def log_answers(self, logger: Any, answers: Answers) -> None:
         """Log a table."""
         logger.log_table(
@@ -293,13 +301,13 @@ class Trackio(Service):
 
     def logged_steps(self, logger: Any) -> dict[str, int] | None:
         """Return the steps in the file: a process that is killed loses those of its last half second."""
-        import trackio
+        from trackio.sqlite_storage import SQLiteStorage
 
         if logger.is_remote:
             return None
         steps: dict[str, int] = {}
         run = logger.experiment
-        for row in trackio.SQLiteStorage.get_logs(run.project, run.name, run_id=run.id):
+        for row in SQLiteStorage.get_logs(run.project, run.name, run_id=run.id):
             steps |= dict.fromkeys(row.keys() - {"step", "timestamp"}, row["step"])
         return steps
 

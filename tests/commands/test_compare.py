@@ -148,7 +148,8 @@ def test_other_validation_texts_are_ranked_apart(sweep, terminal):
     said = terminal.succeeds("compare", "runs/search")
     assert "the groups differ in validation text" in said
     rows = table_of(sweep)
-    assert [(row["group"], row["loss"]) for row in rows] == [("1", "3.2"), ("1", "3.8"), ("2", "0.1")]
+    found = [(row["group"], row["rank"], row["loss"]) for row in rows]
+    assert found == [("1", "1", "3.2"), ("1", "2", "3.8"), ("2", "1", "0.1")]
     assert not (sweep / "best").exists() and numbers_of(sweep)["winner"] is None
 
 

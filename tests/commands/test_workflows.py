@@ -258,3 +258,15 @@ def test_what_is_warned_of_before_there_is_a_log_stands_in_it(folder, monkeypatc
     with pytest.warns(UserWarning, match="warned early"):
         train(folder, "run.name=warned", "trainer.max_steps=4", "validate_before=false")
     assert run.paths.log.read_text().startswith(log), "a run that goes on appends"
+
+
+def test_an_evaluation_tells_which_options_of_the_trainer_it_does_not_read(finished, caplog):
+    from lmft.commands.evaluate import checked_config
+    from lmft.config.load import compose
+
+    run, _ = finished
+    given = [f"run={run.folder}", "trainer=cpu", "trainer.max_steps=3", "+trainer.max_time=00:00:01:00"]
+    given += ["trainer.limit_val_batches=1", "trainer.precision=32-true"]
+    checked_config(compose(given, "evaluate"), given)
+    told = [record.getMessage() for record in caplog.records if "does not read" in record.getMessage()]
+    assert told == [f"an evaluation does not read {each}" for each in given[2:4]]

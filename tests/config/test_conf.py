@@ -101,8 +101,8 @@ def test_a_choice_begins_with_a_command_that_chooses_it_and_fits(choice):
     group, name = choice.split("/")
     chosen = []
     for each in commands_in(CONF / f"{choice}.yaml"):
-        arguments = [argument for argument in each.argv if argument != "--multirun"]
-        given = [first_value(overrides.parse(overrides.quote_for_hydra(argument))) for argument in arguments]
+        typed = [overrides.quote_for_hydra(argument) for argument in each.argv if argument != "--multirun"]
+        given = [first_value(overrides.parse(argument)) for argument in typed]
         node = composed(given, each.command)
         chosen.append(node.hydra.runtime.choices[group])
         config = plain(node)

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from lmft.modules.base import LanguageModel
-from lmft.runs.run import Run
 from lmft.training.step import OptimizerStep
 from tests.helpers.runs import CHECKOUT, rows
 
@@ -44,7 +43,7 @@ class Seen:
 
     @property
     def folder(self) -> Path:
-        return Run.folder.fget(self.run)  # pyright: ignore[reportOptionalCall]
+        return self.run.folder
 
     def rows_with(self, column: str) -> list[int]:
         """The steps of the rows of metrics.csv that have a value there."""

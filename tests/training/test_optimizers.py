@@ -13,7 +13,7 @@ from lmft.errors import UserError
 from lmft.runs.run import Run
 from lmft.training.groups import parameter_groups
 from tests.helpers.processes import kill_in_training
-from tests.helpers.resuming import assert_same
+from tests.helpers.resuming import assert_same, cut
 from tests.helpers.runs import numbers, rows, tiny, train
 
 OPTIMIZERS = sorted(path.stem for path in config_dir().glob("optimizer/[!_]*.yaml"))
@@ -42,6 +42,15 @@ def test_each_optimizer_trains_twenty_steps_and_resumes_bit_for_bit(name, folder
     assert resumed.checkpoint is not None
     assert_same(resumed, whole)
     assert numbers(result) == numbers(expected)
+
+
+@pytest.mark.parametrize("name", ["adafactor", "muon"])
+def test_moments_finer_than_the_weights_are_resumed_as_they_were(name, folder):
+    options = (*OPTIONS, f"optimizer={name}", "trainer.precision=bf16-true", "trainer.max_steps=8", "optimizer.lr=1e-2")
+    whole, _ = train(folder, f"run.name={name}-bf16", *options)
+    cut(whole, f"{name}-bf16-cut", 4)
+    resumed, _ = train(folder, f"run.name={name}-bf16-cut", *options)
+    assert_same(resumed, whole)
 
 
 def groups_of(folder, *options):

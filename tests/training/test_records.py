@@ -11,10 +11,10 @@ import pytest
 
 from lmft.runs.folder import RunFolder
 from lmft.training.callbacks.metrics import TIMES, read_rows
+from lmft.training.wandb_files import histories, last_steps, records
 from tests.helpers.closeness import SIX_DIGITS, assert_close
 from tests.helpers.resuming import COMMON, cut
 from tests.helpers.runs import rows, tiny, train
-from tests.helpers.wandb_files import histories, records
 
 SERVICES = ("tensorboard", "mlflow", "trackio", "wandb")
 QUICK = ("trainer.max_steps=2", "validate_before=false", "trainer.log_every_n_steps=1", "checkpoint.keep_last=0")
@@ -89,12 +89,15 @@ def in_trackio(run):
     return points
 
 
+def wandb_files(run):
+    return sorted(run.glob("wandb/offline-run-*/*.wandb"))
+
+
 def in_wandb(run):
     points = defaultdict(list)
-    for row in histories(run):
-        names = {name.removesuffix("/_type") for name in row if "/_" not in name or name.endswith("/_type")}
-        for name in names - {"trainer/global_step", "_timestamp", "_runtime", "_step"}:
-            points[name].append((row["trainer/global_step"], row.get(name)))
+    for row in histories(wandb_files(run)):
+        for name in row.keys() - {"trainer/global_step", "_timestamp", "_runtime", "_step"}:
+            points[name].append((row["trainer/global_step"], row[name]))
     return points
 
 
@@ -152,7 +155,7 @@ def test_several_loggers_at_once_named_after_the_run_with_its_settings(folder):
     _, in_store = mlflow_run(run.folder)
     assert in_store.info.run_name == "several" and in_store.info.status == "FINISHED"
     assert in_store.data.params["seed"] == "14"
-    begun = [record.run for record in records(run.folder) if record.WhichOneof("record_type") == "run"]
+    begun = [record.run for record in records(wandb_files(run.folder)) if record.WhichOneof("record_type") == "run"]
     assert [each.display_name for each in begun] == ["several"]
     import trackio
 
@@ -170,10 +173,23 @@ def test_settings_that_change_on_resume_are_tags_in_mlflow(folder):
 
 
 def test_no_file_has_a_secret(folder):
-    files = [path for path in Path(folder).rglob("*") if path.is_file()]
-    assert len(files) > 40
+    run, _ = train(folder, "logger=[tensorboard,mlflow,trackio,wandb]", "run.name=secret", *QUICK)
+    files = [path for path in run.folder.parent.rglob("*") if path.is_file()]
+    assert len(files) > 20
     for path in files:
         assert SECRET.encode() not in path.read_bytes(), path
+
+
+def test_what_weights_and_biases_lost_in_a_kill_is_sent_again(folder):
+    """Its process writes a block at a time, so the end of a killed one's file is missing."""
+    options = (*COMMON, "logger=wandb", "run.name=lost")
+    whole, _ = train(folder, *options)
+    (path,) = wandb_files(whole.folder)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert last_steps([path])["train/loss"] < 18
+    killed(whole, 13)
+    train(folder, *options)
+    assert_has_all(in_wandb(whole.folder), whole)
 
 
 def test_runs_of_one_process_have_their_own_records(folder):

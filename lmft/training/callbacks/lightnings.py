@@ -77,4 +77,5 @@ class ResumablePruning(ModelPruning):
 
     def _first(self, module: nn.Module, name: str) -> torch.Tensor:
         """Return a weight's first value."""
+        assert self._original_layers is not None
         return getattr(self._original_layers[id(module)]["data"], name)

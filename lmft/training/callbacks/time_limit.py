@@ -29,6 +29,11 @@ class TimeLimit(Timer, Checkpoint):
     is_over = False
     """Whether it has ended the training."""
 
+    @property
+    def state_key(self) -> str:
+        """The option, so that a training may have several limits."""
+        return self._generate_state_key(option=self.option)
+
     def on_fit_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Do nothing: the time begins with the first step."""
 

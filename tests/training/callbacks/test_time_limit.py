@@ -99,6 +99,13 @@ def test_the_time_is_that_of_the_clock(folder):
     assert result["steps"] == 1 and result["status"] == "stopped"
 
 
+def test_of_two_times_the_shorter_one_ends_the_training(folder, caplog):
+    shorter = (*TIMER[:1], "+callbacks.x.duration={microseconds: 1}")
+    with caplog.at_level("INFO"):
+        _, result = train(folder, "run.name=two", *WAYS["plain"], *shorter)
+    assert result["steps"] == 1 and "callbacks.x.duration is over after 1 of 18 steps" in caplog.text
+
+
 def test_a_training_that_is_complete_when_its_time_is_over_is_complete(folder, monkeypatch, time_is_over):
     for name, end in (("last-step", "trainer.max_steps=3"), ("last-epoch", "trainer.max_epochs=1")):
         with monkeypatch.context() as patched:
