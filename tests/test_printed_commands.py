@@ -188,6 +188,11 @@ def place(tmp_path_factory):
         yield Place(folder)
 
 
+def is_search(command: Printed) -> bool:
+    """Whether a command searches values by trials."""
+    return command.given.get("sweep", "none") != "none"
+
+
 def appended(command: Printed) -> list[str]:
     """What makes a command a matter of a second: sizes and a device that it does not name."""
     if command.argv == ("--help",) or command.command == "score":
@@ -219,7 +224,7 @@ def appended(command: Printed) -> list[str]:
         shape = SHAPES[model["architecture"]]
         wanted.update({f"model.config.{name}": value for name, value in shape.items()})
     sizes = [f"{key}={value}" for key, value in wanted.items() if key not in command.given]
-    return [*sizes, f"sweep.num_trials={NUM_TRIALS}"] if "sweep" in command.given else sizes
+    return [*sizes, f"sweep.num_trials={NUM_TRIALS}"] if is_search(command) else sizes
 
 
 @cache
@@ -309,7 +314,7 @@ def check_training(command: Printed, folder: Path, said: str) -> None:
         (table,) = folder.glob("runs/*/sweep.csv")
         with table.open(newline="") as file:
             jobs = list(csv.DictReader(file))
-        num_jobs = NUM_TRIALS if command.given.get("sweep", "none") != "none" else 4
+        num_jobs = NUM_TRIALS if is_search(command) else 4
         assert [job["status"] for job in jobs] == ["complete"] * num_jobs
         runs = sorted(path for path in table.parent.glob("*/") if not path.name.startswith("."))
         assert len(runs) == num_jobs
