@@ -140,9 +140,7 @@ def _check_package(command: str, flags: Namespace) -> None:
 def _without_secrets(shown: str, command: str, flags: Namespace) -> str:
     """Return what is shown of a config with its secrets replaced."""
     composed = load.composed(flags.overrides, command, flags.sources)
-    config = OmegaConf.to_container(composed, resolve=False)
-    assert isinstance(config, dict)
-    redactor = Redactor(config)
+    redactor = Redactor({"config": OmegaConf.to_container(composed)})
     tree = yaml.safe_load(shown) if flags.cfg else None
     if isinstance(tree, dict):
         redacted = redactor.value(tree)

@@ -9,7 +9,6 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
-from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
@@ -31,9 +30,9 @@ class Grid(Sweeper):
     def __init__(self, max_batch_size: int | None = None, params: Mapping[str, str] | None = None):
         self.max_batch_size = max_batch_size
         self.params = params or {}
-        self.config: DictConfig
-        self.hydra_context: HydraContext
-        self.launcher: Launcher
+        self.config = None
+        self.hydra_context = None
+        self.launcher = None
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -47,6 +46,9 @@ class Grid(Sweeper):
 
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
         """Run the jobs; returns what the launcher returns for each batch of jobs."""
+        assert self.hydra_context is not None
+        assert self.config is not None
+        assert self.launcher is not None
         parser = OverridesParser.create(self.hydra_context.config_loader)
         params = [f"{key}={values}" for key, values in self.params.items()]
         given = parser.parse_overrides([*params, *arguments])
@@ -67,6 +69,7 @@ class Grid(Sweeper):
         self, given: Sequence[Override], batches: Sequence[Sequence[Sequence[str]]]
     ) -> list[Sequence[str]]:
         """Return one job for each combination of YAMLs."""
+        assert self.config is not None
         groups = self.config.hydra.runtime.choices
         chosen = tuple(
             f"{override.get_key_element()}="

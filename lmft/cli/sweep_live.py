@@ -28,7 +28,7 @@ class LiveTable:
         from rich.console import Group
         from rich.text import Text
 
-        from lmft.reporting.terminal import draws, indented, table, terminal
+        from lmft.reporting.terminal import draws, table, terminal
 
         console = terminal()
         if not draws(console):
@@ -38,7 +38,7 @@ class LiveTable:
         cells = [tuple(row[column] for column in _COLUMNS) for row in rows[:_NUM_SHOWN]]
         parts: list[Any] = [Text(self._summary(len(failures)), style="bold")]
         if cells:
-            parts.append(indented(table(_COLUMNS, cells, console.width)))
+            parts.append(table(_COLUMNS, cells, console.width))
         page = Group(*parts)
         self.height = len(console.render_lines(page))
         console.print(page)

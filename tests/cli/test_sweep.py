@@ -3,6 +3,8 @@ import errno
 import json
 import logging
 import os
+import re
+import shlex
 import signal
 import warnings
 
@@ -250,6 +252,58 @@ def test_fault_10_a_signal_ends_the_whole_sweep(in_empty_folder, capfd):
     rows = list(csv.DictReader((in_empty_folder / "runs/sw/sweep.csv").open()))
     assert [(row["job"], row["status"]) for row in rows] == [("seed=1", "complete"), ("seed=15", "stopped")]
     assert "seed=15" in said.out and not (in_empty_folder / "runs/sw/seed=2").exists()
+
+
+def test_a_sweep_that_is_stopped_says_how_it_continues(in_empty_folder, capfd, monkeypatch):
+    assert exit_code(train, "-m", "seed=1,15,2", f"+logger.wandb.api_key={SECRET}", "logger=wandb") == 143
+    [said] = [line for line in capfd.readouterr().err.splitlines() if "continue:" in line]
+    [name] = [path.name for path in (in_empty_folder / "runs").iterdir()]
+    assert said.startswith("  continue: python -m lmft.train -m seed=1,15,2 ") and SECRET not in said
+    assert said.endswith(f" run.name={name}")
+    monkeypatch.setattr("lmft.commands.train.fit", lambda config, run: fake_fit({**config, "seed": 2}, run))
+    words = [word for word in shlex.split(said)[4:] if "api_key" not in word]
+    assert exit_code(train, *words, f"+logger.wandb.api_key={SECRET}") == 0
+    assert [row["status"] for row in table_rows(in_empty_folder, name)] == ["complete"] * 3
+
+
+def test_a_terminal_has_a_table_below_the_lines_of_jobs(in_empty_folder, capfd, monkeypatch):
+    for name, value in {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "80"}.items():
+        monkeypatch.setenv(name, value)
+    exit_code(train, "-m", "seed=2,13,4", "run.name=sw")
+    shown = capfd.readouterr().out
+    states = re.findall(r"(\d of 3 jobs have ended[^\x1b]*)", shown)
+    assert [state.partition(",")[0][0] for state in states] == ["0", "1", "2", "3"]
+    assert "1 failed" in states[2] and "left" in states[2] and "left" not in states[3]
+    num_erased = shown.count("\x1b[1A\x1b[2K")
+    erased = re.split(r"(?:\x1b\[1A\x1b\[2K)+", shown)
+    assert len(erased) == 5 and num_erased > 4
+    assert all("jobs have ended" in part for part in erased[:-1]) and "jobs have ended" not in erased[-1]
+
+
+def test_what_is_no_terminal_has_no_such_table(in_empty_folder, capfd):
+    exit_code(train, "-m", "seed=2,4", "run.name=sw")
+    assert "have ended" not in capfd.readouterr().out
+
+
+def test_an_interpolation_names_the_folder_as_without_a_sweep(in_empty_folder):
+    assert exit_code(train, "-m", "run.dir=${hydra:runtime.cwd}/out", "run.name=x-${now:%Y}", "seed=1,2") == 0
+    [sweep] = (in_empty_folder / "out").iterdir()
+    assert sorted(path.name for path in sweep.iterdir()) == ["seed=1", "seed=2", "sweep.csv"]
+
+
+def test_the_command_of_a_job_has_the_folders_of_ones_own_yamls(in_empty_folder):
+    (in_empty_folder / "mine" / "model").mkdir(parents=True)
+    (in_empty_folder / "mine" / "model" / "own.yaml").write_text("defaults: [distilbert_tiny]\n")
+    exit_code(train, "-m", "hydra.searchpath=[file://mine]", "model=own,gpt2_tiny", "run.name=sw")
+    command = in_empty_folder / "runs/sw/model=own/command.txt"
+    words = shlex.split(command.read_text().splitlines()[1])[3:]
+    train.main([*words, "--cfg", "job", "--package", "run"])
+
+
+def test_jobs_of_several_yamls_are_composed_before_the_first_begins(in_empty_folder, capsys):
+    options = ("model=distilbert_tiny,gpt2_tiny", "~model.config.dim", "run.name=sw")
+    assert exit_code(train, "-m", *options) == 2
+    assert "dim" in capsys.readouterr().err and not (in_empty_folder / "runs").exists()
 
 
 def test_nothing_that_hydra_writes_stays(in_empty_folder, monkeypatch):
