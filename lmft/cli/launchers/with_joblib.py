@@ -61,9 +61,7 @@ class JoblibLauncher(ParallelLauncher):
                 suspects |= {number: group.pop(number) for number in begun or list(group)}
 
     def _run(self, jobs: Sequence[RemoteJob]) -> Iterator[tuple[RemoteJob, Result]]:
-        from joblib.externals.loky import get_reusable_executor
-
-        executor = get_reusable_executor(max_workers=len(self.shares()), timeout=None, reuse=True)
+        executor = _processes(max_workers=len(self.shares()), timeout=None)
         running = {executor.submit(job): job for job in jobs}
         while running:
             for future in wait(running, timeout=0.2, return_when=FIRST_COMPLETED).done:
@@ -88,6 +86,12 @@ class JoblibLauncher(ParallelLauncher):
 
     def close(self) -> None:
         """End the processes."""
-        from joblib.externals.loky import get_reusable_executor
+        _processes().shutdown(wait=True)
 
-        get_reusable_executor(reuse=True).shutdown(wait=True)
+
+def _processes(**options: Any) -> Any:
+    """Return loky's executor, which is made once."""
+    from joblib.externals import loky
+
+    get_executor: Any = loky.get_reusable_executor  # its own types leave out values that it takes
+    return get_executor(**options, reuse=True)

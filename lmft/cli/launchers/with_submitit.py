@@ -67,7 +67,7 @@ class _SubmititLauncher(ParallelLauncher):
     def __init__(self, submitit_folder: str, max_num_timeout: int | None = None, **options: Any):
         self._given_folder = Path(submitit_folder)
         self._max_num_timeout = max_num_timeout
-        self._options = {
+        self._options: dict[str, Any] = {
             name: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
             for name, value in options.items()
         }
