@@ -46,7 +46,7 @@ class Muon(Optimizer):
     ):
         if not hasattr(torch.optim, "Muon"):
             what = f"torch {torch.__version__} has no Muon, which came in 2.9"
-            raise UserError(what, "optimizer=muon", 'pip install "torch>=2.9,<2.14"')
+            raise UserError(what, "optimizer=muon", "torch 2.9 or newer, or optimizer=adamw")
         both = {"lr": lr, "weight_decay": weight_decay}
         super().__init__([{IN_LAYERS: False, **group} for group in params], both)
         of_muon = {"momentum": momentum, "nesterov": nesterov, "ns_steps": ns_steps}
