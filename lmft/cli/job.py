@@ -37,7 +37,7 @@ OmegaConf.register_new_resolver("lmft.job_name", job_name, replace=True)
 
 @dataclass(frozen=True)
 class SweepJob:
-    """What a launcher calls with each composed config of a sweep."""
+    """The function that a launcher calls with each composed config of a sweep."""
 
     command: str
     task: Task

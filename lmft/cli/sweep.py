@@ -47,12 +47,12 @@ _LONGEST_NAME = 120  # characters of a job's folder; file systems end at 255 byt
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended; another process may send it."""
+    """The end of a job; another process may send it."""
 
     job: str
     """The name of its folder."""
     line: str | None
-    """What the terminal shows of it; None if its own output said so."""
+    """What the terminal shows of it; None if its own output has told it."""
     failure: dict[str, Any] | None
     """Status, error and exit code, if it failed."""
     output: str = ""
@@ -60,7 +60,7 @@ class Outcome:
 
     @property
     def was_stopped(self) -> bool:
-        """Whether a signal has stopped it."""
+        """True if a signal has stopped it."""
         return self.failure is not None and self.failure["status"] == "stopped"
 
 

@@ -156,7 +156,7 @@ def _lines() -> Iterator[str]:
 
 
 def _obey(line: str, dialogue: "Dialogue") -> bool:
-    """Do what a line that begins with a slash asks for; return whether the chat goes on."""
+    """Do what a line that begins with a slash asks for; return whether the chat continues."""
     command, _, text = line.partition(" ")
     text = text.strip()
     if command == "/quit":

@@ -20,7 +20,7 @@ METHOD = (
 
 @dataclass(frozen=True)
 class Importance:
-    """What one option explains."""
+    """The share of the differences that one option explains."""
 
     share: float | None
     """From 0 to 1; None if there are too few runs for its values, or all have the same score."""

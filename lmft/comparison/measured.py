@@ -22,7 +22,7 @@ _OF_VOCABULARY = ("algorithm", "vocab_size", "lowercase", "strip_accents", "spec
 
 @dataclass(frozen=True)
 class Measured:
-    """What a validation has measured. Runs for which all of it is equal are ranked together."""
+    """The text and the units of a validation. Runs for which all of it is equal are ranked together."""
 
     text: str
     """The validation texts by their documents and bytes; "" if no ledger tells them."""

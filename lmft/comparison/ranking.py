@@ -81,7 +81,7 @@ class Comparison:
 
     @property
     def why_apart(self) -> list[str]:
-        """What the groups of complete runs do not have in common, in words."""
+        """The differences between the groups of complete runs, in words."""
         measured = [group.measured for group in self.groups]
         names = {
             "text": "validation text",

@@ -62,7 +62,7 @@ class Record:
 
     @property
     def is_ranked(self) -> bool:
-        """Whether its scores count: those of a complete run, as far as they are finite."""
+        """True if its scores count: those of a complete run, as far as they are finite."""
         loss = self.scores.get("loss")
         return self.status == "complete" and loss is not None and math.isfinite(loss)
 

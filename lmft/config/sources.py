@@ -16,7 +16,7 @@ from lmft.errors import UserError
 
 @dataclass(frozen=True)
 class Sources:
-    """Which YAML is composed, and the user's folders."""
+    """The YAML that is composed, and the user's folders."""
 
     name: str | None = None
     """The YAML that is composed, `--config-name`; None: that of the command."""

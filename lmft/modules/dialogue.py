@@ -1,4 +1,4 @@
-"""A dialogue with a causal model: what was said, and the next answer, token by token."""
+"""A dialogue with a causal model: its messages, and the next answer, token by token."""
 
 from collections.abc import Callable
 from typing import Any

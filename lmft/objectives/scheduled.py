@@ -32,27 +32,27 @@ class Scheduled(Objective):
 
     @property
     def needs_word_starts(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Whether it reads the WORD_START flag."""
+        """True if it reads the WORD_START flag."""
         return self._last.needs_word_starts
 
     @property
     def needs_documents(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Whether it reads Rows.documents."""
+        """True if it reads Rows.documents."""
         return self._last.needs_documents
 
     @property
     def needs_pairs(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Whether its rows hold a source and a target."""
+        """True if its rows hold a source and a target."""
         return self._last.needs_pairs
 
     @property
     def is_likelihood(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Whether its losses add up to −log p of the text."""
+        """True if its losses add up to −log p of the text."""
         return self._last.is_likelihood
 
     @property
     def needs_sentence_ends(self) -> bool:
-        """Whether one of the stages does."""
+        """True if one of the stages does."""
         return any(stage.needs_sentence_ends for stage in self.stages.values())
 
     def for_family(self, family: str) -> Objective | None:

@@ -24,7 +24,7 @@ _OF_THE_RUN = ("run.name", "resume")  # a new run has a new name, and begins at 
 
 @dataclass(frozen=True)
 class RecordedCommand:
-    """What a run was made of."""
+    """The flags and arguments of a run."""
 
     sources: Sources
     overrides: list[str]

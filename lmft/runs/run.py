@@ -185,7 +185,7 @@ class Run:
 
     @property
     def has_begun(self) -> bool:
-        """Whether `begin` has written the run's first files."""
+        """True once `begin` has written the run's first files."""
         return self._has_begun
 
     def redacted_argument(self, argument: str) -> str:

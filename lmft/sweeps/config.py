@@ -54,7 +54,7 @@ class SweepConfig:
 
     @property
     def prunes(self) -> bool:
-        """Whether trials may end early."""
+        """True if trials may end early."""
         return self.pruner != "none"
 
     def _check_several_objectives(self) -> None:

@@ -93,14 +93,14 @@ class Search:
 
     @property
     def num_trials(self) -> int:
-        """How many trials the search has when it is complete; a grid may have fewer than asked for."""
+        """The number of trials of a complete search; a grid may have fewer than asked for."""
         if self._combinations:
             return min(self.options.num_trials, len(self._combinations))
         return self.options.num_trials
 
     @property
     def num_left_out(self) -> int:
-        """How many combinations of a grid the search does not try."""
+        """The number of combinations of a grid that the search does not try."""
         return max(0, len(self._combinations) - self.options.num_trials)
 
     def next_claims(self) -> list[Claim]:

@@ -31,7 +31,7 @@ class Pruned(Exception):
 
 @dataclass(frozen=True)
 class TrialReference:
-    """Where a trial reports its validations, and by what it is pruned."""
+    """The place where a trial reports its validations, and learns whether it is pruned."""
 
     journal: str
     number: int
@@ -52,7 +52,7 @@ class TrialReference:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a search is told of a trial."""
+    """The result of a trial, as a search is told it."""
 
     state: Literal["complete", "pruned", "failed"]
     values: tuple[float, ...] = ()

@@ -118,7 +118,9 @@ def cluster_plugins(nodes: Any, trusted: Sequence[str]) -> list[ClusterEnvironme
     Raises: UserError for other plugins, as lmft sets these itself.
     """
     found = []
-    for i, node in enumerate(nodes if isinstance(nodes, list) else [nodes] if nodes else []):
+    if not isinstance(nodes, list):
+        nodes = [nodes] if nodes else []
+    for i, node in enumerate(nodes):
         where = f"trainer.plugins[{i}]"
         if not isinstance(node, Mapping) or "_target_" not in node:
             example = "lightning.pytorch.plugins.environments.SLURMEnvironment, auto_requeue: false"

@@ -16,7 +16,7 @@ IN_LAYERS = "in_layers"
 
 @dataclass(frozen=True)
 class Grouping:
-    """How an optimizer's weights are grouped.
+    """The groups of an optimizer's weights.
 
     Args:
         lr: the learning rate of `optimizer`.

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class _Record:
-    """What a logger has got so far."""
+    """The rows that a logger has got so far."""
 
     where: str
     """The logger's key in the config."""

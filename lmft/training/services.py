@@ -26,7 +26,7 @@ _SECONDS_TO_CONNECT = 5
 
 @dataclass(frozen=True)
 class Start:
-    """Where a run starts, as a service has to know it."""
+    """The start of a run, as a service has to know it."""
 
     folder: Path
     """The run's folder."""
@@ -52,7 +52,7 @@ class Answers:
 
     @property
     def key(self) -> str:
-        """What a service calls them; the exported weights may be those of another step."""
+        """The service's name for them; the exported weights may be those of another step."""
         return "probes/exported" if self.stage == "after" else "probes"
 
     def markdown(self) -> str:

@@ -54,7 +54,7 @@ class TrackioLogger(Logger):
 
     @property
     def is_remote(self) -> bool:
-        """Whether the record is on a Space or a server."""
+        """True if the record is on a Space or a server."""
         names = ("space_id", "server_url")
         return any(self._options[name] for name in names) or any(
             os.environ.get(f"TRACKIO_{name.upper()}") for name in names

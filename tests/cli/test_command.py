@@ -53,7 +53,7 @@ def fit(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def in_empty_folder(tmp_path, monkeypatch):
-    """Hydra sets up logging for a process that ends soon; here it goes on."""
+    """Hydra sets up logging for a process that ends soon; here it continues."""
     monkeypatch.chdir(tmp_path)
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level

@@ -257,7 +257,7 @@ def test_what_is_warned_of_before_there_is_a_log_stands_in_it(folder, monkeypatc
     assert log.index("WARNING lmft: logged early\n") < log.index("UserWarning: warned early") < log.index("\nconfig\n")
     with pytest.warns(UserWarning, match="warned early"):
         train(folder, "run.name=warned", "trainer.max_steps=4", "validate_before=false")
-    assert run.paths.log.read_text().startswith(log), "a run that goes on appends"
+    assert run.paths.log.read_text().startswith(log), "a run that continues appends"
 
 
 def test_an_evaluation_tells_which_options_of_the_trainer_it_does_not_read(finished, caplog):

@@ -1,4 +1,4 @@
-"""Rows 6 to 8: a process that is killed, and a run that goes on as if nothing had been."""
+"""Rows 6 to 8: a process that is killed, and a run that continues as if nothing had been."""
 
 import random
 

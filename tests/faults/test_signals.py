@@ -27,7 +27,7 @@ def undisturbed(place):
 
 
 def stopped(terminal, code, *options):
-    """The command that a training names as a signal ends it: with it, it goes on."""
+    """The command that a training names as a signal ends it: with it, it continues."""
     found, _, err = terminal.run("train", *tiny_arguments(terminal.folder), "run.name=stopped", *options)
     assert found == code and "Traceback" not in err
     record = read_json(terminal.folder / "runs/stopped/metrics.json")

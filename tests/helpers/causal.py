@@ -111,7 +111,7 @@ def train(*arguments: str) -> tuple[Run, dict[str, Any]]:
 
 @contextmanager
 def logging_left_alone() -> Iterator[None]:
-    """Hydra sets up logging for a process that ends soon; here it goes on."""
+    """Hydra sets up logging for a process that ends soon; here it continues."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     try:

@@ -87,7 +87,7 @@ def test_long_texts_are_folded_and_cut(width):
 
 
 def test_answers_are_matched_by_their_prompts():
-    """A run that goes on may have been given other probes than it began with."""
+    """A run that continues may have been given other probes than it began with."""
     before, after = [generated("old", greedy="1"), generated("p", greedy="2")], [generated("p", greedy="3")] * 2
     words = [word for word in printed(print_probes, {"before": before, "after": after}).split() if "─" not in word]
     assert " ".join(words) == "old before greedy 1 p greedy before 2 after 3 p after greedy 3"

@@ -1,4 +1,4 @@
-"""A run goes on with what it began with; what may change is said, what may not is refused."""
+"""A run continues with what it began with; what may change is said, what may not is refused."""
 
 import logging
 

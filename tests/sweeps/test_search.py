@@ -1,4 +1,4 @@
-"""Searches: how trials get their values, what the search is told, when it ends, and how it goes on."""
+"""Searches: how trials get their values, what the search is told, when it ends, and how it continues."""
 
 import os
 import time

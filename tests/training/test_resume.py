@@ -1,4 +1,4 @@
-"""A killed run goes on as if nothing had been: weights, optimizer, rows and answers are those of the run left alone."""
+"""A killed run continues as if nothing had been: all it leaves is that of the run left alone."""
 
 import json
 

@@ -31,12 +31,12 @@ from lmft.system.signals import (
 class ParallelLauncher(Launcher):
     """Runs jobs by an engine that a subclass knows.
 
-    A job whose process dies fails; the others go on. A signal stops all jobs, which save their
+    A job whose process dies fails; the others continue. A signal stops all jobs, which save their
     checkpoints; then `Stopped` is raised.
     """
 
     stops_with_launcher: ClassVar[bool] = True
-    """Whether jobs stop if this process is gone; a cluster's jobs go on."""
+    """Whether jobs stop if this process is gone; a cluster's jobs continue."""
     _open: ClassVar[list["ParallelLauncher"]] = []
 
     def setup(

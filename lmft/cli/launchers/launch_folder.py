@@ -140,7 +140,7 @@ class LaunchFolder:
 
     @property
     def is_abandoned(self) -> bool:
-        """Whether the launcher's process is gone."""
+        """True if the launcher's process is gone."""
         return _is_free(self._launcher_lock)
 
     @property

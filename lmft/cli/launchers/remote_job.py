@@ -26,7 +26,7 @@ from lmft.system.signals import Stopped, handling_signals
 
 @dataclass(frozen=True)
 class Result:
-    """What a job sends back."""
+    """The result that a job sends back."""
 
     returned: JobReturn
     """For the sweeper; without the config, which may hold secrets."""

@@ -41,8 +41,8 @@ class JoblibLauncher(ParallelLauncher):
     def results(self, jobs: Sequence[RemoteJob]) -> Iterator[tuple[RemoteJob, Result | str]]:
         """Run jobs; yield each as it ends, with its result, or with what its process died of.
 
-        If a process dies, loky ends all others as well. The jobs that were running then go on, one at a
-        time, after the others: so the one whose process dies again is known.
+        If a process dies, loky ends all others as well. The jobs that were running then continue, one
+        at a time, after the others: so the one whose process dies again is known.
         """
         waiting = {job.number: job for job in jobs}
         suspects: dict[int, RemoteJob] = {}

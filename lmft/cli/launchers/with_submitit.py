@@ -29,7 +29,7 @@ _OF_ALL_CLUSTERS = (
 
 @dataclass(frozen=True)
 class _Submitted:
-    """What submitit calls: a job that is saved and queued again if it is preempted or its time is over.
+    """The function that submitit calls: a job, saved and queued again if preempted or out of time.
 
     submitit's own handler of that signal would queue it again without a checkpoint of the last steps.
     """
@@ -162,7 +162,7 @@ class LocalLauncher(_SubmititLauncher):
 
 
 class SlurmLauncher(_SubmititLauncher):
-    """Submits an array with all jobs, and waits for them. They go on if this process ends."""
+    """Submits an array with all jobs, and waits for them. They continue if this process ends."""
 
     cluster = "slurm"
     stops_with_launcher = False

@@ -49,7 +49,7 @@ def _is_document(head: str, file: File, names: Sequence[str]) -> bool:
     try:
         value = json.loads(line)
     except json.JSONDecodeError as error:
-        return error.pos >= len(line.rstrip())  # it goes on in the next line, or beyond `head`
+        return error.pos >= len(line.rstrip())  # it continues in the next line, or beyond `head`
     except (ValueError, RecursionError):
         return False
     return not rest.strip() and _list_in(value, file, names) is not None

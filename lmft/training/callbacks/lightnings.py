@@ -12,7 +12,7 @@ from lmft.system import loop_state
 
 
 class ResumableSWA(StochasticWeightAveraging):
-    """Stochastic weight averaging that goes on when a training resumes within an epoch.
+    """Stochastic weight averaging that continues when a training resumes within an epoch.
 
     Lightning begins with its schedule at the start of an epoch, which has passed then.
     """
@@ -29,7 +29,7 @@ class ResumableSWA(StochasticWeightAveraging):
 
 
 class ResumablePruning(ModelPruning):
-    """Pruning that goes on with the masks and weights of an uninterrupted one.
+    """Pruning that continues with the masks and weights of an uninterrupted one.
 
     The weights of a checkpoint are zero where they are pruned, without what is under a mask. Tied
     weights have two masks, so that one could not be told from the weights. Lightning by default gives

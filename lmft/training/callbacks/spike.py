@@ -46,8 +46,8 @@ class SpikeWatchdog(Callback):
     """Compares the loss of each optimizer step with those before it.
 
     After going back, the steps until the spike do not change the weights, as those of
-    `nonfinite=skip` do not; the learning rate and the position in the text go on as before. Which steps
-    these are is in the run's spikes.json, so that a resumed run leaves out the same ones.
+    `nonfinite=skip` do not; the learning rate and the position in the text continue as before. Which
+    steps these are is in the run's spikes.json, so that a resumed run leaves out the same ones.
 
     The loss of each step is copied from the device, which waits for it.
     """
@@ -161,7 +161,7 @@ class SpikeWatchdog(Callback):
         trainer.strategy.barrier()
         rewound = Rewound(spike, checkpoint)
         if trainer.world_size > 1:  # processes that were started for one training
-            raise UserError(str(rewound), str(run.path), "the same command goes on from there")
+            raise UserError(str(rewound), str(run.path), "the same command continues from there")
         raise rewound
 
     def _checkpoint_before(self, trainer: Trainer, step: int) -> Path | None:

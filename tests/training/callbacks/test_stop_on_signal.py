@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C amid a training: it is saved, and goes on as if nothing had been."""
+"""SIGTERM and Ctrl-C amid a training: it is saved, and continues as if nothing had been."""
 
 import os
 import signal

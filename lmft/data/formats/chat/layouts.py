@@ -79,7 +79,7 @@ class Row:
 class Layout:
     """Columns of rows, and what a row of them is."""
 
-    said: str  # for the log; {messages} is the name of that column
+    label: str  # for the log; {messages} is the name of that column
     columns: tuple[str, ...]  # options of data.columns
     fits: Callable[[Row], bool]
     read: Callable[[Row], Chat | Conversation]
@@ -185,21 +185,21 @@ def layout_of(row: Row, format: str) -> Layout | None:
     if found is not None:
         return found
     if format != "chat" and (other := next((n for n in LAYOUTS if LAYOUTS[n].fits(row)), None)):
-        what = f"data.format={format}, and this row has {_said(LAYOUTS[other], row)}"
+        what = f"data.format={format}, and this row has {_label(LAYOUTS[other], row)}"
         raise UserError(what, fix=f"data.format={other}, or data.format=chat to recognise each row")
     if any(all(map(row.knows, layout.columns)) for layout in candidates.values()):
         return None
     raise _unknown(row, candidates)
 
 
-def _said(layout: Layout, row: Row) -> str:
+def _label(layout: Layout, row: Row) -> str:
     names = ("messages", "prompt", "completion", "instruction", "input", "output")
-    return layout.said.format(**{name: row.name(name) for name in names})
+    return layout.label.format(**{name: row.name(name) for name in names})
 
 
 def described(layout: Layout, row: Row) -> str:
     """Return what to tell of rows that were read in a layout."""
-    return f"rows are {_said(layout, row)}"
+    return f"rows are {_label(layout, row)}"
 
 
 def _preferences(row: Row) -> UserError:

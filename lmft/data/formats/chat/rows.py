@@ -34,7 +34,7 @@ class ReadRow(NamedTuple):
     """A row, as it was read."""
 
     conversations: list[Conversation]  # several if each answer is one
-    said: str  # what rows of this kind are, for the log
+    label: str  # what rows of this kind are, for the log
     unread_keys: list[str]
     unread_columns: list[str]
     num_weightless: int  # answers that the row excludes from the loss
@@ -97,8 +97,8 @@ class RowReader:
         else:
             conversations = [found]
         _check_unread(row, conversations[-1], has_messages=layout.columns == ("messages",))
-        said = described(layout, row)
-        return ReadRow(conversations, said, unread_keys, row.unread, row.num_weightless)
+        label = described(layout, row)
+        return ReadRow(conversations, label, unread_keys, row.unread, row.num_weightless)
 
     def _rendered(self, chat: Chat) -> tuple[list[Conversation], list[str]]:
         """Render a chat; return its conversations, and what of it the template does not read."""
@@ -124,8 +124,8 @@ class RowReader:
         if not text or text.isspace():
             return None
         row.read.update(name.partition(".")[0] for name in columns)
-        said = f"rows are texts with answers after {markers.response!r}"
-        return ReadRow([markers.conversation(text)], said, [], row.unread, 0)
+        label = f"rows are texts with answers after {markers.response!r}"
+        return ReadRow([markers.conversation(text)], label, [], row.unread, 0)
 
 
 def conversations(
@@ -144,9 +144,9 @@ def conversations(
     """
     told = set()
     for place, row in clean_rows(source, reader.read, tally):
-        if (row.said, place.file) not in told:
-            told.add((row.said, place.file))
-            tally.note(row.said, place.file)
+        if (row.label, place.file) not in told:
+            told.add((row.label, place.file))
+            tally.note(row.label, place.file)
         tally.count_unread(_UNREAD_KEYS, row.unread_keys, str(place))
         tally.count_unread(_UNREAD_COLUMNS, row.unread_columns, str(place))
         tally.num_weightless += row.num_weightless

@@ -149,7 +149,7 @@ class Turns:
         usual = self.generation_prompt(0)
         if usual and self.text.startswith(usual, first):
             return first, first + len(usual), False
-        if usual:  # as after the result of a tool, where the assistant goes on
+        if usual:  # as after the result of a tool, where the assistant continues
             return first, first, self._follows(before)
         return first, first + self._header_length(i, first), True
 
