@@ -42,7 +42,8 @@ def test_the_wheel_holds_the_package_and_its_yaml_files(wheel):
         names = archive.namelist()
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"lmft"}
-    assert not [name for name in names if "test" in name or "__pycache__" in name]
+    parts = {part for name in names for part in name.split("/")}
+    assert not [part for part in parts if part in ("tests", "__pycache__") or part.startswith(("test_", "conftest"))]
     shipped = {name.removeprefix("lmft/conf/") for name in names if name.startswith("lmft/conf/")}
     assert shipped == {path.relative_to(config_dir()).as_posix() for path in config_dir().rglob("*.yaml")}
     modules = {name.removeprefix("lmft/") for name in names if name.endswith(".py")}
@@ -79,6 +80,7 @@ def told():
 
 def test_nobody_is_told_to_install_a_package_by_a_name_that_is_anothers():
     extras = {wanted for name, group in PROJECT["optional-dependencies"].items() if name != "dev" for wanted in group}
+    extras |= {re.split(r"[<>=\[]", wanted)[0] for wanted in extras}
     extras |= {f"{PROJECT['name']}[{name}]" for name in PROJECT["optional-dependencies"]}
     assert "lightning-lmft[peft]" in extras
     found = list(told())
