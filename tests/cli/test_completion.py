@@ -33,7 +33,7 @@ def script(capsys):
 
 def test_groups_yamls_and_options_are_completed(tmp_path, script):
     assert asked("python -m lmft.train model=gpt2", tmp_path, script) == ["model=gpt2", "model=gpt2_tiny"]
-    assert asked("python -m lmft.train -m optimizer.l", tmp_path, script) == ["optimizer.lr="]
+    assert asked("python -m lmft.train -m optimizer.lr", tmp_path, script) == ["optimizer.lr="]
 
 
 def test_what_is_not_lmft_is_left_to_the_shell(tmp_path, script):

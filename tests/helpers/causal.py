@@ -114,7 +114,15 @@ def logging_left_alone() -> Iterator[None]:
     """Hydra sets up logging for a process that ends soon; here it continues."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    disabled = {logger: logger.disabled for logger in _loggers()}
     try:
         yield
     finally:
         root.handlers[:], root.level = handlers, level
+        for logger in _loggers():
+            logger.disabled = disabled.get(logger, False)
+
+
+def _loggers() -> list[logging.Logger]:
+    known = logging.getLogger().manager.loggerDict.values()
+    return [logger for logger in known if isinstance(logger, logging.Logger)]

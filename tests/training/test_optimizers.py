@@ -34,7 +34,7 @@ OPTIONS = (
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_each_optimizer_trains_twenty_steps_and_resumes_bit_for_bit(name, folder):
     options = (*OPTIONS, f"optimizer={name}", f"optimizer.lr={RATES.get(name, 5e-3)}")
-    whole, expected = train(folder, f"run.name={name}", *options)
+    whole, expected = train(folder, f"run.name=twenty-{name}", *options)
     losses = [float(row["train/loss"]) for row in rows(whole) if row["train/loss"]]
     assert len(losses) == 20 and losses[-1] < losses[0] - 0.3
     kill_in_training(folder, 12, f"run.name={name}-killed", *options)

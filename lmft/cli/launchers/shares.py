@@ -1,6 +1,7 @@
 """Divide the GPUs and cores of this machine among processes that run at the same time."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,5 +48,7 @@ def visible_gpus() -> list[str]:
 
 
 def gpus_of_a_job(devices: Any) -> int:
-    """Return how many GPUs a job with `trainer.devices` uses; one unless it is a larger number."""
+    """Return how many GPUs a job with `trainer.devices` uses: as many as are listed, or their number."""
+    if isinstance(devices, Sequence) and not isinstance(devices, str):
+        return max(1, len(devices))
     return devices if isinstance(devices, int) and devices > 1 else 1

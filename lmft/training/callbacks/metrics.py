@@ -177,6 +177,7 @@ class Metrics(Callback):
         self._row_start = 0.0  # end of the last row, moved forward by the time of validations
         self._pause_start = 0.0
         self._is_resumed = False
+        self._epoch = 0  # of the last micro-batch; Lightning's counter may be past it when training ends
 
     @property
     def last_validated_step(self) -> int | None:
@@ -191,6 +192,7 @@ class Metrics(Callback):
             "totals": self.totals,
             "counts": self._over_ranks(),
             "nats": nats,
+            "epoch": self._epoch,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -199,6 +201,7 @@ class Metrics(Callback):
         self.totals = state_dict["totals"]
         self._is_resumed = True
         self._tokens_before = state_dict["counts"]["tokens"]
+        self._epoch = state_dict.get("epoch", 0)
         if self._trainer.is_global_zero:
             self._counts = state_dict["counts"]
             self._module.training_loss.add(state_dict["nats"], state_dict["counts"]["targets"])
@@ -236,6 +239,7 @@ class Metrics(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Count the batch; write a row when one is due and the step is complete."""
+        self._epoch = trainer.current_epoch
         self._counts["tokens"] += batch.num_tokens
         self._counts["padding"] += batch.num_padding
         if loop_state.is_accumulating(trainer):
@@ -267,16 +271,16 @@ class Metrics(Callback):
         self._row_start = now
         self._num_steps = 0
         self._tokens_before = 0
-        self._append(trainer, row)
+        self._append(trainer, row, self._epoch)
         return row
 
     def _learning_rates(self, trainer: Trainer) -> dict[str, float]:
         groups = _groups(trainer)
         return {column: float(groups[number]["lr"]) for column, number in self._rates.items()}
 
-    def _append(self, trainer: Trainer, values: dict[str, Any]) -> None:
+    def _append(self, trainer: Trainer, values: dict[str, Any], epoch: int) -> None:
         if self.file is not None:
-            self.file.append({"step": trainer.global_step, "epoch": trainer.current_epoch, **values})
+            self.file.append({"step": trainer.global_step, "epoch": epoch, **values})
 
     def _end_row(self) -> dict[str, int]:
         counts = self._over_ranks()
@@ -299,7 +303,7 @@ class Metrics(Callback):
         scores = module.latest_scores
         self.live.val_loss = scores["loss"]
         self.validations.append({"step": trainer.global_step, "epoch": trainer.current_epoch, **scores})
-        self._append(trainer, logged_scores(scores))
+        self._append(trainer, logged_scores(scores), trainer.current_epoch)
         now = time.perf_counter()
         self._row_start += now - self._pause_start
         self._training_start = now
@@ -316,10 +320,11 @@ class Metrics(Callback):
         if not self._over_ranks()["tokens"]:
             return
         module: Any = pl_module
+        self._rates = _rate_columns(_groups(trainer))  # a finished training does not start again
         row = self._end_step_row(trainer, module, module.training_loss.take(trainer))
         for logger in trainer.loggers:
             if logger is not self.file:
-                logger.log_metrics({**row, "epoch": trainer.current_epoch}, trainer.global_step)
+                logger.log_metrics({**row, "epoch": self._epoch}, trainer.global_step)
                 logger.save()
 
     def _pause(self) -> None:

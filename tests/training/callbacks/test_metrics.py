@@ -46,6 +46,8 @@ def training_batches(folder, num_epochs, *options):
     data.trainer = SimpleNamespace(  # pyright: ignore[reportAttributeAccessIssue]
         global_rank=0,
         limit_train_batches=1.0,
+        max_steps=-1,
+        max_epochs=num_epochs,
         world_size=1,
         accumulate_grad_batches=config["trainer"]["accumulate_grad_batches"],
         strategy=SimpleNamespace(root_device=SimpleNamespace(type="cpu")),

@@ -39,7 +39,8 @@ def time_is_over(monkeypatch):
 
     def begin(patched, step):
         def remaining(self, stage="train"):
-            return -1.0 if self.trainer_of_test.global_step >= step else 1.0
+            trainer = getattr(self, "trainer_of_test", None)  # None: it is only looked at, before a training
+            return -1.0 if trainer is not None and trainer.global_step >= step else 1.0
 
         def end(self, trainer, original=TimeLimit._end_if_over):
             self.trainer_of_test = trainer
