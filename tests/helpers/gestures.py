@@ -5,7 +5,6 @@
 
 import contextlib
 import io
-import logging
 import os
 import shlex
 import sys
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 
 from lmft import train
+from tests.helpers.causal import logging_left_alone
 from tests.helpers.runs import CHECKOUT
 
 PAGE = CHECKOUT / "docs" / "hydra-and-lightning.md"
@@ -107,19 +107,18 @@ def typed(words: str) -> Outcome:
     outcome = Outcome(0, "", "")
     out = io.StringIO()
     err = io.StringIO()
-    root = logging.getLogger()
-    handlers = root.handlers[:]
-    level = root.level
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        logging_left_alone(),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
         patch.setattr("lmft.commands.train.fit", fit(outcome.configs))
         patch.setattr(sys, "argv", ["train.py"])
         try:
             train.main(shlex.split(words))
         except SystemExit as ended:
             outcome.code = int(ended.code or 0)
-        finally:
-            root.handlers[:] = handlers
-            root.setLevel(level)
     outcome.out = out.getvalue()
     outcome.error = err.getvalue()
     return outcome
