@@ -1,6 +1,7 @@
 """Hydra's own options: those that would move a run's files or copy its secrets are refused."""
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -29,10 +30,14 @@ _INSTEAD = {
     "hydra.overrides": _BY_HYDRA,
 }
 _FOLDERS = ("hydra.run.dir", "hydra.sweep.dir")
+# Lightning adds it to the command of each process that it starts for a further device.
+_OF_FURTHER_DEVICE = re.compile(r"hydra\.job\.name=train_ddp_process_\d+")
 
 
 def check_override(override: Override) -> None:
     """Check an argument of the command line. Raises: UserError for an option that lmft sets."""
+    if "LOCAL_RANK" in os.environ and _OF_FURTHER_DEVICE.fullmatch(str(override.input_line)):
+        return
     value = None if override.is_delete() else override.value()
     for key, leaf in _leaves(override.key_or_group, value):
         _check_value(key, leaf, override.input_line)
