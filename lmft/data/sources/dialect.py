@@ -137,13 +137,20 @@ def _fit(dialect: Dialect, lines: list[str]) -> float:
 
 def _with_single_quotes(dialect: Dialect, lines: list[str]) -> Dialect:
     """Return the dialect with ' as the quote, if all values of a column are written between two of
-    them.
+    them, and no row, such as a header, has all its fields between two of ".
     """
+    single = replace(dialect, quote="'")
+    if any(all(map(_is_double_quoted, row)) for row in _rows(single, lines)):
+        return dialect
     values = zip(*islice(_rows(dialect, lines), 1, None), strict=False)
     for column in values:
         if len(column) > 1 and all(len(value) > 1 and value[0] == value[-1] == "'" for value in column):
-            return replace(dialect, quote="'")
+            return single
     return dialect
+
+
+def _is_double_quoted(field: str) -> bool:
+    return len(field) > 1 and field[0] == field[-1] == '"'
 
 
 def _is_header(row: list[str], names: Sequence[str]) -> bool:

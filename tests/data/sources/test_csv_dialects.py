@@ -153,6 +153,11 @@ def test_dialects_of_the_csv_module_are_found(texts, delimiter):
     _check_found(texts, delimiter)
 
 
+@pytest.mark.parametrize("texts", [["''", "''"], ["'a'"], ["''", "','"]])
+def test_texts_between_single_quotes_are_texts_in_a_file_with_double_quotes(texts):
+    _check_found(texts, ",")
+
+
 @pytest.mark.slow
 @settings(max_examples=2000, **ANYWHERE)
 @WRITTEN
