@@ -35,7 +35,8 @@ def load_states_exactly(optimizer: Optimizer) -> None:
         saved = loaded.pop()
         for group, saved_group in zip(optimizer.param_groups, saved["param_groups"], strict=True):
             for weight, number in zip(group["params"], saved_group["params"], strict=True):
-                _restore_formats(optimizer.state[weight], saved["state"].get(number, {}))
+                if number in saved["state"]:  # a weight without a gradient so far has no state
+                    _restore_formats(optimizer.state[weight], saved["state"][number])
 
     optimizer.register_load_state_dict_post_hook(restore)
 
