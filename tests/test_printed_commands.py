@@ -319,7 +319,8 @@ def check_training(command: Printed, folder: Path, said: str) -> None:
         runs = sorted(path for path in table.parent.glob("*/") if not path.name.startswith("."))
         assert len(runs) == num_jobs
     else:
-        runs = [run for run in folder.glob("runs/*/") if f"runs/{run.name}" != command.given.get("resume")]
+        found = [path.parent for path in folder.glob("runs/*/config.yaml")]  # some loggers have folders there, too
+        runs = [run for run in found if f"runs/{run.name}" != command.given.get("resume")]
         assert len(runs) == 1 and runs[0].name == command.given.get("run.name", runs[0].name)
     num_steps = int(command.given.get("trainer.max_steps", SIZES["trainer.max_steps"]))
     for run in runs:
