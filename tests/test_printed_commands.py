@@ -284,6 +284,8 @@ def test_a_printed_command_does_what_is_printed(command, place, tmp_path, monkey
     said = terminal.succeeds(command.command, *words)
     if "--help" in command.argv:
         assert "python -m lmft.train" in said and "[distilbert_tiny]" in said
+    elif "--shell-completion" in command.argv:
+        assert "_lmft_complete" in said
     else:
         CHECKS[command.command](command, tmp_path, said)
 
