@@ -9,14 +9,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
-from hydra.plugins.sweeper import Sweeper
-from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
+
+from lmft.sweeps.launching import LaunchingSweeper
 
 OF_HYDRA = f"{BasicSweeper.__module__}.{BasicSweeper.__qualname__}"
 
 
-class Grid(Sweeper):
+class Grid(LaunchingSweeper):
     """A sweeper like Hydra's own, which begins sooner and writes no copy of the config.
 
     Hydra's own composes the config of every job before the first one begins. Here one job for each
@@ -30,19 +30,6 @@ class Grid(Sweeper):
     def __init__(self, max_batch_size: int | None = None, params: Mapping[str, str] | None = None):
         self.max_batch_size = max_batch_size
         self.params = params or {}
-        self.config = None
-        self.hydra_context = None
-        self.launcher = None
-
-    def setup(
-        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
-    ) -> None:
-        """Make the launcher."""
-        self.hydra_context = hydra_context
-        self.config = config
-        self.launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
-        )
 
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
         """Run the jobs; returns what the launcher returns for each batch of jobs."""

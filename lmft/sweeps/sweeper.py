@@ -7,14 +7,13 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
-from hydra.plugins.sweeper import Sweeper
-from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from lmft.sweeps.checks import is_search
+from lmft.sweeps.launching import LaunchingSweeper
 
 
-class SearchSweeper(Sweeper):
+class SearchSweeper(LaunchingSweeper):
     """Runs the trials of a search, by any of Hydra's launchers.
 
     Args:
@@ -24,16 +23,6 @@ class SearchSweeper(Sweeper):
 
     def __init__(self, max_batch_size: int | None = None, params: dict[str, Any] | None = None):
         self.params = params or {}
-
-    def setup(
-        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
-    ) -> None:
-        """Make the launcher."""
-        self.hydra_context = hydra_context
-        self.config = config
-        self.launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
-        )
 
     def sweep(self, arguments: list[str]) -> None:
         """Search. arguments: `key=value` of the command line. Raises: UserError."""
