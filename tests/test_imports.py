@@ -15,8 +15,8 @@ HEAVY = {
 # From the ground to the top. A room may import from the floors below its own; not from its neighbours on it.
 FLOORS = (
     {"", "errors"},  # "": lmft/__init__.py
-    {"objectives", "reporting"},
-    {"system"},
+    {"objectives", "system"},
+    {"reporting"},
     {"config"},
     {"data", "models", "runs"},
     {"sweeps"},
