@@ -20,6 +20,7 @@ from lmft.reporting.results import peak_memory_gb, scores_of
 from lmft.runs.run import Run
 from lmft.sweeps.trial import Pruned
 from lmft.system import loop_state
+from lmft.system.processes import processes_end
 from lmft.training.beginning import Beginning
 from lmft.training.callbacks.metrics import read_rows
 from lmft.training.callbacks.probes import read_lines
@@ -41,7 +42,8 @@ def train_parts(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any
         keep_freed_memory_in_process()
     while True:
         try:
-            return _train(config, parts, run)
+            with processes_end():
+                return _train(config, parts, run)
         except Rewound as rewound:
             log.warning("%s", rewound)
             run.checkpoint = rewound.checkpoint

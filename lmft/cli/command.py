@@ -34,6 +34,7 @@ from lmft.runs.redaction import Redactor
 from lmft.runs.rerun import recorded_command
 from lmft.sweeps.checks import check_sweep, refuse_single_run
 from lmft.sweeps.sweeper import searching
+from lmft.system.processes import rank
 from lmft.system.signals import Stopped, handling_signals
 
 
@@ -171,7 +172,11 @@ def _run_once(command: str, task: Task, flags: Namespace) -> None:
     @functools.wraps(task)  # Hydra takes the command's name from the task
     def job(composed: DictConfig) -> None:
         try:
-            with target_errors_are_user_errors(), buffering_logs():
+            with (
+                target_errors_are_user_errors(),
+                buffering_logs(),
+                _shown_by_first_process(),  # when Hydra has set up the log
+            ):
                 task(single_job(composed, arguments, flags.overrides))
         except Exception as error:
             # Raised below: Hydra would add a message of its own, with every override in it.
@@ -180,6 +185,18 @@ def _run_once(command: str, task: Task, flags: Namespace) -> None:
     _hydra_main(command, job, flags)
     if errors:
         raise errors[0]
+
+
+@contextmanager
+def _shown_by_first_process() -> Iterator[None]:
+    """Mute the terminal in the block, unless this is the first process of its training."""
+    if rank() == 0:
+        yield
+        return
+    from lmft.reporting.terminal import muted
+
+    with muted():
+        yield
 
 
 def _run_sweep(command: str, task: Task, flags: Namespace, makes_runs: bool) -> None:

@@ -18,14 +18,15 @@ from hydra.utils import get_method
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import MarkedYAMLError, YAMLError
 
+from lmft.config.extras import install_command
 from lmft.errors import UserError, did_you_mean
 
 # Hydra's launcher -> the extra of lmft that installs it.
-_EXTRAS_OF_LAUNCHERS = {
-    "joblib": "joblib",
-    "submitit_local": "submitit",
-    "submitit_slurm": "submitit",
-    "ray": "ray",
+_PACKAGES_OF_LAUNCHERS = {
+    "joblib": "hydra-joblib-launcher",
+    "submitit_local": "hydra-submitit-launcher",
+    "submitit_slurm": "hydra-submitit-launcher",
+    "ray": "hydra-ray-launcher",
 }
 
 
@@ -103,7 +104,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def check_launcher_is_installed(name: str | None) -> None:
     """Raise UserError if Hydra's launcher of a name is not installed: a sweep would begin without it."""
-    if name in _EXTRAS_OF_LAUNCHERS:
+    if name in _PACKAGES_OF_LAUNCHERS:
         Plugins.instance()  # which loads what is installed
         if f"{name}.yaml" not in ConfigStore.instance().repo["hydra"]["launcher"]:
             raise _not_installed(name)
@@ -111,7 +112,7 @@ def check_launcher_is_installed(name: str | None) -> None:
 
 def _not_installed(launcher: str) -> UserError:
     what = f"Hydra's launcher '{launcher}' is not installed"
-    fix = f"pip install 'lightning-lmft[{_EXTRAS_OF_LAUNCHERS[launcher]}]'"
+    fix = install_command(_PACKAGES_OF_LAUNCHERS[launcher])
     return UserError(what, f"hydra/launcher={launcher}", fix)
 
 
@@ -120,7 +121,7 @@ def _no_such_config(error: MissingConfigException) -> UserError:
     if not group:
         fix = "--config-name names a YAML in --config-dir or --config-path"
         return UserError(f"no config named '{name}'", fix=fix)
-    if group == "hydra/launcher" and name in _EXTRAS_OF_LAUNCHERS:
+    if group == "hydra/launcher" and name in _PACKAGES_OF_LAUNCHERS:
         return _not_installed(name)
     # A name that begins with "_" is what other YAMLs start from.
     options = sorted(option for option in error.options or [] if not option.startswith("_"))

@@ -4,9 +4,9 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from importlib.util import find_spec
 from typing import Any, NamedTuple
 
+from lmft.config.extras import install_command, is_installed
 from lmft.errors import UserError, did_you_mean
 
 PRECISIONS = (
@@ -348,10 +348,8 @@ def _check_optimizer(options: Mapping[str, Any]) -> None:
     module = str(options.get("_target_")).partition(".")[0]
     package = OPTIMIZERS_PACKAGES.get(module)
     if package is not None and not is_installed(module):
-        what = f"{package} is not installed"
-        raise UserError(
-            what, f"optimizer._target_={options['_target_']} is from it", f"pip install {package}"
-        )
+        where = f"optimizer._target_={options['_target_']} is from it"
+        raise UserError(f"{package} is not installed", where, install_command(package))
 
 
 def _check_scheduler(options: Mapping[str, Any]) -> None:
@@ -398,13 +396,7 @@ def _check_extension(node: Any, where: str) -> None:
     if packages and not any(map(is_installed, packages)):
         package = packages[0]
         what = f"{package} is not installed"
-        raise UserError(what, f"{where} needs it", f"pip install {package.replace('_', '-')}")
-
-
-def is_installed(package: str) -> bool:
-    """Return whether a package can be imported; a folder without __init__.py, as of wandb, cannot."""
-    spec = find_spec(package)
-    return spec is not None and spec.origin is not None
+        raise UserError(what, f"{where} needs it", install_command(package))
 
 
 def _check_names(options: Mapping[str, Any], group: str, known: Mapping[str, Any]) -> None:

@@ -21,6 +21,7 @@ from lmft.data.schedule.noise import TokenNoise, key
 from lmft.data.schedule.sampler import MicroBatch, Schedule
 from lmft.errors import UserError
 from lmft.objectives.base import IGNORED, Objective, Vocabulary
+from lmft.objectives.scheduled import Scheduled
 from lmft.system import loop_state
 from lmft.system.signals import let_parent_handle_signals
 
@@ -144,6 +145,9 @@ class DataModule(LightningDataModule):
         self._began_at = (0, 0)
         if self._parent is not None and stage == "fit":
             self._began_at = self._place_after(self._parent)
+        if stage == "fit" and isinstance(self.objective, Scheduled) and not self._course.num_steps:
+            what = "the objective changes with the share of the steps, but no number of steps is set"
+            raise UserError(what, "lightning.Trainer", "Trainer(max_steps=…) or Trainer(max_epochs=…)")
         if loop_state.replaces_samplers(trainer):
             what = "lmft's DataModule gives each device its share of the batches itself"
             raise UserError(what, "lightning.Trainer", "Trainer(use_distributed_sampler=False)")
@@ -239,9 +243,8 @@ class DataModule(LightningDataModule):
                 lengths=examples.lengths,
                 accumulate=self._devices.accumulate if is_training else 1,
                 order=order_of(examples, self.seed),
+                course=self._course if is_training else None,
             )
-            if is_training:
-                schedule.course = self._course
             self._schedules[split, rank] = schedule
         return self._schedules[split, rank]
 

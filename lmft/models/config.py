@@ -2,9 +2,9 @@
 
 import re
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
+from lmft.config.extras import install_command, is_installed
 from lmft.config.schema import build
 from lmft.errors import UserError, did_you_mean
 
@@ -233,9 +233,6 @@ class ModelConfig:
 
 def require_peft(where: str) -> None:
     """Raise UserError unless peft is installed."""
-    if find_spec("peft") is None:
-        raise UserError(
-            "adapters need peft, which is not installed",
-            where=where,
-            fix='pip install "peft>=0.21,<0.22"',
-        )
+    if not is_installed("peft"):
+        what = "adapters need peft, which is not installed"
+        raise UserError(what, where, install_command("peft"))

@@ -46,12 +46,11 @@ from lmft.runs.resume import (
 )
 from lmft.system import files
 from lmft.system.files import read_json, write_json
+from lmft.system.processes import rank
 from lmft.system.signals import Stopped
 
 log = logging.getLogger(__name__)
 
-# Environment variables of the rank, in the order in which Lightning reads them.
-_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 _NAME_VARIABLE = "LMFT_RUN_NAME"  # passes the run's name to the processes that the run starts
 
 
@@ -106,7 +105,7 @@ class Run:
         self._choices = choices or {}
         self._arguments = arguments
         self._dir = Path(config["run"]["dir"])
-        self._writes = _rank() == 0
+        self._writes = rank() == 0
         inherited = None if self._writes else os.environ.get(_NAME_VARIABLE)
         self._given_name = inherited or config["run"]["name"]
         self._redactor = Redactor(config)
@@ -404,13 +403,6 @@ class Run:
         for path in (*self.paths.startup_files, self.folder / LOCK):
             path.unlink(missing_ok=True)
         remove_empty(self._made)
-
-
-def _rank() -> int:
-    for name in _RANKS:
-        if name in os.environ:
-            return int(os.environ[name])
-    return 0
 
 
 def _visible(folder: Path) -> list[str]:

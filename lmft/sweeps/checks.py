@@ -1,7 +1,6 @@
 """The checks of a search before any of its files is written."""
 
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -9,6 +8,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from lmft.config import load
+from lmft.config.extras import install_command, is_installed
 from lmft.config.hydra_errors import config_errors_are_user_errors
 from lmft.config.sources import Sources
 from lmft.errors import UserError
@@ -88,9 +88,9 @@ def _check_installed(options: SweepConfig) -> None:
     if options.sampler == "cmaes":
         needed.append("cmaes")
     for package in needed:
-        if find_spec(package) is None:
-            fix = 'pip install "lightning-lmft[optuna]"'
-            raise UserError(f"a search needs the package {package}", "sweep=optuna", fix)
+        if not is_installed(package):
+            what = f"a search needs the package {package}"
+            raise UserError(what, "sweep=optuna", install_command(package))
 
 
 def _check_plugins(first: DictConfig, options: SweepConfig) -> None:

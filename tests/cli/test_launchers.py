@@ -279,7 +279,7 @@ def test_a_launcher_that_is_not_installed_names_the_command_that_installs_it(lau
     monkeypatch.delitem(known, f"{name}.yaml")
     assert exit_code(train, "-m", f"launcher={launcher}", "seed=1,2") == 2
     error = capfd.readouterr().err
-    assert f"pip install 'lightning-lmft[{extra}]'" in error and len(error.splitlines()) == 3
+    assert f'pip install "lightning-lmft[{extra}]"' in error and len(error.splitlines()) == 3
 
 
 def test_launcher_none_is_a_sweep_in_this_process(capfd):

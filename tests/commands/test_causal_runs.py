@@ -608,7 +608,7 @@ def test_adapters_without_peft_name_the_command_that_installs_it(folder, tmp_pat
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("lmft.models.config.find_spec", lambda name: None)
     found = mistake(capsys, tmp_path, *chat_arguments(folder), f"run.dir={tmp_path}/runs", "model.lora.r=4")
-    assert 'pip install "peft>=0.21,<0.22"' in found
+    assert 'pip install "lightning-lmft[peft]"' in found
 
 
 def test_nothing_is_left_of_a_corpus_without_answers(folder):

@@ -10,7 +10,7 @@ import pytest
 from lightning.fabric.plugins.precision.precision import _PRECISION_INPUT_STR, _PRECISION_INPUT_STR_ALIAS
 from transformers import SchedulerType
 
-from lmft.config import overrides, trainer_options
+from lmft.config import extras, overrides, trainer_options
 from lmft.config.load import compose
 from lmft.errors import UserError
 
@@ -209,18 +209,19 @@ def test_the_schedules_are_those_of_transformers():
 
 @pytest.mark.parametrize("logger", ["tensorboard", "wandb", "mlflow", "trackio"])
 def test_a_loggers_package_that_is_missing(logger, monkeypatch):
-    monkeypatch.setattr(trainer_options, "find_spec", lambda package: None)
+    monkeypatch.setattr(extras, "find_spec", lambda package: None)
     found = said_of(f"logger={logger}")
-    assert found == f"{logger} is not installed\n  where: logger.{logger} needs it\n  fix:   pip install {logger}"
+    command = f'pip install "lightning-lmft[{logger}]"'
+    assert found == f"{logger} is not installed\n  where: logger.{logger} needs it\n  fix:   {command}"
     assert said_of(f"logger={logger}", f"logger.{logger}=null") is None
 
 
 def test_a_folder_of_a_packages_name_is_no_package(tmp_path, monkeypatch):
     (tmp_path / "wandb_of_runs").mkdir()
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert not trainer_options.is_installed("wandb_of_runs")
+    assert not extras.is_installed("wandb_of_runs")
     (tmp_path / "wandb_of_runs" / "__init__.py").touch()
-    assert trainer_options.is_installed("wandb_of_runs")
+    assert extras.is_installed("wandb_of_runs")
 
 
 def test_nothing_heavy_is_loaded():

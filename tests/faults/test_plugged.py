@@ -50,8 +50,8 @@ def test_callbacks_and_trainer_options_that_do_not_fit_are_refused(overrides, sa
 
 @pytest.mark.parametrize("logger", ["tensorboard", "wandb", "mlflow", "trackio"])
 def test_a_logger_without_its_package_is_refused_with_the_command_that_installs_it(logger, terminal, monkeypatch):
-    monkeypatch.setattr("lmft.config.trainer_options.find_spec", lambda package: None)
-    assert f"pip install {logger}" in terminal.refuses_to_train(f"logger={logger}")
+    monkeypatch.setattr("lmft.config.extras.find_spec", lambda package: None)
+    assert f'pip install "lightning-lmft[{logger}]"' in terminal.refuses_to_train(f"logger={logger}")
     assert not (terminal.folder / "runs").exists() and not (terminal.folder / "cache").exists()
 
 

@@ -112,3 +112,14 @@ def test_fault_09_other_steps_are_refused(home, one):
 def test_fault_01_two_killed_processes_resume_bit_for_bit(home, two):
     resumed = exported(trained(home, cut(two, "two-again", 5), *TWO))
     assert all(torch.equal(resumed[name], weight) for name, weight in exported(two).items())
+
+
+def test_each_job_of_a_sweep_starts_processes_of_its_own(home, two):
+    options = ("-m", "seed=1,2", "run.name=swept")
+    process = start(home, "lmft.train", *options, *TWO, *COMMON)
+    shown, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    first = RunFolder(home / "runs" / "swept" / "seed=1")
+    alone = exported(two)
+    assert all(torch.equal(weight, alone[name]) for name, weight in exported(first).items())
+    assert "[2/2]" in shown and "documents" not in shown  # of a job one line is shown, by its first process

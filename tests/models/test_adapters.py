@@ -289,7 +289,7 @@ def test_values_that_cannot_be(values, said):
 
 def test_without_peft(monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
-    assert 'pip install "peft>=0.21,<0.22"' in mistake(lambda: lora_options(r=8))
+    assert 'pip install "lightning-lmft[peft]"' in mistake(lambda: lora_options(r=8))
     lora_options()  # without adapters it is not needed
 
 

@@ -1,9 +1,12 @@
 """Trainings in which the rate of the noise changes."""
 
+import pytest
 import torch
+from lightning import Trainer
 from safetensors.torch import load_file
 
 from lmft.assembly import assemble
+from lmft.errors import UserError
 from tests.helpers.processes import kill_in_training
 from tests.helpers.resuming import COMMON, assert_same
 from tests.helpers.runs import numbers, rows, tiny, train
@@ -42,3 +45,10 @@ def test_before_its_change_it_is_the_run_without_one(folder):
     assert not all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     said = "objective.mlm_probability: 0.6 from 0 of the steps, 0.1 from 0.5 of the steps"
     assert said in changing.paths.log.read_text()
+
+
+def test_a_trainer_that_time_alone_ends_has_no_steps_to_change_by(folder):
+    parts = assemble(tiny(folder, CHANGING))
+    trainer = Trainer(max_time="00:00:01:00", accelerator="cpu", logger=False, enable_checkpointing=False)
+    with pytest.raises(UserError, match="no number of steps is set"):
+        trainer.fit(parts.module(), parts.datamodule())

@@ -122,12 +122,16 @@ def test_without_muon_in_torch_it_is_refused(folder, monkeypatch):
         run_groups(folder, "optimizer=muon")
 
 
-@pytest.mark.parametrize(("name", "package"), [("lion", "torch-optimi"), ("adamw_8bit", "bitsandbytes")])
-def test_without_its_package_an_optimizer_is_refused(name, package, folder, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "package", "extra"),
+    [("lion", "torch-optimi", "optimizers"), ("adamw_8bit", "bitsandbytes", "bitsandbytes")],
+)
+def test_without_its_package_an_optimizer_is_refused(name, package, extra, folder, monkeypatch):
     monkeypatch.setattr(trainer_options, "is_installed", lambda module: False)
     with pytest.raises(UserError) as error:
         checks.check(tiny(folder, f"optimizer={name}"))
-    assert error.value.what == f"{package} is not installed" and error.value.fix == f"pip install {package}"
+    assert error.value.what == f"{package} is not installed"
+    assert error.value.fix == f'pip install "lightning-lmft[{extra}]"'
 
 
 @pytest.mark.parametrize(

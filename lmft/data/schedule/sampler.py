@@ -58,6 +58,7 @@ class Schedule(Sampler[MicroBatch]):
         lengths: np.ndarray | None = None,
         accumulate: int = 1,
         order: Order | None = None,
+        course: Course | None = None,
     ):
         """Create a rank's schedule.
 
@@ -71,6 +72,8 @@ class Schedule(Sampler[MicroBatch]):
             lengths: [examples] tokens of each example; None: they hardly differ.
             accumulate: micro-batches of an optimizer step on each device.
             order: the order of a shuffled split; None: each example once an epoch.
+            course: the course of the training that the schedule is of; None: it begins at the first
+                micro-batch, and has no number of steps.
         """
         self.num_examples = num_examples
         self.batch_size = batch_size
@@ -82,7 +85,7 @@ class Schedule(Sampler[MicroBatch]):
         self.accumulate = accumulate
         self.order = order or Shuffled(num_examples, seed)
         self.epoch = 0
-        self.course = Course()
+        self.course = course or Course()
         self._start = (0, 0)  # (epoch, position) where iteration begins
         # ((epoch, number), steps) of the latest window.
         self._window: tuple[tuple[int, int], list[np.ndarray]] | None = None
