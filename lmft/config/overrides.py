@@ -9,6 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString, ValueType
 from hydra.errors import OverrideParseException
 
+from lmft.config.shipped import choices_with
 from lmft.config.stages import EXAMPLE, is_schedule
 from lmft.errors import UserError, did_you_mean
 
@@ -194,6 +195,10 @@ def unknown(key: str, known: Collection[str], where: str | None) -> UserError:
     our_name = _OTHER_NAMES.get(key.rpartition(".")[2])
     if our_name:
         return UserError(f"unknown option '{key}'", where, f"here it is called {our_name}")
+    if choices := choices_with(key):
+        more = ", …" if len(choices) > 3 else ""
+        fix = f"with {' or '.join(choices[:3])}{more}, it is an option"
+        return UserError(f"unknown option '{key}'", where, fix)
     fix = "`--cfg job` shows every option"
     if "." in key and key.partition(".")[0] in _OF_CLASSES:
         fix += f"; an argument of the class that it does not list needs a plus sign: +{key}=…"

@@ -41,6 +41,27 @@ def _parsed(file: Path) -> Any:
     return OmegaConf.load(file)
 
 
+def choices_with(key: str) -> list[str]:
+    """Return the choices whose YAMLs state an option: `optimizer=sgd` for `optimizer.momentum`."""
+    choices = []
+    for file in sorted(config_dir().glob("*/[!_]*.yaml")):
+        group = file.parent.name
+        content = _parsed(file)
+        is_global = file.read_text(encoding="utf-8").startswith("# @package _global_")
+        path = key if is_global else key.removeprefix(f"{group}.")
+        if (is_global or path != key) and _has(content, path.split(".")):
+            choices.append(f"{group}={file.stem}")
+    return choices
+
+
+def _has(content: Any, path: list[str]) -> bool:
+    for name in path:
+        if not isinstance(content, Mapping) or name not in content:
+            return False
+        content = content._get_node(name)
+    return True
+
+
 def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a recorded config, completed by the defaults of options that are newer."""
     completed = dict(config)

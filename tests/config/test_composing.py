@@ -3,7 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
-from lmft.config.load import composed
+from lmft.config.load import compose, composed
 from lmft.config.sources import Sources
 from lmft.errors import UserError
 from tests.helpers.composing import yamls_read_anew
@@ -45,3 +45,17 @@ def test_a_users_own_yaml_is_read_each_time(tmp_path):
     for size in (3, 4):
         (tmp_path / "model" / "mine.yaml").write_text(f"defaults: [masked, _self_]\nname_or_path: size-{size}\n")
         assert composed(["model=mine"], "train", Sources(folder=str(tmp_path))).model.name_or_path == f"size-{size}"
+
+
+@pytest.mark.parametrize(
+    ("argument", "choice"),
+    [
+        ("hydra.launcher.n_jobs=2", "launcher=joblib"),
+        ("optimizer.momentum=0.9", "optimizer=muon or optimizer=sgd"),
+        ("objective.noise_density=0.3", "objective=span_corruption"),
+    ],
+)
+def test_an_option_of_another_choice_names_that_choice(argument, choice):
+    with pytest.raises(UserError) as error:
+        compose([argument])
+    assert choice in error.value.fix
