@@ -137,23 +137,23 @@ def intervals(
     """
     kept = [row for row in rows if _is_finite(row.get(value.field))]
     kept = [{**row, "interval": _interval(row[low], row[high])} for row in kept]
-    height = _ROW_HEIGHT * len(kept)
-    return _with_rows(_intervals(category, value, low, high, more, has_zero, height), kept)
+    names = tuple(row[category.field] for row in kept)
+    return _with_rows(_intervals(category, names, value, low, high, more, has_zero), kept)
 
 
 @cache
 def _intervals(
     category: Axis,
+    names: tuple[str, ...],
     value: Axis,
     low: str,
     high: str,
     more: tuple[Axis, ...],
     has_zero: bool,
-    height: int,
 ) -> Spec:
     import altair as alt
 
-    base = alt.Chart(alt.NamedData("rows")).encode(y=_category(category))
+    base = alt.Chart(alt.NamedData("rows")).encode(y=_category(category, names))
     tooltip = [
         alt.Tooltip(f"{category.field}:N", title=category.title),
         _tooltip(value),
@@ -168,7 +168,7 @@ def _intervals(
     if has_zero:
         marked = alt.Chart(alt.NamedData("rows")).mark_rule(strokeDash=[3, 3])
         layers.insert(0, marked.encode(x=alt.datum(0)))
-    return _spec(alt.layer(*layers), height)
+    return _spec(alt.layer(*layers), _ROW_HEIGHT * len(names))
 
 
 def _interval(low: float | None, high: float | None) -> str:
@@ -180,16 +180,19 @@ def _interval(low: float | None, high: float | None) -> str:
 def bars(rows: Iterable[Row], category: Axis, value: Axis) -> Spec:
     """Return a plot of horizontal bars, one for each category, in the order of the rows."""
     kept = [row for row in rows if _is_finite(row.get(value.field))]
-    return _with_rows(_bars(category, replace(value, zero=True), _ROW_HEIGHT * len(kept)), kept)
+    names = tuple(row[category.field] for row in kept)
+    return _with_rows(_bars(category, names, replace(value, zero=True)), kept)
 
 
 @cache
-def _bars(category: Axis, value: Axis, height: int) -> Spec:
+def _bars(category: Axis, names: tuple[str, ...], value: Axis) -> Spec:
     import altair as alt
 
     tooltip = [alt.Tooltip(f"{category.field}:N", title=category.title), _tooltip(value)]
-    base = alt.Chart(alt.NamedData("rows")).encode(y=_category(category), x=_x(value), tooltip=tooltip)
-    return _spec(base.mark_bar(color="var(--series-1)", opacity=1), height)
+    base = alt.Chart(alt.NamedData("rows")).encode(
+        y=_category(category, names), x=_x(value), tooltip=tooltip
+    )
+    return _spec(base.mark_bar(color="var(--series-1)", opacity=1), _ROW_HEIGHT * len(names))
 
 
 def histogram(rows: Iterable[Row], value: Axis, count: Axis, height: int = 200) -> Spec:
@@ -271,11 +274,14 @@ def _ticks(axis: Axis) -> "alt.Axis":
     return alt.Axis(labelExpr=label)
 
 
-def _category(axis: Axis) -> "alt.Y":
+def _category(axis: Axis, names: tuple[str, ...]) -> "alt.Y":
     import altair as alt
 
     return alt.Y(
-        f"{axis.field}:N", title=None, sort=None, axis=alt.Axis(labelOverlap=False, labelLimit=190)
+        f"{axis.field}:N",
+        title=None,
+        sort=list(names),
+        axis=alt.Axis(labelOverlap=False, labelLimit=190),
     )
 
 

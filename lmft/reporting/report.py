@@ -12,7 +12,7 @@ from lmft.reporting.charts import Spec
 from lmft.reporting.gains import gains
 from lmft.reporting.page import fill_page
 from lmft.reporting.progress_plots import progress_plots
-from lmft.reporting.tables import ABSENT, ledger_equations, ledger_table, score_table, training_line
+from lmft.reporting.tables import ABSENT, ledger_equations, ledger_table, score_table, training_summary
 
 _MOST_CHARACTERS = 300_000  # of answers to probes: more of them make a page slow
 _FEWEST_STAGES = 3  # of a probe that are shown in any case: first, last and one between
@@ -58,7 +58,7 @@ def report_page(told: Told) -> str:
         charts,
         {"printable": partial(printable, newline="\n"), "token": token_text, "percent": "{:.1%}".format},
         status=metrics.get("status", "unknown"),
-        summary=training_line(metrics),
+        summary=training_summary(metrics),
         time=told.time,
         error=metrics.get("error"),
         continues=metrics.get("command"),
