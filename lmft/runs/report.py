@@ -57,10 +57,18 @@ def page_of(run: RunFolder, name: str, status: str, metrics: Mapping[str, Any] |
 
 
 def status_of(run: RunFolder) -> str:
-    """Return running, complete, stopped, failed or pruned; unfinished if its process was killed."""
+    """Return running, complete, stopped, failed or pruned; unfinished if its process was killed, and
+    unreadable if metrics.json is broken.
+    """
     if is_locked(run):
         return "running"
-    return run.status() or "unfinished"
+    try:
+        metrics: Any = read_json(run.metrics)
+    except ValueError:
+        metrics = None
+    if not isinstance(metrics, dict):
+        return "unreadable"
+    return str(metrics.get("status") or "unfinished")
 
 
 def last_change(run: RunFolder) -> tuple[Any, ...]:
