@@ -20,13 +20,26 @@ FLOORS = (
     {"config"},
     {"data", "models", "runs"},
     {"sweeps"},
-    {"cli", "training", "comparison"},
+    {"cli", "training", "watching", "comparison"},
     {"modules"},
     {"assembly"},
     {"commands"},
-    {"api", "train", "evaluate", "predict", "prepare", "export", "score", "chat", "compare", "tune", "__main__"},
+    {
+        "api",
+        "train",
+        "evaluate",
+        "predict",
+        "prepare",
+        "export",
+        "score",
+        "chat",
+        "compare",
+        "tune",
+        "watch",
+        "__main__",
+    },
 )
-DOORS = ("__main__", "train", "evaluate", "predict", "prepare", "export", "score", "chat", "compare", "tune")
+DOORS = ("__main__", "train", "evaluate", "predict", "prepare", "export", "score", "chat", "compare", "tune", "watch")
 
 
 def modules():

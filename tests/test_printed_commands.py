@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shutil
+import signal
 from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
@@ -22,6 +23,8 @@ from lmft.config.implied import with_implied_choices
 from lmft.config.load import compose, composed, plain
 from lmft.config.sources import Sources
 from lmft.system.files import read_json
+from lmft.system.signals import Stopped
+from lmft.watching.server import Server
 from tests.helpers import printed, stand_ins
 from tests.helpers.causal import train
 from tests.helpers.models import TINY, TINY_CAUSAL, TINY_PERMUTED, TINY_SEQ2SEQ
@@ -86,7 +89,7 @@ def test_the_documentation_prints_many_commands():
     assert count["README.md"] >= 18 and count["recipes.md"] >= 55 and count["RELIABILITY.md"] >= 3
     assert all(list(printed.commands_in(file)) for file in printed.YAMLS if file.stem != "lmft")
     assert {command.command for command in commands().values()} == {
-        *("train", "evaluate", "predict", "prepare", "export", "score", "chat", "compare", "tune")
+        *("train", "evaluate", "predict", "prepare", "export", "score", "chat", "compare", "tune", "watch")
     }
 
 
@@ -151,7 +154,7 @@ class Place:
         resumed = command.given.get("resume", "")
         if run := command.given.get("run") or (resumed.startswith("runs/") and resumed):
             shutil.copytree(self.run_for(command), folder / run)
-        if command.command == "compare":
+        if command.command in ("compare", "watch"):
             for word in command.options[-1].removeprefix("runs=").strip("[]").split(","):
                 self.prepare_compared(folder / word.strip("'").replace("*", "text"), command)
 
@@ -201,6 +204,8 @@ def appended(command: Printed) -> list[str]:
         return ["max_new_tokens=4"]
     if command.command == "compare":
         return ["max_documents=12"] if "test" in command.given else []
+    if command.command == "watch":
+        return []
     chosen = (word for word in command.argv if re.match(r"(model|data|experiment)\b", word))
     choosing = tuple(map(overrides.quote_for_hydra, chosen))
     own = command.argv[command.argv.index("--config-dir") + 1] if "--config-dir" in command.argv else None
@@ -276,6 +281,7 @@ def test_a_printed_command_does_what_is_printed(command, place, tmp_path, monkey
     monkeypatch.delenv("LMFT_DEBUG", raising=False)
     monkeypatch.setenv("WANDB_MODE", "offline")
     words = [*command.argv, *appended(command)]
+    monkeypatch.setattr(Server, "serve_forever", ends_at_once)
     monkeypatch.setattr("sys.stdin", io.StringIO("How do you say dog?\n"))
     terminal = Terminal(tmp_path, capsys)
     if reason := reason_to_refuse(command):
@@ -381,6 +387,16 @@ def check_comparison(command: Printed, folder: Path, said: str) -> None:
     assert ("test" in read_json(page.with_name("compare.json"))) == ("test" in command.given)
 
 
+def ends_at_once(server: Server) -> None:
+    """Stands for serving pages until Ctrl-C."""
+    raise Stopped(signal.SIGINT)
+
+
+def check_watching(command: Printed, folder: Path, said: str) -> None:
+    """An address."""
+    assert f"http://localhost:{command.given.get('port', '8700')}".removesuffix("0") in said
+
+
 def check_tuning(command: Printed, folder: Path, said: str) -> None:
     """What to type."""
     (found,) = folder.glob("runs/*-tune/tune.json")
@@ -390,6 +406,7 @@ def check_tuning(command: Printed, folder: Path, said: str) -> None:
 CHECKS = {
     "compare": check_comparison,
     "tune": check_tuning,
+    "watch": check_watching,
     "export": check_export,
     "score": check_scores,
     "chat": check_dialogue,

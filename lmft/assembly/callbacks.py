@@ -1,10 +1,12 @@
 """lmft's own callbacks of a training."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lmft.assembly.parts import Parts
+from lmft.runs.report import write_report
 from lmft.runs.run import Run
 from lmft.sweeps.trial import TrialReference
 from lmft.training.callbacks.checkpoint import Checkpoints
@@ -12,6 +14,7 @@ from lmft.training.callbacks.metrics import LatestMetrics, Metrics, MetricsFile
 from lmft.training.callbacks.probes import Probes
 from lmft.training.callbacks.progress import Progress
 from lmft.training.callbacks.pruning import Pruning
+from lmft.training.callbacks.report import Report
 from lmft.training.callbacks.stop_on_signal import StopOnSignal
 
 
@@ -22,6 +25,7 @@ class OwnCallbacks:
     csv: MetricsFile
     metrics: Metrics
     probes: Probes
+    report: Report
     progress: Progress
     checkpoints: Checkpoints
     stop: StopOnSignal
@@ -45,6 +49,7 @@ def make_callbacks(config: dict[str, Any], parts: Parts, run: Run) -> OwnCallbac
         csv=csv,
         metrics=metrics,
         probes=Probes([*parts.model.probes, *parts.data.probes], run.paths.samples),
+        report=Report(partial(write_report, run.paths, run.name, "running")),
         progress=Progress(live),
         checkpoints=checkpoints,
         stop=StopOnSignal(checkpoints),

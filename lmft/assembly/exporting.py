@@ -16,14 +16,12 @@ from lmft.models.export import export
 from lmft.modules.base import LanguageModel
 from lmft.modules.handing_over import convert, hand_over
 from lmft.reporting.model_card import LICENCE_FIELDS, Card, write_model_card
-from lmft.reporting.report import write_report
 from lmft.reporting.results import scores_of
 from lmft.runs.folder import RunFolder
 from lmft.system import hub
 from lmft.training.callbacks.checkpoint import Exported
 from lmft.training.callbacks.measured import measure_unrecorded
 from lmft.training.callbacks.metrics import read_rows
-from lmft.training.callbacks.probes import read_lines
 
 log = logging.getLogger(__name__)
 
@@ -115,14 +113,6 @@ def _licence(model: Mapping[str, Any]) -> dict[str, str]:
         log.warning("the licence of %s is unknown: %s", base, " ".join(str(error).split()))
         return {}
     return {name: fields[name] for name in LICENCE_FIELDS if isinstance(fields.get(name), str)}
-
-
-def report_run(
-    paths: RunFolder, name: str, settings: Mapping[str, Any], result: Mapping[str, Any]
-) -> None:
-    """Write report.html. Arguments as of `card_of`; name: the run's."""
-    rows = read_rows(paths.metrics_csv)
-    write_report(paths.report, name, settings, result, rows, read_lines(paths.samples))
 
 
 def export_error(error: Exception, paths: RunFolder) -> UserError:

@@ -8,13 +8,14 @@ from typing import Any
 from lightning import Trainer
 
 from lmft.assembly.callbacks import OwnCallbacks
-from lmft.assembly.exporting import card_of, export_error, measured_export, report_run, write_export
+from lmft.assembly.exporting import card_of, export_error, measured_export, write_export
 from lmft.assembly.parts import Parts
 from lmft.data.datamodule import DataModule
 from lmft.errors import as_user_error
 from lmft.modules.base import LanguageModel
 from lmft.reporting import answers, tables
 from lmft.reporting.results import results
+from lmft.runs.report import write_report
 from lmft.runs.run import Run
 from lmft.system import loop_state
 from lmft.training.callbacks.checkpoint import Checkpoints, Exported
@@ -163,4 +164,4 @@ def _export_and_report(
     settings = run.redacted(parts.config)
     card = card_of(run.paths, settings, result, latest_answers)
     write_export(module, parts, run.paths.model, exported, card)
-    report_run(run.paths, run.name, settings, result)
+    write_report(run.paths, run.name, result["status"], result)

@@ -16,14 +16,16 @@ from lmft.assembly.parts import Parts
 from lmft.data.datamodule import DataModule
 from lmft.errors import UserError
 from lmft.models.loading.tokenizer import is_made_for_run, keep_vocabulary
-from lmft.reporting.results import peak_memory_gb, scores_of
+from lmft.reporting.results import environment, peak_memory_gb, scores_of
+from lmft.runs.report import write_report
+from lmft.runs.rows import read_lines
 from lmft.runs.run import Run
 from lmft.sweeps.trial import Pruned
 from lmft.system import loop_state
+from lmft.system.files import write_json
 from lmft.system.processes import processes_end
 from lmft.training.beginning import Beginning
 from lmft.training.callbacks.metrics import read_rows
-from lmft.training.callbacks.probes import read_lines
 from lmft.training.callbacks.spike import Rewound
 from lmft.training.cpu import keep_freed_memory_in_process
 from lmft.training.loggers import running_loggers
@@ -56,8 +58,8 @@ def _train(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any]:
     """Train from the run's checkpoint, or from the beginning. Raises: Rewound."""
     own = make_callbacks(config, parts, run)
     # When training starts, the checkpoint has been loaded and nothing can be refused any more.
-    begin = LambdaCallback(on_train_start=lambda *_: _begin(parts, run))
-    callbacks = [begin, own.metrics, own.probes, own.progress, own.checkpoints, own.stop]
+    begin = LambdaCallback(on_train_start=lambda trainer, _: _begin(trainer, parts, run))
+    callbacks = [begin, own.metrics, own.probes, own.report, own.progress, own.checkpoints, own.stop]
     if own.pruning is not None:
         callbacks.append(own.pruning)
     trainer = build_trainer(config, run.folder, callbacks, [own.csv])
@@ -72,7 +74,7 @@ def _train(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any]:
     with running_loggers(trainer, config, run) as records:
         own.probes.tell = records.log_answers
         if run.checkpoint is None and config["validate_before"] and parts.corpus.validations:
-            _begin(parts, run)
+            _begin(trainer, parts, run)
             trainer.validate(module, data, verbose=False)
         if run.checkpoint is not None:
             _add_callback(trainer, _catching_up(records, run))
@@ -119,10 +121,11 @@ def _record_pruned(trainer: Trainer, run: Run, own: OwnCallbacks, pruned: Pruned
         "train": {**own.metrics.totals, "peak_memory_gb": peak_memory_gb()},
     }
     run.write_metrics(metrics)
+    write_report(run.paths, run.name, "pruned", metrics)
     return metrics
 
 
-def _begin(parts: Parts, run: Run) -> None:
+def _begin(trainer: Trainer, parts: Parts, run: Run) -> None:
     """Write the run's first files, and delete those of an earlier start that left no checkpoint."""
     if not run.begin():
         return
@@ -130,6 +133,7 @@ def _begin(parts: Parts, run: Run) -> None:
     if checkpoint is None or checkpoint.resolve().parent != run.paths.checkpoints.resolve():
         for path in (*appended_files(run), run.paths.spikes):
             path.unlink(missing_ok=True)
+    write_json(run.paths.setup, {"environment": environment(trainer), "data": parts.corpus.ledger})
     if is_made_for_run(parts.model.tokenizer):
         keep_vocabulary(parts.tokenizer, run.paths.tokenizer)
 

@@ -11,9 +11,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra._internal.utils import get_args_parser
-
 from lmft.cli.command import run_command
+from lmft.cli.paths import with_paths
 from lmft.config import overrides
 from lmft.config.load import Job
 from lmft.errors import UserError, user_errors_end_the_process
@@ -39,25 +38,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def with_options(argv: Sequence[str]) -> list[str]:
     """Return the arguments with the folders among them as `runs=[…]`, and `test=A,B` as one value."""
-    # An unknown flag is left to run_command, which refuses it.
-    flags, _ = get_args_parser().parse_known_intermixed_args(argv)
-    paths = [word for word in flags.overrides if _is_path(word)]
-    kept = [word for word in argv if word not in paths]
-    kept = [
+    return [
         f"test={overrides.quoted(word[5:])}" if re.match(r"test=[^\[{'\"]", word) else word
-        for word in kept
+        for word in with_paths(argv, "runs")
     ]
-    if not paths:
-        return kept
-    if any(word.startswith("runs=") for word in kept):
-        raise UserError("folders are given with runs= and without", " ".join(paths), "leave runs= out")
-    return [*kept, f"runs=[{','.join(map(overrides.quoted, paths))}]"]
-
-
-def _is_path(word: str) -> bool:
-    """Return whether an argument is a folder or a pattern; folders of sweeps' jobs have a `=` too."""
-    key, equals, _ = word.partition("=")
-    return not equals or "/" in key or Path(word).expanduser().is_dir()
 
 
 def compare(job: Job) -> None:

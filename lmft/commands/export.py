@@ -149,9 +149,10 @@ def _copied(model: Path, folder: Path, is_dry: bool) -> Path:
 
 def _write(job: Job, run: RunFolder, folder: Path) -> None:
     """Write the folder, and if it is the run's own, its metrics.json and report.html as well."""
-    from lmft.assembly.exporting import card_of, report_run, write_export
+    from lmft.assembly.exporting import card_of, write_export
     from lmft.reporting import tables
     from lmft.reporting.results import SCORES
+    from lmft.runs.report import write_report
 
     checkpoint = job.config["checkpoint"]
     recorded = read_json(run.metrics)
@@ -176,7 +177,7 @@ def _write(job: Job, run: RunFolder, folder: Path) -> None:
     write_export(module, parts, folder, exported, card_of(run, settings, metrics, answers))
     if folder.resolve() == run.model.resolve():
         if recorded:
-            report_run(run, run.path.name, settings, metrics)
+            write_report(run, run.path.name, str(metrics.get("status")), metrics)
             write_json(run.metrics, metrics)
         remove(run.checkpoints / EXPORTED)
     if not job.config["dry_run"]:

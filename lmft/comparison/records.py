@@ -14,7 +14,8 @@ import yaml
 
 from lmft.config.shipped import with_defaults
 from lmft.runs.folder import RunFolder
-from lmft.runs.lock import is_locked
+from lmft.runs.report import status_of
+from lmft.runs.rows import read_rows
 from lmft.system.files import read_json
 
 SCORES = ("loss", "perplexity", "accuracy", "bits_per_byte", "targets")
@@ -78,7 +79,7 @@ def read_record(run: RunFolder, base: Path) -> Record:
     try:
         config = _config(run)
         metrics = read_json(run.metrics)
-        curve = _curve(run.metrics_csv)
+        curve = read_rows(run.metrics_csv)
     except (ValueError, yaml.YAMLError, csv.Error) as error:
         return Record(run, name, "unreadable", " ".join(str(error).split()))
     if not isinstance(metrics, dict):
@@ -92,7 +93,7 @@ def read_record(run: RunFolder, base: Path) -> Record:
     return Record(
         folder=run,
         name=name,
-        status=_status(run, metrics),
+        status=status_of(run),
         error=metrics.get("error"),
         config=config,
         settings=_settings(config),
@@ -146,12 +147,6 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _status(run: RunFolder, metrics: Mapping[str, Any]) -> str:
-    if is_locked(run):
-        return "running"
-    return str(metrics.get("status") or "unfinished")
-
-
 def _command(run: RunFolder) -> tuple[dict[str, str] | None, str | None]:
     """Return the options on the command line, if it is one of lmft.train, and the command."""
     if not run.command.is_file():
@@ -173,27 +168,6 @@ def _command(run: RunFolder) -> tuple[dict[str, str] | None, str | None]:
         if equals and not word.startswith("-"):
             typed[key] = value
     return typed, command
-
-
-def _curve(path: Path) -> list[dict[str, float]]:
-    """Return the rows of metrics.csv as numbers; a last line that is not yet complete is left out."""
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    return [numbers for row in rows if (numbers := _numbers(row))]
-
-
-def _numbers(row: Mapping[str | None, Any]) -> dict[str, float]:
-    numbers = {}
-    for name, text in row.items():
-        if name is None or not isinstance(text, str):
-            continue
-        try:
-            numbers[name] = float(text)
-        except ValueError:
-            continue
-    return numbers if "step" in numbers else {}
 
 
 def _last(curve: list[dict[str, float]], column: str) -> int | None:

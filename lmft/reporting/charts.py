@@ -115,52 +115,84 @@ def _lines(x: Axis, y: Axis, series: tuple[str, ...], height: int, has_dots: boo
     return _spec(alt.layer(*layers), height)
 
 
-def intervals(rows: Iterable[Row], category: Axis, value: Axis, low: str, high: str) -> Spec:
-    """Return a plot of values with their intervals, a line for each category, and a mark at zero.
+def intervals(
+    rows: Iterable[Row],
+    category: Axis,
+    value: Axis,
+    low: str,
+    high: str,
+    more: tuple[Axis, ...] = (),
+    has_zero: bool = True,
+) -> Spec:
+    """Return a plot of values with their intervals, a line for each category.
 
     Args:
         rows: with the columns of `category` and `value`, and the bounds. Their order is kept.
         category: vertical; texts.
         value: horizontal.
-        low: the column of the lower bounds; a row may lack both.
+        low: the column of the lower bounds; a row may have None.
         high: that of the upper bounds.
+        more: further columns that the tooltip shows.
+        has_zero: whether zero is marked.
     """
     kept = [row for row in rows if _is_finite(row.get(value.field))]
-    return _with_rows(_intervals(category, value, low, high, _ROW_HEIGHT * len(kept)), kept)
+    kept = [{**row, "interval": _interval(row[low], row[high])} for row in kept]
+    names = tuple(row[category.field] for row in kept)
+    return _with_rows(_intervals(category, names, value, low, high, more, has_zero), kept)
 
 
 @cache
-def _intervals(category: Axis, value: Axis, low: str, high: str, height: int) -> Spec:
+def _intervals(
+    category: Axis,
+    names: tuple[str, ...],
+    value: Axis,
+    low: str,
+    high: str,
+    more: tuple[Axis, ...],
+    has_zero: bool,
+) -> Spec:
     import altair as alt
 
-    base = alt.Chart(alt.NamedData("rows")).encode(y=_category(category))
+    base = alt.Chart(alt.NamedData("rows")).encode(y=_category(category, names))
     tooltip = [
         alt.Tooltip(f"{category.field}:N", title=category.title),
         _tooltip(value),
-        _tooltip(replace(value, field=low, title="from")),
-        _tooltip(replace(value, field=high, title="to")),
+        alt.Tooltip("interval:N", title="interval"),
+        *map(_tooltip, more),
     ]
     spans = base.mark_rule(color="var(--series-1)", strokeWidth=2)
     spans = spans.encode(x=_x(replace(value, field=low)), x2=f"{high}:Q", tooltip=tooltip)
     dots = base.mark_point(filled=True, size=70, color="var(--series-1)", opacity=1)
     dots = dots.encode(x=_x(value), tooltip=tooltip)
-    zero = alt.Chart(alt.NamedData("rows")).mark_rule(strokeDash=[3, 3]).encode(x=alt.datum(0))
-    return _spec(alt.layer(zero, spans, dots), height)
+    layers = [spans, dots]
+    if has_zero:
+        marked = alt.Chart(alt.NamedData("rows")).mark_rule(strokeDash=[3, 3])
+        layers.insert(0, marked.encode(x=alt.datum(0)))
+    return _spec(alt.layer(*layers), _ROW_HEIGHT * len(names))
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    if low is None or high is None:
+        return "unknown"
+    return f"{low:.4g} to {high:.4g}"
 
 
 def bars(rows: Iterable[Row], category: Axis, value: Axis) -> Spec:
     """Return a plot of horizontal bars, one for each category, in the order of the rows."""
     kept = [row for row in rows if _is_finite(row.get(value.field))]
-    return _with_rows(_bars(category, replace(value, zero=True), _ROW_HEIGHT * len(kept)), kept)
+    names = tuple(row[category.field] for row in kept)
+    return _with_rows(_bars(category, names, replace(value, zero=True)), kept)
 
 
 @cache
-def _bars(category: Axis, value: Axis, height: int) -> Spec:
+def _bars(category: Axis, names: tuple[str, ...], value: Axis) -> Spec:
     import altair as alt
 
     tooltip = [alt.Tooltip(f"{category.field}:N", title=category.title), _tooltip(value)]
-    base = alt.Chart(alt.NamedData("rows")).encode(y=_category(category), x=_x(value), tooltip=tooltip)
-    return _spec(base.mark_bar(color="var(--series-1)", opacity=1), height)
+    base = alt.Chart(alt.NamedData("rows")).encode(
+        y=_category(category, names), x=_x(value), tooltip=tooltip
+    )
+    return _spec(base.mark_bar(color="var(--series-1)", opacity=1), _ROW_HEIGHT * len(names))
 
 
 def histogram(rows: Iterable[Row], value: Axis, count: Axis, height: int = 200) -> Spec:
@@ -192,18 +224,18 @@ def _histogram(value: Axis, count: Axis, height: int) -> Spec:
     return _spec(base.mark_bar(color="var(--series-1)", opacity=1), height)
 
 
-def scatter(rows: Iterable[Row], x: Axis, y: Axis, label: Axis | None = None, height: int = 260) -> Spec:
-    """Return a plot of points; `label` is a column of texts that the tooltip shows."""
-    return _with_rows(_scatter(x, y, label, height), _placed(rows, x, y))
+def scatter(
+    rows: Iterable[Row], x: Axis, y: Axis, more: tuple[Axis, ...] = (), height: int = 260
+) -> Spec:
+    """Return a plot of points; `more` are further columns that the tooltip shows."""
+    return _with_rows(_scatter(x, y, more, height), _placed(rows, x, y))
 
 
 @cache
-def _scatter(x: Axis, y: Axis, label: Axis | None, height: int) -> Spec:
+def _scatter(x: Axis, y: Axis, more: tuple[Axis, ...], height: int) -> Spec:
     import altair as alt
 
-    tooltip = [_tooltip(x), _tooltip(y)]
-    if label is not None:
-        tooltip.insert(0, alt.Tooltip(f"{label.field}:N", title=label.title))
+    tooltip = [_tooltip(x), _tooltip(y), *map(_tooltip, more)]
     base = alt.Chart(alt.NamedData("rows")).encode(x=_x(x), y=_y(y), tooltip=tooltip)
     return _spec(base.mark_point(filled=True, size=45, color="var(--series-1)", opacity=0.6), height)
 
@@ -242,11 +274,14 @@ def _ticks(axis: Axis) -> "alt.Axis":
     return alt.Axis(labelExpr=label)
 
 
-def _category(axis: Axis) -> "alt.Y":
+def _category(axis: Axis, names: tuple[str, ...]) -> "alt.Y":
     import altair as alt
 
     return alt.Y(
-        f"{axis.field}:N", title=None, sort=None, axis=alt.Axis(labelOverlap=False, labelLimit=190)
+        f"{axis.field}:N",
+        title=None,
+        sort=list(names),
+        axis=alt.Axis(labelOverlap=False, labelLimit=190),
     )
 
 

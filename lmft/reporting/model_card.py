@@ -13,7 +13,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from lmft.reporting.answers import Answer, excerpt, token_text
-from lmft.reporting.report import loss_plot
+from lmft.reporting.curve import loss_plot
 from lmft.reporting.tables import Table, ledger_equations, ledger_table, score_table, training_line
 from lmft.reporting.templates import fill
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lmft.reporting.report import BOTTOM, LEFT, RIGHT, TOP, WIDTH, ticks
+from lmft.reporting.curve import BOTTOM, LEFT, RIGHT, TOP, WIDTH, ticks
 from lmft.reporting.templates import fill
 
 _HEIGHT = 320

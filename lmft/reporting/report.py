@@ -1,195 +1,169 @@
-"""A run's report.html: one file that needs no network and no script."""
+"""A run's report: one page that needs no network, made from what the run's folder tells."""
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from lmft.reporting.answers import printable, token_text
-from lmft.reporting.tables import ABSENT, ledger_equations, ledger_table, score_table, training_line
-from lmft.reporting.templates import fill
+from lmft.reporting.charts import Spec
+from lmft.reporting.gains import gains
+from lmft.reporting.page import fill_page
+from lmft.reporting.progress_plots import progress_plots
+from lmft.reporting.tables import ABSENT, ledger_equations, ledger_table, score_table, training_summary
 
-Point = tuple[float, float]
-
-MAX_POINTS = 4000  # of a line; more would be finer than a screen's pixels
-# Size of a plot, and the margins where its axes are labelled.
-WIDTH = 760
-LEFT = 80
-RIGHT = 16
-TOP = 12
-BOTTOM = 44
+_MOST_CHARACTERS = 300_000  # of answers to probes: more of them make a page slow
+_FEWEST_STAGES = 3  # of a probe that are shown in any case: first, last and one between
 
 
-def write_report(
-    path: Path,
-    run_name: str,
-    config: Mapping[str, Any],
-    metrics: Mapping[str, Any],
-    rows: Sequence[Mapping[str, Any]],
-    samples: Sequence[Mapping[str, Any]],
-) -> None:
-    """Write the report of a run; the command is read from command.txt next to it, if there is one.
+@dataclass(frozen=True)
+class Told:
+    """What a run's folder tells of it. What an older version did not write is empty."""
 
-    Args:
-        path: report.html.
-        run_name: the title.
-        config: the run's config, without secrets.
-        metrics: content of metrics.json.
-        rows: rows of metrics.csv: numbers or their text; empty or None if absent.
-        samples: lines of samples.jsonl.
-    """
-    plots = {
-        "Loss": loss_plot(rows, metrics),
-        "Learning rate": line_plot({"rate": _points(rows, "lr")}, "learning rate", height=170, low=0),
-        "Speed": line_plot({"rate": _points(rows, "tokens_per_second")}, "tokens/s", height=170, low=0),
-    }
-    ledger = metrics.get("data") or {}
-    command = None
-    command_file = path.with_name("command.txt")
-    if command_file.exists():
-        command = command_file.read_text(encoding="utf-8").strip()
-    page = fill(
+    name: str
+    metrics: Mapping[str, Any]
+    """Content of metrics.json; of a run that has not ended, as far as it is known."""
+    config: Mapping[str, Any]
+    """The run's config, without secrets."""
+    rows: Sequence[Mapping[str, float]] = ()
+    """Rows of metrics.csv, without empty cells."""
+    samples: Sequence[Mapping[str, Any]] = ()
+    """Lines of samples.jsonl."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """Content of facts.json."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """Content of details.json."""
+    setup: Mapping[str, Any] = field(default_factory=dict)
+    """Content of setup.json: versions, and what happened to the text."""
+    lineage: Sequence[Mapping[str, Any]] = ()
+    """The run that this one is a branch of, the run of which that is one, and so on."""
+    command: str | None = None
+    time: str = ""
+    """When this was told."""
+
+
+def report_page(told: Told) -> str:
+    """Return report.html."""
+    metrics = told.metrics
+    ledger = metrics.get("data") or told.setup.get("data") or _ledger(told.facts)
+    before = metrics.get("before") or {}
+    progress = progress_plots(told.rows, before.get("loss"))
+    changes = gains(told.details)
+    charts = {**progress, **_placed(changes["texts"])}
+    return fill_page(
         "report.html.jinja",
+        told.name,
+        charts,
         {"printable": partial(printable, newline="\n"), "token": token_text, "percent": "{:.1%}".format},
-        title=run_name,
-        status=training_line(metrics),
-        scores=score_table(metrics),
-        plots=plots,
+        status=metrics.get("status", "unknown"),
+        summary=training_summary(metrics),
+        time=told.time,
+        error=metrics.get("error"),
+        continues=metrics.get("command"),
+        facts=dict(fact_lines(told.facts, told.config)),
+        warnings=told.facts.get("warnings", []),
+        scores=score_table({"data": ledger, **metrics}),
+        progress=list(progress),
+        gains=changes,
         ledger=ledger_table(ledger),
         equations=ledger_equations(ledger),
-        probes=_probes(samples),
+        probes=probes(told.samples),
         absent=ABSENT,
         spikes=(metrics.get("train") or {}).get("spikes", []),
-        environment=metrics.get("environment") or {},
-        command=command,
-        config=yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True),
+        lineage=told.lineage,
+        command=told.command,
+        environment=metrics.get("environment") or told.setup.get("environment") or {},
+        config=yaml.safe_dump(dict(told.config), sort_keys=False, allow_unicode=True),
     )
-    path.write_text(page, encoding="utf-8")
 
 
-def loss_plot(rows: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the plot of training and validation loss; None if there are none. Arguments as of
-    `write_report`.
-    """
-    train_loss = _points(rows, "train/loss")
-    val_loss = _points(rows, "val/loss")
-    if metrics.get("before") and not any(step == 0 for step, _ in val_loss):
-        val_loss = [*_finite([(0.0, metrics["before"]["loss"])]), *val_loss]
-    return line_plot({"train": train_loss, "val": val_loss}, "nats per target", height=300)
+def _placed(texts: Sequence[dict[str, Any]]) -> dict[str, Spec]:
+    """Return name → plot of the plots of all texts; in the texts, the names replace the plots."""
+    charts = {}
+    for number, text in enumerate(texts):
+        names = {}
+        for heading, (plot, what) in text["plots"].items():
+            name = f"text {number}: {heading}"
+            charts[name] = plot
+            names[heading] = (name, what)
+        text["plots"] = names
+    return charts
 
 
-def line_plot(
-    series: Mapping[str, Sequence[Point]], label: str, height: int, low: float | None = None
-) -> dict[str, Any] | None:
-    """Return the coordinates of a plot over optimizer steps; None if no series has a point.
+def _ledger(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    return (facts.get("data") or {}).get("splits", {})
 
-    Args:
-        series: {name: points (step, value)}; the name is the line's CSS class. Each point of `val`,
-            which has few, also gets a dot.
-        label: what the y axis shows.
-        height: pixels.
-        low: where the y axis begins; None: at the lowest value.
-    """
-    drawn = {name: _thinned(points) for name, points in series.items() if points}
-    if not drawn:
-        return None
-    last_step = max(step for points in drawn.values() for step, _ in points)
-    values = [value for points in drawn.values() for _, value in points]
-    if low is None:
-        low = min(values)
-    num_y_ticks = 5 if height > 200 else 3
-    y_ticks = ticks(low, max(values), num_y_ticks)
 
-    def x_of(step: float) -> float:
-        return round(LEFT + step / (last_step or 1) * (WIDTH - LEFT - RIGHT), 1)
+def fact_lines(facts: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield name and value of the facts at the top; a run without facts.json has those of its config."""
+    if not facts:
+        yield from _facts_of_config(config)
+        return
+    model = facts["model"]
+    training = facts["training"]
+    data = facts["data"]
+    start = "new weights" if model["from_scratch"] else f"from {model['name']}"
+    yield "model", f"{model['architecture']}, {start}"
+    yield "parameters", _parameters(facts["parameters"])
+    yield "data", f"{data['name'] or data['train']}: {data['tokens_per_epoch']:,} tokens in an epoch"
+    yield "examples", f"{data['examples']} of {data['block_size']} tokens"
+    yield "objective", training["objective"]
+    yield "optimizer", training["optimizer"]
+    if training["learning_rate"] is not None:
+        schedule = f"{training['schedule']}, {training['warmup_steps']:,} steps of warm-up"
+        yield "learning rate", f"{training['learning_rate']:g}, {schedule}"
+    yield "optimizer step", f"{training['examples_per_step']:,} examples"
+    if training["steps"] is not None:
+        yield "length", f"{training['steps']:,} steps, {training['epochs']:.3g} epochs"
+    devices = f"{training['num_devices']} × " if training["num_devices"] > 1 else ""
+    yield "device", f"{devices}{training['device_name']}"
+    yield "precision", str(training["precision"])
 
-    def y_of(value: float) -> float:
-        share = (value - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
-        return round(TOP + (1 - share) * (height - TOP - BOTTOM), 1)
 
-    def line_of(name: str, points: Sequence[Point]) -> dict[str, Any]:
-        places = [(x_of(step), y_of(value)) for step, value in points]
-        dots = []
-        if name == "val" or len(points) == 1:
-            titles = [f"step {step:,.0f}: {value:.5g}" for step, value in points]
-            dots = [(x, y, title) for (x, y), title in zip(places, titles, strict=True)]
-        return {"name": name, "points": places, "dots": dots}
+def _parameters(counts: Mapping[str, Any]) -> str:
+    total = counts["total"]
+    trained = counts["trained"]
+    if trained == total:
+        return f"{total:,}, all trained"
+    return f"{total:,}, {trained:,} of them trained ({trained / total:.2%})"
 
-    x_ticks = [step for step in ticks(0, last_step, 6) if step <= (last_step or 1) and step.is_integer()]
-    return {
-        "label": label,
-        "x_label": "optimizer steps",
-        "width": WIDTH,
-        "height": height,
-        "left": LEFT,
-        "right": WIDTH - RIGHT,
-        "top": TOP,
-        "bottom": height - BOTTOM,
-        "x_ticks": [(x_of(step), _tick_label(step)) for step in x_ticks],
-        "y_ticks": [(y_of(value), _tick_label(value)) for value in y_ticks],
-        "lines": [line_of(name, points) for name, points in drawn.items()],
+
+def _facts_of_config(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    model = config.get("model") or {}
+    data = config.get("data") or {}
+    values = {
+        "model": model.get("name_or_path"),
+        "data": data.get("path") or data.get("train"),
+        "learning rate": (config.get("optimizer") or {}).get("lr"),
+        "precision": (config.get("trainer") or {}).get("precision"),
     }
+    yield from ((name, str(value)) for name, value in values.items() if value is not None)
 
 
-def ticks(low: float, high: float, about: int) -> list[float]:
-    """Return about that many round numbers, from at most `low` to at least `high`.
+def probes(samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return for each prompt its samples in order, and the names of their texts; fills have none.
 
-    They are 1, 2 or 5 times a power of ten apart.
+    No answer is cut. If all answers are too many for a page, those of evenly chosen steps are left, the
+    first and the last among them; `num_asked` says how often the model was asked.
     """
-    if low == high:
-        low -= (abs(low) or 1) / 10
-        high += (abs(high) or 1) / 10
-    rough = (high - low) / about
-    unit = 10.0 ** math.floor(math.log10(rough))
-    apart = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= rough * (1 - 1e-9))
-    first = math.floor(low / apart + 1e-9)
-    last = math.ceil(high / apart - 1e-9)
-    return [float(f"{index * apart:.12g}") for index in range(first, last + 1)]
-
-
-def _points(rows: Iterable[Mapping[str, Any]], column: str) -> list[Point]:
-    """Return the points (step, value) of a column of metrics.csv."""
-    points = []
-    for row in rows:
-        step = row.get("step")
-        value = row.get(column)
-        if step not in ("", None) and value not in ("", None):
-            points.append((float(step), float(value)))
-    return _finite(points)
-
-
-def _finite(points: Sequence[Point]) -> list[Point]:
-    return [(step, value) for step, value in points if math.isfinite(value)]
-
-
-def _thinned(points: Sequence[Point]) -> Sequence[Point]:
-    return points[:: math.ceil(len(points) / MAX_POINTS)]
-
-
-def _tick_label(value: float) -> str:
-    """Return a tick's label: `2.5M`, `12,500`, `0.25`, `2e-5`."""
-    if abs(value) >= 1e6:
-        return f"{value / 1e6:.6g}M"
-    if abs(value) >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.6g}".replace("e-0", "e-")
-
-
-def _probes(samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return for each prompt its samples in order, and the names of their texts; fills have none."""
     by_prompt: dict[str, list[Mapping[str, Any]]] = {}
     for sample in samples:
         by_prompt.setdefault(sample["prompt"], []).append(sample)
-    return [
-        {
-            "prompt": prompt,
-            "samples": asked,
-            "text_names": list(
-                dict.fromkeys(name for sample in asked for name in sample.get("texts", ()))
-            ),
-        }
-        for prompt, asked in by_prompt.items()
-    ]
+    share = _MOST_CHARACTERS / max(1, sum(len(str(sample)) for sample in samples))
+    found = []
+    for prompt, asked in by_prompt.items():
+        shown = _evenly(asked, max(_FEWEST_STAGES, int(share * len(asked))))
+        names = dict.fromkeys(name for sample in shown for name in sample.get("texts", ()))
+        found.append(
+            {"prompt": prompt, "samples": shown, "text_names": list(names), "num_asked": len(asked)}
+        )
+    return found
+
+
+def _evenly(items: Sequence[Any], most: int) -> Sequence[Any]:
+    """Return at most so many items, evenly spread, with the first and the last."""
+    if len(items) <= most:
+        return items
+    return [items[round(number * (len(items) - 1) / (most - 1))] for number in range(most)]

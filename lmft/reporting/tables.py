@@ -159,6 +159,12 @@ def ledger_equations(ledger: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def training_line(metrics: Mapping[str, Any]) -> str:
     """Return a line on how the run went: status, steps, epochs, tokens, speed, memory, time if known."""
+    status = metrics.get("status", "unknown")
+    return ": ".join(filter(None, (status, training_summary(metrics))))
+
+
+def training_summary(metrics: Mapping[str, Any]) -> str:
+    """Return the line without the status; empty if nothing is known."""
     train = metrics.get("train") or {}
     epochs = metrics.get("epochs")
     if epochs is not None:
@@ -186,10 +192,7 @@ def training_line(metrics: Mapping[str, Any]) -> str:
         known.append(weights)
     if train.get("seconds") is not None:
         known.append(f"training took {duration(train['seconds'])}")
-    status = metrics.get("status", "unknown")
-    if not known:
-        return status
-    return f"{status}: {', '.join(known)}"
+    return ", ".join(known)
 
 
 def print_config(

@@ -55,6 +55,21 @@ class RunFolder:
         return self.path / "metrics.json"
 
     @property
+    def facts(self) -> Path:
+        """JSON: what is known before the first step: parameters, steps, disk, warnings."""
+        return self.path / "facts.json"
+
+    @property
+    def setup(self) -> Path:
+        """JSON: versions, and what happened to the text, known before the first step."""
+        return self.path / "setup.json"
+
+    @property
+    def details(self) -> Path:
+        """JSON: where the training has helped."""
+        return self.path / "details.json"
+
+    @property
     def parent(self) -> Path:
         """JSON: the run, step and checkpoint that a branch began from; only branches have it."""
         return self.path / "parent.json"
@@ -98,7 +113,8 @@ class RunFolder:
     def startup_files(self) -> list[Path]:
         """The files that exist before the first optimizer step."""
         logs = [self.log, self.metrics_csv, self.samples, self.loggers]
-        return [self.config, self.command, self.parent, *logs, self.tokenizer]
+        told = [self.facts, self.setup, self.details, self.report]
+        return [self.config, self.command, self.parent, *told, *logs, self.tokenizer]
 
     def has_pending_export(self) -> bool:
         """Return whether the run is trained, and its export has failed."""

@@ -35,6 +35,7 @@ from lmft.runs.folder import (
 from lmft.runs.lock import LOCK, locked, this_process
 from lmft.runs.log import logging_to
 from lmft.runs.redaction import Redactor
+from lmft.runs.report import write_report
 from lmft.runs.resume import (
     check_bound,
     check_bound_of_branch,
@@ -346,7 +347,9 @@ class Run:
                 return  # a bug; no file of the earlier run has been changed yet
             self._delete_on_exit = False
             if not self._metrics_written:
-                self._write_end("failed" if isinstance(error, Exception) else "stopped")
+                status = "failed" if isinstance(error, Exception) else "stopped"
+                self._write_end(status)
+                self._write_report(status)
 
     def _log_end(self, error: BaseException) -> None:
         """Write the error to train.log only; the command line reports it to the user."""
@@ -371,6 +374,15 @@ class Run:
             self.write_metrics(metrics)
         except OSError as failure:  # the run's own error matters more, and may be the full disk
             log.warning("%s could not be written: %s", self.paths.metrics, failure.strerror)
+
+    def _write_report(self, status: str) -> None:
+        """Write the report of a run that has ended early, whose own error matters more than this."""
+        if not self._has_begun:
+            return
+        try:
+            write_report(self.paths, self.name, status)
+        except Exception as failure:
+            log.warning("%s could not be written: %s", self.paths.report, failure, exc_info=True)
 
     def _make_folder(self) -> None:
         if self._given_name is None:

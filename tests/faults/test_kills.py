@@ -140,7 +140,7 @@ def train_until(function, folder, model, name):
 BEGINS_OR_ENDS = (
     "lmft.models.loading.tokenizer.Path.rename",
     "lmft.assembly.exporting.export",
-    "lmft.assembly.exporting.write_report",
+    "lmft.assembly.finishing.write_report",
     "lmft.runs.run.write_json",
 )
 

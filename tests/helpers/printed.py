@@ -8,6 +8,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from lmft.__main__ import commands
+from lmft.cli.paths import with_paths
 from lmft.commands.compare import with_options
 from lmft.config.shipped import config_dir
 from tests.helpers.runs import CHECKOUT
@@ -23,7 +24,7 @@ _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 _READ_BY_SHELLS = re.compile(r"[][*?{}()$&|;<>`\\]")  # unless quoted; a pattern without a match is an error to zsh
 _ARGUMENT = re.compile(r"--[a-z-]+|[~+]*[\w.@/]+=.*", re.DOTALL)
 _FLAGS_WITH_A_VALUE = ("--cfg", "--config-dir")
-_FOLDER = re.compile(r"\w+/[\w./*-]+")  # which `compare` takes without a key
+_FOLDER = re.compile(r"\w+/[\w./*-]+")  # which `compare` and `watch` take without a key
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Printed:
     @property
     def options(self) -> list[str]:
         """Its arguments with a key each."""
+        if self.command == "watch":
+            return with_paths(self.argv, "runs")
         return with_options(self.argv) if self.command == "compare" else [*self.argv]
 
     @property
@@ -106,7 +109,7 @@ def _parsed(text: str) -> tuple[str, tuple[str, ...]]:
         raise ValueError("no command that there is")
     values = {place + 1 for place, word in enumerate(rest) if word in _FLAGS_WITH_A_VALUE}
     for place, word in enumerate(rest):
-        is_folder = command == "compare" and _FOLDER.fullmatch(word)
+        is_folder = command in ("compare", "watch") and _FOLDER.fullmatch(word)
         if place not in values and not is_folder and not _ARGUMENT.fullmatch(word):
             raise ValueError(f"{word!r} is no argument")
     return command, tuple(rest)

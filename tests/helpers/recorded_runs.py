@@ -71,6 +71,11 @@ def write_run(
         if status == "complete":
             scores = {"loss": loss, "perplexity": None, "accuracy": 0.1, "bits_per_byte": None, "targets": 263}
             train = {"tokens": 1000, "seconds": 2.0, "peak_memory_gb": 0.5}
-            content |= {"steps": 10, "exported": scores, "train": train, "data": LEDGER}
+            content |= {
+                "steps": 10,
+                "exported": {**scores, "step": 10, "checkpoint": "last"},
+                "train": train,
+                "data": LEDGER,
+            }
         (folder / "metrics.json").write_text(json.dumps(content | (metrics or {})))
     return folder

@@ -17,7 +17,7 @@ __all__ = ["browser"]
 LOSS = Axis("loss", "nats per target")
 GROUP = Axis("group", "group")
 CHANGE = Axis("change", "change, nats")
-DEMO = """{% extends "page.html.jinja" %}{% from "parts.html.jinja" import chart %}
+DEMO = """{% extends "page.html.jinja" %}{% from "parts.html.jinja" import chart with context %}
 {% block content %}{% for name in charts %}{{ chart(name, name) }}{% endfor %}{% endblock %}"""
 
 

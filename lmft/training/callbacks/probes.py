@@ -59,10 +59,3 @@ class Probes(Callback):
                     json.dumps({"step": step, "stage": stage, **answer}, ensure_ascii=False) + "\n"
                 )
         self.tell(step, stage, self.latest)
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the answers in a samples.jsonl; none if there is no file."""
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

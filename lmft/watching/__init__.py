@@ -1,0 +1,1 @@
+"""Serve the reports of runs on this computer."""
