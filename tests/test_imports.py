@@ -20,7 +20,7 @@ FLOORS = (
     {"config"},
     {"data", "models", "runs"},
     {"sweeps"},
-    {"cli", "training", "comparison"},
+    {"cli", "training", "comparison", "inspection"},
     {"modules"},
     {"assembly"},
     {"commands"},

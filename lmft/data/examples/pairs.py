@@ -62,3 +62,7 @@ class PairLines:
         # Only places of padding, which `gather` overwrites, can lie outside the store.
         places = np.minimum(places, len(self.documents.store.tokens) - 1)
         return gather(self.documents, places, lengths, self.pad_id, examples)
+
+    def numbered(self) -> "PairLines":
+        """Return these examples: each is one pair."""
+        return self

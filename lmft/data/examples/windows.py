@@ -171,6 +171,10 @@ class Lines:
         overlap = windows.before + windows.size - windows.stride
         return replace(rows, num_seen=np.where(windows.begins[examples] > 0, overlap, 0))
 
+    def numbered(self) -> "Lines":
+        """Return these lines: each is of one document."""
+        return self
+
 
 class Packs:
     """Several whole documents per example, up to `block_size` tokens; attention stays within each.
@@ -201,3 +205,7 @@ class Packs:
         firsts = np.cumsum(counts) - counts
         members = self.members[begins[row_of] + np.arange(len(row_of)) - firsts[row_of]]  # [n]
         return self.windows.rows(members, row_of, examples, self.pad_id, isolated=True)
+
+    def numbered(self) -> "Packs":
+        """Return these packs, whose rows tell each token's document already."""
+        return self
