@@ -11,7 +11,7 @@ from lmft.inspection.comparing import NOWHERE
 from lmft.inspection.names import TokenNames
 from lmft.inspection.origins import Origins
 from lmft.inspection.queries import STREAMS, Queries
-from lmft.inspection.roles import CONTEXT, DROPPED, HIDDEN, KEPT, MARKER, PADDING, PREDICTED, REPLACED
+from lmft.reporting.roles import CONTEXT, DROPPED, HIDDEN, KEPT, MARKER, PADDING, PREDICTED, REPLACED
 from lmft.inspection.sight import ranges, sight
 from lmft.objectives.base import Rows
 

@@ -1,0 +1,119 @@
+"""One example's tokens as HTML: what is hidden, what stands in its place, what is predicted.
+
+The example is that of `lmft.inspection`. `drawn` prepares it for the macros of tokens.html.jinja.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from lmft.reporting.roles import CONTEXT, MEANINGS, PADDING
+from lmft.reporting.templates import fill
+
+_READERS = {
+    ("input_ids",): "what the model reads",
+    ("input_ids", "decoder_input_ids"): "what the encoder reads",
+}
+_PLAIN = {CONTEXT}  # roles without a colour of their own
+_SHORT_PADDING = 3  # tokens of padding that are drawn one by one
+
+Token = Mapping[str, Any]
+
+
+def drawn(example: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an example as the macro `example_tokens` takes it: rows of tokens, and the roles in them."""
+    streams = example["streams"]
+    names = tuple(stream["name"] for stream in streams)
+    rows = []
+    if not _is_same(example["text"], streams):
+        rows.append({"name": "text", "meaning": "before the objective", "tokens": _line(example["text"])})
+    for stream in streams:
+        meaning = "what the decoder reads; each position predicts the next token"
+        if stream["name"] == names[0]:
+            meaning = _READERS.get(names, "what the model reads")
+        rows.append({"name": stream["name"], "meaning": meaning, "tokens": _line(stream["tokens"])})
+    roles = {token["role"] for row in (example["text"], *(s["tokens"] for s in streams)) for token in row}
+    return {
+        "rows": rows,
+        "roles": [(role, meaning) for role, meaning in MEANINGS.items() if role in roles - _PLAIN],
+        "traced": example["traced"],
+    }
+
+
+def example_html(example: Mapping[str, Any]) -> str:
+    """Return an example as HTML with its own style: for notebooks, where no page surrounds it."""
+    return fill("example.html.jinja", {}, example=drawn(example))
+
+
+def _is_same(text: Sequence[Token], streams: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether the only sequence of the batch is the text itself."""
+    sources = [token.get("source") for token in streams[0]["tokens"] if token["role"] != PADDING]
+    num_tokens = sum(token["role"] != PADDING for token in text)
+    return len(streams) == 1 and sources == list(range(num_tokens))
+
+
+def _line(tokens: Sequence[Token]) -> list[dict[str, Any]]:
+    """Return the tokens of a sequence as they are drawn; long padding is drawn once."""
+    line: list[dict[str, Any]] = []
+    after = [*tokens[1:], None]
+    numbered = enumerate(zip(tokens, after, strict=True))
+    for is_padding, run in groupby(numbered, lambda each: each[1][0]["role"] == PADDING):
+        members = list(run)
+        if is_padding and len(members) > _SHORT_PADDING:
+            place, (token, _) = members[0]
+            line.append(_drawn(token, None, place) | {"times": len(members)})
+        else:
+            line += [_drawn(token, following, place) for place, (token, following) in members]
+    return line
+
+
+def _drawn(token: Token, following: Token | None, place: int) -> dict[str, Any]:
+    """Return one token as it is drawn.
+
+    A target that is also the next token of the sequence is not written below, only told on hovering.
+    """
+    text = token["text"]
+    target = token.get("target")
+    is_next = target is not None and following is not None and following["id"] == target["id"]
+    return {
+        "role": token["role"],
+        "is_special": "special" in token,
+        "space": " " if text.startswith(" ") else "",
+        "label": visible(text),
+        "breaks": text.count("\n"),
+        "below": None if target is None or is_next else visible(target["text"]),
+        "title": "\n".join(_facts(token, place)),
+        "seam": token.get("seam", False),
+        "order": token.get("order"),
+        "weight": token.get("weight"),
+        "speaker": token.get("speaker"),
+        "source": token.get("source", token.get("stands_for")),
+        "sees": " ".join(f"{start}-{stop}" for start, stop in token.get("sees", ())),
+        "times": 1,
+    }
+
+
+def visible(text: str) -> str:
+    """Return a token's text without the space before it, with white space written out."""
+    stripped = text.removeprefix(" ")
+    if not stripped:
+        return "␣" if text else "·"
+    if not stripped.strip(" "):
+        return "␣" * len(stripped)
+    return stripped.replace("\n", "↵").replace("\t", "⇥").replace("\r", "␍")
+
+
+def _facts(token: Token, place: int) -> Iterator[str]:
+    """Yield lines on a token: its id and place, its role, and what stands or is predicted there."""
+    yield f"{visible(token['text'])}  id {token['id']}, position {place}"
+    yield token["role"]
+    if shown := token.get("shown"):
+        yield f"the inputs show {visible(shown['text'])} (id {shown['id']})"
+    if target := token.get("target"):
+        yield f"predicts {visible(target['text'])} (id {target['id']})"
+    if "order" in token:
+        yield f"prediction number {token['order']} of the row"
+    if "speaker" in token:
+        yield f"message of {token['speaker']}"
+    if "weight" in token:
+        yield f"weight {token['weight']} in the loss"
