@@ -3,7 +3,7 @@
 The example is that of `lmft.inspection`. `drawn` prepares it for the macros of tokens.html.jinja.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -25,19 +25,24 @@ def drawn(example: Mapping[str, Any]) -> dict[str, Any]:
     streams = example["streams"]
     names = tuple(stream["name"] for stream in streams)
     rows = []
-    if not _is_same(example["text"], streams):
+    if not is_same(example["text"], streams):
         rows.append({"name": "text", "meaning": "before the objective", "tokens": _line(example["text"])})
     for stream in streams:
         meaning = "what the decoder reads; each position predicts the next token"
         if stream["name"] == names[0]:
             meaning = _READERS.get(names, "what the model reads")
         rows.append({"name": stream["name"], "meaning": meaning, "tokens": _line(stream["tokens"])})
-    roles = {token["role"] for row in (example["text"], *(s["tokens"] for s in streams)) for token in row}
-    return {
-        "rows": rows,
-        "roles": [(role, meaning) for role, meaning in MEANINGS.items() if role in roles - _PLAIN],
-        "traced": example["traced"],
-    }
+    used = {token["role"] for row in rows for token in row["tokens"]}
+    return {"rows": rows, "roles": _legend(used), "traced": example["traced"]}
+
+
+def legend_of(examples: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Return the roles in drawn examples with their meanings, as the macro `token_legend` takes them."""
+    return _legend({role for example in examples for role, _ in example["roles"]})
+
+
+def _legend(roles: set[str]) -> list[tuple[str, str]]:
+    return [(role, meaning) for role, meaning in MEANINGS.items() if role in roles - _PLAIN]
 
 
 def example_html(example: Mapping[str, Any]) -> str:
@@ -45,7 +50,7 @@ def example_html(example: Mapping[str, Any]) -> str:
     return fill("example.html.jinja", {}, example=drawn(example))
 
 
-def _is_same(text: Sequence[Token], streams: Sequence[Mapping[str, Any]]) -> bool:
+def is_same(text: Sequence[Token], streams: Sequence[Mapping[str, Any]]) -> bool:
     """Return whether the only sequence of the batch is the text itself."""
     sources = [token.get("source") for token in streams[0]["tokens"] if token["role"] != PADDING]
     num_tokens = sum(token["role"] != PADDING for token in text)
@@ -82,6 +87,9 @@ def _drawn(token: Token, following: Token | None, place: int) -> dict[str, Any]:
         "label": visible(text),
         "breaks": text.count("\n"),
         "below": None if target is None or is_next else visible(target["text"]),
+        "id": token["id"],
+        "target": None if target is None else _named(target),
+        "more": ", ".join(_more(token)),
         "title": "\n".join(_facts(token, place)),
         "seam": token.get("seam", False),
         "order": token.get("order"),
@@ -103,14 +111,23 @@ def visible(text: str) -> str:
     return stripped.replace("\n", "↵").replace("\t", "⇥").replace("\r", "␍")
 
 
+def _named(token: Token) -> str:
+    return f"{visible(token['text'])} (id {token['id']})"
+
+
 def _facts(token: Token, place: int) -> Iterator[str]:
     """Yield lines on a token: its id and place, its role, and what stands or is predicted there."""
-    yield f"{visible(token['text'])}  id {token['id']}, position {place}"
+    yield f"{visible(token['text'])}: id {token['id']}, position {place}"
     yield token["role"]
-    if shown := token.get("shown"):
-        yield f"the inputs show {visible(shown['text'])} (id {shown['id']})"
     if target := token.get("target"):
-        yield f"predicts {visible(target['text'])} (id {target['id']})"
+        yield f"predicts {_named(target)}"
+    yield from _more(token)
+
+
+def _more(token: Token) -> Iterator[str]:
+    """Yield what else there is to say of a token."""
+    if shown := token.get("shown"):
+        yield f"the inputs show {_named(shown)}"
     if "order" in token:
         yield f"prediction number {token['order']} of the row"
     if "speaker" in token:
