@@ -124,7 +124,5 @@ def _with_texts(parts: Parts, texts: Sequence[str]) -> Iterator[Parts]:
         }
         data = build(DataConfig, options, "data")
         seed = parts.config["seed"]
-        corpus = load_corpus(
-            data, parts.tokenizer, parts.objective, seed, counting_progress, ("train",)
-        )
+        corpus = load_corpus(data, parts.tokenizer, parts.objective, seed, counting_progress, ("train",))
         yield replace(parts, data=data, corpus=corpus)

@@ -1,4 +1,4 @@
-"""Show examples of a training token by token: what is hidden, what is shown in its place, what is predicted.
+"""Show examples of a training token by token: what is hidden, and what is predicted.
 
 Only light modules are imported at the top, so that `--help` and checks do not need torch.
 """
@@ -81,7 +81,7 @@ def texts_of(config: Mapping[str, Any]) -> list[str] | None:
 
 
 def looked_at(config: dict[str, Any]) -> dict[str, Any]:
-    """Return what the training of a checked config reads and predicts, as plain data. Raises: UserError."""
+    """Return what a checked config's training reads and predicts, as plain data. Raises: UserError."""
     from lmft.assembly.inspecting import inspected
     from lmft.training.trainer import silence_libraries
 

@@ -61,8 +61,9 @@ class Batches(Dataset):
         )
 
     def ingredients(self, micro_batch: MicroBatch) -> tuple[Rows, Objective, TokenNoise]:
-        """Return what a micro-batch is made of: its examples, or the first if it has none, the objective at its
-        place in the training, and its noise.
+        """Return what a micro-batch is made of: its examples, its objective and its noise.
+
+        If it has no examples, it is made of the first one.
         """
         is_empty = not len(micro_batch.examples)
         rows = self.examples.rows(np.zeros(1, np.int64) if is_empty else micro_batch.examples)

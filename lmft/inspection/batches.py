@@ -80,7 +80,9 @@ def _targets(batch: Any) -> dict[str, Any]:
     return {"target_index": batch.target_index, "targets": batch.targets}
 
 
-def first_example(data: DataModule, tokenizer: PreTrainedTokenizerBase, is_causal: bool) -> dict[str, Any]:
+def first_example(
+    data: DataModule, tokenizer: PreTrainedTokenizerBase, is_causal: bool
+) -> dict[str, Any]:
     """Return the first example of the training text as plain data, with the noise of the first epoch."""
     viewer = Viewer(data, tokenizer, is_causal)
     return viewer.batch("train", MicroBatch(0, np.zeros(1, np.int64)))["examples"][0]

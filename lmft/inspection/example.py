@@ -1,4 +1,4 @@
-"""One example of a batch as plain data: its text, and the sequences that the model reads and predicts."""
+"""One example of a batch as plain data: its text, and the sequences that the model reads."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -11,9 +11,19 @@ from lmft.inspection.comparing import NOWHERE
 from lmft.inspection.names import TokenNames
 from lmft.inspection.origins import Origins
 from lmft.inspection.queries import STREAMS, Queries
-from lmft.reporting.roles import CONTEXT, DROPPED, HIDDEN, KEPT, MARKER, PADDING, PREDICTED, REPLACED
 from lmft.inspection.sight import ranges, sight
 from lmft.objectives.base import Rows
+from lmft.reporting.roles import (
+    CONTEXT,
+    DROPPED,
+    HIDDEN,
+    KEPT,
+    MARKER,
+    MEANINGS,
+    PADDING,
+    PREDICTED,
+    REPLACED,
+)
 
 Token = dict[str, Any]
 """{"id", "text", "role"}, and what else there is to say of it; see `example`."""
@@ -37,17 +47,20 @@ class Made:
 def example(made: Made, row: int, names: TokenNames) -> dict[str, Any]:
     """Return a row of a batch as plain data.
 
+    A token of the result has `id`, `text` and `role`; and where they say something, `special`, `seam`
+    (the first token of a further document), `weight` (whether it may be a target), `source` (its place
+    in the text), `shown` (of a hidden token: what stands in its place), `stands_for` (of that one: the
+    hidden token's place), `target` (the token predicted at this position), `sees` (the columns that this
+    prediction sees) and `order` (of the prediction).
+
     Args:
         made: the batch.
         row: number of the example in the batch.
         names: the texts of the tokens.
 
-    Returns: `text`, the tokens before the objective; `streams`, the sequences of the batch; `counts` of
-    the text's tokens by role; `traced`, whether the tokens' origins are exact. A token has `id`, `text`
-    and `role`; and where they say something, `special`, `seam` (the first of a further document),
-    `weight` (whether it may be a target), `source` (its place in `text`), `shown` (of a hidden token: the
-    one in its place), `stands_for` (of that one: the hidden token's place), `target` (the token predicted
-    at this position), `sees` (the columns that this prediction sees) and `order` (of the prediction).
+    Returns: `number` of the example in its split; `text`, the tokens before the objective; `streams`, the
+    sequences of the batch; `counts` of the text's tokens by role, and of the targets; `traced`, whether
+    the tokens' origins are exact.
     """
     return _ExampleMaker(made, row, names).example()
 
@@ -75,7 +88,7 @@ class _ExampleMaker:
             "number": int(self.made.rows.numbers[self.row]),
             "text": text,
             "streams": streams,
-            "counts": dict(Counter(token["role"] for token in text)) | {"targets": len(self.numbers)},
+            "counts": _counts(text) | {"targets": len(self.numbers)},
             "traced": self.made.origins.are_exact,
         }
 
@@ -179,6 +192,12 @@ class _ExampleMaker:
             tokens[columns[number]]["order"] = place
 
 
+def _counts(text: list[Token]) -> dict[str, int]:
+    """Return the number of tokens of each role that occurs, in the order of legends."""
+    counts = Counter(token["role"] for token in text)
+    return {role: counts[role] for role in MEANINGS if counts[role]}
+
+
 def _place(stream: list[Token], text: list[Token]) -> None:
     """Join what the objective put into the inputs with the hidden tokens in whose place it stands.
 
@@ -196,6 +215,8 @@ def _place(stream: list[Token], text: list[Token]) -> None:
             if place is None:
                 continue
             token["stands_for"] = place
+            if text[place]["text"].startswith(" ") and not token["text"].startswith(" "):
+                token["text"] = f" {token['text']}"
             text[place]["shown"] = {"id": token["id"], "text": token["text"]}
             if token["role"] == REPLACED:
                 text[place]["role"] = REPLACED

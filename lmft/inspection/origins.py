@@ -71,7 +71,9 @@ def _followed(
     given = replace(rows, tokens=np.where(is_followed, numbers, rows.tokens))
     try:
         made = objective(given, vocabulary, noise)
-    except Exception:  # a user's objective may look ids up in a table of its own; then tokens are compared
+    except (
+        Exception
+    ):  # a user's objective may look ids up in a table of its own; then tokens are compared
         return None
     found = {}
     if made.keys() != arrays.keys():

@@ -99,9 +99,7 @@ def _sample(examples: Examples) -> list[np.ndarray]:
     return np.array_split(numbers, -(-num // _AT_A_TIME))
 
 
-def _counts(
-    examples: Examples, tokenizer: PreTrainedTokenizerBase, size: int
-) -> tuple[np.ndarray, int]:
+def _counts(examples: Examples, tokenizer: PreTrainedTokenizerBase, size: int) -> tuple[np.ndarray, int]:
     """Return how often each token occurs, special ones left out [V], and the number of words."""
     counts = np.zeros(size, np.int64)
     num_words = 0

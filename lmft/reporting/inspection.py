@@ -91,7 +91,9 @@ def statistics_lines(statistics: Mapping[str, Any]) -> Iterator[str]:
     line = f"unknown tokens: {unknown['tokens']:,} ({unknown['share']:.2%})"
     yield _with_list(line, unknown["texts"])
     repeated = statistics["repeated"]
-    line = f"documents with the text of an earlier one: {repeated['documents']:,} ({repeated['share']:.2%})"
+    line = (
+        f"documents with the text of an earlier one: {repeated['documents']:,} ({repeated['share']:.2%})"
+    )
     texts = [f"{each['times']} x {visible(each['text'])[:40]}" for each in repeated["texts"][:3]]
     yield _with_list(line, texts)
 

@@ -70,9 +70,7 @@ def batch_line(batch: Mapping[str, Any]) -> str:
     return f"micro-batch {batch['position']}: {shapes}"
 
 
-def _split(
-    name: str, statistics: Mapping[str, Any], charts: dict[str, Spec]
-) -> dict[str, Any]:
+def _split(name: str, statistics: Mapping[str, Any], charts: dict[str, Spec]) -> dict[str, Any]:
     """Return a split's statistics as the template takes them; its histograms are added to `charts`."""
     placed = []
     for kind, lengths in statistics["lengths"].items():

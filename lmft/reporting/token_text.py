@@ -72,9 +72,7 @@ def token_table(tokens: Sequence[Token], width: int) -> RenderableType:
     for place, token in enumerate(tokens):
         target = token.get("target")
         predicts = ("", "") if target is None else (visible(target["text"]), str(target["id"]))
-        rows.append(
-            (str(place), str(token["id"]), visible(token["text"]), token["role"], *predicts)
-        )
+        rows.append((str(place), str(token["id"]), visible(token["text"]), token["role"], *predicts))
     return table(heads, rows, width)
 
 
