@@ -68,7 +68,7 @@ def _nearest(
         equal = np.flatnonzero(is_left & (tokens == token))
         if not len(equal):
             continue
-        # The token after the query comes first, as it does where each token is predicted by the one before.
+        # The token after the query is nearest: often each token is predicted by the one before it.
         distance = np.abs(equal - column - 0.75) + len(tokens) * ~is_hidden[equal]
         origin[number] = equal[distance.argmin()]
         is_left[origin[number]] = False

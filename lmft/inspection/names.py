@@ -11,7 +11,7 @@ _BROKEN = "\ufffd"  # decoders write it for bytes that are no whole character
 class TokenNames:
     """The texts of a tokenizer's tokens, with the space that a token begins with.
 
-    They are found by decoding a token behind another one, so they do not depend on the kind of tokenizer.
+    They are found by decoding a token behind another one, whatever kind of tokenizer it is.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, ordinary: Collection[int]):
