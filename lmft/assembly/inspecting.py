@@ -1,7 +1,7 @@
 """What a config's training reads and predicts, as plain data, without the model's weights."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,6 @@ from lmft.data.corpus import load_corpus
 from lmft.data.schedule.course import Course
 from lmft.errors import UserError, did_you_mean
 from lmft.inspection import Choice, Viewer, chosen, statistics
-from lmft.reporting.progress import counting_progress
 
 
 def inspected(
@@ -103,6 +102,12 @@ def _of_corpus(parts: Parts, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
+def _silent(*_: Any) -> Iterator[Callable[[int], None]]:
+    """Show no progress: the texts of a command line are short."""
+    yield lambda _: None
+
+
+@contextmanager
 def _with_texts(parts: Parts, texts: Sequence[str]) -> Iterator[Parts]:
     """Yield parts whose training text is these texts, each an example of its own; nothing is kept.
 
@@ -124,5 +129,5 @@ def _with_texts(parts: Parts, texts: Sequence[str]) -> Iterator[Parts]:
         }
         data = build(DataConfig, options, "data")
         seed = parts.config["seed"]
-        corpus = load_corpus(data, parts.tokenizer, parts.objective, seed, counting_progress, ("train",))
+        corpus = load_corpus(data, parts.tokenizer, parts.objective, seed, _silent, ("train",))
         yield replace(parts, data=data, corpus=corpus)

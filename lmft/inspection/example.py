@@ -58,9 +58,9 @@ def example(made: Made, row: int, names: TokenNames) -> dict[str, Any]:
         row: number of the example in the batch.
         names: the texts of the tokens.
 
-    Returns: `number` of the example in its split; `text`, the tokens before the objective; `streams`, the
-    sequences of the batch; `counts` of the text's tokens by role, and of the targets; `traced`, whether
-    the tokens' origins are exact.
+    Returns: `number` of the example in its split; `text`, the tokens before the objective; `streams`,
+    the sequences of the batch; `counts` of the text's tokens by role, and of the targets; `traced`,
+    whether the tokens' origins are exact.
     """
     return _ExampleMaker(made, row, names).example()
 

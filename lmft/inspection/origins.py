@@ -1,8 +1,8 @@
 """Where each token of a batch comes from: found by a second batch, made of tokens that can be followed.
 
-An objective moves, hides and replaces tokens. It is given the same rows once more, with a number of its own in
-the place of each token. As its noise depends on the tokens' places alone, it does the same again, and the
-numbers tell where each token was before. So every objective can be shown, a user's own too.
+An objective moves, hides and replaces tokens. It is given the same rows once more, with a number of its
+own in the place of each token. As its noise depends on the tokens' places alone, it does the same again,
+and the numbers tell where each token was before. So every objective can be shown, a user's own too.
 """
 
 from collections.abc import Mapping

@@ -18,8 +18,8 @@ def sight(
 ) -> np.ndarray:
     """Return which columns of its stream the prediction of a target sees. [T] bool
 
-    It follows from the masks in the batch, and from the order of reading. A decoder's prediction sees the
-    whole of the encoder's input too.
+    It follows from the masks in the batch, and from the order of reading. A decoder's prediction sees
+    the whole of the encoder's input too.
 
     Args:
         arrays: the batch.

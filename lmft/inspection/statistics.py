@@ -1,4 +1,4 @@
-"""Statistics of a text as its model reads it: lengths, words, frequent and unknown tokens, repeated texts."""
+"""Statistics of a text: lengths, words, frequent and unknown tokens, repeated documents."""
 
 from collections import Counter
 from typing import Any

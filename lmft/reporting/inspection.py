@@ -1,6 +1,6 @@
 """Print what a training reads and predicts: examples, shapes, and statistics of the text."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -10,6 +10,8 @@ from lmft.reporting.tables import ABSENT, print_ledger
 from lmft.reporting.terminal import show, table_page, terminal
 from lmft.reporting.token_text import example_lines, legend, token_table
 from lmft.reporting.tokens import visible
+
+_EXCERPT = 40  # characters of a repeated document
 
 Inspected = Mapping[str, Any]
 """What `lmft.assembly.inspecting` returns."""
@@ -50,7 +52,7 @@ def print_statistics(found: Inspected, console: Console | None = None) -> None:
     print_ledger(found["ledger"], console)
     for split, statistics in found["statistics"].items():
         heads, rows = lengths_table(statistics)
-        notes = list(statistics_lines(statistics))
+        notes = [*statistics_lines(statistics), *_list_lines(statistics)]
         page: list[RenderableType] = table_page(f"{split} text", heads, rows, notes, console.width)
         show(*page, console=console)
 
@@ -80,23 +82,27 @@ def lengths_table(statistics: Mapping[str, Any]) -> tuple[tuple[str, ...], list[
 
 
 def statistics_lines(statistics: Mapping[str, Any]) -> Iterator[str]:
-    """Yield lines on words, tokens, unknown text and repeated documents."""
+    """Yield lines on words, the vocabulary, unknown text and repeated documents."""
     per_word = statistics["tokens_per_word"]
     yield f"tokens per word, between white space: {ABSENT if per_word is None else f'{per_word:.2f}'}"
     vocabulary = statistics["vocabulary"]
     yield f"of {vocabulary['size']:,} tokens of the vocabulary {vocabulary['used']:,} occur"
-    frequent = [f"{visible(each['text'])} {each['share']:.1%}" for each in statistics["frequent"]]
-    yield f"most frequent: {'  '.join(frequent)}"
     unknown = statistics["unknown"]
-    line = f"unknown tokens: {unknown['tokens']:,} ({unknown['share']:.2%})"
-    yield _with_list(line, unknown["texts"])
+    yield f"unknown tokens: {unknown['tokens']:,} ({unknown['share']:.2%})"
     repeated = statistics["repeated"]
-    line = (
-        f"documents with the text of an earlier one: {repeated['documents']:,} ({repeated['share']:.2%})"
-    )
-    texts = [f"{each['times']} x {visible(each['text'])[:40]}" for each in repeated["texts"][:3]]
-    yield _with_list(line, texts)
+    share = f"{repeated['documents']:,} ({repeated['share']:.2%})"
+    yield f"documents with the text of an earlier one: {share}"
 
 
-def _with_list(line: str, items: Sequence[str]) -> str:
-    return f"{line}, such as {'  '.join(items)}" if items else line
+def _list_lines(statistics: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lists of frequent tokens, unknown texts and repeated documents that are not empty."""
+    frequent = [f"{visible(each['text'])} {each['share']:.1%}" for each in statistics["frequent"]]
+    repeated = statistics["repeated"]["texts"]
+    lists = {
+        "most frequent": frequent,
+        "unknown": [visible(text) for text in statistics["unknown"]["texts"]],
+        "repeated": [f"{each['times']} x {visible(each['text'])[:_EXCERPT]}" for each in repeated],
+    }
+    for name, items in lists.items():
+        if items:
+            yield f"{name}: {'  '.join(items)}"

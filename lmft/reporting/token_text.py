@@ -1,4 +1,4 @@
-"""An example's tokens in the terminal: coloured by role, and with marks that stay where there is no colour."""
+"""An example's tokens in the terminal: coloured by role, and in brackets that a file keeps too."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby

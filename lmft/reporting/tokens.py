@@ -21,7 +21,7 @@ Token = Mapping[str, Any]
 
 
 def drawn(example: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an example as the macro `example_tokens` takes it: rows of tokens, and the roles in them."""
+    """Return an example as the macro `example_tokens` takes it: rows of tokens, and their roles."""
     streams = example["streams"]
     names = tuple(stream["name"] for stream in streams)
     rows = []
@@ -47,9 +47,14 @@ def _legend(roles: set[str]) -> list[tuple[str, str]]:
     return [(role, meaning) for role, meaning in MEANINGS.items() if role in roles - _PLAIN]
 
 
-def example_html(example: Mapping[str, Any]) -> str:
-    """Return an example as HTML with its own style: for notebooks, where no page surrounds it."""
-    return fill("example.html.jinja", {}, example=drawn(example))
+def examples_html(examples: Iterable[Mapping[str, Any]]) -> str:
+    """Return examples as HTML with their own style: for notebooks, where no page surrounds them."""
+    titled = []
+    for example in examples:
+        epoch = f", epoch {example['epoch']}" if example["split"].startswith("train") else ""
+        title = f"{example['split']} example {example['number']}{epoch}"
+        titled.append({"title": title, **drawn(example)})
+    return fill("examples.html.jinja", {}, examples=titled, roles=legend_of(titled))
 
 
 def is_same(text: Sequence[Token], streams: Sequence[Mapping[str, Any]]) -> bool:

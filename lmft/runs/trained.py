@@ -157,7 +157,7 @@ def _copy_value(key: Sequence[str], source: Mapping[str, Any], target: dict[str,
 
 
 def config_to_inspect(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Return the config of the training to look at: the run's own if `run` names one, else `config` itself.
+    """Return the config of the training to look at: the run's if `run` names one, else `config` itself.
 
     A run's tokenizer is the one that it was trained with. Every key in `overrides` replaces the run's.
 
