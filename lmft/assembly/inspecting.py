@@ -6,16 +6,16 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 from lmft.assembly.from_config import assemble
 from lmft.assembly.parts import Parts
 from lmft.config.schema import build
-from lmft.data.config import DataConfig
+from lmft.data.config import DataConfig, Split
 from lmft.data.corpus import load_corpus
 from lmft.data.schedule.course import Course
 from lmft.errors import UserError, did_you_mean
-from lmft.inspection import Choice, Viewer, chosen, statistics
+from lmft.inspection import Choice, Viewer, add_rows, chosen, statistics
 
 
 def inspected(
@@ -74,10 +74,25 @@ def _batches(parts: Parts, options: Mapping[str, Any]) -> list[dict[str, Any]]:
     )
     data = parts.datamodule()
     viewer = Viewer(data, parts.tokenizer, parts.module_class.family.is_causal)
-    return [
+    batches = [
         {**viewer.batch(split, micro_batch), "position": position}
         for position, micro_batch in chosen(viewer, choice)
     ]
+    _add_rows(parts, split, batches)
+    return batches
+
+
+def _add_rows(parts: Parts, split: str, batches: Sequence[Mapping[str, Any]]) -> None:
+    """Add files and rows to the documents, and roles to the tokens of chats.
+
+    The examples of training of a mixture are of several sources, so nothing is added to them.
+    """
+    side, _, name = split.partition("/")
+    if parts.data.sources and not name:
+        return
+    config = parts.data.by_source()[name] if name else parts.data
+    examples = [example for batch in batches for example in batch["examples"]]
+    add_rows(examples, config, cast(Split, side), parts.tokenizer, parts.objective)
 
 
 def _course(parts: Parts) -> Course:

@@ -1,7 +1,7 @@
 """The micro-batches of a training as plain data, without its model's weights."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -14,7 +14,6 @@ from lmft.inspection.example import Made, example
 from lmft.inspection.names import TokenNames
 from lmft.inspection.origins import origins
 from lmft.inspection.queries import queries
-from lmft.objectives.base import Rows
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,8 @@ class Viewer:
         arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
         where = queries(arrays)
         return Made(
-            rows=self._numbered(split, micro_batch.examples, rows),
+            rows=rows,
+            documents=self._documents(split, micro_batch.examples),
             arrays=arrays,
             queries=where,
             origins=origins(objective, rows, self.data.vocabulary, noise, arrays, where),
@@ -68,12 +68,11 @@ class Viewer:
             is_causal=self.is_causal,
         )
 
-    def _numbered(self, split: str, examples: np.ndarray, rows: Rows) -> Rows:
-        """Return the rows with the number of each token's document."""
-        if rows.documents is not None:
-            return rows
-        numbered = self.data.corpus.examples[split].numbered().rows(examples)
-        return replace(rows, documents=numbered.documents)
+    def _documents(self, split: str, examples: np.ndarray) -> np.ndarray:
+        """Return the number of each token's document in the store. [B, T]"""
+        rows = self.data.corpus.examples[split].numbered().rows(examples)
+        assert rows.documents is not None
+        return rows.documents
 
 
 def _targets(batch: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from lmft.reporting.roles import (
     REPLACED,
 )
 
+_OF_TEXT = ("seam", "weight")  # that a token keeps wherever it stands
 Token = dict[str, Any]
 """{"id", "text", "role"}, and what else there is to say of it; see `example`."""
 
@@ -34,7 +36,9 @@ class Made:
     """A micro-batch with what it was made of."""
 
     rows: Rows
-    """The examples; their documents are numbered."""
+    """The examples."""
+    documents: np.ndarray
+    """Number of each token's document in the store; −1 in padding. [B, T]"""
     arrays: Mapping[str, np.ndarray]
     """The batch, as the objective returned it."""
     queries: Queries
@@ -58,9 +62,9 @@ def example(made: Made, row: int, names: TokenNames) -> dict[str, Any]:
         row: number of the example in the batch.
         names: the texts of the tokens.
 
-    Returns: `number` of the example in its split; `text`, the tokens before the objective; `streams`,
-    the sequences of the batch; `counts` of the text's tokens by role, and of the targets; `traced`,
-    whether the tokens' origins are exact.
+    Returns: `number` of the example in its split; `text`, the tokens before the objective; `documents`,
+    which documents of the store these are; `streams`, the sequences of the batch; `counts` of the text's
+    tokens by role, and of the targets; `traced`, whether the tokens' origins are exact.
     """
     return _ExampleMaker(made, row, names).example()
 
@@ -87,6 +91,7 @@ class _ExampleMaker:
         return {
             "number": int(self.made.rows.numbers[self.row]),
             "text": text,
+            "documents": self._documents(),
             "streams": streams,
             "counts": _counts(text) | {"targets": len(self.numbers)},
             "traced": self.made.origins.are_exact,
@@ -124,15 +129,24 @@ class _ExampleMaker:
         return there[(there == self.target_sources) & (there != NOWHERE)]
 
     def _add_seams_and_weights(self, text: list[Token]) -> None:
-        documents = self.made.rows.documents
-        if documents is not None:
-            begins = np.flatnonzero(np.diff(documents[self.row, : self.length])) + 1
-            for column in begins.tolist():
-                text[column]["seam"] = True
+        documents = self.made.rows.documents  # of packs they tell two windows of one document apart
+        if documents is None:
+            documents = self.made.documents
+        for column in _changes(documents[self.row, : self.length]):
+            text[column]["seam"] = True
         trainable = self.made.rows.trainable
         if trainable is not None:
             for column in range(self.length):
                 text[column]["weight"] = int(trainable[self.row, column])
+
+    def _documents(self) -> list[dict[str, Any]]:
+        """Return the documents in the row: number in the store, and columns [start, stop)."""
+        documents = self.made.documents[self.row, : self.length]
+        edges = [0, *_changes(documents), self.length]
+        return [
+            {"number": int(documents[start]), "start": start, "stop": stop}
+            for start, stop in pairwise(edges)
+        ]
 
     def _stream(self, name: str, text: list[Token]) -> list[Token]:
         """Return the tokens of a sequence of the batch."""
@@ -143,7 +157,7 @@ class _ExampleMaker:
             if source != NOWHERE:
                 token["source"] = source
                 token["role"] = text[source]["role"]
-                token |= {key: True for key in ("seam",) if key in text[source]}
+                token |= {key: text[source][key] for key in _OF_TEXT if key in text[source]}
             elif column >= length:
                 token["role"] = PADDING
             else:
@@ -190,6 +204,11 @@ class _ExampleMaker:
         order = np.argsort([columns_seen.sum() for columns_seen in seen], kind="stable")
         for place, number in enumerate(order.tolist(), 1):
             tokens[columns[number]]["order"] = place
+
+
+def _changes(numbers: np.ndarray) -> list[int]:
+    """Return the places whose number is another one than that before. numbers: [T]"""
+    return (np.flatnonzero(np.diff(numbers)) + 1).tolist()
 
 
 def _counts(text: list[Token]) -> dict[str, int]:

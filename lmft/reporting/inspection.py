@@ -9,7 +9,7 @@ from rich.text import Text
 from lmft.reporting.tables import ABSENT, print_ledger
 from lmft.reporting.terminal import show, table_page, terminal
 from lmft.reporting.token_text import example_lines, legend, token_table
-from lmft.reporting.tokens import visible
+from lmft.reporting.tokens import places_line, visible
 
 _EXCERPT = 40  # characters of a repeated document
 
@@ -20,12 +20,14 @@ Inspected = Mapping[str, Any]
 def print_examples(found: Inspected, num_shown: int, console: Console | None = None) -> None:
     """Print the first examples of the first epoch."""
     console = console or terminal()
-    examples = [example for batch in found["batches"] for example in batch["examples"]][:num_shown]
+    first = [batch for batch in found["batches"] if batch["epoch"] == 0]
+    examples = [example for batch in first for example in batch["examples"]][:num_shown]
     show(Text(objective_line(found), style="bold"), legend(examples), "", console=console)
     for example in examples:
         where = f"{example['split']} example {example['number']}, epoch {example['epoch']}"
         title = Text(f"{where}: {counts_line(example)}")
-        show(title, *example_lines(example), "", console=console)
+        places = [Text(line, style="dim") for line in [places_line(example)] if line]
+        show(title, *places, *example_lines(example), "", console=console)
 
 
 def print_texts(found: Inspected, console: Console | None = None) -> None:

@@ -13,7 +13,7 @@ from lmft.reporting.inspection import (
 )
 from lmft.reporting.page import fill_page
 from lmft.reporting.tables import Table, ledger_equations, ledger_table
-from lmft.reporting.tokens import drawn, legend_of, visible
+from lmft.reporting.tokens import drawn, legend_of, places_line, visible
 
 _LENGTH = Axis("low", "tokens", format=",", ticks=",")
 _COUNT = Axis("count", "number", format=",", ticks=",")
@@ -55,6 +55,7 @@ def _examples(batches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                     "epoch": epoch,
                     "name": f"{batch['split']} example {example['number']:,}",
                     "counts": counts_line(example),
+                    "places": places_line(example),
                     "batch": batch_line(batch),
                     "drawn": drawn(example),
                 }

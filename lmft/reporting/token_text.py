@@ -20,7 +20,7 @@ from lmft.reporting.roles import (
     REPLACED,
 )
 from lmft.reporting.terminal import table
-from lmft.reporting.tokens import Token, is_same, visible
+from lmft.reporting.tokens import Token, is_same, visible, with_turns
 
 _STYLES = {
     CONTEXT: "",
@@ -33,7 +33,7 @@ _STYLES = {
     PADDING: "dim",
 }
 # Written around the tokens of a role, as colours are lost in files.
-_BRACKETS = {HIDDEN: "[]", REPLACED: "{}", KEPT: "()", DROPPED: "<>"}
+_BRACKETS = {HIDDEN: "[]", REPLACED: "{}", KEPT: "()", DROPPED: "<>", PREDICTED: "«»"}
 
 
 def example_lines(example: Mapping[str, Any]) -> Iterator[RenderableType]:
@@ -42,9 +42,12 @@ def example_lines(example: Mapping[str, Any]) -> Iterator[RenderableType]:
     rows = [(stream["name"], stream["tokens"]) for stream in streams]
     if not is_same(example["text"], streams):
         rows.insert(0, ("text", example["text"]))
-    for name, tokens in rows:
+    for name, plain in rows:
+        tokens = with_turns(plain)
         yield Text(name, style="bold")
-        yield Padding(_line(tokens, marked=name == "text"), (0, 0, 0, 2), expand=False)
+        is_part = any("weight" in token for token in tokens)  # only some tokens may be targets
+        line = _line(tokens, is_marked=name == "text" or is_part)
+        yield Padding(line, (0, 0, 0, 2), expand=False)
 
 
 def legend(examples: Sequence[Mapping[str, Any]]) -> Text:
@@ -76,15 +79,18 @@ def token_table(tokens: Sequence[Token], width: int) -> RenderableType:
     return table(heads, rows, width)
 
 
-def _line(tokens: Sequence[Token], marked: bool) -> Text:
-    """Return tokens as one text. marked: whether brackets tell the roles too."""
+def _line(tokens: Sequence[Token], is_marked: bool) -> Text:
+    """Return tokens as one text. is_marked: whether brackets tell the roles too."""
     line = Text()
-    for role, run in groupby(tokens, lambda token: token["role"]):
+    for _, run in groupby(tokens, lambda token: (token["role"], token.get("turns"))):
         members = list(run)
+        role = members[0]["role"]
         if role == PADDING:
             line.append(f" {visible(members[0]['text'])} x {len(members)}", style=_STYLES[role])
             continue
-        before, after = _brackets(role) if marked else ("", "")
+        if "turn" in members[0]:
+            line.append(f"\n{members[0]['turn']}: ", style="bold")
+        before, after = _brackets(role) if is_marked else ("", "")
         inner = Text("", style=_STYLES[role])
         for token in members:
             _append(inner, token)

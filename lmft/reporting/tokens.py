@@ -15,6 +15,7 @@ _READERS = {
     ("input_ids", "decoder_input_ids"): "what the encoder reads",
 }
 _PLAIN = {CONTEXT}  # roles without a colour of their own
+_MOST_PLACES = 4  # of documents that are named
 _SHORT_PADDING = 3  # tokens of padding that are drawn one by one
 
 Token = Mapping[str, Any]
@@ -57,6 +58,13 @@ def examples_html(examples: Iterable[Mapping[str, Any]]) -> str:
     return fill("examples.html.jinja", {}, examples=titled, roles=legend_of(titled))
 
 
+def places_line(example: Mapping[str, Any]) -> str:
+    """Return the files and rows that an example's documents come from; empty if they are not known."""
+    places = [document["place"] for document in example["documents"] if "place" in document]
+    more = f" and {len(places) - _MOST_PLACES} more" if len(places) > _MOST_PLACES else ""
+    return "; ".join(places[:_MOST_PLACES]) + more
+
+
 def is_same(text: Sequence[Token], streams: Sequence[Mapping[str, Any]]) -> bool:
     """Return whether the only sequence of the batch is the text itself."""
     sources = [token.get("source") for token in streams[0]["tokens"] if token["role"] != PADDING]
@@ -67,6 +75,7 @@ def is_same(text: Sequence[Token], streams: Sequence[Mapping[str, Any]]) -> bool
 def _line(tokens: Sequence[Token]) -> list[dict[str, Any]]:
     """Return the tokens of a sequence as they are drawn; long padding is drawn once."""
     line: list[dict[str, Any]] = []
+    tokens = with_turns(tokens)
     after = [*tokens[1:], None]
     numbered = enumerate(zip(tokens, after, strict=True))
     for is_padding, run in groupby(numbered, lambda each: each[1][0]["role"] == PADDING):
@@ -77,6 +86,21 @@ def _line(tokens: Sequence[Token]) -> list[dict[str, Any]]:
         else:
             line += [_drawn(token, following, place) for place, (token, following) in members]
     return line
+
+
+def with_turns(tokens: Sequence[Token]) -> list[Token]:
+    """Return tokens of a chat with the number of their turn, the first of each turn with its speaker."""
+    marked = []
+    before = None
+    turns = 0
+    for token in tokens:
+        speaker = token.get("speaker")
+        begins = speaker is not None and (speaker != before or "seam" in token)
+        turns += begins
+        more = {"turn": speaker} if begins else {}
+        marked.append({**token, **more, "turns": turns})
+        before = speaker or before
+    return marked
 
 
 def _drawn(token: Token, following: Token | None, place: int) -> dict[str, Any]:
@@ -100,8 +124,7 @@ def _drawn(token: Token, following: Token | None, place: int) -> dict[str, Any]:
         "title": "\n".join(_facts(token, place)),
         "seam": token.get("seam", False),
         "order": token.get("order"),
-        "weight": token.get("weight"),
-        "speaker": token.get("speaker"),
+        "turn": token.get("turn"),
         "source": token.get("source", token.get("stands_for")),
         "sees": " ".join(f"{start}-{stop}" for start, stop in token.get("sees", ())),
         "times": 1,
@@ -129,6 +152,10 @@ def _facts(token: Token, place: int) -> Iterator[str]:
     if target := token.get("target"):
         yield f"predicts {_named(target)}"
     yield from _more(token)
+    if "speaker" in token:
+        yield f"message of {token['speaker']}"
+    if "weight" in token:
+        yield f"weight {token['weight']} in the loss"
 
 
 def _more(token: Token) -> Iterator[str]:
@@ -137,7 +164,3 @@ def _more(token: Token) -> Iterator[str]:
         yield f"the inputs show {_named(shown)}"
     if "order" in token:
         yield f"prediction number {token['order']} of the row"
-    if "speaker" in token:
-        yield f"message of {token['speaker']}"
-    if "weight" in token:
-        yield f"weight {token['weight']} in the loss"

@@ -32,7 +32,7 @@ class Examples(Protocol):
         ...
 
     def numbered(self) -> "Examples":
-        """Return the same examples, whose rows tell each token's document if a row can have several."""
+        """Return the same examples, whose rows have the number of each token's document in the store."""
         ...
 
 
