@@ -52,7 +52,7 @@ def _facts(parts: Parts) -> dict[str, Any]:
     }
     return {
         "objective": {"name": type(objective).__name__, "options": simple},
-        "model": str(parts.config["model"].get("name_or_path") or parts.hf_config.model_type),
+        "model": Path(parts.model.name_or_path or parts.hf_config.model_type).name,
         "tokens": len(parts.tokenizer),
     }
 

@@ -4,7 +4,7 @@ The example is that of `lmft.inspection`. `drawn` prepares it for the macros of 
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
 from lmft.reporting.roles import CONTEXT, MEANINGS, PADDING
@@ -85,6 +85,9 @@ def _line(tokens: Sequence[Token]) -> list[dict[str, Any]]:
             line.append(_drawn(token, None, place) | {"times": len(members)})
         else:
             line += [_drawn(token, following, place) for place, (token, following) in members]
+    for token, following in pairwise(line):
+        if following["turn"] is not None:
+            token["breaks"] = 0  # a turn begins a line anyway
     return line
 
 
