@@ -111,7 +111,9 @@ def test_a_role_says_whether_a_token_is_read_and_predicted(shown):
     predicted = {"hidden", "replaced", "kept", "predicted"}
     for example in view["examples"]:
         in_inputs = {token.get("source") for token in stream_of(example, "input_ids")}
-        targets = [token["target"].get("source") for s in example["streams"] for token in s["tokens"] if "target" in token]
+        targets = [
+            token["target"].get("source") for s in example["streams"] for token in s["tokens"] if "target" in token
+        ]
         for place, token in enumerate(example["text"]):
             if token["role"] == "padding":
                 assert place not in in_inputs and place not in targets
@@ -158,7 +160,9 @@ def test_a_sentinel_stands_for_the_first_token_of_its_span(parts_of):
     parts = parts_of(*OBJECTIVES["span_corruption"])
     view = viewer_of(parts).batch("train", MicroBatch(0, EXAMPLES))
     for example in view["examples"]:
-        sentinels = [token for token in stream_of(example, "input_ids") if token["text"].strip().startswith("<extra_id_")]
+        sentinels = [
+            token for token in stream_of(example, "input_ids") if token["text"].strip().startswith("<extra_id_")
+        ]
         assert sentinels
         text = example["text"]
         for token in sentinels:
