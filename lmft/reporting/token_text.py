@@ -20,7 +20,7 @@ from lmft.reporting.roles import (
     REPLACED,
 )
 from lmft.reporting.terminal import table
-from lmft.reporting.tokens import Token, is_same, visible, with_turns
+from lmft.reporting.tokens import Token, is_same, space_before, visible, with_turns
 
 _STYLES = {
     CONTEXT: "",
@@ -106,8 +106,7 @@ def _append(line: Text, token: Token) -> None:
     if "seam" in token:
         line.append(" | ", style="bold red")
     text = token["text"]
-    if text.startswith(" "):
-        line.append(" ")
+    line.append(space_before(text))
     style = _STYLES[token["role"]]
     line.append(visible(text), style=style)
     if token["role"] == REPLACED and "shown" in token:

@@ -117,7 +117,7 @@ def _drawn(token: Token, following: Token | None, place: int) -> dict[str, Any]:
     return {
         "role": token["role"],
         "is_special": "special" in token,
-        "space": " " if text.startswith(" ") else "",
+        "space": space_before(text),
         "label": visible(text),
         "breaks": text.count("\n"),
         "below": None if target is None or is_next else visible(target["text"]),
@@ -132,6 +132,11 @@ def _drawn(token: Token, following: Token | None, place: int) -> dict[str, Any]:
         "sees": " ".join(f"{start}-{stop}" for start, stop in token.get("sees", ())),
         "times": 1,
     }
+
+
+def space_before(text: str) -> str:
+    """Return the space that a token's word begins with; nothing if it has none, or is nothing else."""
+    return " " if text.startswith(" ") and text.strip(" ") else ""
 
 
 def visible(text: str) -> str:

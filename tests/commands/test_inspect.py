@@ -1,6 +1,7 @@
 """`lmft inspect` on tiny models: what it prints, which page it writes, what it refuses."""
 
 import json
+import re
 
 import pytest
 
@@ -140,7 +141,8 @@ def test_a_chat_is_shown_with_roles_weights_and_rows(terminal, tmp_path):
     assert "jumps" not in learnt and learnt.count("the lazy dog") == 2
     assert "the lazy dog" not in speakers["user"] and "over" not in speakers["assistant"]
     said = terminal.succeeds("inspect", *arguments)
-    assert "«the lazy dog<|im_end|>»" in said and "assistant: " in said
+    marked = "".join(re.findall("«(.*?)»", said)).replace("␣", " ")
+    assert "the lazy dog<|im_end|>" in marked and "over" not in marked and "assistant: " in said
 
 
 def test_a_mixture_is_shown_by_source(terminal, tmp_path):

@@ -1,6 +1,7 @@
 """What is shown of a batch is counted again, from the batch itself."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -171,16 +172,12 @@ def test_a_sentinel_stands_for_the_first_token_of_its_span(parts_of):
             assert text[place - 1]["role"] == "context"  # a span begins behind a shown token
         # The decoder predicts each sentinel and then its span.
         targets = [token["target"] for token in stream_of(example, "decoder_input_ids") if "target" in token]
-        spans = {}
-        for target in targets:
-            if "source" in target:
-                spans[name].append(target["source"])
-            else:
-                name = target["id"]
-                spans[name] = []
-        assert {name: places[0] for name, places in spans.items() if places} == {
-            token["id"]: token["stands_for"] for token in sentinels
+        firsts = {
+            sentinel["id"]: target["source"]
+            for sentinel, target in pairwise(targets)
+            if "source" not in sentinel and "source" in target
         }
+        assert firsts == {token["id"]: token["stands_for"] for token in sentinels}
 
 
 def columns_seen(token):
