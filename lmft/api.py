@@ -6,8 +6,8 @@
     result.metrics["after"]["perplexity"]
 
 `compose` makes a config; `assemble` makes its LightningModule and DataModule, which work with any
-`lightning.Trainer`. `train`, `evaluate`, `predict`, `prepare` and `score` do the same as the commands of
-these names.
+`lightning.Trainer`. `train`, `evaluate`, `predict`, `prepare`, `score` and `inspect` do the
+same as the commands of these names.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,6 +19,8 @@ from lmft.assembly import Parts, assemble
 from lmft.cli import checks
 from lmft.commands.evaluate import checked_config as _config_to_evaluate
 from lmft.commands.evaluate import measure
+from lmft.commands.inspect import checked_config as _config_to_inspect
+from lmft.commands.inspect import looked_at
 from lmft.commands.predict import answer, prompts_of
 from lmft.commands.predict import checked_config as _config_to_predict
 from lmft.commands.prepare import tokenise
@@ -50,8 +52,11 @@ from lmft.objectives.base import (
     padded_targets,
     threshold,
 )
+from lmft.reporting.inspection import objective_line
+from lmft.reporting.inspection_page import inspection_page
 from lmft.reporting.model_card import FamilyCard
 from lmft.reporting.tables import scores_text
+from lmft.reporting.tokens import examples_html
 from lmft.runs.folder import RunFolder
 from lmft.runs.run import Run
 from lmft.training.scores import ValidationText
@@ -67,6 +72,7 @@ __all__ = [
     "DataModule",
     "Family",
     "FamilyCard",
+    "Inspection",
     "LanguageModel",
     "MaskedLanguageModel",
     "Noise",
@@ -84,6 +90,7 @@ __all__ = [
     "body_inputs",
     "compose",
     "evaluate",
+    "inspect",
     "padded_targets",
     "predict",
     "prepare",
@@ -279,3 +286,64 @@ def prepare(config: Config | Sequence[str]) -> dict[str, Any]:
         composed = compose(config, "prepare")
     checks.check(composed)
     return tokenise(composed)
+
+
+@dataclass(frozen=True, repr=False)
+class Inspection:
+    """What a training reads and predicts; a notebook shows its examples in colour.
+
+    >>> view = inspect(["model=t5_tiny", "text=The cute dog walks in the green park"])
+    >>> [stream["name"] for stream in view.examples[0]["streams"]]
+    ['input_ids', 'decoder_input_ids']
+    """
+
+    data: dict[str, Any]
+    """`batches`, `statistics` and `ledger` of each split, `objective`, `model`."""
+
+    @property
+    def examples(self) -> list[dict[str, Any]]:
+        """The examples of all batches: `text`, `streams` and `counts` of each."""
+        return [example for batch in self.data["batches"] for example in batch["examples"]]
+
+    @property
+    def page(self) -> str:
+        """The page that `python -m lmft.inspect` writes, as HTML."""
+        return inspection_page(self.data)
+
+    def _repr_html_(self) -> str:
+        return examples_html(self.examples)
+
+    def __repr__(self) -> str:
+        return f"{objective_line(self.data)}, {len(self.examples)} examples"
+
+
+def inspect(config: Config | Sequence[str], **options: Any) -> Inspection:
+    """Return examples of a training as plain data, as `python -m lmft.inspect` shows them.
+
+    No weights are loaded.
+
+    >>> view = inspect(["model=gpt2_tiny"], examples=2, epochs=1)
+    >>> len(view.examples), view.examples[0]["counts"]["targets"]
+    (2, 127)
+
+    Args:
+        config: as `compose` returns it for a training; or the `key=value` arguments of the command.
+        options: those of `inspect`: split, examples, epochs, numbers, find, tokens.
+
+    Raises: UserError.
+    """
+    if isinstance(config, Mapping):
+        _check_is_of_a_training(config)
+        composed = {**compose([], "inspect"), **config}
+        overrides: Sequence[str] = ()
+    else:
+        job = compose_job(config, "inspect")
+        composed = dict(job.config)
+        overrides = job.overrides
+    known = composed["inspect"]
+    for name in options:
+        if name not in known:
+            what = f"inspect has no option '{name}'{did_you_mean(name, known)}"
+            raise UserError(what, fix=f"one of: {', '.join(known)}")
+    given = {**composed, "inspect": {**known, **options}}
+    return Inspection(looked_at(_config_to_inspect(given, overrides)))

@@ -20,7 +20,7 @@ FLOORS = (
     {"config"},
     {"data", "models", "runs"},
     {"sweeps"},
-    {"cli", "training", "watching", "comparison"},
+    {"cli", "training", "watching", "comparison", "inspection"},
     {"modules"},
     {"assembly"},
     {"commands"},

@@ -190,10 +190,14 @@ def check(overrides: Sequence[str], command: str, sources: Sources = SHIPPED) ->
         hydra_options.check_composed(config)
         _check_top_level(config, command)
     known = dict.fromkeys(known_groups) | dict(_values(defaults, ""))
+    names_run = any(override.key_or_group == "run" for override in given)
+    if names_run and command in _TAKES_RUN_OR_GROUP:
+        known["run"] = None  # of any type
     check_overrides([override for override in given if override not in choices], known)
     return defaults
 
 
+_TAKES_RUN_OR_GROUP = ("inspect",)  # commands with the options of a training, and run=FOLDER
 _NEEDED_GROUPS = ("model", "data", "objective", "optimizer", "scheduler", "trainer")
 _OPTIONAL_GROUPS = ("callbacks", "logger")
 

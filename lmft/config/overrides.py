@@ -347,7 +347,7 @@ def check_type(key: str, value: Any, default: Any, where: str | None) -> None:
         if isinstance(value, dict) and key.startswith("objective."):
             fix = f"one value, or a schedule by share of the training: {key}={EXAMPLE}"
         if key == "run":
-            fix = f"run.name={value} names a run; lmft.evaluate and lmft.predict take run=FOLDER"
+            fix = f"run.name={value} names a run; evaluate, predict and inspect take run=FOLDER"
         shown = "null" if value is None else repr(value)
         raise UserError(f"'{key}' must be {type_name}, not {shown}", where, fix)
 

@@ -20,7 +20,7 @@ from lmft.data.schedule.layout import Layout, limited
 from lmft.data.schedule.noise import TokenNoise, key
 from lmft.data.schedule.sampler import MicroBatch, Schedule
 from lmft.errors import UserError
-from lmft.objectives.base import IGNORED, Objective, Vocabulary
+from lmft.objectives.base import IGNORED, Objective, Rows, Vocabulary
 from lmft.objectives.scheduled import Scheduled
 from lmft.system import loop_state
 from lmft.system.signals import let_parent_handle_signals
@@ -42,9 +42,7 @@ class Batches(Dataset):
     def __getitem__(self, micro_batch: MicroBatch) -> Batch:
         """Return the batch of a micro-batch; if that has no examples, a batch of one without targets."""
         is_empty = not len(micro_batch.examples)
-        rows = self.examples.rows(np.zeros(1, np.int64) if is_empty else micro_batch.examples)
-        noise = TokenNoise(self.noise_seed, micro_batch.epoch, rows.numbers)
-        objective = self.objective.at(micro_batch.share)
+        rows, objective, noise = self.ingredients(micro_batch)
         arrays = objective(rows, self.vocabulary, noise)
         num_tokens = int(rows.lengths.sum())
         num_padding = _num_padding(arrays)
@@ -62,6 +60,16 @@ class Batches(Dataset):
             num_padding=num_padding,
             num_targets=num_targets,
         )
+
+    def ingredients(self, micro_batch: MicroBatch) -> tuple[Rows, Objective, TokenNoise]:
+        """Return what a micro-batch is made of: its examples, its objective and its noise.
+
+        If it has no examples, it is made of the first one.
+        """
+        is_empty = not len(micro_batch.examples)
+        rows = self.examples.rows(np.zeros(1, np.int64) if is_empty else micro_batch.examples)
+        noise = TokenNoise(self.noise_seed, micro_batch.epoch, rows.numbers)
+        return rows, self.objective.at(micro_batch.share), noise
 
 
 def _num_padding(arrays: dict[str, np.ndarray]) -> int:
@@ -248,7 +256,8 @@ class DataModule(LightningDataModule):
             self._schedules[split, rank] = schedule
         return self._schedules[split, rank]
 
-    def _batches(self, split: str) -> Batches:
+    def batches(self, split: str) -> Batches:
+        """Return the batches of a split, indexed by micro-batch."""
         objective = self.objective
         if split in self.corpus.validations:
             objective = objective.for_validation()
@@ -263,7 +272,7 @@ class DataModule(LightningDataModule):
         if num_workers is None:
             num_workers = 2 if devices.is_on_gpu else 0
         return DataLoader(
-            self._batches(split),
+            self.batches(split),
             sampler=schedule,
             batch_size=None,  # the sampler already names whole batches
             num_workers=num_workers,
@@ -299,7 +308,7 @@ class DataModule(LightningDataModule):
 
         share: the share of the training that is over, by which the objective's rates may change.
         """
-        return self._batches(split)[MicroBatch(epoch, np.asarray(examples), share)]
+        return self.batches(split)[MicroBatch(epoch, np.asarray(examples), share)]
 
     def check_targets(self) -> None:
         """Raise UserError if a split has no target: a loss could not be computed."""

@@ -154,3 +154,30 @@ def _copy_value(key: Sequence[str], source: Mapping[str, Any], target: dict[str,
         target = target.setdefault(name, {})
     if key[-1] in source:
         target[key[-1]] = source[key[-1]]
+
+
+def config_to_inspect(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the config of the training to look at: the run's if `run` names one, else `config` itself.
+
+    A run's tokenizer is the one that it was trained with. Every key in `overrides` replaces the run's.
+
+    Args:
+        config: the config of the present command.
+        overrides: the `key=value` arguments of that command.
+
+    Raises: UserError if there is no such run, and as `trust.check` and `contradictions.check`.
+    """
+    if not isinstance(config["run"], str):
+        return dict(config)
+    run = existing_run(Path(config["run"]))
+    recorded: dict[str, Any] = yaml.safe_load(run.config.read_text("utf-8"))
+    recorded["model"] = _as_trained(recorded["model"], run)
+    names = [override.lstrip("+~").partition("=")[0] for override in overrides]
+    for key in (*config, *names):
+        if key in names or key not in recorded:
+            _copy_value(key.split("."), config, recorded)
+    recorded["run"] = {"dir": str(run.path.parent), "name": run.path.name}
+    recorded["trust"] = config["trust"]
+    trust.check(recorded, overrides)
+    contradictions.check(recorded, overrides)
+    return recorded

@@ -22,6 +22,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 TINY_MODELS = {
     "distilbert_tiny": ("dim=32", "hidden_dim=64", "n_heads=2", "n_layers=1"),
+    "gpt2_tiny": ("n_embd=32", "n_layer=1", "n_head=2"),
     "t5_tiny": ("d_model=32", "d_kv=16", "d_ff=64", "num_heads=2", "num_layers=1"),
     "bart_tiny": (
         *("d_model=32", "encoder_layers=1", "decoder_layers=1", "encoder_ffn_dim=64", "decoder_ffn_dim=64"),
@@ -29,7 +30,7 @@ TINY_MODELS = {
     ),
     "xlnet_tiny": ("d_model=32", "d_inner=64", "n_layer=1", "n_head=2"),
 }
-VOCAB_SIZES = {"distilbert_tiny": 120, "t5_tiny": 170, "bart_tiny": 320, "xlnet_tiny": 80}
+VOCAB_SIZES = {"distilbert_tiny": 120, "gpt2_tiny": 320, "t5_tiny": 170, "bart_tiny": 320, "xlnet_tiny": 80}
 
 
 def write_text(path: Path, num_lines: int = 60) -> Path:

@@ -1,5 +1,6 @@
 """Examples: the items that batches are made of, and a random sample of them."""
 
+from copy import copy
 from typing import Protocol
 
 import numpy as np
@@ -30,6 +31,10 @@ class Examples(Protocol):
         """Return the examples with these numbers [B] as one rectangle, padded to the longest."""
         ...
 
+    def numbered(self) -> "Examples":
+        """Return the same examples, whose rows have the number of each token's document in the store."""
+        ...
+
 
 class Sample:
     """A sample of examples, chosen by seed; each keeps its number, and so its noise."""
@@ -53,3 +58,9 @@ class Sample:
     def rows(self, examples: np.ndarray) -> Rows:
         """Return the examples with these numbers [B] in the sample as one rectangle."""
         return self.examples.rows(self.numbers[examples])
+
+    def numbered(self) -> "Sample":
+        """Return the same sample, whose rows tell each token's document."""
+        sample = copy(self)
+        sample.examples = self.examples.numbered()
+        return sample

@@ -1,5 +1,6 @@
 """Blocks: consecutive pieces of one length of the stream of documents."""
 
+from copy import copy
 from dataclasses import replace
 
 import numpy as np
@@ -38,7 +39,7 @@ class Blocks:
         self.block_size = block_size
         self.pad_id = pad_id
         self.isolated = isolated
-        self.numbered = isolated or numbered
+        self.is_numbered = isolated or numbered
         self.documents_dropped: dict[str, int] = {}
         self.num_tokens = documents.num_tokens
         # A run is a sequence of documents that are consecutive in the store too.
@@ -72,8 +73,14 @@ class Blocks:
             runs = self.run_starts.searchsorted(stream, side="right") - 1
             places[crossing] = stream + self.run_shifts[runs]
         rows = gather(self.documents, places, lengths, self.pad_id, examples)
-        if not self.numbered:
+        if not self.is_numbered:
             return rows
         documents = np.searchsorted(self.documents.store.offsets, places, side="right") - 1
         documents[np.arange(documents.shape[1]) >= lengths[:, None]] = -1
         return replace(rows, documents=documents, isolated=self.isolated)
+
+    def numbered(self) -> "Blocks":
+        """Return the same blocks, whose rows tell each token's document."""
+        blocks = copy(self)
+        blocks.is_numbered = True
+        return blocks

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from copy import copy
 
 import numpy as np
 
@@ -63,6 +64,12 @@ class MixedExamples:
         places = np.empty_like(order)  # [B] where each of the examples stands in that order
         places[order] = np.arange(len(order))
         return _merged(parts, places, examples, self.pad_id)
+
+    def numbered(self) -> "MixedExamples":
+        """Return the same mixture, whose rows tell each token's document."""
+        mixture = copy(self)
+        mixture.sources = {name: part.numbered() for name, part in self.sources.items()}
+        return mixture
 
 
 def _lengths(examples: Examples) -> np.ndarray:

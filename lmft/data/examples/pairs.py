@@ -1,5 +1,8 @@
 """Examples of one pair each, whose source and target are limited separately."""
 
+from copy import copy
+from dataclasses import replace
+
 import numpy as np
 
 from lmft.data.examples.documents import Documents, gather
@@ -19,6 +22,7 @@ class PairLines:
         self, documents: Documents, max_source_tokens: int, max_target_tokens: int, pad_id: int
     ):
         self.documents = documents
+        self.is_numbered = False
         self.pad_id = pad_id
         self.documents_dropped: dict[str, int] = {}
         store = documents.store
@@ -61,4 +65,14 @@ class PairLines:
         places += is_after_cut * (whole_side - kept_side)
         # Only places of padding, which `gather` overwrites, can lie outside the store.
         places = np.minimum(places, len(self.documents.store.tokens) - 1)
-        return gather(self.documents, places, lengths, self.pad_id, examples)
+        rows = gather(self.documents, places, lengths, self.pad_id, examples)
+        if not self.is_numbered:
+            return rows
+        is_text = columns < lengths[:, None]
+        return replace(rows, documents=np.where(is_text, self.documents.numbers[examples, None], -1))
+
+    def numbered(self) -> "PairLines":
+        """Return the same pairs, whose rows have the number of their document in the store."""
+        pairs = copy(self)
+        pairs.is_numbered = True
+        return pairs

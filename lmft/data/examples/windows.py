@@ -1,5 +1,6 @@
 """Examples that keep documents apart: lines (one document per row) and packs (several whole ones)."""
 
+from copy import copy
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +22,7 @@ class Windows:
 
     def __init__(self, documents: Documents, block_size: int, stride: int | None, only_first: bool):
         self.documents = documents
+        self.is_numbered = False
         self.before = len(documents.store.prefix)
         self.after = len(documents.store.suffix)
         num_separators = self.before + self.after
@@ -132,10 +134,22 @@ class Windows:
         documents = np.full(shape, -1)
         tokens[row, column] = flat_tokens
         flags[row, column] = flat_flags
-        documents[row, column] = window
+        documents[row, column] = self._names(windows)[window]
         return Rows(
             tokens, flags, row_lengths, examples, documents, isolated, self.documents.trainable(flags)
         )
+
+    def numbered(self) -> "Windows":
+        """Return the same windows, whose rows have the numbers of documents in the store."""
+        windows = copy(self)
+        windows.is_numbered = True
+        return windows
+
+    def _names(self, windows: np.ndarray) -> np.ndarray:
+        """Return the numbers that tell windows [n] apart in rows, or those of their documents. [n]"""
+        if not self.is_numbered:
+            return np.arange(len(windows))
+        return np.searchsorted(self.documents.store.offsets, self.places[windows], side="right") - 1
 
 
 class Lines:
@@ -171,6 +185,12 @@ class Lines:
         overlap = windows.before + windows.size - windows.stride
         return replace(rows, num_seen=np.where(windows.begins[examples] > 0, overlap, 0))
 
+    def numbered(self) -> "Lines":
+        """Return the same lines, whose rows have the number of their document in the store."""
+        lines = copy(self)
+        lines.windows = self.windows.numbered()
+        return lines
+
 
 class Packs:
     """Several whole documents per example, up to `block_size` tokens; attention stays within each.
@@ -201,3 +221,9 @@ class Packs:
         firsts = np.cumsum(counts) - counts
         members = self.members[begins[row_of] + np.arange(len(row_of)) - firsts[row_of]]  # [n]
         return self.windows.rows(members, row_of, examples, self.pad_id, isolated=True)
+
+    def numbered(self) -> "Packs":
+        """Return the same packs, whose rows have the numbers of their documents in the store."""
+        packs = copy(self)
+        packs.windows = self.windows.numbered()
+        return packs

@@ -41,3 +41,5 @@ class Conversation:
     num_unprompted: int = 0  # answers that do not follow the whole generation prompt
     num_missing: int = 0  # messages of the assistant to learn of which the text tells no answer
     whole: str | None = None  # `content` of the conversation that this is the beginning of
+    # [start, end) in `text` of what a template wrote for a message, and the message's role, in order.
+    speakers: list[tuple[int, int, str]] = field(default_factory=list)

@@ -86,7 +86,7 @@ class ChatTemplate:
         """Render a conversation as one text, and find its answers. Raises: UserError."""
         turns = self._turns(chat, chat.messages)
         answers = turns.answers(chat.answers)
-        conversation = _conversation(turns.text, answers, chat.messages)
+        conversation = _conversation(turns, turns.text, answers, chat.messages)
         return replace(conversation, num_missing=len(chat.answers) - len(answers))
 
     def text(self, chat: Chat) -> str:
@@ -131,7 +131,7 @@ class ChatTemplate:
             moved = len(history) - answer.header
             spans = [(start + moved, end + moved) for start, end in answer.spans]
             answers = [replace(answer, spans=spans)]
-        conversation = _conversation(text, answers, messages)
+        conversation = _conversation(turns, text, answers, messages)
         return replace(conversation, whole=_contents(chat.messages))
 
     def _turns(self, chat: Chat, messages: Messages) -> Turns:
@@ -192,7 +192,7 @@ def _reported() -> Iterator[None]:
         raise UserError(what, fix="fix the row, or give another data.chat_template") from error
 
 
-def _conversation(text: str, answers: list[Answer], messages: Messages) -> Conversation:
+def _conversation(turns: Turns, text: str, answers: list[Answer], messages: Messages) -> Conversation:
     return Conversation(
         text,
         [span for answer in answers for span in answer.spans],
@@ -200,6 +200,7 @@ def _conversation(text: str, answers: list[Answer], messages: Messages) -> Conve
         is_rendered=True,
         num_last=len(answers[-1].spans) if answers else 1,
         num_unprompted=sum(not answer.is_prompted for answer in answers),
+        speakers=turns.speakers if turns.text.startswith(text) else [],
     )
 
 

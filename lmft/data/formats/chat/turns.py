@@ -65,6 +65,14 @@ class Turns:
         """The rendered conversation."""
         return self.rendering.text
 
+    @property
+    def speakers(self) -> list[tuple[int, int, str]]:
+        """The parts [start, end) of the text written for messages, and the messages' roles."""
+        turns = self.rendering.turns.items()
+        return sorted(
+            (start, end, self.messages[message]["role"]) for message, own in turns for start, end in own
+        )
+
     def answers(self, numbers: Sequence[int]) -> list[Answer]:
         """Return the answers that these messages are. Raises: UserError for what cannot be told."""
         found = {i: self._marked(i) if self._is_marked else self._answer(i) for i in numbers}
