@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lmft.reporting.templates import fill
+from lmft.reporting.page import fill_page
 
 
 def write_page(
@@ -23,10 +23,11 @@ def write_page(
         curves: name of a run -> `val` and `train` -> points (step, nats per target).
         rows: the ranked table, column -> cell, with the same columns in each row.
     """
-    page = fill(
+    page = fill_page(
         "compare.html.jinja",
+        title,
         {},
-        title=title,
+        {},
         content=content,
         heads=list(rows[0]),
         rows=[list(row.values()) for row in rows],
