@@ -4,18 +4,19 @@ import csv
 import json
 import re
 import shutil
-import subprocess
 from pathlib import Path
-from shutil import which
 
 import pytest
 
 from lmft.__main__ import commands
 from lmft.cli.sweep_table import _jobs
 from lmft.runs.folder import runs_in
+from tests.helpers.browser import VIEWS, assert_fits, browser, needs_browser, opened
 from tests.helpers.processes import Terminal, contents
 from tests.helpers.recorded_runs import LEDGER, write_run
 from tests.helpers.runs import tiny_arguments, write_text
+
+__all__ = ["browser"]
 
 
 @pytest.fixture
@@ -304,17 +305,36 @@ def test_the_command_is_listed():
     assert "compare" in commands()
 
 
-DOM = Path(__file__).parents[1] / "helpers/dom.js"
-
-
-@pytest.mark.skipif(which("node") is None, reason="node runs the page's script")
-def test_the_script_of_the_page_draws_and_filters(sweep, terminal):
+@needs_browser
+@pytest.mark.parametrize(("size", "scheme"), VIEWS)
+def test_the_plots_of_the_page_filter_each_other(size, scheme, sweep, terminal, browser):
     for number in range(8):
         write_run(sweep / f"optimizer.lr=0.1,seed={number}", 3.5 + number / 10, optimizer__lr=0.1, seed=number)
     terminal.succeeds("compare", "runs/search")
-    done = subprocess.run(["node", DOM, sweep / "compare.html"], capture_output=True, text=True, check=True)
-    drawn = json.loads(done.stdout)
-    assert drawn["curves"] == drawn["training curves"] == drawn["parallel"] == drawn["dots"] == 14
-    assert drawn["bars"] == 1 and "adjusted R²" in drawn["method"] and drawn["legend"] == 3
-    assert (drawn["faded before"], drawn["faded"], drawn["faded after"]) == (0, 13, 0)
-    assert (drawn["one setting hidden"], drawn["all hidden"], drawn["none hidden"]) == (3, 14, 0)
+    with opened(browser, sweep / "compare.html", size, scheme) as tab:
+
+        def count(selector):
+            return tab.locator(selector).count()
+
+        assert_fits(tab)
+        assert count("#curves polyline") == count("#parallel polyline") == count("#slices circle") == 14
+        assert count("#importance .bar") == 1 and "adjusted R²" in tab.locator("#importance .method").inner_text()
+        axis = tab.locator("#parallel .catch").last
+        axis.scroll_into_view_if_needed()
+        box = axis.bounding_box()
+        tab.mouse.move(box["x"] + 5, box["y"] + box["height"] - 4)
+        tab.mouse.down()
+        tab.mouse.move(box["x"] + 5, box["y"] + box["height"] * 0.95, steps=3)
+        tab.mouse.up()
+        assert 0 < count("#curves .faded") == count("#slices .faded") < 14
+        tab.mouse.click(box["x"] + 5, box["y"] + 20)
+        assert count(".faded") == 0
+        legend = tab.locator("#curves .legend button")
+        assert legend.count() == 3
+        legend.first.click()
+        assert count("#curves polyline.hidden") == 3
+        tab.get_by_role("button", name="hide all").click()
+        assert count("#curves polyline.hidden") == 14
+        tab.get_by_role("button", name="show all").click()
+        tab.get_by_role("button", name="training").click()
+        assert count("#curves polyline") == 14 and count("#curves .hidden") == 0
