@@ -15,6 +15,7 @@ from lmft.assembly.finishing import finish
 from lmft.assembly.parts import Parts
 from lmft.data.datamodule import DataModule
 from lmft.errors import UserError
+from lmft.inspection import first_example
 from lmft.models.loading.tokenizer import is_made_for_run, keep_vocabulary
 from lmft.reporting.results import environment, peak_memory_gb, scores_of
 from lmft.runs.report import write_report
@@ -134,8 +135,20 @@ def _begin(trainer: Trainer, parts: Parts, run: Run) -> None:
         for path in (*appended_files(run), run.paths.spikes):
             path.unlink(missing_ok=True)
     write_json(run.paths.setup, {"environment": environment(trainer), "data": parts.corpus.ledger})
+    _write_example(parts, run)
     if is_made_for_run(parts.model.tokenizer):
         keep_vocabulary(parts.tokenizer, run.paths.tokenizer)
+
+
+def _write_example(parts: Parts, run: Run) -> None:
+    """Write the first training example under the objective, for the report."""
+    is_causal = parts.module_class.family.is_causal
+    try:
+        example = first_example(parts.datamodule(), parts.tokenizer, is_causal)
+    except Exception as error:  # of a user's own objective, which may not like to be asked twice
+        log.warning("the report will show no example: %s", error, exc_info=True)
+        return
+    write_json(run.paths.example, run.redacted(example))
 
 
 @contextmanager

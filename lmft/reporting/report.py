@@ -13,8 +13,10 @@ from lmft.reporting.gains import gains
 from lmft.reporting.page import fill_page
 from lmft.reporting.progress_plots import progress_plots
 from lmft.reporting.tables import ABSENT, ledger_equations, ledger_table, score_table, training_summary
+from lmft.reporting.tokens import drawn
 
 _MOST_CHARACTERS = 300_000  # of answers to probes: more of them make a page slow
+_MOST_TOKENS = 500  # of each row of the example
 _FEWEST_STAGES = 3  # of a probe that are shown in any case: first, last and one between
 
 
@@ -35,6 +37,8 @@ class Told:
     """Content of facts.json."""
     details: Mapping[str, Any] = field(default_factory=dict)
     """Content of details.json."""
+    example: Mapping[str, Any] = field(default_factory=dict)
+    """Content of example.json."""
     setup: Mapping[str, Any] = field(default_factory=dict)
     """Content of setup.json: versions, and what happened to the text."""
     lineage: Sequence[Mapping[str, Any]] = ()
@@ -70,6 +74,7 @@ def report_page(told: Told) -> str:
         ledger=ledger_table(ledger),
         equations=ledger_equations(ledger),
         probes=probes(told.samples),
+        example=_example(told.example),
         absent=ABSENT,
         spikes=(metrics.get("train") or {}).get("spikes", []),
         lineage=told.lineage,
@@ -140,6 +145,22 @@ def _facts_of_config(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         "precision": (config.get("trainer") or {}).get("precision"),
     }
     yield from ((name, str(value)) for name, value in values.items() if value is not None)
+
+
+def _example(example: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the example as it is drawn, the beginning of each of its rows; None if there is none."""
+    if not example:
+        return None
+    shown = drawn(example)
+    rows = [
+        {**row, "tokens": row["tokens"][:_MOST_TOKENS], "num_tokens": len(row["tokens"])}
+        for row in shown["rows"]
+    ]
+    return {**shown, "rows": rows, "most": _MOST_TOKENS, "is_cut": any(map(_is_long, rows))}
+
+
+def _is_long(row: Mapping[str, Any]) -> bool:
+    return row["num_tokens"] > _MOST_TOKENS
 
 
 def probes(samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

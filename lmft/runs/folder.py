@@ -65,6 +65,11 @@ class RunFolder:
         return self.path / "setup.json"
 
     @property
+    def example(self) -> Path:
+        """JSON: the first training example, with what its objective hides and predicts."""
+        return self.path / "example.json"
+
+    @property
     def details(self) -> Path:
         """JSON: where the training has helped."""
         return self.path / "details.json"
@@ -113,7 +118,7 @@ class RunFolder:
     def startup_files(self) -> list[Path]:
         """The files that exist before the first optimizer step."""
         logs = [self.log, self.metrics_csv, self.samples, self.loggers]
-        told = [self.facts, self.setup, self.details, self.report]
+        told = [self.facts, self.setup, self.example, self.details, self.report]
         return [self.config, self.command, self.parent, *told, *logs, self.tokenizer]
 
     def has_pending_export(self) -> bool:

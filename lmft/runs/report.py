@@ -48,6 +48,7 @@ def page_of(run: RunFolder, name: str, status: str, metrics: Mapping[str, Any] |
         samples=read_lines(run.samples),
         facts=recorded.get("facts") or read_json(run.facts),
         details=read_json(run.details),
+        example=read_json(run.example),
         setup=read_json(run.setup),
         lineage=_lineage(run),
         command=command,
@@ -75,7 +76,7 @@ def last_change(run: RunFolder) -> tuple[Any, ...]:
     """Return what differs when the report would differ: times and sizes of the files, and the status."""
     files = (
         *(run.metrics_csv, run.metrics, run.samples, run.config, run.command),
-        *(run.facts, run.details, run.setup, run.parent),
+        *(run.facts, run.details, run.example, run.setup, run.parent),
     )
     changes = [path.stat() for path in files if path.exists()]
     return (status_of(run), *((each.st_mtime_ns, each.st_size) for each in changes))

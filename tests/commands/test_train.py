@@ -64,7 +64,7 @@ def test_a_run_leaves_the_documented_files(trained):
     model = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md"}
     model.add("training_curve.svg")
     top = {"config.yaml", "command.txt", "train.log", "metrics.csv", "metrics.json", "samples.jsonl", "report.html"}
-    top.add("setup.json")
+    top |= {"setup.json", "example.json"}
     tokenizer = {f"tokenizer/{name}" for name in VOCABULARY}
     assert names == {*top, *checkpoints, *tokenizer, *(f"model/{name}" for name in model)}
     assert yaml.safe_load(run.config.read_text())["trainer"]["max_steps"] == 6

@@ -162,6 +162,17 @@ def test_losses_without_a_measurement_before_the_training():
     assert "change" not in json.dumps(charts_of(page)["text 0: By token frequency"]["layer"])
 
 
+def test_the_noise_of_an_example():
+    words = [{"id": 5, "text": " park", "role": "context", "source": 0}, {"id": 9, "text": "[MASK]", "role": "marker"}]
+    text = [{"id": 5, "text": " park", "role": "context"}, {"id": 7, "text": " <i>", "role": "hidden"}]
+    example = {"text": text, "streams": [{"name": "input_ids", "tokens": words}], "traced": True}
+    page = page_of(example=example)
+    assert re.search(r'<i class="hidden"[^>]*>\s*&lt;i&gt;', page) and "what the model reads" in page
+    long = {**example, "streams": [{"name": "input_ids", "tokens": words * 5000}]}
+    cut = page_of(example=long)
+    assert len(cut) < 600_000 and "The first 500 tokens" in cut and "The first 500" not in page
+
+
 def test_lineage_and_errors():
     page = page_of({"status": "failed", "error": "the loss is not finite", "command": "continue it"}, lineage=[PARENT])
     assert "run ← step 1,200 of base" in page and "the loss is not finite" in page and "continue it" in page

@@ -4,12 +4,14 @@ import re
 
 import pytest
 
+from lmft.modules.base import LanguageModel
 from lmft.runs.folder import RunFolder
 from lmft.runs.lock import locked
 from lmft.runs.report import last_change, page_of, status_of, write_report
 from lmft.runs.rows import read_lines, read_rows
 from lmft.system.files import write_json
 from tests.helpers.recorded_runs import write_run
+from tests.helpers.runs import train
 
 HEAD = "step,epoch,train/loss,val/loss,val/perplexity\n"
 
@@ -77,3 +79,29 @@ def test_each_change_of_a_file_is_seen(run):
     with locked(run):
         seen.add(last_change(run))
     assert len(seen) == 5
+
+
+def test_a_training_rewrites_its_report_at_validations_and_after_a_crash(tmp_path, monkeypatch):
+    written = []
+
+    def noted(run, name, status, metrics=None):
+        write_report(run, name, status, metrics)
+        written.append((status, run.report.read_text("utf-8")))
+
+    monkeypatch.setattr("lmft.assembly.callbacks.write_report", noted)
+    monkeypatch.setattr("lmft.training.callbacks.report.SHARE", 1e9)
+    step = LanguageModel.training_step
+
+    def breaks(module, batch, number):
+        if module.trainer.global_step == 5:
+            raise RuntimeError("it broke")
+        return step(module, batch, number)
+
+    monkeypatch.setattr(LanguageModel, "training_step", breaks)
+    with pytest.raises(RuntimeError, match="it broke"):
+        train(tmp_path, "run.name=x", "trainer.val_check_interval=2", "trainer.log_every_n_steps=1")
+    assert [status for status, _ in written] == ["running"] * 3  # before training, and after steps 2 and 4
+    last = written[-1][1]
+    assert status_on(last) == "running" and "4 optimizer steps" in last and 'class="tokens' in last
+    report = (tmp_path / "runs/x/report.html").read_text("utf-8")
+    assert status_on(report) == "failed" and len(losses_on(report)) == 3 and "cpu (" in report
