@@ -240,7 +240,7 @@ def _scatter(x: Axis, y: Axis, more: tuple[Axis, ...], height: int) -> Spec:
     return _spec(base.mark_point(filled=True, size=45, color="var(--series-1)", opacity=0.6), height)
 
 
-def _spec(chart: "alt.Chart | alt.LayerChart", height: int) -> Spec:
+def _spec(chart: "alt.TopLevelMixin", height: int) -> Spec:
     """Return the specification of a chart, which is as wide as the element that it is drawn in."""
     import altair as alt
 

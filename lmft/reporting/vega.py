@@ -43,6 +43,7 @@ def _cache_folder() -> Path:
 
 
 def _write(folder: Path) -> None:
+    log.info("preparing the plots of reports, which happens once")
     (folder / _FILE).write_bytes(_build())
 
 

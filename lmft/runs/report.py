@@ -99,14 +99,17 @@ def _metrics(
     passes = [row for row in rows if "val/loss" in row]
     trained = [row for row in passes if row["step"] > 0]
     before = next((row for row in passes if row["step"] == 0), None)
-    best = min(trained, key=_loss, default=None)
+    best = None
+    if trained:
+        row = min(trained, key=_loss)
+        best = {"step": int(row["step"]), **_scores(row)}
     return {
         **kept,
         "status": status,
         "steps": steps,
         "before": _scores(before),
         "after": _scores(trained[-1] if trained else None),
-        "best": _scores(best) and {"step": int(best["step"]), **_scores(best)},
+        "best": best,
         "train": {"tokens": _last(rows, "train/tokens")},
     }
 
