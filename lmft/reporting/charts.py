@@ -138,7 +138,10 @@ def intervals(
     kept = [row for row in rows if _is_finite(row.get(value.field))]
     kept = [{**row, "interval": _interval(row[low], row[high])} for row in kept]
     names = tuple(row[category.field] for row in kept)
-    return _with_rows(_intervals(category, names, value, low, high, more, has_zero), kept)
+    bounds = None
+    if any(row[low] is not None for row in kept):
+        bounds = (low, high)
+    return _with_rows(_intervals(category, names, value, bounds, more, has_zero), kept)
 
 
 @cache
@@ -146,8 +149,7 @@ def _intervals(
     category: Axis,
     names: tuple[str, ...],
     value: Axis,
-    low: str,
-    high: str,
+    bounds: tuple[str, str] | None,
     more: tuple[Axis, ...],
     has_zero: bool,
 ) -> Spec:
@@ -160,11 +162,12 @@ def _intervals(
         alt.Tooltip("interval:N", title="interval"),
         *map(_tooltip, more),
     ]
-    spans = base.mark_rule(color="var(--series-1)", strokeWidth=2)
-    spans = spans.encode(x=_x(replace(value, field=low)), x2=f"{high}:Q", tooltip=tooltip)
     dots = base.mark_point(filled=True, size=70, color="var(--series-1)", opacity=1)
-    dots = dots.encode(x=_x(value), tooltip=tooltip)
-    layers = [spans, dots]
+    layers = [dots.encode(x=_x(value), tooltip=tooltip)]
+    if bounds is not None:
+        low = replace(value, field=bounds[0])
+        spans = base.mark_rule(color="var(--series-1)", strokeWidth=2)
+        layers.insert(0, spans.encode(x=_x(low), x2=f"{bounds[1]}:Q", tooltip=tooltip))
     if has_zero:
         marked = alt.Chart(alt.NamedData("rows")).mark_rule(strokeDash=[3, 3])
         layers.insert(0, marked.encode(x=alt.datum(0)))

@@ -13,8 +13,8 @@ _MORE = (
     Axis("before", "before", ".4~f"),
     Axis("after", "after", ".4~f"),
     Axis("targets", "targets", ","),
-    Axis("documents", "documents", ","),
 )
+_DOCUMENTS = Axis("documents", "documents", ",")  # known of document lengths alone
 # Key of details.json -> heading, and what its ranges are of.
 _BINS = {
     "by_frequency": ("By token frequency", "how often the target occurs in the training text"),
@@ -88,10 +88,11 @@ def _text(text: Mapping[str, Any], details: Mapping[str, Any]) -> dict[str, Any]
 
 def _bins(bins: Sequence[Row]) -> Spec:
     """Return the plot of the change in each range; of the loss after, if there is none before."""
+    more = (_DOCUMENTS,) if all(each["documents"] is not None for each in bins) else ()
     if any(each["change"] is not None for each in bins):
-        return intervals(bins, _LABEL, _CHANGE, "low", "high", _MORE)
+        return intervals(bins, _LABEL, _CHANGE, "low", "high", (*_MORE, *more))
     unbounded = [{**each, "low": None, "high": None} for each in bins]
-    return intervals(unbounded, _LABEL, _AFTER, "low", "high", _MORE[2:], has_zero=False)
+    return intervals(unbounded, _LABEL, _AFTER, "low", "high", (*_MORE[2:], *more), has_zero=False)
 
 
 def _positions(bins: Sequence[Row], details: Mapping[str, Any]) -> Spec:
@@ -123,7 +124,7 @@ def _tokens(tokens: Sequence[Mapping[str, Any]]) -> Table:
     heads = ("token", "in training", "targets", "before", "after", "nats in all")
     rows = [
         (
-            _visible(each["token"]),
+            _visible(each["text"]),
             _number(each["training_count"], "{:,}"),
             f"{each['targets']:,}",
             _number(each["before"], "{:.3f}"),

@@ -49,7 +49,7 @@ def _compared(before: float, after: float, width: float, **more: Any) -> dict[st
 
 
 def _range(label: str, start: int, width: float = 0.1, **more: Any) -> dict[str, Any]:
-    return {"label": label, "from": start, "to": start + 9, "documents": 90, **_compared(8.0, 6.0, width), **more}
+    return {"label": label, "from": start, "to": start + 9, "documents": None, **_compared(8.0, 6.0, width), **more}
 
 
 DETAILS = {
@@ -76,7 +76,7 @@ DETAILS = {
             "by_position": [_range(f"{10 * number}–{10 * number + 9}", 10 * number) for number in range(6)],
             "by_length": None,
             "tokens": {
-                "gained": [{"token": " park", "id": 1, "training_count": None, "nats": -31.2, **_compared(8, 6, 0)}],
+                "gained": [{"text": " park", "id": 1, "training_count": None, "nats": -31.2, **_compared(8, 6, 0)}],
                 "lost": [],
             },
             "documents_changed": {

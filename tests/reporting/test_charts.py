@@ -79,6 +79,9 @@ ALL = {
         [{"group": name, "change": -0.5, "low": -0.7, "high": 0.1} for name in ("rare", "a long name " * 8)],
         *(GROUP, CHANGE, "low", "high"),
     ),
+    "no intervals": intervals(
+        [{"group": "rare", "change": -0.5, "low": None, "high": None}], *(GROUP, CHANGE, "low", "high")
+    ),
     "bars": bars([{"group": name, "change": 2.0} for name in "abc"], GROUP, CHANGE),
     "lengths": histogram([{"low": low, "high": low + 1, "n": low} for low in range(9)], CHANGE, Axis("n", "documents")),
     "scatter": scatter([{"change": x, "loss": x * x} for x in range(1, 9)], CHANGE, LOSS),
