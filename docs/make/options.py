@@ -1,6 +1,7 @@
 """The reference of options: every YAML of conf/ with its options, their defaults and comments."""
 
 import re
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import takewhile
@@ -45,13 +46,14 @@ def _options_of(mapping: yaml.MappingNode, lines: list[str], prefix: str) -> Ite
         name = f"{prefix}{key.value}"
         if name == "defaults":
             continue
+        is_block = value.start_mark.line != value.end_mark.line  # whose comment stands behind the key
+        comment = _comment_after(key if is_block else value, lines)
         if isinstance(value, yaml.MappingNode) and not value.flow_style:
-            about = _comment_after(key, lines)
-            if about:
-                yield Option(name, "", about)
+            if comment:
+                yield Option(name, "", comment)
             yield from _options_of(value, lines, f"{name}.")
         else:
-            yield Option(name, _written(value, lines), _comment_after(value, lines))
+            yield Option(name, _written(value, lines), comment)
 
 
 def _written(node: yaml.Node, lines: list[str]) -> str:
@@ -60,7 +62,7 @@ def _written(node: yaml.Node, lines: list[str]) -> str:
     end = node.end_mark
     if start.line == end.line:
         return lines[start.line][start.column : end.column]
-    return "\n".join(line.strip() for line in lines[start.line : end.line])
+    return textwrap.dedent("\n".join(lines[start.line : end.line])).rstrip()
 
 
 def _comment_after(node: yaml.Node, lines: list[str]) -> str:
@@ -101,17 +103,29 @@ def _header(file: Path) -> str:
 def _entry(option: Option, group: str) -> str:
     """An option under a heading of its own, so that the search finds it."""
     name = f"{group}.{option.name}" if group else option.name
-    default = f"Default: `{option.default}`\n{{ .default }}\n\n" if option.default else ""
     comment = as_markdown(option.comment)
-    return f"#### `{name}`\n\n{default}{comment[:1].upper()}{comment[1:]}\n"
+    sentence = f"{comment[:1].upper()}{comment[1:]}."
+    return f"#### `{name}`\n\n{sentence}{_default(option.default)}\n"
+
+
+def _default(written: str) -> str:
+    if "\n" in written:
+        return f" Default:\n\n```yaml\n{written}\n```"
+    return f" Default: `{written}`" if written else ""
 
 
 def _values(options: list[Option]) -> str:
     """The values that a YAML sets without a comment, as YAML."""
     if not options:
         return ""
-    lines = "\n".join(f"{option.name}: {option.default}" for option in options)
+    lines = "\n".join(_line(option) for option in options)
     return f"It sets:\n\n```yaml\n{lines}\n```\n"
+
+
+def _line(option: Option) -> str:
+    if "\n" in option.default:
+        return f"{option.name}:\n{textwrap.indent(option.default, '  ')}"
+    return f"{option.name}: {option.default}"
 
 
 def section(file: Path, group: str, title: str) -> str:
