@@ -14,11 +14,8 @@ LANGUAGES = {".py": "python", ".yaml": "yaml", ".jsonl": "json", ".ipynb": "json
 
 def links_in(markdown: str) -> list[re.Match[str]]:
     """Return the links to files and headings, without those to the web and those in code."""
-    found = []
-    for match in LINK.finditer(_without_code(markdown)):
-        if not re.match(r"[a-z]+:", match["target"]):
-            found.append(match)
-    return found
+    found = LINK.finditer(_without_code(markdown))
+    return [match for match in found if not re.match(r"[a-z]+:", match["target"])]
 
 
 def _without_code(markdown: str) -> str:
@@ -71,4 +68,5 @@ def page_of_file(file: Path) -> str:
     """Show a file of the repository."""
     language = LANGUAGES.get(file.suffix, "text")
     name = file.relative_to(CHECKOUT)
-    return f"---\nsearch: {{exclude: true}}\n---\n\n# {name.name}\n\n`{name}`\n\n````{language}\n{file.read_text('utf-8')}\n````\n"
+    head = f"---\nsearch: {{exclude: true}}\n---\n\n# {name.name}\n\n`{name}`"
+    return f"{head}\n\n````{language}\n{file.read_text('utf-8')}\n````\n"
