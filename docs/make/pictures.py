@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from docs.make import examples
-from docs.make.examples import CHATS, LINES, PAIRS, TEXT, without_padding
+from docs.make.examples import CHATS, LINES, PAIRS, without_padding
 from docs.make.svg import MARGIN, WIDTH, Picture
 
 from lmft.data.schedule.sampler import Schedule
@@ -227,18 +227,21 @@ def store() -> str:
 
 
 def perplexity() -> str:
-    """The same text and the same kind of model under two vocabularies."""
-    picture = Picture("Perplexities under two vocabularies")
-    for size in (300, 440):
-        options = ("model=gpt2_tiny", f"model.tokenizer.vocab_size={size}", f"data.validation={TEXT}", *LINES)
-        ledger = examples.parts(*options).corpus.ledger["validation"]
+    """The same text and the same kind of model under three vocabularies."""
+    picture = Picture("Perplexities under three vocabularies")
+    licence = Path(__file__).parents[2] / "LICENSE"
+    of_licence = ("model=gpt2_tiny", f"data.train={licence}", f"data.validation={licence}", *LINES)
+    for size in (300, 600, 1000):
+        made = examples.parts(*of_licence, f"model.tokenizer.vocab_size={size}")
+        ledger = made.corpus.ledger["validation"]
         value = ledger["unigram_perplexity"]
         bits = math.log2(value) * ledger["tokens"] / ledger["bytes"]
-        picture.heading(f"A vocabulary of {size}: {ledger['tokens']} tokens")
-        picture.tokens(without_padding(examples.example(*options)["text"]))
-        _bar(picture, "perplexity", value / 100, f"{value:.0f}")
-        _bar(picture, "bits per byte", bits / 4, f"{bits:.2f}")
-    picture.note("Both guess from the frequencies of their tokens. Longer tokens are harder to guess, and fewer.")
+        picture.heading(f"A vocabulary of {size}: {ledger['tokens']:,} tokens")
+        ids = made.tokenizer("under the terms of this License", add_special_tokens=False)["input_ids"]
+        picture.tokens([{"text": made.tokenizer.decode([number]), "role": "context"} for number in ids])
+        _bar(picture, "perplexity", value / 320, f"{value:.0f}")
+        _bar(picture, "bits per byte", bits / 4.3, f"{bits:.2f}")
+    picture.note("The text is lmft's LICENSE. Each model guesses from the frequencies of its tokens.")
     return picture.svg()
 
 
