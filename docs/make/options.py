@@ -104,7 +104,8 @@ def _entry(option: Option, group: str) -> str:
     """An option under a heading of its own, so that the search finds it."""
     name = f"{group}.{option.name}" if group else option.name
     comment = as_markdown(option.comment)
-    sentence = f"{comment[:1].upper()}{comment[1:]}."
+    is_sentence = re.match(r"[a-z]+[ ,](?!\\\|)", comment)  # and does not begin with a value: auto: …, best | last
+    sentence = f"{comment[:1].upper()}{comment[1:]}." if is_sentence else f"{comment}."
     return f"#### `{name}`\n\n{sentence}{_default(option.default)}\n"
 
 
