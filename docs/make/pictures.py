@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from docs.make import examples
 from docs.make.examples import CHATS, LINES, PAIRS, without_padding
 from docs.make.svg import MARGIN, WIDTH, Picture
-
 from lmft.data.schedule.sampler import Schedule
 
 FOLDER = Path(__file__).parents[1] / "pictures"
