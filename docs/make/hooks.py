@@ -14,15 +14,14 @@ sys.path.insert(0, str(CHECKOUT))  # MkDocs loads this file without the checkout
 from docs.make import commands, options  # noqa: E402
 from docs.make.links import ROOT_PAGES, SiteLinks, page_of_file  # noqa: E402
 
-
 CODE_IN_TABLE = re.compile(r"(?<=<code>)[^<]+(?=</code>)")
 
 
 def on_page_content(html: str, **kwargs: Any) -> str:
-    """Let names in tables break behind a dot, a line below or an equals sign, where the table is narrow."""
+    """Let names in tables break behind an underscore, an equals sign or a slash, where the table is narrow."""
 
     def with_breaks(cell: re.Match[str]) -> str:
-        return CODE_IN_TABLE.sub(lambda code: re.sub(r"(?<=\w)([._=/])(?=\w)", r"\1<wbr>", code[0]), cell[0])
+        return CODE_IN_TABLE.sub(lambda code: re.sub(r"(?<=\w)([_=/])(?=\w)", r"\1<wbr>", code[0]), cell[0])
 
     return re.sub(r"<td.*?</td>", with_breaks, html, flags=re.DOTALL)
 
