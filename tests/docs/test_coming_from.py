@@ -18,7 +18,7 @@ from tests.helpers import stand_ins
 from tests.helpers.runs import CHECKOUT
 
 FOLDER = CHECKOUT / "docs" / "coming-from"
-OPTION = re.compile(r"[\w.]+=\S*|'[\w.]+=[^']*'")
+OPTION = re.compile(r"[\w.]+=.*")
 
 
 def rows(page: Path, heading: str = "") -> Iterator[list[str]]:
@@ -41,7 +41,7 @@ def spans() -> Iterator[str]:
     for page in sorted(FOLDER.glob("*.md")):
         for row in rows(page):
             for span in re.findall(r"`([^`]+)`", row[1]):
-                if all(map(OPTION.fullmatch, re.findall(r"'[^']*'|\S+", span))):
+                if all(map(OPTION.fullmatch, shlex.split(span))):
                     yield span
 
 
@@ -68,8 +68,8 @@ def test_many_options_are_named():
 def files(tmp_path_factory):
     """A folder with the files and the model that the pages name."""
     folder = tmp_path_factory.mktemp("named")
-    for name in ("my.txt", "held_out.txt", "chats.jsonl"):
-        (folder / name).write_text('{"prompt": "a", "completion": "b"}\n')
+    for name in ("my.txt", "held_out.txt", "chats.jsonl", "pairs.jsonl"):
+        (folder / name).write_text("{}\n")
     stand_ins.make_folder(folder / "FOLDER", "bert")
     return folder
 
