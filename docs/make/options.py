@@ -173,6 +173,8 @@ def _rows() -> str:
     rows = ["| [a training](train.md) | run, resume, checkpoint, trust | train.yaml |"]
     rows.append("| [other commands](commands.md) | what each of them takes | one each |")
     for group, files in groups().items():
+        if group not in SAYS:
+            raise ValueError(f"SAYS has no line for conf/{group}/; mkdocs.yml needs reference/options/{group}.md, too")
         names = ", ".join(f"`{file.stem}`" for file in files if file.stem != BASE)
         rows.append(f"| [{group}]({group}.md) | {SAYS[group]} | {names} |")
     return "\n".join(rows) + "\n"

@@ -55,6 +55,13 @@ def test_links_out_of_the_docs_lead_to_pages_of_the_site(target, expected):
     assert list(links.shown) == (["files/LICENSE.md"] if "LICENSE" in target else [])
 
 
+def test_every_answer_has_a_command():
+    _, *questions = (CHECKOUT / "docs" / "faq.md").read_text("utf-8").split("\n### ")
+    assert len(questions) >= 33
+    for question in questions:
+        assert "python -m lmft." in question, question
+
+
 class TestOptions:
     @pytest.mark.parametrize("file", YAMLS, ids=lambda file: f"{file.parent.name}/{file.stem}")
     def test_every_option_of_a_file_is_found_with_its_value(self, file):
@@ -81,6 +88,11 @@ class TestOptions:
     def test_the_navigation_has_every_page(self):
         navigation = (CHECKOUT / "mkdocs.yml").read_text("utf-8")
         assert all(page in navigation for page in options.pages())
+
+    def test_a_group_that_no_page_is_made_for_is_an_error(self, monkeypatch):
+        monkeypatch.delitem(options.SAYS, "debug")
+        with pytest.raises(ValueError, match="no line for conf/debug/"):
+            options.pages()
 
     def test_a_comment_is_told_as_it_stands(self, tmp_path):
         file = tmp_path / "x.yaml"
