@@ -1,0 +1,1 @@
+"""What the documentation generates: pages of reference, tables of figures, pictures."""

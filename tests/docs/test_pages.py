@@ -1,0 +1,148 @@
+"""The pages of the documentation: their links, and what is written by commands."""
+
+import json
+import re
+
+import pytest
+import yaml
+
+from docs.make import examples, figures, options, pictures
+from docs.make.links import CHECKOUT, SiteLinks, links_in
+from lmft.config.shipped import config_dir
+from lmft.system.files import read_json
+from tests.helpers.printed import DOCUMENTS
+
+YAMLS = sorted(file for file in config_dir().rglob("*.yaml") if file.parent.name != "hydra")
+
+
+def anchors(markdown: str) -> set[str]:
+    """The anchors of the headings, as GitHub and the site make them."""
+    text = re.sub(r"^```.*?^```", "", markdown, flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("file", DOCUMENTS, ids=lambda file: str(file.relative_to(CHECKOUT)))
+def test_links_lead_to_files_and_headings(file):
+    markdown = file.read_text("utf-8")
+    for link in links_in(markdown):
+        target = file.parent / link["target"] if link["target"] else file
+        if "reference/options/" in link["target"]:
+            continue  # a page that is made when the site is built, which reports broken links to it
+        assert target.exists(), link[0]
+        if link["anchor"] and file.name != "api.md" and target.name != "api.md":
+            assert link["anchor"][1:] in anchors(target.read_text("utf-8")), link[0]
+
+
+def test_links_of_code_are_none():
+    assert [link["target"] for link in links_in("[a](b.md) `[c](d.md)`\n```\n[e](f.md)\n```\n[g](#h)")] == ["b.md", ""]
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("../RELIABILITY.md", "RELIABILITY.md"),
+        ("../conf", "reference/options/index.md"),
+        ("../README.md#install", "index.md#install"),
+        ("numbers.md#a", "numbers.md#a"),
+        ("../LICENSE", "files/LICENSE.md"),
+        ("../nowhere.md", "../nowhere.md"),
+    ],
+)
+def test_links_out_of_the_docs_lead_to_pages_of_the_site(target, expected):
+    links = SiteLinks()
+    assert links.rewrite(f"[x]({target})", "recipes.md", "docs") == f"[x]({expected})"
+    assert list(links.shown) == (["files/LICENSE.md"] if "LICENSE" in target else [])
+
+
+def test_every_answer_has_a_command():
+    _, *questions = (CHECKOUT / "docs" / "faq.md").read_text("utf-8").split("\n### ")
+    assert len(questions) >= 33
+    for question in questions:
+        assert "python -m lmft." in question, question
+
+
+class TestOptions:
+    @pytest.mark.parametrize("file", YAMLS, ids=lambda file: f"{file.parent.name}/{file.stem}")
+    def test_every_option_of_a_file_is_found_with_its_value(self, file):
+        values = yaml.safe_load(file.read_text("utf-8")) or {}
+        values.pop("defaults", None)
+        found = {}
+        for option in options.options_in(file):
+            *outer, last = option.name.split(".")
+            place = found
+            for key in outer:
+                place = place.setdefault(key, {})
+            if option.default:
+                place[last] = yaml.safe_load(option.default)
+        assert found == values
+
+    def test_every_file_is_on_a_page(self):
+        text = "\n".join(options.pages().values())
+        for file in YAMLS:
+            group = file.parent.name
+            if file.stem != "_base":
+                wanted = f"`{group}={file.stem}`" if file.parent != config_dir() else f"`lmft.{file.stem}`"
+                assert f"## {wanted}\n" in text
+
+    def test_the_navigation_has_every_page(self):
+        navigation = (CHECKOUT / "mkdocs.yml").read_text("utf-8")
+        assert all(page in navigation for page in options.pages())
+
+    def test_a_group_that_no_page_is_made_for_is_an_error(self, monkeypatch):
+        monkeypatch.delitem(options.SAYS, "debug")
+        with pytest.raises(ValueError, match="no line for conf/debug/"):
+            options.pages()
+
+    def test_a_comment_is_told_as_it_stands(self, tmp_path):
+        file = tmp_path / "x.yaml"
+        file.write_text("# python -m lmft.train a=b   c\n# Says d.\na: [1, 2] # <e> | f_g `h_i`\nj: '#' # k\n")
+        assert options.options_in(file) == [
+            options.Option("a", "[1, 2]", "<e> | f_g `h_i`"),
+            options.Option("j", "'#'", "k"),
+        ]
+        text = options.section(file, "x", "x")
+        assert "- `python -m lmft.train a=b`: c" in text and "Says d." in text
+        assert "#### `x.a`\n\n&lt;e> \\| f\\_g `h_i`. Default: `[1, 2]`" in text
+
+
+class TestFigures:
+    def test_the_page_has_the_tables_of_the_results(self):
+        page = figures.PAGE.read_text("utf-8")
+        assert page == figures.written(page, read_json(figures.RESULTS))
+
+    def test_every_result_is_in_a_table(self):
+        sections = {row["section"] for row in read_json(figures.RESULTS)["results"]}
+        assert sections < set(re.findall(r"<!-- table: (.+?) -->", figures.PAGE.read_text("utf-8")))
+
+    def test_every_command_is_of_a_script_that_there_is(self):
+        for row in read_json(figures.RESULTS)["results"]:
+            script = re.search(r"benchmarks/\w+\.py", row["command"])
+            assert "lmft.train" in row["command"] or (CHECKOUT / script[0]).is_file()
+
+    def test_a_result_is_told_with_range_and_rounds(self):
+        result = {"ratio": 2.2, "against": "a", "low": 2.1, "high": 2.4, "rounds": 2}
+        row = {"section": "s", "figure": "f", "command": "c", "results": [result], "script": "earlier"}
+        page = figures.written("<!-- table: s -->\nold\n<!-- end -->\n", json.loads(json.dumps({"results": [row]})))
+        assert "| f | 2.2× a (2.1 to 2.4, 2 rounds) † | `c` |" in page and "old" not in page
+
+    def test_a_section_without_results_is_an_error(self):
+        with pytest.raises(ValueError, match="no section 'x'"):
+            figures.written("<!-- table: x -->\n<!-- end -->", {"results": []})
+
+
+class TestPictures:
+    def test_each_picture_is_shown_on_a_page(self):
+        text = "\n".join(file.read_text("utf-8") for file in DOCUMENTS)
+        assert {path.stem for path in pictures.FOLDER.glob("*.svg")} == set(pictures.PICTURES)
+        assert all(f"pictures/{name}.svg" in text for name in pictures.PICTURES)
+
+    @pytest.fixture(scope="class")
+    def cache(self):
+        with examples.own_cache():
+            yield
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("name", pictures.PICTURES)
+    def test_each_is_what_lmft_does_now(self, name, cache):
+        assert pictures.PICTURES[name]() == (pictures.FOLDER / f"{name}.svg").read_text("utf-8")
