@@ -69,7 +69,7 @@ def add_rows(
         tokenizer: theirs.
         objective: theirs.
     """
-    parts: dict[int, list[tuple[Mapping[str, Any], Mapping[str, Any]]]] = {}
+    parts: dict[int, list[tuple[Mapping[str, Any], dict[str, Any]]]] = {}
     for example in examples:
         for document in example["documents"]:
             parts.setdefault(document["number"], []).append((example, document))
