@@ -323,8 +323,8 @@ def inspect(config: Config | Sequence[str], **options: Any) -> Inspection:
     No weights are loaded.
 
     >>> view = inspect(["model=gpt2_tiny"], examples=2, epochs=1)
-    >>> len(view.examples), view.examples[0]["counts"]["targets"]
-    (2, 127)
+    >>> sorted(view.examples[0]["counts"])
+    ['context', 'predicted', 'targets']
 
     Args:
         config: as `compose` returns it for a training; or the `key=value` arguments of the command.

@@ -36,10 +36,24 @@ FLOORS = (
         "compare",
         "tune",
         "watch",
+        "inspect",
         "__main__",
     },
 )
-DOORS = ("__main__", "train", "evaluate", "predict", "prepare", "export", "score", "chat", "compare", "tune", "watch")
+DOORS = (
+    "__main__",
+    "train",
+    "evaluate",
+    "predict",
+    "prepare",
+    "export",
+    "score",
+    "chat",
+    "compare",
+    "tune",
+    "watch",
+    "inspect",
+)
 
 
 def modules():

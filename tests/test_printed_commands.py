@@ -89,7 +89,7 @@ def test_the_documentation_prints_many_commands():
     assert count["README.md"] >= 18 and count["recipes.md"] >= 55 and count["RELIABILITY.md"] >= 3
     assert all(list(printed.commands_in(file)) for file in printed.YAMLS if file.stem != "lmft")
     assert {command.command for command in commands().values()} == {
-        *("train", "evaluate", "predict", "prepare", "export", "score", "chat", "compare", "tune", "watch")
+        *("train", "evaluate", "predict", "prepare", "export", "score", "chat", "compare", "tune", "watch", "inspect")
     }
 
 
@@ -269,7 +269,7 @@ def test_a_printed_command_passes_all_checks_that_need_no_torch(command, place, 
     place.prepare_files(tmp_path, command)
     monkeypatch.chdir(tmp_path)
     config = compose(command.options, command.command)
-    if command.command in ("train", "prepare", "tune"):
+    if command.command in ("train", "prepare", "tune", "inspect") and "run" not in command.given:
         checks.check(config)
 
 
@@ -403,7 +403,17 @@ def check_tuning(command: Printed, folder: Path, said: str) -> None:
     assert read_json(found).keys() & {"lr", "micro_batch"} and "tuning" in said
 
 
+def check_inspection(command: Printed, folder: Path, said: str) -> None:
+    """The page, or the shapes of one sentence's batch."""
+    if "text" in command.given:
+        assert "input_ids [1, " in said and "<extra_id_0>" in said
+    else:
+        (page,) = folder.glob("runs/*-inspect.html")
+        assert f"page: runs/{page.name}" in said and '<section class="example"' in page.read_text("utf-8")
+
+
 CHECKS = {
+    "inspect": check_inspection,
     "compare": check_comparison,
     "tune": check_tuning,
     "watch": check_watching,

@@ -15,7 +15,9 @@ from lmft.data.config import DataConfig, Split
 from lmft.data.corpus import load_corpus
 from lmft.data.schedule.course import Course
 from lmft.errors import UserError, did_you_mean
-from lmft.inspection import Choice, Viewer, add_rows, chosen, statistics
+from lmft.inspection import Choice, Viewer, add_rows, chosen, read_documents, statistics
+
+_MOST_WORDS = 1000  # documents whose words are counted
 
 
 def inspected(
@@ -87,12 +89,18 @@ def _add_rows(parts: Parts, split: str, batches: Sequence[Mapping[str, Any]]) ->
 
     The examples of training of a mixture are of several sources, so nothing is added to them.
     """
-    side, _, name = split.partition("/")
-    if parts.data.sources and not name:
+    if parts.data.sources and "/" not in split:
         return
-    config = parts.data.by_source()[name] if name else parts.data
+    side, config = _source(parts, split)
     examples = [example for batch in batches for example in batch["examples"]]
-    add_rows(examples, config, cast(Split, side), parts.tokenizer, parts.objective)
+    add_rows(examples, config, side, parts.tokenizer, parts.objective)
+
+
+def _source(parts: Parts, split: str) -> tuple[Split, DataConfig]:
+    """Return the side of a split, and the options of its source: of `train/NAME`, those of NAME."""
+    side, _, name = split.partition("/")
+    config = parts.data.by_source()[name] if name else parts.data
+    return cast(Split, side), config
 
 
 def _course(parts: Parts) -> Course:
@@ -106,13 +114,20 @@ def _course(parts: Parts) -> Course:
 
 def _of_corpus(parts: Parts, options: Mapping[str, Any]) -> dict[str, Any]:
     corpus = parts.corpus
-    found = {
-        split: statistics(
-            documents, corpus.examples[split], parts.tokenizer, parts.vocabulary, options["tokens"]
+    found = {}
+    for split, documents in corpus.documents.items():
+        if split not in corpus.examples:
+            continue
+        side, config = _source(parts, split)
+        numbers = documents.numbers[:_MOST_WORDS].tolist()
+        found[split] = statistics(
+            documents,
+            corpus.examples[split],
+            parts.tokenizer,
+            parts.vocabulary,
+            read_documents(numbers, config, side, parts.tokenizer, parts.objective),
+            options["tokens"],
         )
-        for split, documents in corpus.documents.items()
-        if split in corpus.examples
-    }
     return {"ledger": corpus.ledger, "statistics": found}
 
 

@@ -1,7 +1,7 @@
 """The rows that documents come from: file and row; of chats, the role of each token's message."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerFast
 
@@ -9,11 +9,48 @@ from lmft.data.config import DataConfig, Split
 from lmft.data.corpus import FORMATS
 from lmft.data.formats.base import DocumentEncoder
 from lmft.data.formats.chat.conversation import Conversation
+from lmft.data.sources.rows import Place
 from lmft.data.sources.source import open_source
 from lmft.data.training_texts import training_source
 from lmft.objectives.base import Objective
 
 _MOST_READ = 100_000  # documents; of later ones the rows are not looked up
+
+
+class ReadDocument(NamedTuple):
+    """A document, as it is read from its row."""
+
+    number: int  # in the store
+    place: Place
+    document: Any  # as the encoder takes it
+    encoder: DocumentEncoder[Any]
+
+    @property
+    def content(self) -> str:
+        """Its text without templates."""
+        return self.encoder.content(self.document)
+
+
+def read_documents(
+    numbers: Collection[int],
+    config: DataConfig,
+    split: Split,
+    tokenizer: PreTrainedTokenizerFast,
+    objective: Objective,
+) -> Iterator[ReadDocument]:
+    """Yield the documents with these numbers, in order, read from their rows.
+
+    The rows are read up to the last of them, and no further than 100,000 documents.
+    """
+    wanted = set(numbers)
+    source = open_source(config, split) or training_source(config)
+    format = FORMATS[config.format](config, tokenizer, objective)
+    last = min(max(wanted, default=0), _MOST_READ)
+    for number, (place, document) in enumerate(format.placed(source, source.tally())):
+        if number in wanted:
+            yield ReadDocument(number, place, document, format.encoder)
+        if number >= last:
+            return
 
 
 def add_rows(
@@ -25,8 +62,6 @@ def add_rows(
 ) -> None:
     """Add `place` to the examples' documents, and `speaker` to the tokens of chats.
 
-    The rows are read up to the last of these documents, and no further than 100,000 of them.
-
     Args:
         examples: as `example` returns them; they are changed.
         config: the options of their source.
@@ -34,20 +69,15 @@ def add_rows(
         tokenizer: theirs.
         objective: theirs.
     """
-    parts: dict[int, list[tuple[Mapping[str, Any], Mapping[str, Any]]]] = {}
+    parts: dict[int, list[tuple[Mapping[str, Any], dict[str, Any]]]] = {}
     for example in examples:
         for document in example["documents"]:
             parts.setdefault(document["number"], []).append((example, document))
-    source = open_source(config, split) or training_source(config)
-    format = FORMATS[config.format](config, tokenizer, objective)
-    last = min(max(parts, default=0), _MOST_READ)
-    for number, (place, document) in enumerate(format.placed(source, source.tally())):
-        for example, part in parts.get(number, ()):
-            part["place"] = str(place)
-            if isinstance(document, Conversation) and document.speakers:
-                _add_speakers(example, part, document, format.encoder)
-        if number >= last:
-            return
+    for found in read_documents(parts, config, split, tokenizer, objective):
+        for example, part in parts[found.number]:
+            part["place"] = str(found.place)
+            if isinstance(found.document, Conversation) and found.document.speakers:
+                _add_speakers(example, part, found.document, found.encoder)
 
 
 def _add_speakers(

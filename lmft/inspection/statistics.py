@@ -1,6 +1,7 @@
 """Statistics of a text: lengths, words, frequent and unknown tokens, repeated documents."""
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from lmft.data.examples.base import Examples
 from lmft.data.examples.documents import Documents
 from lmft.inspection.names import TokenNames
+from lmft.inspection.provenance import ReadDocument
 from lmft.objectives.base import SPECIAL, Vocabulary
 
 _MOST_EXAMPLES = 4096  # read for counts of tokens and words; more would hardly change them
@@ -22,6 +24,7 @@ def statistics(
     examples: Examples,
     tokenizer: PreTrainedTokenizerBase,
     vocabulary: Vocabulary,
+    sample: Iterable[ReadDocument],
     num_listed: int,
 ) -> dict[str, Any]:
     """Return the statistics of a split.
@@ -31,16 +34,17 @@ def statistics(
         examples: its examples.
         tokenizer: of its tokens.
         vocabulary: which tokens are special.
+        sample: some of the documents as texts, whose words are counted.
         num_listed: length of the lists.
 
     Returns: `lengths` of documents and of examples in tokens; `tokens_per_word`, where words are what
         white space separates; `frequent`, the most frequent tokens with their share; `unused`, how many
         of the vocabulary's tokens do not occur; `unknown`, how many tokens are unknown, and the most
         frequent unknown texts; `repeated`, how many documents have the text of an earlier one, and the
-        most frequent of these texts. Counts of tokens and words are those of at most 4,096 examples.
+        most frequent of these texts. Tokens are counted in at most 4,096 examples.
     """
     names = TokenNames(tokenizer, vocabulary.ordinary_ids.tolist())
-    counts, num_words = _counts(examples, tokenizer, vocabulary.size)
+    counts = _counts(examples, vocabulary.size)
     num_ordinary = int(counts.sum())
     order = np.argsort(-counts, kind="stable")[:num_listed]
     return {
@@ -48,7 +52,7 @@ def statistics(
             "documents": summary(documents.lengths),
             "examples": summary(_lengths(examples)),
         },
-        "tokens_per_word": num_ordinary / num_words if num_words else None,
+        "tokens_per_word": _tokens_per_word(sample),
         "frequent": [
             {"id": int(token), "text": names.text(int(token)), "share": counts[token] / num_ordinary}
             for token in order
@@ -99,17 +103,25 @@ def _sample(examples: Examples) -> list[np.ndarray]:
     return np.array_split(numbers, -(-num // _AT_A_TIME))
 
 
-def _counts(examples: Examples, tokenizer: PreTrainedTokenizerBase, size: int) -> tuple[np.ndarray, int]:
-    """Return how often each token occurs, special ones left out [V], and the number of words."""
+def _counts(examples: Examples, size: int) -> np.ndarray:
+    """Return how often each token occurs, special ones left out. [V]"""
     counts = np.zeros(size, np.int64)
-    num_words = 0
     for numbers in _sample(examples):
         rows = examples.rows(numbers)
         is_counted = (rows.flags & SPECIAL) == 0
         counts += np.bincount(rows.tokens[is_counted], minlength=size)
-        ids = [tokens[kept] for tokens, kept in zip(rows.tokens, is_counted, strict=True)]
-        num_words += sum(len(text.split()) for text in tokenizer.batch_decode(ids))
-    return counts, num_words
+    return counts
+
+
+def _tokens_per_word(sample: Iterable[ReadDocument]) -> float | None:
+    """Return the mean number of tokens of what white space separates; None without text."""
+    num_words = 0
+    num_tokens = 0
+    for document in sample:
+        text = document.content
+        num_words += len(text.split())
+        num_tokens += len(document.encoder.backend.ids([text])[0])
+    return num_tokens / num_words if num_words else None
 
 
 def _repeated(

@@ -27,9 +27,8 @@ def drawn(example: Mapping[str, Any]) -> dict[str, Any]:
     names = tuple(stream["name"] for stream in streams)
     rows = []
     if not is_same(example["text"], streams):
-        rows.append(
-            {"name": "text", "meaning": "before the objective", "tokens": _line(example["text"])}
-        )
+        text = [{**token, "source": place} for place, token in enumerate(example["text"])]
+        rows.append({"name": "text", "meaning": "before the objective", "tokens": _line(text)})
     for stream in streams:
         meaning = "what the decoder reads; each position predicts the next token"
         if stream["name"] == names[0]:
