@@ -10,6 +10,7 @@ from lightning import Trainer
 from lmft.assembly.callbacks import OwnCallbacks
 from lmft.assembly.exporting import card_of, export_error, measured_export, write_export
 from lmft.assembly.parts import Parts
+from lmft.breakdown.measurement import Measurement
 from lmft.data.datamodule import DataModule
 from lmft.errors import as_user_error
 from lmft.modules.base import LanguageModel
@@ -18,6 +19,7 @@ from lmft.reporting.results import results
 from lmft.runs.report import write_report
 from lmft.runs.run import Run
 from lmft.system import loop_state
+from lmft.system.files import write_json
 from lmft.training.callbacks.checkpoint import Checkpoints, Exported
 from lmft.training.callbacks.measured import weights_changed_after_validation
 from lmft.training.callbacks.spike import spikes_in
@@ -56,12 +58,39 @@ def finish(
         )
         log.warning(message, exported.step)
     shown = [own.progress, own.stop]
-    exported = measured_export(trainer, module, data, parts, exported, shown)
+    known = _measurement_of(trainer, own, exported)
+    exported = measured_export(trainer, module, data, parts, exported, shown, is_known=known is not None)
     if not trainer.is_global_zero:
         return {}
+    _write_details(module, run, own, exported, known)
     if exported.checkpoint == "best":
         _warn_of_few_targets(own.metrics.validations)
     return _finish(trainer, module, parts, run, own, exported)
+
+
+def _measurement_of(trainer: Trainer, own: OwnCallbacks, exported: Exported) -> Measurement | None:
+    """Return, on every device, the sums of the validation that had these weights; None if unknown."""
+    measurement = None
+    if trainer.is_global_zero:
+        which = "best" if exported.checkpoint == "best" else "last"
+        measurement = own.details.of_step(which, exported.step)
+    return trainer.strategy.broadcast(measurement)
+
+
+def _write_details(
+    module: LanguageModel,
+    run: Run,
+    own: OwnCallbacks,
+    exported: Exported,
+    known: Measurement | None,
+) -> None:
+    """Write details.json of the exported weights, if there is validation text."""
+    measurement = known
+    if exported.scores is not None:
+        measurement = Measurement(exported.step, exported.scores["loss"], module.latest_sums)
+    if measurement is not None:
+        details = own.run_details.compare(own.details.before, measurement, "exported")
+        write_json(run.paths.details, run.redacted(details))
 
 
 def _choose_weights(

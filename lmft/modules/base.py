@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
+from lmft.breakdown.sums import Sums
+from lmft.breakdown.validation import Breakdown
 from lmft.data.batch import Batch
 from lmft.data.datamodule import DataModule
 from lmft.errors import UserError
@@ -25,7 +27,6 @@ from lmft.modules.scoring import ScoredText, Window
 from lmft.modules.visibility import Sight
 from lmft.runs.checkpoint_io import load_weights, settings_of
 from lmft.system import loop_state
-from lmft.training.breakdown import Breakdown, Sums
 from lmft.training.callbacks.averaging import averages_weights
 from lmft.training.groups import Grouping, parameter_groups
 from lmft.training.optimizer import (

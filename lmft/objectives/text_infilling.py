@@ -4,8 +4,8 @@ original.
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 from functools import cache
+from typing import ClassVar
 
 import numpy as np
 
