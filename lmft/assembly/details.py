@@ -15,6 +15,7 @@ from lmft.breakdown.validation import Breakdown
 from lmft.data.datamodule import DataModule
 from lmft.data.ledger import token_counts
 from lmft.modules.base import LanguageModel
+from lmft.reporting.changes import lines_of
 from lmft.system.token_ids import num_ids
 
 _UNREADABLE = "\N{REPLACEMENT CHARACTER}"
@@ -37,7 +38,8 @@ class RunDetails:
 
     def compare(self, before: Measurement | None, after: Measurement, which: str) -> dict[str, Any]:
         """Return the content of details.json. Arguments as of `lmft.breakdown.details.compared`."""
-        return compared(before, after, self._context, which)
+        details = compared(before, after, self._context, which)
+        return details | {"lines": lines_of(details)}
 
     @cached_property
     def _context(self) -> Context:

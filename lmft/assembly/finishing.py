@@ -15,6 +15,7 @@ from lmft.data.datamodule import DataModule
 from lmft.errors import as_user_error
 from lmft.modules.base import LanguageModel
 from lmft.reporting import answers, tables
+from lmft.reporting.changes import print_changes
 from lmft.reporting.results import results
 from lmft.runs.report import write_report
 from lmft.runs.run import Run
@@ -62,10 +63,10 @@ def finish(
     exported = measured_export(trainer, module, data, parts, exported, shown, is_known=known is not None)
     if not trainer.is_global_zero:
         return {}
-    _write_details(module, run, own, exported, known)
+    details = _write_details(module, run, own, exported, known)
     if exported.checkpoint == "best":
         _warn_of_few_targets(own.metrics.validations)
-    return _finish(trainer, module, parts, run, own, exported)
+    return _finish(trainer, module, parts, run, own, exported, details)
 
 
 def _measurement_of(trainer: Trainer, own: OwnCallbacks, exported: Exported) -> Measurement | None:
@@ -83,14 +84,16 @@ def _write_details(
     own: OwnCallbacks,
     exported: Exported,
     known: Measurement | None,
-) -> None:
-    """Write details.json of the exported weights, if there is validation text."""
+) -> dict[str, Any]:
+    """Write details.json of the exported weights; return it, empty if there is no validation text."""
     measurement = known
     if exported.scores is not None:
         measurement = Measurement(exported.step, exported.scores["loss"], module.latest_sums)
-    if measurement is not None:
-        details = own.run_details.compare(own.details.before, measurement, "exported")
-        write_json(run.paths.details, run.redacted(details))
+    if measurement is None:
+        return {}
+    details = run.redacted(own.run_details.compare(own.details.before, measurement, "exported"))
+    write_json(run.paths.details, details)
+    return details
 
 
 def _choose_weights(
@@ -112,6 +115,7 @@ def _finish(
     run: Run,
     own: OwnCallbacks,
     exported: Exported,
+    details: dict[str, Any],
 ) -> dict[str, Any]:
     """Export the model, write the report and metrics.json, and print the scores. Return the metrics."""
     probes = own.probes
@@ -137,6 +141,7 @@ def _finish(
     run.write_metrics(result)  # last, since a run whose status is complete is not resumed
     answers.print_probes({"before": probes.first, "after": probes.latest})
     tables.print_scores(result)
+    print_changes(details)
     if limit:
         _say_what_continues(limit, trainer, parts, run)
     log.info("the model is in %s, the report in %s", run.paths.model, run.paths.report)

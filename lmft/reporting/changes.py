@@ -3,6 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.console import Console
+
+from lmft.reporting.terminal import show, table_page, terminal
+
 _SMALLEST_SHARE = 0.01  # of the targets; rarer tokens say little of the whole
 
 
@@ -18,6 +22,14 @@ def lines_of(details: Mapping[str, Any]) -> list[str]:
     for text in texts if len(texts) == 1 else []:
         lines += _where(text)
     return lines
+
+
+def print_changes(details: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print the lines of details.json, if there are any."""
+    console = console or terminal()
+    if lines := details.get("lines"):
+        title = "what changed on the validation text"
+        show(*table_page(title, (), [], lines, console.width), console=console)
 
 
 def _whole(overall: Mapping[str, Any], texts: Sequence[Mapping[str, Any]]) -> str:
