@@ -59,23 +59,19 @@ def finish(
         )
         log.warning(message, exported.step)
     shown = [own.progress, own.stop]
-    known = _measurement_of(trainer, own, exported)
-    exported = measured_export(trainer, module, data, parts, exported, shown, is_known=known is not None)
+    known = None
+    if trainer.is_global_zero:
+        which = "best" if exported.checkpoint == "best" else "last"
+        known = own.details.of_step(which, exported.step)
+    # Without any validation in this process there is nothing to measure, as with limit_val_batches=0.
+    is_known = trainer.strategy.broadcast(known is not None) or not module.latest_scores
+    exported = measured_export(trainer, module, data, parts, exported, shown, is_known)
     if not trainer.is_global_zero:
         return {}
     details = _write_details(module, run, own, exported, known)
     if exported.checkpoint == "best":
         _warn_of_few_targets(own.metrics.validations)
     return _finish(trainer, module, parts, run, own, exported, details)
-
-
-def _measurement_of(trainer: Trainer, own: OwnCallbacks, exported: Exported) -> Measurement | None:
-    """Return, on every device, the sums of the validation that had these weights; None if unknown."""
-    measurement = None
-    if trainer.is_global_zero:
-        which = "best" if exported.checkpoint == "best" else "last"
-        measurement = own.details.of_step(which, exported.step)
-    return trainer.strategy.broadcast(measurement)
 
 
 def _write_details(
