@@ -66,13 +66,14 @@ def _where(text: Mapping[str, Any]) -> list[str]:
     if len(frequencies) > 1:
         best = min(frequencies, key=lambda each: each["change"])
         least = max(frequencies, key=lambda each: each["change"])
+        verb = "worse" if least["change"] > 0 else "least"
         lines.append(
             f"most on tokens that occur {_times(best)} in the training text ({best['change']:+.4f}), "
-            f"least on those that occur {_times(least)} ({least['change']:+.4f})"
+            f"{verb} on those that occur {_times(least)} ({least['change']:+.4f})"
         )
     worse = [
-        f"{what} {each['label']} ({each['change']:+.4f})"
-        for way, what in (("by_length", "documents of"), ("by_position", "positions"))
+        f"{what.format(each['label'])} ({each['change']:+.4f})"
+        for way, what in (("by_length", "documents of {} tokens"), ("by_position", "positions {}"))
         for each in text[way] or []
         if each["low"] is not None and each["low"] > 0
     ]
