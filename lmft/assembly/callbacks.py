@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lmft.assembly.details import RunDetails
+from lmft.assembly.held_out import held_out_conversations
 from lmft.assembly.parts import Parts
 from lmft.breakdown.measurement import Measurement
 from lmft.runs.folder import RunFolder
@@ -56,6 +57,7 @@ def make_callbacks(config: dict[str, Any], parts: Parts, run: Run) -> OwnCallbac
     def write_latest(before: Measurement | None, latest: Measurement) -> None:
         write_json(run.paths.details, run.redacted(run_details.compare(before, latest, "latest")))
 
+    probes = [*parts.model.probes, *parts.data.probes, *held_out_conversations(parts)]
     inherited = None
     if run.checkpoint is not None:
         inherited = RunFolder(run.checkpoint.parent.parent).measurements
@@ -63,7 +65,7 @@ def make_callbacks(config: dict[str, Any], parts: Parts, run: Run) -> OwnCallbac
     return OwnCallbacks(
         csv=csv,
         metrics=metrics,
-        probes=Probes([*parts.model.probes, *parts.data.probes], run.paths.samples),
+        probes=Probes(probes, run.paths.samples),
         report=Report(partial(write_report, run.paths, run.name, "running")),
         progress=Progress(live),
         checkpoints=checkpoints,

@@ -123,7 +123,7 @@ def _tokens(tokens: Sequence[Mapping[str, Any]]) -> Table:
     heads = ("token", "in training", "targets", "before", "after", "nats in all")
     rows = [
         (
-            _visible(each["token"]),
+            _visible(each["text"]),
             _number(each["training_count"], "{:,}"),
             f"{each['targets']:,}",
             _number(each["before"], "{:.3f}"),

@@ -76,7 +76,7 @@ DETAILS = {
             "by_position": [_range(f"{10 * number}–{10 * number + 9}", 10 * number) for number in range(6)],
             "by_length": None,
             "tokens": {
-                "gained": [{"token": " park", "id": 1, "training_count": None, "nats": -31.2, **_compared(8, 6, 0)}],
+                "gained": [{"text": " park", "id": 1, "training_count": None, "nats": -31.2, **_compared(8, 6, 0)}],
                 "lost": [],
             },
             "documents_changed": {
