@@ -80,7 +80,7 @@ class RunDetails:
     def _decoded(self, ids: Sequence[int]) -> str:
         """Return the text of ids; of a single one that is no whole character, its name."""
         tokenizer = self.parts.tokenizer
-        text = str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
+        text = str(tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
         if len(ids) == 1 and (_UNREADABLE in text or not text.strip()):
             return str(tokenizer.convert_ids_to_tokens(ids[0]))
         return text
