@@ -19,7 +19,7 @@ FLOORS = (
     {"reporting"},
     {"config"},
     {"data", "models", "runs"},
-    {"sweeps"},
+    {"sweeps", "breakdown"},
     {"cli", "training", "watching", "comparison", "inspection"},
     {"modules"},
     {"assembly"},

@@ -5,11 +5,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lmft.assembly.details import RunDetails
+from lmft.assembly.held_out import held_out_conversations
 from lmft.assembly.parts import Parts
+from lmft.breakdown.measurement import Measurement
+from lmft.runs.folder import RunFolder
 from lmft.runs.report import write_report
 from lmft.runs.run import Run
 from lmft.sweeps.trial import TrialReference
+from lmft.system.files import write_json
 from lmft.training.callbacks.checkpoint import Checkpoints
+from lmft.training.callbacks.details import Details
 from lmft.training.callbacks.metrics import LatestMetrics, Metrics, MetricsFile
 from lmft.training.callbacks.probes import Probes
 from lmft.training.callbacks.progress import Progress
@@ -28,6 +34,8 @@ class OwnCallbacks:
     report: Report
     progress: Progress
     checkpoints: Checkpoints
+    details: Details
+    run_details: RunDetails
     stop: StopOnSignal
     pruning: Pruning | None
     """Of a trial that its search may end early."""
@@ -44,14 +52,25 @@ def make_callbacks(config: dict[str, Any], parts: Parts, run: Run) -> OwnCallbac
         keeps_best_weights=parts.model.export == "best",
     )
     metrics = Metrics(live, csv)
+    run_details = RunDetails(parts)
+
+    def write_latest(before: Measurement | None, latest: Measurement) -> None:
+        write_json(run.paths.details, run.redacted(run_details.compare(before, latest, "latest")))
+
+    probes = [*parts.model.probes, *parts.data.probes, *held_out_conversations(parts)]
+    inherited = None
+    if run.checkpoint is not None:
+        inherited = RunFolder(run.checkpoint.parent.parent).measurements
     trial = TrialReference.of_environment()
     return OwnCallbacks(
         csv=csv,
         metrics=metrics,
-        probes=Probes([*parts.model.probes, *parts.data.probes], run.paths.samples),
+        probes=Probes(probes, run.paths.samples),
         report=Report(partial(write_report, run.paths, run.name, "running")),
         progress=Progress(live),
         checkpoints=checkpoints,
+        details=Details(run.paths.measurements, write_latest, inherited),
+        run_details=run_details,
         stop=StopOnSignal(checkpoints),
         pruning=Pruning(trial, metrics) if trial else None,
     )

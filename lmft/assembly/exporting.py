@@ -33,6 +33,7 @@ def measured_export(
     parts: Parts,
     exported: Exported,
     callbacks: list[Callback],
+    is_known: bool = True,
 ) -> Exported:
     """Give the module the weights that are exported, and measure them unless their scores are known.
 
@@ -45,12 +46,14 @@ def measured_export(
         parts: the parts of the config.
         exported: which weights these are.
         callbacks: the callbacks of the validation.
+        is_known: False if the weights have to be measured in any case.
 
     Returns: `exported` with the number format, and with the scores if they had to be measured.
     """
     dtype, is_rounded = hand_over(module, parts.model.export_dtype, parts.stored_dtype)
     exported = replace(exported, dtype=dtype)
-    if not parts.corpus.validations or (exported.is_measured and not is_rounded):
+    is_known = is_known and exported.is_measured and not is_rounded
+    if not parts.corpus.validations or is_known:
         return exported
     return replace(exported, scores=scores_of(measure_unrecorded(trainer, module, data, callbacks)))
 

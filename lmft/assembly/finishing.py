@@ -10,14 +10,17 @@ from lightning import Trainer
 from lmft.assembly.callbacks import OwnCallbacks
 from lmft.assembly.exporting import card_of, export_error, measured_export, write_export
 from lmft.assembly.parts import Parts
+from lmft.breakdown.measurement import Measurement
 from lmft.data.datamodule import DataModule
 from lmft.errors import as_user_error
 from lmft.modules.base import LanguageModel
 from lmft.reporting import answers, tables
+from lmft.reporting.changes import print_changes
 from lmft.reporting.results import results
 from lmft.runs.report import write_report
 from lmft.runs.run import Run
 from lmft.system import loop_state
+from lmft.system.files import write_json
 from lmft.training.callbacks.checkpoint import Checkpoints, Exported
 from lmft.training.callbacks.measured import weights_changed_after_validation
 from lmft.training.callbacks.spike import spikes_in
@@ -56,12 +59,37 @@ def finish(
         )
         log.warning(message, exported.step)
     shown = [own.progress, own.stop]
-    exported = measured_export(trainer, module, data, parts, exported, shown)
+    known = None
+    if trainer.is_global_zero:
+        which = "best" if exported.checkpoint == "best" else "last"
+        known = own.details.of_step(which, exported.step)
+    # Without any validation in this process there is nothing to measure, as with limit_val_batches=0.
+    is_known = trainer.strategy.broadcast(known is not None) or not module.latest_scores
+    exported = measured_export(trainer, module, data, parts, exported, shown, is_known)
     if not trainer.is_global_zero:
         return {}
+    details = _write_details(module, run, own, exported, known)
     if exported.checkpoint == "best":
         _warn_of_few_targets(own.metrics.validations)
-    return _finish(trainer, module, parts, run, own, exported)
+    return _finish(trainer, module, parts, run, own, exported, details)
+
+
+def _write_details(
+    module: LanguageModel,
+    run: Run,
+    own: OwnCallbacks,
+    exported: Exported,
+    known: Measurement | None,
+) -> dict[str, Any]:
+    """Write details.json of the exported weights; return it, empty if there is no validation text."""
+    measurement = known
+    if exported.scores is not None:
+        measurement = Measurement(exported.step, exported.scores["loss"], module.latest_sums)
+    if measurement is None:
+        return {}
+    details = run.redacted(own.run_details.compare(own.details.before, measurement, "exported"))
+    write_json(run.paths.details, details)
+    return details
 
 
 def _choose_weights(
@@ -83,6 +111,7 @@ def _finish(
     run: Run,
     own: OwnCallbacks,
     exported: Exported,
+    details: dict[str, Any],
 ) -> dict[str, Any]:
     """Export the model, write the report and metrics.json, and print the scores. Return the metrics."""
     probes = own.probes
@@ -108,6 +137,7 @@ def _finish(
     run.write_metrics(result)  # last, since a run whose status is complete is not resumed
     answers.print_probes({"before": probes.first, "after": probes.latest})
     tables.print_scores(result)
+    print_changes(details)
     if limit:
         _say_what_continues(limit, trainer, parts, run)
     log.info("the model is in %s, the report in %s", run.paths.model, run.paths.report)

@@ -84,9 +84,9 @@ class ScoredRows:
             yield from self._encoded(data, format, texts)
             return
         for data, format in self._formats:
-            source, share = _source(data, self.split)
+            source, share = source_of_split(data, self.split)
             tally = source.tally()
-            yield from self._encoded(data, format, _placed(format, source, tally, share))
+            yield from self._encoded(data, format, placed(format, source, tally, share))
             self.counts += tally.counts
             self.warnings += [*tally.warnings(), *format.warnings()]
 
@@ -210,7 +210,7 @@ def _prepare_tokenizer(data: DataConfig, module: LanguageModel) -> None:
         tokenizer.eos_token = template.eos_token
 
 
-def _source(data: DataConfig, split: Split) -> tuple[Source, float]:
+def source_of_split(data: DataConfig, split: Split) -> tuple[Source, float]:
     """Return a split's rows, and the share of them that is held out, if only those are meant; else 1.
 
     Raises: UserError if the split has no rows.
@@ -225,7 +225,7 @@ def _source(data: DataConfig, split: Split) -> tuple[Source, float]:
     return training, share
 
 
-def _placed(format: Format, source: Source, tally: Tally, share: float) -> Iterator[tuple[Place, Any]]:
+def placed(format: Format, source: Source, tally: Tally, share: float) -> Iterator[tuple[Place, Any]]:
     """Yield the documents with their places; of a share, those that training holds out."""
     for place, document in format.placed(source, tally):
         whole = format.encoder.whole(document)

@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -60,7 +61,8 @@ def _train(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any]:
     own = make_callbacks(config, parts, run)
     # When training starts, the checkpoint has been loaded and nothing can be refused any more.
     begin = LambdaCallback(on_train_start=lambda trainer, _: _begin(trainer, parts, run))
-    callbacks = [begin, own.metrics, own.probes, own.report, own.progress, own.checkpoints, own.stop]
+    callbacks = [begin, own.metrics, own.probes, own.details, own.report]
+    callbacks += [own.progress, own.checkpoints, own.stop]
     if own.pruning is not None:
         callbacks.append(own.pruning)
     trainer = build_trainer(config, run.folder, callbacks, [own.csv])
@@ -68,6 +70,7 @@ def _train(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any]:
         loop_state.end_after(trainer, min(limits.values()))
     module = parts.module()
     data = parts.datamodule()
+    own.run_details.prepare(module, data)
     if run.checkpoint is None and run.origin is not None:  # else it has begun
         beginning = Beginning(run.origin, config["optimizer"])
         beginning.begin(module, data)
@@ -134,6 +137,8 @@ def _begin(trainer: Trainer, parts: Parts, run: Run) -> None:
     if checkpoint is None or checkpoint.resolve().parent != run.paths.checkpoints.resolve():
         for path in (*appended_files(run), run.paths.spikes):
             path.unlink(missing_ok=True)
+        run.paths.details.unlink(missing_ok=True)
+        shutil.rmtree(run.paths.measurements, ignore_errors=True)
     write_json(run.paths.setup, {"environment": environment(trainer), "data": parts.corpus.ledger})
     _write_example(parts, run)
     if is_made_for_run(parts.model.tokenizer):

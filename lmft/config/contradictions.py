@@ -167,6 +167,7 @@ DATA_RULES = (
     Rule(
         (
             *("data.chat_template", "data.chat_template_kwargs", "data.turns"),
+            "data.probe_conversations",
             *("data.columns.system", "data.columns.tools"),
         ),
         lambda config: _reads(config, "messages", "sharegpt", "alpaca", "prompt_completion"),

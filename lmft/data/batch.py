@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, fields, replace
 
+import numpy as np
 from torch import Tensor
 
 
@@ -28,6 +29,11 @@ class Batch:
     """Padded positions."""
     num_targets: int
     """Targets that are not padding."""
+    target_documents: np.ndarray | None = None
+    """[K] the document of each target, an index among the split's documents; −1 in the padding of K.
+
+    None unless it was asked for, and can be told.
+    """
 
     def pin_memory(self) -> "Batch":
         """Return the batch in page-locked memory, from which GPUs copy faster; DataLoader calls it."""

@@ -36,7 +36,8 @@ _CHOICES = {
 _SHARED = (  # options that the sources of a mixture share, since they are those of every example
     *("examples", "block_size", "stride", "max_source_tokens", "max_target_tokens", "too_long"),
     *("isolate_documents", "batch_size", "num_workers", "worker_timeout", "cache_dir", "chat_template"),
-    *("chat_template_kwargs", "probes", "sources", "epoch", "source_language", "target_language"),
+    *("chat_template_kwargs", "probes", "probe_conversations", "sources", "epoch"),
+    *("source_language", "target_language"),
 )
 
 
@@ -118,6 +119,7 @@ class DataConfig:
     max_validation_examples: int | None
     cache_dir: str
     probes: list[Any]
+    probe_conversations: int
     streaming: bool
     max_documents: int | None
     sources: dict[str, Any]
@@ -143,6 +145,8 @@ class DataConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"data.{name}={value} must be at least 1")
+        if self.probe_conversations < 0:
+            raise UserError(f"data.probe_conversations={self.probe_conversations} must not be negative")
         for name, known in _CHOICES.items():
             value = getattr(self, name)
             if value not in known:

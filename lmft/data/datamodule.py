@@ -12,13 +12,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from lmft.data.batch import Batch
 from lmft.data.corpus import Corpus
-from lmft.data.examples.base import Examples
+from lmft.data.examples.base import Examples, Located
 from lmft.data.examples.mixture import MixedExamples
 from lmft.data.schedule.budget import order_of
 from lmft.data.schedule.course import Course
 from lmft.data.schedule.layout import Layout, limited
 from lmft.data.schedule.noise import TokenNoise, key
 from lmft.data.schedule.sampler import MicroBatch, Schedule
+from lmft.data.tracing import target_documents
 from lmft.errors import UserError
 from lmft.objectives.base import IGNORED, Objective, Rows, Vocabulary
 from lmft.objectives.scheduled import Scheduled
@@ -32,9 +33,16 @@ class Batches(Dataset):
     """A split as a data set that is indexed by micro-batches."""
 
     def __init__(
-        self, examples: Examples, objective: Objective, vocabulary: Vocabulary, seed: int, split: str
+        self,
+        examples: Examples,
+        objective: Objective,
+        vocabulary: Vocabulary,
+        seed: int,
+        split: str,
+        names_documents: bool = False,
     ):
         self.examples = examples
+        self.names_documents = names_documents
         self.objective = objective
         self.vocabulary = vocabulary
         self.noise_seed = int(key(seed, split))
@@ -51,6 +59,12 @@ class Batches(Dataset):
             num_tokens = 0
             num_padding = arrays["input_ids"].size
         num_targets = int((arrays["targets"] != IGNORED).sum())
+        documents = None
+        if self.names_documents and isinstance(self.examples, Located):
+            numbers = micro_batch.examples
+            documents = target_documents(
+                self.examples, numbers, rows, objective, self.vocabulary, noise, arrays
+            )
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         return Batch(
             target_index=tensors.pop("target_index"),
@@ -59,6 +73,7 @@ class Batches(Dataset):
             num_tokens=num_tokens,
             num_padding=num_padding,
             num_targets=num_targets,
+            target_documents=documents,
         )
 
     def ingredients(self, micro_batch: MicroBatch) -> tuple[Rows, Objective, TokenNoise]:
@@ -133,6 +148,8 @@ class DataModule(LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.worker_timeout = worker_timeout
+        # Whether the batches of validation tell the document of each target.
+        self.names_documents = False
         self._resume_at = (0, 0)  # (epoch, position)
         self._parent: Mapping[str, Any] | None = None
         # Epoch and position in the text where the training began; only a branch's are not 0.
@@ -259,9 +276,12 @@ class DataModule(LightningDataModule):
     def batches(self, split: str) -> Batches:
         """Return the batches of a split, indexed by micro-batch."""
         objective = self.objective
-        if split in self.corpus.validations:
+        is_validation = split in self.corpus.validations
+        if is_validation:
             objective = objective.for_validation()
-        return Batches(self.corpus.examples[split], objective, self.vocabulary, self.seed, split)
+        names_documents = self.names_documents and is_validation
+        examples = self.corpus.examples[split]
+        return Batches(examples, objective, self.vocabulary, self.seed, split, names_documents)
 
     def _loader(self, split: str) -> DataLoader:
         devices = self._devices

@@ -74,15 +74,24 @@ def unigram_perplexity(train: Documents, validation: Documents, vocab_size: int)
     One is added to each count. Special tokens, and tokens that chats do not train on, are left out; None
     if there are no others.
     """
-    frequencies = _counts(train, vocab_size) + 1.0
-    occurrences = _counts(validation, vocab_size)
+    frequencies = counted_tokens(train, vocab_size) + 1.0
+    occurrences = counted_tokens(validation, vocab_size)
     if not occurrences.sum():
         return None
     nats = -(occurrences * np.log(frequencies / frequencies.sum())).sum() / occurrences.sum()
     return math.exp(nats)
 
 
-def _counts(documents: Documents, vocab_size: int) -> np.ndarray:
+def token_counts(documents: Documents, vocab_size: int) -> np.ndarray:
+    """Return how often each token occurs, estimated from the beginning of a long text. [V] float64
+
+    Special tokens, and tokens that chats do not train on, are left out.
+    """
+    counted = min(documents.num_tokens, _STRETCH * _MOST_STRETCHES)
+    return counted_tokens(documents, vocab_size) * (documents.num_tokens / max(1, counted))
+
+
+def counted_tokens(documents: Documents, vocab_size: int) -> np.ndarray:
     """Count each token in the first documents. [V] int64"""
     stretches = Blocks(documents, _STRETCH, pad_id=0)
     counts = np.zeros(vocab_size, np.int64)

@@ -130,7 +130,7 @@ def document_mask_inputs(
         causal: whether a token sees only the tokens before it.
     """
     same = document_ids[:, :, None] == document_ids[:, None, :]  # [B, T, T]
-    positions = _positions(document_ids)
+    positions = document_positions(document_ids)
     config = model.config
     if config.model_type == "deberta-v2":
         return {"attention_mask": same, "position_ids": positions}
@@ -178,7 +178,7 @@ def _mask(model: PreTrainedModel, allowed: Tensor) -> Tensor:
     )
 
 
-def _positions(document_ids: Tensor) -> Tensor:
+def document_positions(document_ids: Tensor) -> Tensor:
     """Return each token's position in its document [B, T], from `document_ids` [B, T]."""
     columns = torch.arange(document_ids.shape[1], device=document_ids.device).expand_as(document_ids)
     begins = torch.ones_like(document_ids, dtype=torch.bool)

@@ -71,18 +71,19 @@ def target_scores(
     target_index: Tensor,
     targets: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Return the sum of nats and the number of right predictions over the targets [K], without
-    gradients.
+    """Return the nats of each target [K] and whether it is predicted right [K], without gradients.
+
+    In the padding of K both are 0.
     """
     hidden, head = _split_at_head(model, body, inputs, target_index)
     max_rows = rows_at_a_time(model, targets.device)
-    sums = []
+    nats_of_parts = []
     hits = []
     for rows, part_targets in zip(hidden.split(max_rows), targets.split(max_rows), strict=True):
         logits = head(rows)
-        sums.append(nats(logits, part_targets))
-        hits.append((logits.argmax(-1) == part_targets).sum())
-    return torch.stack(sums).sum(), torch.stack(hits).sum()
+        nats_of_parts.append(_each_nats(logits, part_targets))
+        hits.append(logits.argmax(-1) == part_targets)
+    return torch.cat(nats_of_parts), torch.cat(hits)
 
 
 def each_target_nats(

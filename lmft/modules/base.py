@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
+from lmft.breakdown.sums import Sums
+from lmft.breakdown.validation import Breakdown
 from lmft.data.batch import Batch
 from lmft.data.datamodule import DataModule
 from lmft.errors import UserError
 from lmft.models.adapters import Adapted
-from lmft.models.attention import document_mask_inputs
+from lmft.models.attention import document_mask_inputs, document_positions
 from lmft.models.family import Family
 from lmft.models.freezing import keep_trained
 from lmft.models.head import target_logits, target_nats, target_scores
@@ -128,6 +130,9 @@ class LanguageModel(LightningModule):
         self.training_loss = TrainingLoss()
         self.step = OptimizerStep(self, self.nats, seed, nonfinite, has_fast_dropout=not compile)
         self.latest_scores: dict[str, Any] = {}  # scores of the last validation
+        # One for each validation text, if their losses are broken down; and the sums of the last one.
+        self.breakdowns: Sequence[Breakdown] = ()
+        self.latest_sums: dict[str, Sums] = {}
         self._num_counted = 0  # micro-batches whose loss is in `training_loss`
         if settings is not None:
             self.save_hyperparameters(dict(settings))
@@ -239,6 +244,18 @@ class LanguageModel(LightningModule):
         """Return the logits at the batch's targets. [K, V]"""
         return target_logits(self.model, self.body, self.inputs(batch.inputs), batch.target_index)
 
+    def target_positions(self, batch: Batch) -> Tensor:
+        """Return the position of each target: the tokens before it in its row. [K]
+
+        Where documents are kept apart, those before it in its document.
+        """
+        if "document_ids" in batch.inputs:
+            positions = document_positions(batch.inputs["document_ids"])  # [B, T]
+            columns = positions.flatten()[batch.target_index]
+        else:
+            columns = batch.target_index % batch.inputs["input_ids"].shape[1]
+        return columns + self.family.is_causal  # a causal model predicts the next token
+
     def log_training_loss(self) -> float | None:
         """Log and return `train/loss` if an optimizer step has just ended and is due for logging.
 
@@ -333,7 +350,10 @@ class LanguageModel(LightningModule):
         batch = self.as_batch(batch)
         inputs = self.inputs(batch.inputs)
         nats, correct = target_scores(self.model, self.body, inputs, batch.target_index, batch.targets)
-        self.scores[dataloader_idx].update(nats, correct, batch.num_targets)
+        self.scores[dataloader_idx].update(nats.sum(), correct.sum(), batch.num_targets)
+        if self.breakdowns:
+            positions = self.target_positions(batch)
+            self.breakdowns[dataloader_idx].add(nats, batch.targets, positions, batch.target_documents)
 
     def on_validation_epoch_end(self) -> None:
         """Log `val/loss` (nats per target), `val/perplexity` and `val/accuracy`.
@@ -348,6 +368,9 @@ class LanguageModel(LightningModule):
             self.latest_scores = by_source[""]
         else:
             self.latest_scores = overall(self.validations, by_source)
+        names = (text.name for text in self.validations)
+        sums = [breakdown.take(self.trainer) for breakdown in self.breakdowns]
+        self.latest_sums = dict(zip(names, sums, strict=False))
         self.log_dict(logged_scores(self.latest_scores), batch_size=1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -73,6 +73,11 @@ class PermutedLanguageModel(GeneratingModel):
             Sight("input_ids", ~unseen & ~is_target, True, "does not see the text that it is given"),
         ]
 
+    def target_positions(self, batch: Batch) -> Tensor:
+        """Return the position of each target in its row. [K]"""
+        columns = batch.inputs["target_mapping"].argmax(-1)  # [B, P]
+        return columns.flatten()[batch.target_index]
+
     def inputs_with_labels(self, batch: Mapping[str, Any]) -> Batch:
         """Return the Batch of what `DataCollatorForPermutationLanguageModeling` makes.
 

@@ -83,6 +83,10 @@ class Seq2SeqLanguageModel(GeneratingModel):
             ),
         ]
 
+    def target_positions(self, batch: Batch) -> Tensor:
+        """Return the position of each target in the decoder's text. [K]"""
+        return batch.target_index % batch.inputs["decoder_input_ids"].shape[1]
+
     def scored_windows(self, text: ScoredText, size: int | None, stride: int | None) -> list[Window]:
         """Return the one window of a pair: the target's log-likelihood, given the source."""
         source = text.tokens[: text.num_source]

@@ -104,6 +104,9 @@ class Objective(ABC):
     needs_documents: ClassVar[bool] = False  # it reads Rows.documents
     needs_pairs: ClassVar[bool] = False  # its rows hold a source and a target
     is_likelihood: ClassVar[bool] = False  # its losses add up to −log p of the text
+    # Places, flags and noise alone decide what it hides and predicts, and whether a row ends with the
+    # end-of-sequence token; no other id does. So the document of each target can be told.
+    ignores_ids: ClassVar[bool] = False
 
     @property
     def needs_sentence_ends(self) -> bool:

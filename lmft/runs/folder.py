@@ -1,6 +1,7 @@
 """A run's folder: its files, its name, and its status.
 
 runs/<name>/  config.yaml  command.txt  train.log  metrics.csv  metrics.json  samples.jsonl  report.html
+              details.json  measurements/ (before.npz, best.npz, last.npz)
               checkpoints/ (last.ckpt, best.ckpt, step=N.ckpt)  model/ (Hugging Face folder)
 """
 
@@ -71,7 +72,7 @@ class RunFolder:
 
     @property
     def details(self) -> Path:
-        """JSON: where the training has helped."""
+        """JSON: losses before and after by document, token, frequency, position and length."""
         return self.path / "details.json"
 
     @property
@@ -93,6 +94,11 @@ class RunFolder:
     def spikes(self) -> Path:
         """JSON: the spikes of the loss from which training went back, and the steps it left out."""
         return self.path / "spikes.json"
+
+    @property
+    def measurements(self) -> Path:
+        """Folder of the sums that details.json is made of: before.npz, best.npz, last.npz."""
+        return self.path / "measurements"
 
     @property
     def report(self) -> Path:
@@ -119,7 +125,7 @@ class RunFolder:
         """The files that exist before the first optimizer step."""
         logs = [self.log, self.metrics_csv, self.samples, self.loggers]
         told = [self.facts, self.setup, self.example, self.details, self.report]
-        return [self.config, self.command, self.parent, *told, *logs, self.tokenizer]
+        return [self.config, self.command, self.parent, *told, *logs, self.tokenizer, self.measurements]
 
     def has_pending_export(self) -> bool:
         """Return whether the run is trained, and its export has failed."""

@@ -411,7 +411,8 @@ class Run:
         """Delete the files and folders that entering made, and nothing else."""
         if not self._delete_on_exit:
             return
-        shutil.rmtree(self.paths.tokenizer, ignore_errors=True)
+        for folder in (self.paths.tokenizer, self.paths.measurements):
+            shutil.rmtree(folder, ignore_errors=True)
         for path in (*self.paths.startup_files, self.folder / LOCK):
             path.unlink(missing_ok=True)
         remove_empty(self._made)

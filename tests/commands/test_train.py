@@ -5,11 +5,13 @@ import os
 import pty
 import re
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from transformers import AutoModelForMaskedLM, pipeline
 
+from lmft.breakdown.measurement import Measurement
 from lmft.runs.folder import RunFolder
 from tests.helpers.closeness import SIX_DIGITS, assert_close, assert_same_scores
 from tests.helpers.forked import Forked, ended
@@ -66,7 +68,8 @@ def test_a_run_leaves_the_documented_files(trained):
     top = {"config.yaml", "command.txt", "train.log", "metrics.csv", "metrics.json", "samples.jsonl", "report.html"}
     top |= {"setup.json", "example.json"}
     tokenizer = {f"tokenizer/{name}" for name in VOCABULARY}
-    assert names == {*top, *checkpoints, *tokenizer, *(f"model/{name}" for name in model)}
+    measured = {"details.json", *(f"measurements/{name}.npz" for name in ("before", "best", "last"))}
+    assert names == {*top, *measured, *checkpoints, *tokenizer, *(f"model/{name}" for name in model)}
     assert yaml.safe_load(run.config.read_text())["trainer"]["max_steps"] == 6
     assert "python -m lmft.train" in run.command.read_text() and "run.name=first" in run.command.read_text()
     assert "step 6/6" in run.log.read_text()
@@ -204,4 +207,10 @@ def test_two_devices_train_as_one(home):
         for rows in (rows_of_one, rows_of_two)
     ]
     assert_close(losses[1], losses[0], 2, SIX_DIGITS)
+    sums = [Measurement.load(home / "runs" / name / "measurements" / "before.npz").texts[""] for name in ("one", "two")]
+    for way in ("document", "token", "class", "position"):
+        targets = [each.arrays[f"{way}_targets"] for each in sums]
+        np.testing.assert_array_equal(*targets)
+        assert targets[0].sum() == one["before"]["targets"]
+        assert_close(*(torch.from_numpy(each.arrays[f"{way}_nats"]) for each in sums))
     assert len(run.samples.read_text().splitlines()) == 3

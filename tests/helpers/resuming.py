@@ -24,6 +24,7 @@ def cut(whole_run, name, step):
     shutil.copytree(whole_run.folder, folder.path)
     folder.metrics.unlink()
     folder.report.unlink()
+    folder.details.unlink()
     shutil.rmtree(folder.model)
     for path in folder.checkpoints.glob("*.ckpt*"):
         if not path.name.startswith("step=") or int(path.name.split(".")[0].removeprefix("step=")) > step:
@@ -57,4 +58,5 @@ def assert_same(found, expected):
     for name in ("optimizer_states", "lr_schedulers", "global_step"):
         assert_equal(last[name], wanted[name])
     assert rows(found) == rows(expected)
+    assert found.paths.details.read_text() == expected.paths.details.read_text()
     assert found.paths.samples.read_text() == expected.paths.samples.read_text()

@@ -1,7 +1,7 @@
 """Examples: the items that batches are made of, and a random sample of them."""
 
 from copy import copy
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -36,6 +36,22 @@ class Examples(Protocol):
         ...
 
 
+@runtime_checkable
+class Located(Protocol):
+    """Examples that know which document each of their tokens is of."""
+
+    has_one_document_each: bool
+
+    def documents_at(self, examples: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Return the documents of tokens, as indices among the split's documents. [n]
+
+        Args:
+            examples: [n] number of each token's example.
+            columns: [n] its column there; columns of padding have no document.
+        """
+        ...
+
+
 class Sample:
     """A sample of examples, chosen by seed; each keeps its number, and so its noise."""
 
@@ -46,6 +62,7 @@ class Sample:
         self.num_tokens = sum(  # a thousand at a time, so that memory stays constant
             int(examples.rows(self.numbers[i : i + 1024]).lengths.sum()) for i in range(0, size, 1024)
         )
+        self.has_one_document_each = getattr(examples, "has_one_document_each", False)
         self.lengths = None if examples.lengths is None else examples.lengths[self.numbers]
         self.num_repeated = examples.num_repeated
         self.documents_dropped = examples.documents_dropped
@@ -64,3 +81,8 @@ class Sample:
         sample = copy(self)
         sample.examples = self.examples.numbered()
         return sample
+
+    def documents_at(self, examples: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Return the documents of tokens. Arguments as in `Located`. [n]"""
+        assert isinstance(self.examples, Located)
+        return self.examples.documents_at(self.numbers[examples], columns)

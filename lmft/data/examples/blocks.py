@@ -16,6 +16,7 @@ class Blocks:
     """
 
     lengths = None
+    has_one_document_each = False
     num_repeated = num_dropped = documents_cut = 0
 
     def __init__(
@@ -48,8 +49,8 @@ class Blocks:
         )
         firsts = np.concatenate(([0], joins)) if len(documents) else np.zeros(0, np.int64)
         # [n] where each document begins in the stream.
-        stream_starts = np.cumsum(documents.lengths) - documents.lengths
-        self.run_starts = stream_starts[firsts]  # [runs] where each begins in the stream
+        self.stream_starts = np.cumsum(documents.lengths) - documents.lengths
+        self.run_starts = self.stream_starts[firsts]  # [runs] where each begins in the stream
         self.run_ends = np.append(self.run_starts[1:], self.num_tokens)  # [runs] where it ends there
         # [runs] what to add to a place in the stream to get the place in the store.
         self.run_shifts = documents.starts[firsts] - self.run_starts
@@ -84,3 +85,8 @@ class Blocks:
         blocks = copy(self)
         blocks.is_numbered = True
         return blocks
+
+    def documents_at(self, examples: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Return the documents of tokens. Arguments as in `Located`. [n]"""
+        places = examples * self.block_size + columns
+        return np.searchsorted(self.stream_starts, places, side="right") - 1

@@ -17,6 +17,7 @@ class PairLines:
     """
 
     num_repeated = 0
+    has_one_document_each = True
 
     def __init__(
         self, documents: Documents, max_source_tokens: int, max_target_tokens: int, pad_id: int
@@ -76,3 +77,7 @@ class PairLines:
         pairs = copy(self)
         pairs.is_numbered = True
         return pairs
+
+    def documents_at(self, examples: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Return the documents of tokens: an example is a document. Arguments as in `Located`. [n]"""
+        return examples

@@ -45,13 +45,14 @@ class Windows:
         self._count_dropped(texts, document, has_target, kept)
 
         self.documents_cut = len(self.too_long) if only_first else 0
+        self.document = document[kept]  # [windows] index of its document
         self.begins = self.begins[kept]
         self.places = self.places[kept]
         self.bodies = self.bodies[kept]
         self.lengths = self.bodies + num_separators  # [windows]
         self.num_tokens = int(self.lengths.sum())
         # Windows that follow another one of their document.
-        further = np.flatnonzero(np.diff(document[kept]) == 0) + 1
+        further = np.flatnonzero(np.diff(self.document) == 0) + 1
         overlaps = np.maximum(0, self.size - (self.begins[further] - self.begins[further - 1]))
         self.num_repeated = int((overlaps + num_separators).sum())
         self.num_dropped = documents.num_tokens + self.num_repeated - self.num_tokens
@@ -155,6 +156,8 @@ class Windows:
 class Lines:
     """One document per example, or one window of a long document."""
 
+    has_one_document_each = True
+
     def __init__(
         self,
         documents: Documents,
@@ -191,6 +194,10 @@ class Lines:
         lines.windows = self.windows.numbered()
         return lines
 
+    def documents_at(self, examples: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Return the documents of tokens. Arguments as in `Located`. [n]"""
+        return self.windows.document[examples]
+
 
 class Packs:
     """Several whole documents per example, up to `block_size` tokens; attention stays within each.
@@ -199,11 +206,15 @@ class Packs:
     """
 
     lengths = None
+    has_one_document_each = False
 
     def __init__(self, documents: Documents, block_size: int, pad_id: int, only_first: bool = False):
         self.windows = Windows(documents, block_size, None, only_first)
         self.pad_id = pad_id
         self.members, self.offsets = best_fit_decreasing(self.windows.lengths, block_size)
+        # In the sequence of all packs: [windows] where each member ends, [packs] where each begins.
+        self.ends = np.cumsum(self.windows.lengths[self.members])
+        self.begins = np.append(0, self.ends)[self.offsets[:-1]]
         self.num_tokens = self.windows.num_tokens
         self.num_repeated = self.windows.num_repeated
         self.num_dropped = self.windows.num_dropped
@@ -227,3 +238,8 @@ class Packs:
         packs = copy(self)
         packs.windows = self.windows.numbered()
         return packs
+
+    def documents_at(self, examples: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Return the documents of tokens. Arguments as in `Located`. [n]"""
+        members = self.ends.searchsorted(self.begins[examples] + columns, side="right")
+        return self.windows.document[self.members[members]]

@@ -15,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from lmft.data.batch import Batch
 from lmft.system import loop_state
+from lmft.training.memory import held_gb
 from lmft.training.scores import logged_scores, names_of_logged
 
 log = logging.getLogger(__name__)
@@ -39,9 +40,9 @@ class LatestMetrics:
 
 COLUMNS = (
     *("step", "epoch", "train/loss", *names_of_logged(), "lr", "tokens_per_second"),
-    *("train/grad_norm", "train/tokens", "train/targets", "train/seconds_per_step"),
+    *("train/grad_norm", "train/tokens", "train/targets", "train/seconds_per_step", "memory_gb"),
 )
-TIMES = ("tokens_per_second", "train/seconds_per_step")
+TIMES = ("tokens_per_second", "train/seconds_per_step", "memory_gb")
 """Columns that differ between two runs of the same training."""
 
 
@@ -147,8 +148,8 @@ class Metrics(Callback):
     """Writes metrics.csv, logs its numbers, keeps validations and totals for metrics.json.
 
     A row of training has the mean loss since the last row, the norm of the step's gradient before
-    clipping, the tokens and targets that all devices have seen since the training began, and the rates
-    and the speed. The steps after the last row, if any, get a row when training ends.
+    clipping, the tokens and targets that all devices have seen since the training began, the rates, the
+    speed and the memory held. The steps after the last row, if any, get a row when training ends.
 
     Numbers are copied from the device only when a row is due.
     """
@@ -268,6 +269,9 @@ class Metrics(Callback):
             "train/targets": self.totals["targets"],
             "train/seconds_per_step": seconds / max(1, self._num_steps),
         }
+        memory = held_gb(trainer.strategy.root_device)
+        if memory is not None:
+            row["memory_gb"] = memory
         self._row_start = now
         self._num_steps = 0
         self._tokens_before = 0

@@ -19,7 +19,7 @@ def test_a_row_every_few_steps_and_one_for_each_validation(finished):
     assert tuple(rows[0]) == COLUMNS
     trained = [row for row in rows if row["train/loss"]]
     assert [int(row["step"]) for row in trained] == [4, 8, 12, 16, 18], "the last steps have a row too"
-    measured = ("tokens_per_second", "train/grad_norm", "train/seconds_per_step")
+    measured = ("tokens_per_second", "train/grad_norm", "train/seconds_per_step", "memory_gb")
     assert all(float(row[name]) > 0 for row in trained for name in measured)
     assert all(float(row["lr"]) > 0 for row in trained[:-1])
     for name in ("tokens", "targets"):
@@ -91,6 +91,7 @@ def test_a_row_is_the_mean_over_all_targets_since_the_last(folder):
 def test_validation_is_no_training_time(monkeypatch, tmp_path):
     now = SimpleNamespace(seconds=100.0)
     monkeypatch.setattr(module.time, "perf_counter", lambda: now.seconds)
+    monkeypatch.setattr(module, "held_gb", lambda device: 1.5)
     trainer = SimpleNamespace(
         global_step=10,
         current_epoch=0,
@@ -98,6 +99,7 @@ def test_validation_is_no_training_time(monkeypatch, tmp_path):
         loggers=[],
         fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(_should_accumulate=lambda: False)),
         world_size=1,
+        strategy=SimpleNamespace(root_device=torch.device("cpu")),
     )
     scores = {"loss": 1.0, "perplexity": 2.7, "accuracy": 0.5, "bits_per_byte": None, "targets": 7}
     metrics = Metrics(LatestMetrics(), MetricsFile(tmp_path / "metrics.csv"))
@@ -120,7 +122,7 @@ def test_validation_is_no_training_time(monkeypatch, tmp_path):
     metrics.on_fit_end(trainer, None)
     assert metrics.totals == {"tokens": 100, "targets": 4, "padding": 28, "seconds": 5.0}
     rates = {"lr": 0.5, "lr/head": 0.25, "tokens_per_second": 20.0, "train/seconds_per_step": 5.0}
-    seen = {"train/grad_norm": 3.0, "train/tokens": 100.0, "train/targets": 4.0}
+    seen = {"train/grad_norm": 3.0, "train/tokens": 100.0, "train/targets": 4.0, "memory_gb": 1.5}
     assert logged == {**rates, **seen, "step": 10.0, "epoch": 0.0}
     rows = read_rows(tmp_path / "metrics.csv")
     assert [row["step"] for row in rows] == ["10", "10"]

@@ -43,3 +43,5 @@ class Conversation:
     whole: str | None = None  # `content` of the conversation that this is the beginning of
     # [start, end) in `text` of what a template wrote for a message, and the message's role, in order.
     speakers: list[tuple[int, int, str]] = field(default_factory=list)
+    # What was rendered; None: a text.
+    chat: Chat | None = field(default=None, compare=False)

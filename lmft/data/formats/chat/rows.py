@@ -1,6 +1,7 @@
 """Rows to conversations: a row is a chat, which a template renders, or a text with its answers."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from lmft.data.config import DataConfig
@@ -107,8 +108,9 @@ class RowReader:
         chat = self._arguments.fitted(chat)
         if self._turns == "each":
             each = self._template.render_each(chat)
-            return each, self._unread.of_each(chat, [conversation.text for conversation in each])
-        conversation = self._template.render(chat)
+            unread_keys = self._unread.of_each(chat, [conversation.text for conversation in each])
+            return [replace(conversation, chat=chat) for conversation in each], unread_keys
+        conversation = replace(self._template.render(chat), chat=chat)
         unread = self._unread.of(chat, conversation.text)
         return [conversation], list(dict.fromkeys(name for _, name in unread))
 
