@@ -50,7 +50,7 @@ def trained(home):
 
 def test_the_terminal_shows_config_text_probes_and_scores(trained):
     out, _ = trained
-    for said in ("n_layers: 1", "tokens in examples", "step 6/6", "the [MASK] fox", "perplexity", "the model is in"):
+    for said in ("n_layers=1", "tokens in examples", "step 6/6", "the [MASK] fox", "perplexity", "the model is in"):
         assert said in out, said
 
 
