@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import LambdaCallback
 
 from lmft.assembly.callbacks import OwnCallbacks, appended_files, make_callbacks
 from lmft.assembly.finishing import finish
-from lmft.assembly.opening import print_opening
+from lmft.assembly.opening_page import print_opening
 from lmft.assembly.parts import Parts
 from lmft.data.datamodule import DataModule
 from lmft.errors import UserError
