@@ -17,6 +17,7 @@ from lmft.modules.base import LanguageModel
 from lmft.reporting import answers, tables
 from lmft.reporting.next_steps import print_next_steps
 from lmft.reporting.notices import notices
+from lmft.reporting.phase import phase
 from lmft.reporting.results import results
 from lmft.runs.report import write_report
 from lmft.runs.run import Run
@@ -169,5 +170,7 @@ def _export_and_report(
     """Write model/ with its card, and the report. result: the content of metrics.json."""
     settings = run.redacted(parts.config)
     card = card_of(run.paths, settings, result, latest_answers)
-    write_export(module, parts, run.paths.model, exported, card)
-    write_report(run.paths, run.name, result["status"], result)
+    with phase(f"writing {run.paths.model}"):
+        write_export(module, parts, run.paths.model, exported, card)
+    with phase("writing the report"):
+        write_report(run.paths, run.name, result["status"], result)

@@ -11,10 +11,9 @@ from rich.console import Console
 
 from lmft.reporting import screen
 from lmft.reporting.heartbeat import Heartbeat
-from lmft.reporting.ranks import is_first_process
 from lmft.reporting.screen import Screen
 from lmft.reporting.tables import duration
-from lmft.reporting.terminal import draws, is_muted, record
+from lmft.reporting.terminal import draws, is_muted
 
 _FIRST_LINE_SECONDS = 1.0  # until a line says what is being done, where nothing can be drawn
 _SECOND_LINE_SECONDS = 10.0  # until the next line, which then take twice as long each
@@ -22,7 +21,7 @@ _SECOND_LINE_SECONDS = 10.0  # until the next line, which then take twice as lon
 
 @contextmanager
 def phase(doing: str, at_once: bool = False) -> Iterator[None]:
-    """Show what the block does while it does it; record in the run's train.log when it began.
+    """Show what the block does while it does it.
 
     On a terminal, a line that moves, and is erased at the end; inside a live display, its last line. In
     a pipe, a plain line on stderr if the block takes longer than a second, and further ones, ever rarer.
@@ -32,9 +31,7 @@ def phase(doing: str, at_once: bool = False) -> Iterator[None]:
         at_once: write the plain line at once, because Python's threads cannot run meanwhile.
     """
     shown = screen.current()
-    if shown is None and not at_once:
-        record(f"{doing} …")  # the log's times tell how long it took
-    if not is_first_process() or is_muted():
+    if is_muted():
         yield
     elif shown is not None:
         before = shown.status
@@ -85,7 +82,7 @@ def written(doing: Callable[[], str], at_once: bool = False) -> Iterator[None]:
         doing: returns what is being done.
         at_once: write the first line at once.
     """
-    if is_muted() or not is_first_process() or Console().is_jupyter:
+    if is_muted() or Console().is_jupyter:
         yield
         return
     sys.stdout.flush()  # what was printed before has to stand before

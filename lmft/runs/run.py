@@ -14,7 +14,6 @@ import yaml
 
 from lmft.config.overrides import assignment
 from lmft.errors import UserError
-from lmft.reporting.ranks import rank
 from lmft.runs import checkpoints
 from lmft.runs.branch import (
     Parent,

@@ -77,7 +77,8 @@ def test_a_run_leaves_the_documented_files(trained):
 def without_speeds(log):
     """A log's lines without times, speeds and the run's folder, which differ from run to run."""
     lines = [re.sub(r"^\d{4}-\d\d-\d\d [\d:,]+ ", "", line) for line in log.read_text().splitlines()]
-    differing = r"[\d,.:]+ (tokens/s|bytes/s|left|GB)|(in|took) \d+:\d\d| \d+:\d\d(?= (INFO|WARNING))|run\.dir=\S+|(runs|drawn)/first|drawn|runs"
+    times = r"[\d,.:]+ (tokens/s|bytes/s|left|GB)|(in|took) \d+:\d\d| \d+:\d\d(?= (INFO|WARNING))"
+    differing = rf"{times}|run\.dir=\S+|(runs|drawn)/first|drawn|runs"
     return " ".join(re.sub(differing, "", " ".join(lines)).split())
 
 
