@@ -68,8 +68,9 @@ class Notices:
         self._warn(_cut(text))
         return True
 
-    def forget(self) -> None:
-        """Forget what was printed: the next command prints it once, too."""
+    def begin(self) -> None:
+        """Begin in this process, with nothing that was printed before: each command prints it once."""
+        self._process = os.getpid()
         self._printed.clear()
         self.holds_warnings = True
 
@@ -154,6 +155,8 @@ def collecting_notices(holds_notes: bool = False) -> Iterator[Notices]:
     for handler in filtered:
         handler.addFilter(notices.take)
     taker = python_warnings.give_to(notices.take_warning)
+    if taker is None:
+        notices.begin()
     try:
         yield notices
     finally:
@@ -162,8 +165,6 @@ def collecting_notices(holds_notes: bool = False) -> Iterator[Notices]:
             handler.removeFilter(notices.take)
         notices.holds_notes = before
         notices.flush()
-        if taker is None:
-            notices.forget()
 
 
 def _handlers() -> list[logging.Handler]:
