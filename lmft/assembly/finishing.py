@@ -9,6 +9,7 @@ from lightning import Trainer
 
 from lmft.assembly.callbacks import OwnCallbacks
 from lmft.assembly.exporting import card_of, export_error, measured_export, write_export
+from lmft.assembly.next_commands import next_commands
 from lmft.assembly.parts import Parts
 from lmft.breakdown.measurement import Measurement
 from lmft.data.datamodule import DataModule
@@ -16,6 +17,9 @@ from lmft.errors import as_user_error
 from lmft.modules.base import LanguageModel
 from lmft.reporting import answers, tables
 from lmft.reporting.changes import print_changes
+from lmft.reporting.next_steps import print_next_steps
+from lmft.reporting.notices import notices
+from lmft.reporting.phase import phase
 from lmft.reporting.results import results
 from lmft.runs.report import write_report
 from lmft.runs.run import Run
@@ -135,12 +139,15 @@ def _finish(
         _export_and_report(module, parts, run, exported, result, probes.latest)
     own.checkpoints.remove_exported_weights()
     run.write_metrics(result)  # last, since a run whose status is complete is not resumed
+    notices.flush()
     answers.print_probes({"before": probes.first, "after": probes.latest})
     tables.print_scores(result)
     print_changes(details)
     if limit:
         _say_what_continues(limit, trainer, parts, run)
-    log.info("the model is in %s, the report in %s", run.paths.model, run.paths.report)
+    results_are_in = [("the model is in", run.paths.model), ("the report is in", run.paths.report)]
+    goes_on = limit is None and parts.config["checkpoint"]["keep_last"] != 0
+    print_next_steps(results_are_in, next_commands(parts, run, has_checkpoint=goes_on))
     return result
 
 
@@ -193,5 +200,7 @@ def _export_and_report(
     """Write model/ with its card, and the report. result: the content of metrics.json."""
     settings = run.redacted(parts.config)
     card = card_of(run.paths, settings, result, latest_answers)
-    write_export(module, parts, run.paths.model, exported, card)
-    write_report(run.paths, run.name, result["status"], result)
+    with phase(f"writing {run.paths.model}"):
+        write_export(module, parts, run.paths.model, exported, card)
+    with phase("writing the report"):
+        write_report(run.paths, run.name, result["status"], result)

@@ -22,6 +22,7 @@ from lmft.models.loading.positions import max_positions
 from lmft.models.number_format import stored_dtype
 from lmft.modules.base import LanguageModel
 from lmft.modules.families import all_families, family_named
+from lmft.reporting.phase import phase
 from lmft.reporting.progress import counting_progress
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,8 @@ def assemble(
     hf_config = load_config(model, {name: other.family for name, other in families.items()})
     _check_length(data, hf_config)
     data = _with_lines_for_packs(data, module_class, hf_config)
-    tokens = tokens_of(model, hf_config, data, objective, kept_tokenizer)
+    with phase("reading the tokenizer"):
+        tokens = tokens_of(model, hf_config, data, objective, kept_tokenizer)
     tokenizer = tokens.tokenizer
     _check_length(data, hf_config)  # again, as positions can depend on the tokenizer's padding
     probes = [*model.probes, *data.probes]
@@ -63,7 +65,8 @@ def assemble(
     module_class.check_prompts(probes, tokenizer, hf_config)
     if "train" in splits:
         warn_of_open_turns(tokens.ends, tokenizer)
-    corpus = load_corpus(data, tokenizer, objective, config["seed"], counting_progress, splits)
+    with phase("reading the text"):
+        corpus = load_corpus(data, tokenizer, objective, config["seed"], counting_progress, splits)
     parts = Parts(
         config=config,
         data=data,

@@ -18,6 +18,7 @@ from lmft.modules.base import LanguageModel
 from lmft.modules.families import all_families, family_named
 from lmft.modules.logits import check_logits
 from lmft.modules.visibility import check_sight
+from lmft.reporting.phase import phase
 from lmft.runs.checkpoint_io import load_weights
 from lmft.runs.folder import RunFolder
 
@@ -48,10 +49,12 @@ def load_module(config: dict[str, Any], prompts: Sequence[Any] = ()) -> Language
     )
     module_class.check_prompts(prompts, tokenizer, hf_config)
     rows = None if options.from_scratch else rows_of(options, hf_config, tokenizer)
-    model = load_model(options, module_class.family, hf_config, tokenizer, rows)
+    with phase(f"loading the weights of {options.name}"):
+        model = load_model(options, module_class.family, hf_config, tokenizer, rows)
     others = [name for name, other in families.items() if other.family.model_class(hf_config)]
-    check_logits(module_class, model, tokenizer)
-    check_sight(module_class, model, tokenizer, other_families=others)
+    with phase("trying the model: its logits, and what its predictions see"):
+        check_logits(module_class, model, tokenizer)
+        check_sight(module_class, model, tokenizer, other_families=others)
     return module_class(model, tokenizer, seed=config["seed"], generation=options.generation).eval()
 
 

@@ -35,6 +35,7 @@ from lmft.modules.families import all_families
 from lmft.modules.logits import check_logits, check_training
 from lmft.modules.visibility import check_sight
 from lmft.objectives.base import Objective, Vocabulary
+from lmft.reporting.phase import phase
 from lmft.runs.redaction import Redactor
 from lmft.system.repositories import BaseModel
 from lmft.training.groups import Grouping, parameter_groups
@@ -149,7 +150,8 @@ def _build_module(parts: Parts) -> LanguageModel:
     """Return the LightningModule of a config, with its weights; see `Parts.module`."""
     module_class = parts.module_class
     family = module_class.family
-    model = load_model(parts.model, family, parts.hf_config, parts.tokenizer, parts.token_rows)
+    with phase(f"loading the weights of {parts.model.name}"):
+        model = load_model(parts.model, family, parts.hf_config, parts.tokenizer, parts.token_rows)
     if model.can_generate():
         set_generation(model.generation_config, parts.tokenizer)
     if family.is_causal:
@@ -160,10 +162,11 @@ def _build_module(parts: Parts) -> LanguageModel:
         enable_document_masking(model, parts.tokenizer, family.is_causal)
     families = all_families()
     others = [name for name, other in families.items() if other.family.model_class(parts.hf_config)]
-    check_logits(module_class, model, parts.tokenizer)
-    if "train" in parts.corpus.examples:
-        check_training(module_class, model, parts.tokenizer, lambda: _first_and_last(parts))
-    check_sight(module_class, model, parts.tokenizer, parts.data.isolate_documents, others)
+    with phase("trying the model: its logits, and what its predictions see"):
+        check_logits(module_class, model, parts.tokenizer)
+        if "train" in parts.corpus.examples:
+            check_training(module_class, model, parts.tokenizer, lambda: _first_and_last(parts))
+        check_sight(module_class, model, parts.tokenizer, parts.data.isolate_documents, others)
     new_ids: list[int] = []
     if parts.token_rows is not None:
         new_ids = sorted(parts.token_rows.new)

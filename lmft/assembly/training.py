@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import LambdaCallback
 
 from lmft.assembly.callbacks import OwnCallbacks, appended_files, make_callbacks
 from lmft.assembly.finishing import finish
+from lmft.assembly.opening_page import print_opening
 from lmft.assembly.parts import Parts
 from lmft.data.datamodule import DataModule
 from lmft.errors import UserError
@@ -44,20 +45,25 @@ def train_parts(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any
     """Train, export and report. Return the content of metrics.json."""
     if not torch.cuda.is_available():
         keep_freed_memory_in_process()
+    is_first = True
     while True:
         try:
             with processes_end():
-                return _train(config, parts, run)
+                return _train(config, parts, run, is_first)
         except Rewound as rewound:
             log.warning("%s", rewound)
             run.checkpoint = rewound.checkpoint
+            is_first = False
         gc.collect()  # the model and the optimizer of the training that ended
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
 
-def _train(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any]:
-    """Train from the run's checkpoint, or from the beginning. Raises: Rewound."""
+def _train(config: dict[str, Any], parts: Parts, run: Run, is_first: bool) -> dict[str, Any]:
+    """Train from the run's checkpoint, or from the beginning. Raises: Rewound.
+
+    is_first: whether what a training begins with has not been printed yet.
+    """
     own = make_callbacks(config, parts, run)
     # When training starts, the checkpoint has been loaded and nothing can be refused any more.
     begin = LambdaCallback(on_train_start=lambda trainer, _: _begin(trainer, parts, run))
@@ -69,6 +75,8 @@ def _train(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any]:
     if "trainer.max_tokens" in (limits := parts.step_limits(trainer.world_size)):
         loop_state.end_after(trainer, min(limits.values()))
     module = parts.module()
+    if is_first:
+        print_opening(trainer, module, parts, run)
     data = parts.datamodule()
     own.run_details.prepare(module, data)
     if run.checkpoint is None and run.origin is not None:  # else it has begun

@@ -8,6 +8,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,9 @@ def _check(command: str, flags: Namespace) -> bool:
         refuse_single_run(defaults)
         overrides.refuse_several_values(flags.overrides)
     overrides.check_launcher(flags.overrides, is_sweep)
+    if is_sweep and flags.verbose:
+        what = "--verbose shows the whole config of a single run, and this is a sweep"
+        raise UserError(what, fix="leave it out; each job's config.yaml has all options")
     if is_sweep:
         check_launcher_is_installed(defaults.hydra.runtime.choices.get("hydra/launcher"))
     return is_sweep
@@ -171,13 +175,17 @@ def _run_once(command: str, task: Task, flags: Namespace) -> None:
 
     @functools.wraps(task)  # Hydra takes the command's name from the task
     def job(composed: DictConfig) -> None:
+        from lmft.reporting.notices import collecting_notices
+
         try:
             with (
                 target_errors_are_user_errors(),
                 buffering_logs(),
                 _shown_by_first_process(),  # when Hydra has set up the log
+                collecting_notices(),
             ):
-                task(single_job(composed, arguments, flags.overrides))
+                job = single_job(composed, arguments, flags.overrides)
+                task(replace(job, is_verbose=flags.verbose))
         except Exception as error:
             # Raised below: Hydra would add a message of its own, with every override in it.
             errors.append(error)

@@ -1,4 +1,4 @@
-"""The flags of a command line: Hydra's, and `--from`."""
+"""The flags of a command line: Hydra's, `--from` and `--verbose`."""
 
 import argparse
 import re
@@ -27,6 +27,7 @@ def parsed(argv: Sequence[str], command: str) -> Namespace:
     for action in parser._actions:
         if isinstance(action, argparse._VersionAction):
             action.version = f"lmft {__version__}, {action.version}"
+    parser.add_argument("--verbose", action="store_true")
     setattr(parser, "error", _refuse)  # noqa: B010 (argparse would print all flags)
     _check_names(argv, list(parser._option_string_actions), command)
     flags = parser.parse_intermixed_args(argv)
@@ -73,6 +74,9 @@ def _check(flags: Namespace) -> None:
     modes = [f"--{name}" for name in ("run", "multirun", "cfg", "info") if getattr(flags, name)]
     if len(modes) > 1:
         raise UserError(f"{' and '.join(modes)} exclude each other", fix=f"leave out {modes[0]}")
+    if flags.verbose and (flags.multirun or shows_something(flags)):
+        what = "--verbose shows the whole config of a single run when it begins"
+        raise UserError(what, fix="--cfg job shows it without a run")
     if flags.resolve and not (flags.cfg or flags.help):
         raise UserError("--resolve goes with --cfg or --help")
     if flags.package is not None and not flags.cfg:

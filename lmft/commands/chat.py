@@ -14,6 +14,7 @@ from lmft.cli.command import run_command
 from lmft.config import contradictions
 from lmft.config.load import Job
 from lmft.errors import UserError
+from lmft.runs.shown_config import print_if_verbose
 from lmft.runs.trained import config_to_use
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def chat(job: Job) -> None:
     config = checked_config(job.config, job.overrides)
     is_typed = sys.stdin.isatty()
     with shown_on_stderr() as stdout:
+        print_if_verbose(job, config)
         dialogue = open_dialogue(config)
         if is_typed:
             import readline  # noqa: F401  (gives `input` a history and keys for editing)
@@ -101,12 +103,16 @@ def _check_values(config: Mapping[str, Any]) -> None:
 
 def open_dialogue(config: dict[str, Any]) -> "Dialogue":
     """Load the model, and begin a dialogue with it. Raises: UserError if it cannot chat."""
+    from lmft.reporting.phase import load_libraries
+
+    load_libraries("lmft.assembly")
     import torch
 
     from lmft.assembly import load_module
     from lmft.models.device import device_named
     from lmft.modules.causal import CausalLanguageModel
     from lmft.modules.dialogue import Dialogue
+    from lmft.reporting.notices import notices
     from lmft.training.trainer import silence_libraries
 
     silence_libraries()
@@ -125,6 +131,8 @@ def open_dialogue(config: dict[str, Any]) -> "Dialogue":
     if not options["do_sample"]:
         for name in ("temperature", "top_p", "top_k"):
             options.pop(name, None)
+    notices.flush()
+    notices.holds_warnings = False
     return Dialogue(module.to(device), options, variables, config["system"])
 
 

@@ -16,6 +16,7 @@ from lmft.cli.paths import with_paths
 from lmft.config import overrides
 from lmft.config.load import Job
 from lmft.errors import UserError, user_errors_end_the_process
+from lmft.runs.shown_config import print_if_verbose
 from lmft.system.files import write_json, write_text
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def compare(job: Job) -> None:
 
     options = job.config
     _check(options)
+    print_if_verbose(job, options)
     paths = options["runs"]
     runs = runs_at([paths] if isinstance(paths, str) else list(map(str, paths)))
     base = common_folder(runs)

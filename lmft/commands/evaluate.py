@@ -11,6 +11,7 @@ from typing import Any
 from lmft.cli.command import run_command
 from lmft.config.load import Job
 from lmft.errors import UserError
+from lmft.runs.shown_config import print_if_verbose
 from lmft.runs.trained import config_to_use
 from lmft.system.files import write_json
 
@@ -30,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def evaluate(job: Job) -> None:
     """Measure the model, print the scores, and write them to the file `output` if it is given."""
     config = checked_config(job.config, job.overrides)
+    print_if_verbose(job, config)
     output = config["output"] and Path(config["output"])
     if output and not output.parent.is_dir():
         raise UserError("no such folder", f"output={output}")
@@ -61,16 +63,24 @@ def measure(config: dict[str, Any]) -> dict[str, Any]:
 
     Raises: UserError.
     """
+    from lmft.reporting.phase import load_libraries
+
+    load_libraries("lmft.assembly.training")
+    return _measure(config)
+
+
+def _measure(config: dict[str, Any]) -> dict[str, Any]:
     from lmft.assembly import assemble, load_chosen_weights
     from lmft.config import trainer_options
     from lmft.reporting import tables
+    from lmft.reporting.notices import collecting_notices
     from lmft.reporting.results import environment, scores_of
     from lmft.training.callbacks.metrics import LatestMetrics, Metrics
     from lmft.training.callbacks.progress import Progress
     from lmft.training.extensions import lightnings_refusals_are_user_errors
     from lmft.training.trainer import build_trainer, silence_libraries, try_out
 
-    with lightnings_refusals_are_user_errors():
+    with lightnings_refusals_are_user_errors(), collecting_notices() as notices:
         silence_libraries()
         trainer_options.check(config)
         if config["logger"]:
@@ -89,6 +99,7 @@ def measure(config: dict[str, Any]) -> dict[str, Any]:
         trainer = build_trainer(config, None, [metrics, Progress(live)], [])
         module = parts.module()
         load_chosen_weights(config, module)
+        notices.flush()
         trainer.validate(module, parts.datamodule(), verbose=False)
     scores = metrics.validations[-1]
     tables.print_validation(scores)

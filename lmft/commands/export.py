@@ -19,6 +19,7 @@ from lmft.runs.checkpoints import EXPORTED, EXPORTED_NAME, remove
 from lmft.runs.folder import RunFolder, existing_run
 from lmft.runs.lock import locked
 from lmft.runs.resume import recorded_settings
+from lmft.runs.shown_config import print_if_verbose
 from lmft.runs.trained import config_to_use
 from lmft.system import converters
 from lmft.system.files import read_json, write_json
@@ -48,6 +49,7 @@ def export(job: Job) -> None:
     """Export the model that the options describe, or list its files. Raises: UserError."""
     options = job.config
     run = _checked_run(job)
+    print_if_verbose(job, options)
     upload = None
     if options["push_to_hub"] is not None:
         upload = Upload(str(options["push_to_hub"]), bool(options["private"]))
@@ -149,6 +151,9 @@ def _copied(model: Path, folder: Path, is_dry: bool) -> Path:
 
 def _write(job: Job, run: RunFolder, folder: Path) -> None:
     """Write the folder, and if it is the run's own, its metrics.json and report.html as well."""
+    from lmft.reporting.phase import load_libraries
+
+    load_libraries("lmft.assembly.training")
     from lmft.assembly.exporting import card_of, write_export
     from lmft.reporting import tables
     from lmft.reporting.results import SCORES

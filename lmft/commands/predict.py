@@ -11,6 +11,7 @@ from typing import Any
 from lmft.cli.command import run_command
 from lmft.config.load import Job
 from lmft.errors import UserError
+from lmft.runs.shown_config import print_if_verbose
 from lmft.runs.trained import config_to_use
 from lmft.system.files import atomic_write, json_line
 
@@ -33,6 +34,7 @@ def predict(job: Job) -> None:
             "a completion is read only with teacher_forced=true", fix="add teacher_forced=true"
         )
     config = checked_config(given, job.overrides)
+    print_if_verbose(job, config)
     how = {name: given[name] for name in ("num_return_sequences", "batch_size")}
     from lmft.reporting import answers
 
@@ -128,15 +130,21 @@ def answer(
 
     Raises: UserError.
     """
+    from lmft.reporting.phase import load_libraries
+
+    load_libraries("lmft.assembly")
     from lmft.assembly import load_module
     from lmft.models.device import device_named
     from lmft.modules.causal import CausalLanguageModel
+    from lmft.reporting.notices import notices
+    from lmft.reporting.phase import phase
     from lmft.reporting.progress import counting_progress
     from lmft.training.trainer import silence_libraries
 
     silence_libraries()
     torch_device = device_named(device)
     module = load_module(config, prompts if completion is None else ()).to(torch_device)
+    notices.flush()
     if completion is not None:
         if not isinstance(module, CausalLanguageModel):
             raise UserError(
@@ -148,7 +156,8 @@ def answer(
         fix = 'prompt="…", or model=causal, or the run of a causal model'
         raise UserError("chat=… needs a causal model", fix=fix)
     if batch_size is None or len(prompts) <= batch_size:
-        return module.answer(prompts, num_return_sequences)
+        with phase("answering"):
+            return module.answer(prompts, num_return_sequences)
     with counting_progress("answering", len(prompts), "prompts") as advance:
         return module.answer(prompts, num_return_sequences, batch_size, advance)
 

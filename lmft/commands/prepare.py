@@ -8,6 +8,7 @@ from typing import Any
 
 from lmft.cli.command import run_command
 from lmft.config.load import Job
+from lmft.runs.shown_config import print_if_verbose
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -20,6 +21,7 @@ def prepare(job: Job) -> None:
     from lmft.cli import checks
 
     checks.check(job.config)
+    print_if_verbose(job, job.config)
     tokenise(job.config)
 
 
@@ -27,13 +29,18 @@ def tokenise(config: dict[str, Any]) -> dict[str, Any]:
     """Tokenise a config's texts, training its vocabulary if needed; return the ledger. Raises:
     UserError.
     """
+    from lmft.reporting.phase import load_libraries
+
+    load_libraries("lmft.assembly")
     from lmft.assembly import assemble
     from lmft.reporting import tables
+    from lmft.reporting.notices import collecting_notices
     from lmft.training.trainer import silence_libraries
 
-    silence_libraries()
-    ledger = assemble(config).corpus.ledger
-    tables.print_ledger(ledger)
+    with collecting_notices():
+        silence_libraries()
+        ledger = assemble(config).corpus.ledger
+        tables.print_ledger(ledger)
     return ledger
 
 

@@ -3,6 +3,7 @@
 Only light modules are imported at the top, so that `--help` and checks do not need torch.
 """
 
+import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -14,6 +15,7 @@ from lmft.cli.command import run_command
 from lmft.config import contradictions
 from lmft.config.load import Job
 from lmft.errors import UserError
+from lmft.runs.shown_config import print_if_verbose
 from lmft.runs.trained import config_to_use
 from lmft.system.files import atomic_write, json_line
 
@@ -41,16 +43,22 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def score(job: Job) -> None:
     """Score the rows, and write them as JSON lines to the file `output`, or to stdout."""
+    from lmft.reporting.notices import collecting_notices
     from lmft.reporting.terminal import show, shown_on_stderr
 
     config = checked_config(job.config, job.overrides)
+    shows_rows = False
     with ExitStack() as stack:
         if config["output"]:
             file = stack.enter_context(atomic_write(Path(config["output"])))
         else:
-            file = stack.enter_context(shown_on_stderr()).buffer
+            stdout = stack.enter_context(shown_on_stderr())
+            shows_rows = stdout.isatty()  # they tell the progress themselves
+            file = stdout.buffer
+        stack.enter_context(collecting_notices())
+        print_if_verbose(job, config)
         total = Total(config["model"]["family"] == "masked")
-        for row in scored(config, total):
+        for row in scored(config, total, shows_progress=not shows_rows):
             file.write(json_line(row))
         file.flush()
         show(str(total))
@@ -144,13 +152,19 @@ def perplexity(nats: float, num_tokens: int) -> float | None:
     return math.exp(mean) if mean < 700 else None
 
 
-def scored(config: dict[str, Any], total: Total) -> Iterator[dict[str, Any]]:
+def scored(
+    config: dict[str, Any], total: Total, shows_progress: bool = True
+) -> Iterator[dict[str, Any]]:
     """Yield each row's score, in the order of the rows, and add it to the total. Raises: UserError."""
     from rich.console import Console
 
+    from lmft.reporting.phase import load_libraries
+
+    load_libraries("lmft.assembly")
     from lmft.assembly import ScoredRows, load_module
     from lmft.models.device import device_named
     from lmft.modules.scoring import score
+    from lmft.reporting.notices import notices
     from lmft.reporting.progress import counting_progress
     from lmft.training.trainer import silence_libraries
 
@@ -162,7 +176,11 @@ def scored(config: dict[str, Any], total: Total) -> Iterator[dict[str, Any]]:
         module.model.set_attn_implementation("sdpa")
     rows = ScoredRows(config, module)
     batch_tokens = config["batch_tokens"] or (4096 if module.device.type == "cpu" else 65536)
-    with counting_progress("scoring", None, "tokens", Console(stderr=True)) as advance:
+    notices.flush()
+    console = Console(stderr=True)
+    if not shows_progress:
+        console = Console(file=io.StringIO())
+    with counting_progress("scoring", None, "tokens", console) as advance:
         for chunk in rows.chunks():
             texts = [row.text for row in chunk]
             nats = score(module, texts, rows.window, config["stride"], batch_tokens, advance)

@@ -37,7 +37,7 @@ def train(job: Job) -> float | None:
     from lmft.cli import checks
 
     checks.check(job.config)
-    run = Run(job.config, job.choices, job.arguments)
+    run = Run(job.config, job.choices, job.arguments, job.is_verbose)
     run.check_settings()
     metrics = fit(job.config, run)
     return (metrics.get("exported") or {}).get("loss")
@@ -48,12 +48,21 @@ def fit(config: dict[str, Any], run: Run) -> dict[str, Any]:
 
     The run's folder is made after all checks that are possible before training.
     """
+    from lmft.reporting.notices import collecting_notices
+    from lmft.reporting.phase import load_libraries
+
+    with collecting_notices(holds_notes=True):
+        load_libraries("lmft.assembly.training")
+        return _fit(config, run)
+
+
+def _fit(config: dict[str, Any], run: Run) -> dict[str, Any]:
     from lmft.assembly import assemble, make_optimizer
     from lmft.assembly.training import train_parts
     from lmft.config import trainer_options
     from lmft.config.schema import build
     from lmft.data.ledger import check_enough_examples
-    from lmft.reporting import tables
+    from lmft.reporting.notices import collecting_notices
     from lmft.training.callbacks.pruning import pruning_monitors
     from lmft.training.extensions import lightnings_refusals_are_user_errors
     from lmft.training.further_callbacks import check_averaging
@@ -63,7 +72,8 @@ def fit(config: dict[str, Any], run: Run) -> dict[str, Any]:
     from lmft.training.trainer import silence_libraries, try_out
     from lmft.training.validations import check_validations
 
-    with buffering_logs():  # again, since the libraries just imported have their own loggers
+    # Again, since the libraries just imported have their own loggers.
+    with buffering_logs(), collecting_notices():
         silence_libraries()
         trainer_options.check(config)
         schedule = build(ScheduleConfig, config["scheduler"], "scheduler")
@@ -86,8 +96,6 @@ def fit(config: dict[str, Any], run: Run) -> dict[str, Any]:
         if run.status() == "complete" and _is_done(config, run, limits):
             return read_json(run.paths.metrics)
         with run, lightnings_refusals_are_user_errors():
-            tables.print_config(run.choices, run.given_settings(), run.paths.config)
-            tables.print_ledger(parts.corpus.ledger)
             _log_limits(config["trainer"], limits)
             for line in described(config["objective"], "objective"):
                 log.info(line)

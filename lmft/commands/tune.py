@@ -14,6 +14,7 @@ from lmft.cli.command import run_command
 from lmft.config.load import Job
 from lmft.errors import UserError, did_you_mean
 from lmft.runs.folder import checked_name, default_name, new_folder
+from lmft.runs.shown_config import print_if_verbose
 from lmft.system.files import write_json, write_text
 
 if TYPE_CHECKING:
@@ -34,12 +35,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def tune(job: Job) -> None:
     """Measure the training that the config describes, print what to type, and write the numbers."""
-    from lmft.assembly.tuning import range_test, timed_micro_batches
-    from lmft.training.extensions import lightnings_refusals_are_user_errors
+    from lmft.reporting.phase import load_libraries
 
     config = job.config
     options = config["tune"]
     _check(config)
+    print_if_verbose(job, config)
+    load_libraries("lmft.assembly.training")
+    from lmft.assembly.tuning import range_test, timed_micro_batches
+    from lmft.training.extensions import lightnings_refusals_are_user_errors
+
     name = config["run"]["name"] or default_name(job.choices)
     folder = Path(config["run"]["dir"]) / f"{checked_name(str(name))}-tune"
     measured = None

@@ -46,6 +46,8 @@ class Job:
     """The `key=value` arguments that led to the config."""
     arguments: list[str]
     """The command line for this job alone."""
+    is_verbose: bool = False
+    """Whether the whole config is to be shown."""
 
 
 def compose(overrides: Sequence[str] = (), command: str = "train") -> dict[str, Any]:

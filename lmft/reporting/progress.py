@@ -5,18 +5,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich import progress as bars
 from rich.console import Console
 
+from lmft.reporting.live import Position, bar_line
+from lmft.reporting.phase import written
+from lmft.reporting.screen import Screen
 from lmft.reporting.tables import duration
-from lmft.reporting.terminal import draws, is_muted, record
+from lmft.reporting.terminal import draws, record
 
 REFRESH_SECONDS = 0.25
-COLUMNS = (
-    bars.TextColumn("{task.description}"),
-    bars.BarColumn(bar_width=30),
-    bars.MofNCompleteColumn(),
-)
 log = logging.getLogger(__name__)
 
 
@@ -34,42 +31,69 @@ def counting_progress(
         unit: what is counted.
         console: where the bar is drawn; None: the terminal.
     """
+    count = _Count(description, total, unit)
     console = console or Console()
-    started = time.monotonic()
-    # No refresh thread: it could hold the console's lock just when a process forks.
-    bar = bars.Progress(
-        *COLUMNS,
-        bars.TextColumn(unit),
-        bars.TimeElapsedColumn(),
-        bars.TimeRemainingColumn(),
-        console=console,
-        auto_refresh=False,
-        transient=is_muted(),
-        disable=not draws(console),
-    )
-    task = bar.add_task(description, total=total)
-    num_done = 0
-    drawn = started
+    if draws(console):
+        screen = Screen(console, lambda width: count.bar(width, console.options.ascii_only), description)
+        count.changed = screen.refresh
+        screen.open()
+        try:
+            yield count.advance
+        finally:
+            screen.close()
+    else:
+        with written(count.sentence):
+            yield count.advance
+    log.info("%s", count.summary)
 
-    def advance(num_more: int) -> None:
-        nonlocal num_done, drawn
-        num_done += num_more
-        if time.monotonic() - drawn >= REFRESH_SECONDS:
-            bar.update(task, completed=num_done, refresh=True)
-            drawn = time.monotonic()
 
-    with bar:
-        yield advance
-        bar.update(task, completed=num_done, refresh=True)
-    seconds = max(time.monotonic() - started, 1e-9)
-    line = (
-        f"{description}: {num_done:,} {unit} in {duration(seconds)} ({num_done / seconds:,.0f} {unit}/s)"
-    )
-    log_line(line, is_drawn=not bar.disable)
+class _Count:
+    """How much of the work is done."""
+
+    def __init__(self, description: str, total: int | None, unit: str):
+        self.description = description
+        self.total = total
+        self.unit = unit
+        self.num_done = 0
+        self.started = time.monotonic()
+        self.drawn = self.started
+        self.changed: Callable[[], None] = lambda: None
+
+    def advance(self, num_more: int) -> None:
+        """Count units, and show them if it is time to."""
+        self.num_done += num_more
+        now = time.monotonic()
+        if now - self.drawn >= REFRESH_SECONDS:
+            self.drawn = now
+            self.changed()
+
+    @property
+    def position(self) -> Position:
+        """How far the work is."""
+        left = ""
+        if self.total is not None and 0 < self.num_done < self.total:
+            seconds = time.monotonic() - self.started
+            left = f"{duration(seconds / self.num_done * (self.total - self.num_done))} left"
+        return Position(self.description, self.num_done, self.total, left, self.unit)
+
+    def bar(self, width: int, is_ascii: bool):
+        """Return the line that a terminal shows."""
+        return bar_line(self.position, width, is_ascii)
+
+    def sentence(self) -> str:
+        """Return the line that a pipe gets while the work goes on."""
+        return f"{self.description}: {self.position.counted}"
+
+    @property
+    def summary(self) -> str:
+        """The line of finished work."""
+        seconds = max(time.monotonic() - self.started, 1e-9)
+        speed = f"{self.num_done / seconds:,.0f} {self.unit}/s"
+        return f"{self.description}: {self.num_done:,} {self.unit} in {duration(seconds)} ({speed})"
 
 
 def log_line(line: str, is_drawn: bool) -> None:
-    """Log a line; if a bar shows its content on the terminal, write it to the run's train.log alone."""
+    """Log a line; if the terminal shows its content already, write it to the run's train.log alone."""
     if is_drawn:
         record(line, log.name)
     else:

@@ -1,4 +1,4 @@
-"""Print a run's config, text and scores as tables.
+"""Print a run's text and scores as tables.
 
 `score_table`, `ledger_table` and `training_line` also format these numbers for report.html and model
 card.
@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console, RenderableType
-from rich.text import Text
-from rich.tree import Tree
 
 from lmft.reporting.terminal import Row, show, table_page, terminal
 
@@ -195,29 +193,6 @@ def training_summary(metrics: Mapping[str, Any]) -> str:
     return ", ".join(known)
 
 
-def print_config(
-    choices: Mapping[str, str | None],
-    settings: Mapping[str, Any],
-    path: Path,
-    console: Console | None = None,
-) -> None:
-    """Print which YAMLs were chosen, and the values that the user has given.
-
-    Args:
-        choices: group -> name of its YAML, or None.
-        settings: option -> its value, without secrets.
-        path: the file with the whole config.
-        console: where to print; None: the terminal.
-    """
-    tree = Tree(Text("config", style="bold"), guide_style="dim")
-    for group, name in choices.items():
-        if name not in (None, "none"):
-            tree.add(_leaf(group, name))
-    for option, value in settings.items():
-        tree.add(_leaf(option, value))
-    show(tree, Text(f"the whole config: {path}"), "", console=console)
-
-
 def print_ledger(ledger: Mapping[str, Mapping[str, Any]], console: Console | None = None) -> None:
     """Print what happened to the text of each split, and the sum that accounts for every token."""
     console = console or terminal()
@@ -304,31 +279,3 @@ def _total(value: Any) -> int:
     if isinstance(value, Mapping):
         return sum(value.values())
     return value or 0
-
-
-def _leaf(key: str, value: Any) -> Text:
-    return Text.assemble((f"{key}: ", "cyan"), _value(value))
-
-
-def _is_empty(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return all(_is_empty(inner) for inner in value.values())
-    return value is None or value == []
-
-
-def _value(value: Any) -> str:
-    """Return a value as YAML on one line."""
-    if isinstance(value, Mapping):
-        inner = ", ".join(f"{key}: {_value(item)}" for key, item in value.items() if not _is_empty(item))
-        return f"{{{inner}}}"
-    if isinstance(value, list):
-        items = [repr(item) if isinstance(item, str) else _value(item) for item in value]
-        return f"[{', '.join(items)}]"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if value is None:
-        return "null"
-    text = str(value)
-    if not text or text != text.strip():
-        return repr(text)
-    return text

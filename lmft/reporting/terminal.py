@@ -9,7 +9,7 @@ from contextlib import contextmanager, redirect_stdout
 from typing import Any, TextIO
 
 from rich import box
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
@@ -25,10 +25,26 @@ _log = logging.getLogger("lmft.terminal")
 _log.propagate = False
 _log.addHandler(logging.NullHandler())
 _is_muted = False
+_drawn_on: Console | None = None  # the console of the live display, if there is one
+
+
+def draw_on(console: Console | None) -> None:
+    """Keep the console of a live display, through which all else has to be printed; None: it ended."""
+    global _drawn_on
+    _drawn_on = console
+
+
+def cropped(text: str, width: int) -> str:
+    """Return a text that takes at most `width` columns, with `…` for what is left out."""
+    if cell_len(text) <= width:
+        return text
+    return f"{set_cell_size(text, max(0, width - 1)).rstrip()}…"
 
 
 def terminal() -> Console:
     """Return a console for stdout, at least 40 columns wide."""
+    if _drawn_on is not None and not _drawn_on.stderr:
+        return _drawn_on  # it prints above what it has drawn
     console = Console()
     console.width = max(console.width, NARROWEST)
     return console
@@ -59,7 +75,7 @@ def muted() -> Iterator[None]:
     global _is_muted
     was_muted = _is_muted
     showwarning = warnings.showwarning
-    handlers = [handler for handler in logging.getLogger().handlers if _writes_on_terminal(handler)]
+    handlers = [handler for handler in logging.getLogger().handlers if writes_on_terminal(handler)]
     _is_muted = True
     warnings.showwarning = _ignore
     for handler in handlers:
@@ -167,8 +183,15 @@ def _total_width(widths: Sequence[int]) -> int:
     return 1 + sum(width + 2 for width in widths) + len(widths) - 1
 
 
-def _writes_on_terminal(handler: logging.Handler) -> bool:
-    return isinstance(handler, logging.StreamHandler) and handler.stream in (sys.stdout, sys.stderr)
+def writes_on_terminal(handler: logging.Handler) -> bool:
+    """Return whether a handler writes on stdout or stderr."""
+    return isinstance(handler, logging.StreamHandler) and handler.stream in _streams()
+
+
+def _streams() -> list[Any]:
+    """Return stdout and stderr, and what they are while rich redirects them."""
+    streams = [sys.stdout, sys.stderr]
+    return [*streams, *(getattr(stream, "rich_proxied_file", stream) for stream in streams)]
 
 
 def _refuse(_: logging.LogRecord) -> bool:

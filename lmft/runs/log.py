@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lmft.reporting import python_warnings
 from lmft.runs.redaction import Redactor
 
 _buffer: "LogBuffer | None" = None
@@ -90,7 +91,8 @@ def capturing_logs(handler: logging.Handler) -> Iterator[None]:
         file: Any = None,
         line: str | None = None,
     ) -> None:
-        show(message, category, filename, lineno, file, line)
+        if file is not None or not python_warnings.taken(message, filename):
+            show(message, category, filename, lineno, file, line)
         if file is None:
             text = warnings.formatwarning(message, category, filename, lineno, line).rstrip()
             record = {

@@ -58,7 +58,7 @@ def recorded_command(path: Path, given: Sequence[str]) -> RecordedCommand:
     kept = [str(override.input_line) for override in choices if override.key_or_group not in replaced]
     values = [
         override
-        for override in _differences(base, recorded_settings(run), "")
+        for override in differences(base, recorded_settings(run), "")
         if not _is_replaced(override.key_or_group, replaced)
     ]
     _check_can_be_recorded(values, run)
@@ -79,14 +79,18 @@ def _is_replaced(key: str, replaced: set[str]) -> bool:
     return any(key == name or key.startswith(f"{name}.") for name in (*replaced, *_OF_THE_RUN))
 
 
-def _differences(
-    base: Mapping[str, Any], recorded: Mapping[str, Any], prefix: str
-) -> Iterator[Override]:
-    """Yield an override for each value of `recorded` that differs from that of `base`."""
+def differences(base: Mapping[str, Any], recorded: Mapping[str, Any], prefix: str) -> Iterator[Override]:
+    """Yield an override for each value of `recorded` that differs from that of `base`.
+
+    Args:
+        base: a config, or a group of one.
+        recorded: the same with other values.
+        prefix: the group's key with a dot; empty for a whole config.
+    """
     for name, value in recorded.items():
         key = f"{prefix}{name}"
         if isinstance(value, Mapping) and isinstance(base.get(name), Mapping) and value:
-            yield from _differences(base[name], value, f"{key}.")
+            yield from differences(base[name], value, f"{key}.")
         elif name not in base or repr(base[name]) != repr(value):  # 1 and 1.0 may mean different things
             typed = key if name in base else f"++{key}"
             is_text = isinstance(value, str)

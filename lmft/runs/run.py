@@ -101,8 +101,10 @@ class Run:
         config: Mapping[str, Any],
         choices: Mapping[str, str | None] | None = None,
         arguments: Sequence[str] | None = None,
+        is_verbose: bool = False,
     ):
         self._config = config
+        self.is_verbose = is_verbose
         self._choices = choices or {}
         self._arguments = arguments
         self._dir = Path(config["run"]["dir"])
@@ -164,19 +166,12 @@ class Run:
         """Group -> name of its YAML; empty if they are not known."""
         return self._choices
 
-    def given_settings(self) -> dict[str, Any]:
-        """Return key -> value, without secrets, of the options in the arguments; not the choices."""
-        settings = {}
-        for argument in self._arguments or ():
-            key, equals, _ = argument.lstrip("+~").partition("=")
-            is_choice = key.partition("@")[0] in self._choices
-            if not equals or is_choice or argument.startswith("-") or key.startswith("hydra."):
-                continue
-            value: Any = self.redacted(self._config)
-            for name in key.split("."):
-                value = value.get(name) if isinstance(value, Mapping) else None
-            settings[key] = value
-        return settings
+    @property
+    def arguments(self) -> list[str] | None:
+        """The command line, without secrets; None if Python code has begun the run."""
+        if self._arguments is None:
+            return None
+        return [self._redactor.argument(argument) for argument in self._arguments]
 
     @property
     def config(self) -> Mapping[str, Any]:

@@ -13,14 +13,14 @@ from typing import NoReturn
 class Forked:
     """A command typed in a folder, and what it writes; `output` takes stdout and stderr, if it is given."""
 
-    def __init__(self, home: Path, command: str, argv: Sequence[str], output: int | None = None):
+    def __init__(self, home: Path, command: str, argv: Sequence[str], output: int | None = None, columns: int = 100):
         out, out_of_child = os.pipe()
         err, err_of_child = os.pipe()
         self.pid = os.fork()
         if not self.pid:
             os.close(out)
             os.close(err)
-            _run(home, command, argv, output or out_of_child, output or err_of_child)
+            _run(home, command, argv, output or out_of_child, output or err_of_child, columns)
         os.close(out_of_child)
         os.close(err_of_child)
         self.stdout = os.fdopen(out)
@@ -47,7 +47,7 @@ def ended(home: Path, command: str, *argv: str) -> tuple[int, str, str]:
     return process.wait(), out, err
 
 
-def _run(home: Path, command: str, argv: Sequence[str], out: int, err: int) -> NoReturn:
+def _run(home: Path, command: str, argv: Sequence[str], out: int, err: int, columns: int) -> NoReturn:
     code = 1
     try:
         os.dup2(out, 1)
@@ -56,7 +56,7 @@ def _run(home: Path, command: str, argv: Sequence[str], out: int, err: int) -> N
         sys.stderr = os.fdopen(2, "w", 1, closefd=False)
         sys.argv = [command, *argv]
         os.chdir(home)
-        os.environ.update(LMFT_CACHE=str(home / "cache"), COLUMNS="100")
+        os.environ.update(LMFT_CACHE=str(home / "cache"), COLUMNS=str(columns))
         os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads have stayed in the other process
         os.environ.pop("LMFT_DEBUG", None)
         import_module(f"lmft.{command}").main(argv)

@@ -1,6 +1,7 @@
 import io
 import logging
 import re
+import sys
 import warnings
 
 import lightning
@@ -10,11 +11,15 @@ from rich.console import Console
 from torch.utils.data import DataLoader, TensorDataset
 
 from lmft.reporting import progress
+from lmft.reporting import terminal as terminal_module
+from lmft.reporting.notices import collecting_notices
 from lmft.reporting.progress import counting_progress
+from lmft.reporting.screen import Screen
 from lmft.reporting.terminal import muted
 from lmft.training.callbacks import progress as callback
 from lmft.training.callbacks.metrics import LatestMetrics
 from lmft.training.callbacks.progress import Progress
+from tests.helpers.pseudo_terminal import lines_of
 
 
 class Tiny(lightning.LightningModule):
@@ -88,6 +93,9 @@ def test_lines_where_there_is_no_terminal(lines):
     run = trainer(Progress(live, out), max_epochs=3, accumulate_grad_batches=2)
     run.fit(Tiny(live), loader(80), loader(3))
     assert out.file.getvalue() == ""
+    left = [line for line in lines if "epoch" in line]
+    assert [line.split("  ")[0] for line in left] == ["step 40/120", "step 80/120", "step 120/120"]
+    lines = [line for line in lines if line not in left]
     assert len(lines) == 10
     assert re.fullmatch(r"step 12/120  loss 4\.312  24,510 tokens/s  0:\d\d left", lines[0])
     assert lines[-1] == "step 120/120  loss 4.312  val 4.100  24,510 tokens/s"
@@ -104,6 +112,7 @@ def test_a_line_after_half_a_minute_without_one(lines, monkeypatch):
     monkeypatch.setattr(progress.time, "monotonic", clock)
     live = LatestMetrics()
     trainer(Progress(live, console(terminal=False)), max_steps=100, max_epochs=-1).fit(Tiny(live), loader(100))
+    lines = [line for line in lines if "epoch" not in line]
     assert 20 < len(lines) < 60
     assert all("left" in line for line in lines[:-1])
 
@@ -117,19 +126,31 @@ def test_steps_without_an_end_in_sight(lines, monkeypatch):
     assert "left" not in lines[0]
 
 
-def test_bar_survives_validation_alone_and_training_with_validation(lines):
+def test_the_display_serves_a_validation_alone_and_a_training_with_validations(lines, kept):
     live, out = LatestMetrics(), console(terminal=True)
-    callback = Progress(live, out)
-    run = trainer(callback, max_epochs=2, max_steps=15)
+    run = trainer(Progress(live, out), max_epochs=2, max_steps=15)
     run.validate(Tiny(live), loader(4), verbose=False)
     assert "validating" in out.file.getvalue() and "0/4" in out.file.getvalue()
     run.fit(Tiny(live), loader(10), loader(3))
     drawn = out.file.getvalue()
     assert "epoch 1/2" in drawn and "epoch 2/2" in drawn
     assert "15/15" in drawn
-    assert "loss 4.312  val 4.100  24,510 tokens/s" in drawn
-    assert drawn.rstrip("\n").endswith("\x1b[?25h")  # the cursor is shown again
-    assert lines == []
+    assert "loss 4.312   val 4.100" in drawn and "24,510 tokens/s" in drawn
+    assert drawn.rstrip("\n").endswith("\x1b[2K")  # the display is erased
+    assert drawn.count("\x1b[?25l") == drawn.count("\x1b[?25h")  # the cursor is shown again
+    stays = lines_of(drawn)
+    assert stays == [
+        "step 10/15  epoch 1/2  loss 4.312  val 4.100  0:00",
+        "step 15/15  epoch 2/2  loss 4.312  0:00",
+    ]
+    assert lines == [] and [line for line in kept if "epoch" in line] == stays
+
+
+def test_of_many_validations_some_leave_a_line(lines):
+    live = LatestMetrics()
+    run = trainer(Progress(live, console(terminal=False)), max_epochs=100)
+    run.fit(Tiny(live), loader(3), loader(1))
+    assert 20 <= len([line for line in lines if "epoch" in line]) <= callback.MOST_VALIDATION_LINES + 1
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -138,44 +159,70 @@ def test_the_log_gets_the_same_lines_wherever_they_are_shown(terminal, lines, ke
     live, out = LatestMetrics(), console(terminal)
     run = trainer(Progress(live, out), max_epochs=2, accumulate_grad_batches=2)
     run.fit(Tiny(live), loader(30), loader(3))
-    with counting_progress("tokenising", 20, "documents", out) as advance:
-        advance(20)
-    *steps, counted = kept if terminal else lines
+    shown = kept if terminal else lines
+    steps = [line for line in shown if "epoch" not in line]
     assert [line.split()[1] for line in steps] == [f"{step}/30" for step in range(3, 31, 3)]
     assert steps[-1] == "step 30/30  loss 4.312  val 4.100  24,510 tokens/s"
-    assert counted.startswith("tokenising: 20 documents in 0:00 (")
+    assert [line.split("  ")[1] for line in shown if "epoch" in line] == ["epoch 1/2", "epoch 2/2"]
     assert (lines if terminal else kept) == []
 
 
-def test_a_bar_is_taken_away_where_lines_are_shown_only():
+def test_a_display_leaves_no_line_where_the_terminal_is_muted():
     live, out = LatestMetrics(), console(terminal=True)
     with muted():
         trainer(Progress(live, out), max_epochs=1).fit(Tiny(live), loader(10))
     assert out.file.getvalue().endswith("\x1b[2K")
+    assert "step 10/10" not in out.file.getvalue()
 
 
-def test_bar_is_drawn_at_most_four_times_a_second(monkeypatch):
+def test_the_display_is_drawn_at_most_four_times_a_second(monkeypatch):
     num_drawn = 0
-    refresh = callback._Bar.refresh
+    refresh = Screen.refresh
 
-    def counted(self) -> None:
+    def counted(self, at_once: bool = False) -> None:
         nonlocal num_drawn
         num_drawn += 1
-        refresh(self)
+        refresh(self, at_once)
 
-    monkeypatch.setattr(callback._Bar, "refresh", counted)
+    monkeypatch.setattr(Screen, "refresh", counted)
     monkeypatch.setattr(callback, "REFRESH_SECONDS", 1e9)
     live = LatestMetrics()
     trainer(Progress(live, console(terminal=True)), max_steps=200, max_epochs=-1).fit(Tiny(live), loader(200))
-    assert num_drawn <= 5  # the start, the epoch, the last step, the end
+    assert num_drawn <= 5  # the epoch, the last step
 
 
 def test_an_error_gives_the_terminal_back():
     live, out = LatestMetrics(), console(terminal=True)
     with pytest.raises(RuntimeError, match="broken"):
         trainer(Progress(live, out), max_epochs=1).fit(Tiny(live, fails_at=3), loader(10))
-    assert out.file.getvalue().rstrip("\n").endswith("\x1b[?25h")
-    assert not out._live_stack
+    assert out.file.getvalue().rstrip("\n").endswith("\x1b[2K")
+    assert not out._live_stack and terminal_module.terminal() is not out
+
+
+def test_waiting_warnings_are_below_the_numbers_and_stay_after_the_epoch(lines):
+    live, out = LatestMetrics(), console(terminal=True)
+
+    class Warns(Tiny):
+        def training_step(self, batch, batch_idx):
+            if batch_idx == 2:
+                logging.getLogger("lmft").warning("something is odd")
+            return super().training_step(batch, batch_idx)
+
+    handler = logging.StreamHandler(sys.stdout)
+    logging.getLogger().addHandler(handler)
+    try:
+        with collecting_notices():
+            trainer(Progress(live, out), max_epochs=2).fit(Warns(live), loader(10), loader(1))
+            drawn = out.file.getvalue()
+    finally:
+        logging.getLogger().removeHandler(handler)
+    assert "! something is odd" in drawn[: drawn.index("step 10/20")]  # in the display
+    assert [line.partition("  loss")[0] for line in lines_of(drawn)] == [
+        "step 10/20  epoch 1/2",
+        "warning",
+        "  ! something is odd",
+        "step 20/20  epoch 2/2",
+    ]
 
 
 def test_only_the_first_process_shows_anything(lines):
@@ -193,13 +240,14 @@ def test_left_counts_from_the_step_of_resuming(monkeypatch):
     assert callback._left(200) == "0:50 left"
 
 
-def test_counting_on_a_terminal(lines):
+def test_counting_on_a_terminal_leaves_the_line_that_is_logged(lines):
     out = console(terminal=True)
     with counting_progress("tokenising", 20, "documents", out) as advance:
         for _ in range(20):
             advance(1)
-    assert "tokenising" in out.file.getvalue() and "20/20" in out.file.getvalue()
-    assert lines == []
+    drawn = out.file.getvalue()
+    assert "tokenising" in drawn and "0/20 documents" in drawn and drawn.endswith("\x1b[2K")
+    assert len(lines) == 1 and lines[0].startswith("tokenising: 20 documents in 0:00 (")
 
 
 def test_counting_elsewhere_says_one_line(lines):

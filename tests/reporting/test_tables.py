@@ -1,6 +1,5 @@
 import io
 import math
-from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -8,7 +7,6 @@ from rich.console import Console
 from lmft.reporting.tables import (
     duration,
     ledger_equations,
-    print_config,
     print_ledger,
     print_scores,
     score_table,
@@ -51,41 +49,6 @@ def cells(text: str, label: str) -> list[str]:
 @pytest.mark.parametrize(("seconds", "said"), [(0, "0:00"), (7.4, "0:07"), (59.9, "1:00"), (7263, "2:01:03")])
 def test_duration(seconds, said):
     assert duration(seconds) == said
-
-
-CONFIG_FILE = Path("runs/x/config.yaml")
-
-
-def test_config_shows_choices_and_given_values_and_where_all_of_it_is():
-    choices = {"model": "gpt2_tiny", "debug": None, "logger": "none"}
-    settings = {
-        "seed": 1,
-        "run.name": None,
-        "model.compile": False,
-        "model.tokenizer": {"vocab_size": 4000, "revision": None},
-        "data.probes": ["A [MASK]."],
-        "optimizer.betas": [0.9, 0.999],
-        "data.document_separator": "\n",
-    }
-    text = printed(print_config, choices, settings, CONFIG_FILE)
-    for shown in (
-        "model: gpt2_tiny",
-        "seed: 1",
-        "run.name: null",
-        "model.compile: false",
-        "model.tokenizer: {vocab_size: 4000}",
-        "data.probes: ['A [MASK].']",
-        "optimizer.betas: [0.9, 0.999]",
-        r"data.document_separator: '\n'",
-        "the whole config: runs/x/config.yaml",
-    ):
-        assert shown in text
-    for hidden in ("debug", "logger", "revision", "None"):
-        assert hidden not in text
-
-
-def test_config_values_are_no_markup():
-    assert "[bold]x[/bold]" in printed(print_config, {}, {"data.path": "[bold]x[/bold]"}, CONFIG_FILE)
 
 
 def test_ledger_shows_each_count_and_the_sum():

@@ -11,6 +11,7 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from lmft.reporting.phase import phase
 from lmft.runs.checkpoint_io import load_weights, save_weights
 from lmft.runs.checkpoints import BEST, EXPORTED, LAST, link_as, prune, remove, why_invalid
 from lmft.runs.folder import remove_empty
@@ -143,7 +144,8 @@ class Checkpoints(Checkpoint):
         if self._is_closed:
             return
         if is_best and self._saves_best_weights_only():
-            trainer.save_checkpoint(self.folder / BEST, weights_only=True)
+            with phase("saving the best weights"):
+                trainer.save_checkpoint(self.folder / BEST, weights_only=True)
         elif is_best and loop_state.is_accumulating(trainer) and self.keep_last != 0:
             # Not as step=N.ckpt, from which a run may resume: the gradients so far are not in it.
             trainer.save_checkpoint(self.folder / BEST)
@@ -169,10 +171,11 @@ class Checkpoints(Checkpoint):
         if self._saved_step != trainer.global_step:
             self._saved_step = trainer.global_step
             self._validation_pending = validation_pending
-            trainer.save_checkpoint(path)
-            if trainer.is_global_zero:
-                link_as(path, LAST)
-                prune(self.folder, self.keep_last, self.max_disk_gb)
+            with phase(f"saving the checkpoint of step {trainer.global_step:,}"):
+                trainer.save_checkpoint(path)
+                if trainer.is_global_zero:
+                    link_as(path, LAST)
+                    prune(self.folder, self.keep_last, self.max_disk_gb)
         return path
 
     def close(self) -> None:

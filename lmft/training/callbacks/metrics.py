@@ -3,8 +3,8 @@
 import csv
 import logging
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from lmft.data.batch import Batch
+from lmft.reporting.results import peak_memory_gb
 from lmft.system import loop_state
 from lmft.training.memory import held_gb
 from lmft.training.scores import logged_scores, names_of_logged
@@ -28,14 +29,39 @@ class LatestMetrics:
     loss: float | None = None  # training loss in nats per target, the mean since it was logged last
     val_loss: float | None = None  # loss of the last validation, in nats per target
     tokens_per_second: float | None = None  # over all devices
+    grad_norm: float | None = None  # of the last step's gradient, before clipping
+    lr: float | None = None  # of the first group of weights
+    memory_gb: float | None = None  # the most so far: of the GPU if there is one, else of this process
+    losses: list[float] = field(default_factory=list)  # all values that `loss` has had
 
     def __str__(self) -> str:
-        parts = [
-            ("loss {:.3f}", self.loss),
-            ("val {:.3f}", self.val_loss),
-            ("{:,.0f} tokens/s", self.tokens_per_second),
-        ]
-        return "  ".join(form.format(value) for form, value in parts if value is not None)
+        return "  ".join([*self.of_losses, *self.of_speed])
+
+    @property
+    def of_losses(self) -> list[str]:
+        """The newest training loss and validation loss as texts."""
+        parts = [("loss {:.3f}", self.loss), ("val {:.3f}", self.val_loss)]
+        return _written(parts)
+
+    @property
+    def of_speed(self) -> list[str]:
+        """The speed as a text, if it is known."""
+        return _written([("{:,.0f} tokens/s", self.tokens_per_second)])
+
+    @property
+    def of_step(self) -> list[str]:
+        """Gradient, learning rate and memory as texts, as far as they are known."""
+        return _written(
+            [
+                ("gradient norm {:.3g}", self.grad_norm),
+                ("lr {:.3g}", self.lr),
+                ("{:.2f} GB", self.memory_gb),
+            ]
+        )
+
+
+def _written(parts: Sequence[tuple[str, float | None]]) -> list[str]:
+    return [form.format(value) for form, value in parts if value is not None]
 
 
 COLUMNS = (
@@ -144,6 +170,11 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def losses_in(rows: Iterable[Mapping[str, str]]) -> list[float]:
+    """Return the training losses in the rows of a metrics.csv."""
+    return [float(row["train/loss"]) for row in rows if row.get("train/loss")]
+
+
 class Metrics(Callback):
     """Writes metrics.csv, logs its numbers, keeps validations and totals for metrics.json.
 
@@ -231,6 +262,8 @@ class Metrics(Callback):
         self._rates = _rate_columns(_groups(trainer))
         if self.file is not None and not self._is_resumed:
             self.file.add_columns(list(self._rates))
+        if self._is_resumed and self.file is not None:
+            self.live.losses = losses_in(read_rows(self.file.path))
         if self._is_resumed and self.last_validated_step:
             latest = self.validations[-1]
             scores = {name: torch.tensor(score) for name, score in logged_scores(latest).items()}
@@ -269,9 +302,13 @@ class Metrics(Callback):
             "train/targets": self.totals["targets"],
             "train/seconds_per_step": seconds / max(1, self._num_steps),
         }
+        self.live.losses.append(loss)
+        self.live.grad_norm = row["train/grad_norm"]
+        self.live.lr = row["lr"]
         memory = held_gb(trainer.strategy.root_device)
         if memory is not None:
             row["memory_gb"] = memory
+            self.live.memory_gb = memory
         self._row_start = now
         self._num_steps = 0
         self._tokens_before = 0

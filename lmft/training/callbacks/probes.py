@@ -7,6 +7,8 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
+from lmft.reporting.phase import phase
+
 
 class Probes(Callback):
     """Asks the model fixed prompts before training and at each validation; writes samples.jsonl."""
@@ -48,7 +50,10 @@ class Probes(Callback):
         """
         modes = {module: module.training for module in pl_module.modules()}
         pl_module.eval()
-        self.latest = pl_module.answer(self.prompts) if self.prompts else []
+        self.latest = []
+        if self.prompts:
+            with phase("answering the probes"):
+                self.latest = pl_module.answer(self.prompts)
         for module, is_training in modes.items():
             module.training = is_training
         if stage == "before":

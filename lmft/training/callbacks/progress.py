@@ -1,31 +1,35 @@
-"""Show the progress of a training: a bar on a terminal, and lines in the log."""
+"""Show the progress of a training: a live display on a terminal, and lines in the log."""
 
 import math
 import time
-from collections.abc import Iterable
 from typing import Any
 
 import lightning
 from lightning.pytorch.callbacks import ProgressBar
-from rich import progress as bars
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
-from lmft.reporting.progress import COLUMNS, REFRESH_SECONDS, log_line
+from lmft.reporting.live import Position, bar_line, flowed, sparkline, validation_line
+from lmft.reporting.notebook_screen import NotebookScreen
+from lmft.reporting.notices import notices
+from lmft.reporting.progress import REFRESH_SECONDS, log_line
+from lmft.reporting.screen import Screen, make_screen
 from lmft.reporting.tables import duration
-from lmft.reporting.terminal import draws, is_muted
+from lmft.reporting.terminal import is_muted
 from lmft.training.callbacks.metrics import LatestMetrics
 
 LINE_SECONDS = 30.0
 LINES_PER_RUN = 10
+MOST_VALIDATION_LINES = 30
 
 
 class Progress(ProgressBar):
     """Shows the optimizer steps of the whole training, the numbers of `live`, and the time left.
 
-    A line is logged at every tenth of the steps, and after 30 seconds without one. On a terminal a bar
-    is drawn at most four times a second, and the lines go to the run's train.log alone. Only the first
-    process shows anything. No tensor is read, so that the host never waits for a device.
+    A line is logged at every tenth of the steps, and after 30 seconds without one. On a terminal a
+    block is drawn at most four times a second instead, and these lines go to the run's train.log alone.
+    After an epoch or a validation a line stays on the terminal, too. Only the first process shows
+    anything. No tensor is read, so that the host never waits for a device.
     """
 
     def __init__(self, live: LatestMetrics, console: Console | None = None):
@@ -33,14 +37,15 @@ class Progress(ProgressBar):
         self.live = live
         self.console = console or Console()
         self._enabled = True
-        self._bar: _Bar | None = None
-        self._training_row: bars.TaskID | None = None
-        self._validation_row: bars.TaskID | None = None
+        self._screen: Screen | NotebookScreen | None = None
+        self._training: Position | None = None  # None: not training
+        self._validation: Position | None = None  # None: not validating
         self._total: int | None = None  # optimizer steps; None: unknown
         self._first_step = 0  # 0, or the step that training resumes with
         self._step = 0
         self._line_step = 0  # step of the last line
-        self._num_validated = 0
+        self._result_step = -1  # step of the last line that stays
+        self._validated_step: int | None = None
         self._started = time.monotonic()
         self._drawn = self._started
         self._logged = self._started
@@ -61,20 +66,19 @@ class Progress(ProgressBar):
         self._first_step = trainer.global_step
         self._step = self._first_step
         self._line_step = self._first_step
+        self._result_step = self._first_step
         self._started = time.monotonic()
         self._logged = self._started
         self.live.val_loss = None  # one measured before training says nothing about its steps
+        self._training = Position("training", self._first_step, self._total)
         self._open()
-        if self._bar:
-            self._training_row = self._bar.add_task(
-                "training", total=self._total, completed=self._first_step, left=""
-            )
 
     def on_train_epoch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
         """Show the number of the epoch."""
-        self._draw(self._training_row, at_once=True, description=_epoch(trainer, self._total))
+        self._training = Position(_epoch(trainer, self._total), self._step, self._total)
+        self._draw(at_once=True, status="training")
 
     def on_train_batch_end(
         self,
@@ -91,25 +95,27 @@ class Progress(ProgressBar):
         self._step = step
         is_last = step == self._total
         left = self._left(step)
-        self._draw(self._training_row, at_once=is_last, completed=step, left=left)
-        position = f"step {step}"
+        self._training = Position(_epoch(trainer, self._total), step, self._total, left)
+        self._draw(at_once=is_last, status="training")
         is_tenth = False
         if self._total is not None:
-            position += f"/{self._total}"
             is_tenth = step - self._line_step >= math.ceil(self._total / LINES_PER_RUN)
-        if self._log(position, left, at_once=is_last or is_tenth):
+        if self._log(f"step {self._training.counted}", left, at_once=is_last or is_tenth):
             self._line_step = step
+
+    def on_train_epoch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Leave a line, unless a validation has left one."""
+        self._leave_line(trainer)
 
     def on_validation_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
         """Begin to count validation batches, during training or on their own."""
-        self._num_validated = 0
+        self._validation = Position("validating", 0, _num_validation_batches(trainer))
         self._open()
-        if self._bar:
-            total = _num_validation_batches(trainer)
-            self._validation_row = self._bar.add_task("validating", total=total, left="")
-            self._draw(self._validation_row, at_once=True)
+        self._draw(at_once=True, status="validating")
 
     def on_validation_batch_end(
         self,
@@ -121,57 +127,95 @@ class Progress(ProgressBar):
         dataloader_idx: int = 0,
     ) -> None:
         """Show the number of validation batches."""
-        self._num_validated += 1
-        self._draw(self._validation_row, completed=self._num_validated)
-        position = f"validating batch {self._num_validated}"
-        if total := _num_validation_batches(trainer):
-            position += f"/{total}"
-        self._log(position)
+        assert self._validation is not None
+        num_done = self._validation.done + 1
+        self._validation = Position("validating", num_done, self._validation.total)
+        self._draw(status="validating")
+        self._log(f"validating batch {self._validation.counted}")
 
     def on_validation_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        """Remove the row of validation batches."""
-        if self._bar and self._validation_row is not None:
-            self._bar.remove_task(self._validation_row)
-            self._bar.refresh()
-            self._validation_row = None
+        """Remove the row of validation batches; leave a line about a validation of the training."""
+        self._validation = None
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._validated_step = trainer.global_step
+            self._leave_line(trainer)
+        self._draw(at_once=True, status="" if self._training is None else "training")
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Leave the bar as it is at the last step."""
+        """Erase the display; the lines stay."""
         self._close()
+        self._training = None
 
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
-        """Close the bar before the error is printed."""
+        """Erase the display before the error is printed."""
         self._close()
 
     def teardown(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str
     ) -> None:
-        """Close the bar of a validation on its own."""
+        """Erase the display of a validation on its own."""
         self._close()
 
     def _open(self) -> None:
-        if self._enabled and self._bar is None and draws(self.console):
-            self._bar = _Bar(self.live, self.console)
-            self._bar.start()
+        if self._enabled and self._screen is None:
+            self._screen = make_screen(self.console, self._block, "")
+            if self._screen is not None:
+                self._screen.open()
 
     def _close(self) -> None:
-        if self._bar:
-            self._bar.stop()
-        self._bar = None
-        self._training_row = None
-        self._validation_row = None
+        if self._screen is not None:
+            self._screen.close()
+        self._screen = None
 
-    def _draw(self, row: bars.TaskID | None, at_once: bool = False, **values: Any) -> None:
-        """Update a row and draw the bar, if it is time to or `at_once`."""
-        if self._bar is None or row is None:
+    def _draw(self, status: str, at_once: bool = False) -> None:
+        """Draw the display, if it is time to or `at_once`."""
+        if self._screen is None:
             return
         if at_once or time.monotonic() - self._drawn >= REFRESH_SECONDS:
-            self._bar.update(row, refresh=True, **values)
             self._drawn = time.monotonic()
+            self._screen.status = status
+
+    def _block(self, width: int) -> RenderableType:
+        """Return the lines of the display above the status line."""
+        is_ascii = self.console.options.ascii_only
+        shown = (self._training, self._validation)
+        lines: list[Text] = [bar_line(each, width, is_ascii) for each in shown if each is not None]
+        losses = self.live.of_losses
+        if losses and self.live.loss is not None and len(self.live.losses) > 1 and not is_ascii:
+            losses = [f"{losses[0]} {sparkline(self.live.losses)}", *losses[1:]]
+        numbers = (losses, [*self.live.of_step, *self.live.of_speed])
+        lines += [flowed(parts, width) for parts in numbers if parts]
+        if newest := notices.newest_waiting:
+            lines.append(Text(f"! {newest}", style="yellow", no_wrap=True, overflow="ellipsis"))
+        return Group(*lines)
+
+    def _leave_line(self, trainer: lightning.Trainer) -> None:
+        """Leave a line about the training so far, and the warnings since the last one."""
+        step = trainer.global_step
+        if not self._enabled or step == self._result_step or not self._is_due(step):
+            return
+        self._result_step = step
+        position = Position(_epoch(trainer, self._total), step, self._total)
+        seconds = time.monotonic() - self._started
+        parts = self.live.of_losses
+        if step != self._validated_step:
+            parts = [part for part in parts if not part.startswith("val")]
+        line = validation_line(position, parts, seconds)
+        is_drawn = self._screen is not None
+        if self._screen is not None and not is_muted():
+            self._screen.print_line(line)
+        log_line(line, is_drawn)
+        notices.flush()
+
+    def _is_due(self, step: int) -> bool:
+        """Return whether enough steps were done for one of the lines that stay."""
+        if self._total is None or step == self._total:
+            return True
+        return step - max(0, self._result_step) >= self._total / MOST_VALIDATION_LINES
 
     def _log(self, position: str, left: str = "", at_once: bool = False) -> bool:
         """Log a line, if it is time to or `at_once`; return whether it was logged."""
@@ -180,7 +224,7 @@ class Progress(ProgressBar):
         if not at_once and time.monotonic() - self._logged < LINE_SECONDS:
             return False
         line = "  ".join(part for part in (position, str(self.live), left) if part)
-        log_line(line, is_drawn=self._bar is not None)
+        log_line(line, is_drawn=self._screen is not None)
         self._logged = time.monotonic()
         return True
 
@@ -190,21 +234,6 @@ class Progress(ProgressBar):
             return ""
         seconds_per_step = (time.monotonic() - self._started) / (step - self._first_step)
         return f"{duration(seconds_per_step * (self._total - step))} left"
-
-
-class _Bar(bars.Progress):
-    """Rows for the training and for a validation while it runs; below them the numbers of `live`."""
-
-    def __init__(self, live: LatestMetrics, console: Console):
-        self._numbers = live
-        columns = (*COLUMNS, bars.TimeElapsedColumn(), bars.TextColumn("{task.fields[left]}"))
-        # No refresh thread: it could hold the console's lock just when a process forks.
-        super().__init__(*columns, console=console, auto_refresh=False, transient=is_muted())
-
-    def get_renderables(self) -> Iterable[RenderableType]:
-        yield self.make_tasks_table(self.tasks)
-        if numbers := str(self._numbers):
-            yield Text(numbers)
 
 
 def _num_validation_batches(trainer: lightning.Trainer) -> int | None:

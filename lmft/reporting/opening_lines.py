@@ -1,0 +1,71 @@
+"""Print what a run begins with: its facts, and its config."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.cells import cell_len
+from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
+
+from lmft.reporting.terminal import show, terminal
+
+_INDENT = 2
+
+
+def print_facts(lines: Sequence[Sequence[str]], console: Console | None = None) -> None:
+    """Print each line's facts side by side, the first line in bold.
+
+    Args:
+        lines: the facts of each line.
+        console: where to print; None: the terminal.
+    """
+    console = console or terminal()
+    texts = [Text("\n".join(beside(line, " · ", console.width))) for line in lines]
+    texts[0].stylize("bold")
+    show(*texts, "", console=console)
+
+
+def print_config(arguments: Sequence[str], path: Path, console: Console | None = None) -> None:
+    """Print the arguments that differ from the defaults, and where the whole config is.
+
+    Args:
+        arguments: `key=value`.
+        path: the file with the whole config.
+        console: where to print; None: the terminal.
+    """
+    console = console or terminal()
+    title = "config, as far as it differs from the defaults"
+    if not arguments:
+        title = "config: the defaults"
+    shown = Text("\n".join(beside(arguments, "  ", console.width - _INDENT)), overflow="fold")
+    rest = Text(f"all options: --verbose, {path}", style="dim")
+    show(Text(title, style="bold"), _indented(shown), _indented(rest), "", console=console)
+
+
+def print_whole_config(settings: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print all options as YAML.
+
+    Args:
+        settings: the config, without secrets.
+        console: where to print; None: the terminal.
+    """
+    text = yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True).rstrip()
+    show(Text("config", style="bold"), _indented(Text(text, overflow="fold")), "", console=console)
+
+
+def beside(texts: Sequence[str], gap: str, width: int) -> list[str]:
+    """Return lines with as many texts side by side as fit; no text is broken."""
+    lines: list[str] = []
+    for text in texts:
+        if lines and cell_len(lines[-1]) + cell_len(gap) + cell_len(text) <= width:
+            lines[-1] += f"{gap}{text}"
+        else:
+            lines.append(text)
+    return lines
+
+
+def _indented(text: Text) -> Padding:
+    return Padding(text, (0, 0, 0, _INDENT), expand=False)
