@@ -26,6 +26,7 @@ from lmft.verification.targets import tokens_of
 _NUM_ROWS = 500  # counted at least, in several epochs where there are fewer examples
 _NUM_TOKENS = 200_000  # after which counting ends
 _ERRORS = 5  # standard errors; further off by chance once in two million times
+_ROUNDING = 1e-9  # of sums in float64
 _ORIGIN = "5 standard errors, by the spread of the examples' counts"
 _WITHOUT_RATE = {
     NextToken: "every token is predicted: nothing is hidden at a rate",
@@ -93,7 +94,7 @@ def compared(name: str, rate: Rate, counts: Sequence[Count]) -> Check:
     apart = found - expected
     error = math.sqrt(float(np.square(apart - apart.mean()).sum())) / total
     measured = abs(float(apart.sum())) / total
-    tolerance = _ERRORS * error + rate.rounded * len(counts) / total + 1e-9
+    tolerance = _ERRORS * error + _ROUNDING
     shares = [rate.configured, float(found.sum()) / total, float(expected.sum()) / total, error]
     shown = [f"{share:.2%}" if rate.is_share else f"{share:.3g}" for share in shares]
     figure = f"{shown[1]} {rate.what} ± {shown[3]}, configured {shown[0]}"

@@ -40,8 +40,6 @@ class Rate:
     what: str
     """What is counted: `tokens hidden`."""
     count: Callable[[Row, Tokens], Count]
-    rounded: float = 0.0
-    """Most by which a row's count is off because it is a whole number."""
     is_share: bool = True
     """Whether it is shown in percent."""
 
@@ -104,23 +102,22 @@ def _span_corruption(objective: SpanCorruption) -> list[Rate]:
     def hidden(row: Row, tokens: Tokens) -> Count:
         num_hidden, _ = hidden_of(row, tokens)
         length = len(row.shown) - 1 - int(np.isin(row.shown, tokens.sentinels).sum()) + num_hidden
-        expected = min(max(length * density, 1), length - 1)
+        expected = min(max(np.rint(length * density), 1), length - 1)
         return Count(num_hidden, expected, length)
 
     def spans(row: Row, tokens: Tokens) -> Count:
         num_hidden, num_spans = hidden_of(row, tokens)
         length = len(row.shown) - 1 - num_spans + num_hidden
-        expected = min(max(num_hidden / mean_length, 1), length - num_hidden, num_hidden)
-        return Count(num_hidden, expected * mean_length, num_spans)
+        expected = min(max(np.rint(num_hidden / mean_length), 1), length - num_hidden, num_hidden)
+        return Count(num_spans, expected, num_hidden)
 
     return [
-        Rate("noise_density", density, "tokens hidden", hidden, rounded=0.5),
+        Rate("noise_density", density, "tokens hidden", hidden),
         Rate(
             "mean_noise_span_length",
-            mean_length,
-            "tokens of a hidden span",
+            1 / mean_length,
+            "spans for each hidden token",
             spans,
-            rounded=max(mean_length, 1.0) / 2,
             is_share=False,
         ),
     ]

@@ -85,11 +85,11 @@ class Subject:
         numbers: list[int] = []
         for position in range(len(schedule)):
             numbers += schedule.micro_batch(0, position).examples.tolist()
-            if len(numbers) >= count:
+            if len(numbers) > count:
                 break
         last = len(self.parts.corpus.examples[split]) - 1
-        chosen = list(dict.fromkeys(numbers[: count - 1]))
-        return np.array([*(number for number in chosen if number != last), last])
+        others = [number for number in dict.fromkeys(numbers) if number != last]
+        return np.array([*others[: count - 1], last])
 
     def examined(self, split: str, count: int, longest: int | None) -> Examined:
         """Return up to `count` examples of a split, cut to at most `longest` tokens."""
