@@ -53,6 +53,10 @@ class Examined:
             return rows
         return cut(rows, self.limits[examples], self.pad_id)
 
+    def first(self, count: int) -> "Examined":
+        """Return the first ones of whole rows."""
+        return Examined(self.examples, self.numbers[:count], None, self.pad_id)
+
 
 def cut(rows: Rows, limits: np.ndarray, pad_id: int) -> Rows:
     """Return rows of at most `limits` [B] tokens, in a rectangle as wide as the longest."""

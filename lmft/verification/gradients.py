@@ -40,7 +40,7 @@ def precision(subject: Subject) -> Iterator[Check]:
     """Compare loss and gradient in the chosen precision with those in float32."""
     options: dict[str, Any] = subject.parts.config["trainer"]
     chosen = resolve_precision(str(options["precision"]), options["accelerator"])
-    name = f"trainer.precision={chosen}"
+    name = f"precision {chosen}"
     parts = subject.parts_of({"train": subject.step}, batch_size=len(subject.step))
     module = subject.module
     if chosen.endswith("-true") and chosen != "32-true":

@@ -18,6 +18,9 @@ from lmft.verification.steps import trainer_for
 from lmft.verification.subject import ORIGIN, Subject
 
 _SIZES = (1, 8, 64)
+_NUM_SEARCHED = 64  # rows that are searched for several documents
+_NUM_LOOKED_UP = 16  # rows whose documents are looked up in the store
+_NUM_PACKED = 4  # rows that the model reads
 
 
 def perplexity(subject: Subject) -> Iterator[Check]:
@@ -134,13 +137,14 @@ def packing(subject: Subject) -> Iterator[Check]:
             why = "each row is one document"
         yield does_not_apply(name, why)
         return
-    examples = _with_several_documents(subject)
-    if examples is None:
-        yield does_not_apply(name, "no row of the first ones holds two documents")
-        return
+    examples, holds_several = _with_several_documents(subject)
     if reason := _why_kept_apart_wrongly(subject, examples):
         yield holds(name, False, reason)
         return
+    if not holds_several:
+        yield does_not_apply(name, "no row of the first ones holds two documents")
+        return
+    examples = examples.first(_NUM_PACKED)
     texts = subject.alone(examples)
     batch = subject.datamodule(examples).batch(range(len(examples)))
     found = torch.cat(_nats_by_row(subject, batch))
@@ -169,14 +173,12 @@ def _why_kept_apart_wrongly(subject: Subject, examples: Examined) -> str | None:
     return None
 
 
-def _with_several_documents(subject: Subject) -> Examined | None:
-    """Return some examples of several documents each; None if there are none."""
-    examples = subject.examined("train", 64, None)
+def _with_several_documents(subject: Subject) -> tuple[Examined, bool]:
+    """Return some of the first examples, those of several documents if there are any; and if so."""
+    examples = subject.examined("train", _NUM_SEARCHED, None)
     rows = examples.rows(np.arange(len(examples)))
     assert rows.documents is not None
-    counts = [len(np.unique(row[row >= 0])) for row in rows.documents]
-    several = np.flatnonzero(np.array(counts) > 1)[:4]
-    if not len(several):
-        return None
+    counts = np.array([len(np.unique(row[row >= 0])) for row in rows.documents])
+    chosen = np.argsort(counts < 2, kind="stable")[:_NUM_LOOKED_UP]
     pad_id = subject.parts.vocabulary.pad_id
-    return Examined(examples.examples, examples.numbers[several], None, pad_id)
+    return Examined(examples.examples, examples.numbers[chosen], None, pad_id), bool(counts.max() > 1)

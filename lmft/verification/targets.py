@@ -9,7 +9,7 @@ from lmft.objectives.fim import SENTINELS
 from lmft.objectives.span_corruption import sentinel_ids
 from lmft.verification.check import Check, does_not_apply, holds
 from lmft.verification.restoring import Tokens, rule_of
-from lmft.verification.rows import rows_of
+from lmft.verification.rows import Row, rows_of
 from lmft.verification.subject import Subject
 
 _NUM_EXAMPLES = 64
@@ -56,8 +56,22 @@ def _of_split(subject: Subject, split: str, objective: Objective) -> Check:
     tokens = tokens_of(subject)
     num_targets = 0
     for number, row in enumerate(rows_of(batch, made_of)):
-        if reason := rule(row, tokens):
+        reason = rule(row, tokens)
+        if reason is None:
+            (alone,) = rows_of(loaded.batch([number], split=split), examples.rows(np.array([number])))
+            reason = _difference(row, alone)
+        if reason is not None:
             text = subject.parts.tokenizer.decode(row.text[:40])
             return holds(name, False, f"example {number + 1}: {reason}", (f"its text: {text}",))
         num_targets += len(row.targets)
     return holds(name, True, f"{num_targets} targets of {len(examples)} examples")
+
+
+def _difference(row: Row, alone: Row) -> str | None:
+    """Return whether an example in a batch is another one than by itself."""
+    if not np.array_equal(row.shown, alone.shown):
+        return "it shows other tokens in a batch than alone"
+    is_same = np.array_equal(row.columns, alone.columns) and np.array_equal(row.targets, alone.targets)
+    if not is_same:
+        return f"it has {len(row.targets)} targets in a batch and others, {len(alone.targets)}, alone"
+    return None
