@@ -27,6 +27,7 @@ from lmft.commands.prepare import tokenise
 from lmft.commands.score import Total, scored
 from lmft.commands.score import checked_config as _config_to_score
 from lmft.commands.train import fit
+from lmft.commands.verify import verified
 from lmft.config.load import compose, compose_job
 from lmft.data.batch import Batch
 from lmft.data.datamodule import DataModule
@@ -60,6 +61,8 @@ from lmft.reporting.tokens import examples_html
 from lmft.runs.folder import RunFolder
 from lmft.runs.run import Run
 from lmft.training.scores import ValidationText
+from lmft.verification.check import Check
+from lmft.verification.result import Verification
 
 __all__ = [
     "ANSWER",
@@ -69,6 +72,7 @@ __all__ = [
     "WORD_START",
     "Batch",
     "CausalLanguageModel",
+    "Check",
     "DataModule",
     "Family",
     "FamilyCard",
@@ -85,6 +89,7 @@ __all__ = [
     "TokenNoise",
     "UserError",
     "ValidationText",
+    "Verification",
     "Vocabulary",
     "assemble",
     "body_inputs",
@@ -97,6 +102,7 @@ __all__ = [
     "score",
     "threshold",
     "train",
+    "verify",
 ]
 
 Config = Mapping[str, Any]

@@ -23,6 +23,7 @@ FLOORS = (
     {"cli", "training", "watching", "comparison", "inspection"},
     {"modules"},
     {"assembly"},
+    {"verification"},
     {"commands"},
     {
         "api",

@@ -24,7 +24,6 @@ from lmft.data.sources.cleaning import clean_rows
 from lmft.data.sources.reading import unescaped
 from lmft.data.training_texts import training_source
 from lmft.objectives.causal import NextToken
-from lmft.objectives.fim import FillInTheMiddle
 from lmft.verification.check import Check, does_not_apply, holds
 from lmft.verification.rows import rows_of
 from lmft.verification.subject import Subject
@@ -59,7 +58,7 @@ def chat_targets(subject: Subject) -> Iterator[Check]:
         name = f"{NAME} ({source})" if source else NAME
         if config.train_on == "all":
             yield does_not_apply(name, "every token is learnt (data.train_on=all)")
-        elif not isinstance(objective, NextToken) or isinstance(objective, FillInTheMiddle):
+        elif type(objective) is not NextToken:
             what = f"{type(objective).__name__} does not predict answers as they are"
             yield does_not_apply(name, what)
         else:

@@ -46,7 +46,7 @@ def fixed_noise(subject: Subject) -> Iterator[Check]:
         if not is_training:
             name = f"the same noise at every validation ({split})"
         measured: Objective = objective.at(0.0) if is_training else objective.for_validation()
-        if isinstance(measured, NextToken | Pairs):
+        if type(measured) in (NextToken, Pairs):
             yield does_not_apply(name, "nothing is hidden at random")
             continue
         examples = subject.examined(split, _NUM_EXAMPLES, None)

@@ -18,7 +18,7 @@ from lmft.objectives.permutation import Permutation
 from lmft.objectives.prefix_lm import PrefixLM
 from lmft.verification.check import Check, does_not_apply, holds, within
 from lmft.verification.rates import Count, Rate, rates_of
-from lmft.verification.restoring import Tokens
+from lmft.verification.restoring import Tokens, is_of_lmft
 from lmft.verification.rows import Row, rows_of
 from lmft.verification.subject import Subject
 from lmft.verification.targets import tokens_of
@@ -48,12 +48,12 @@ def noise(subject: Subject) -> Iterator[Check]:
 
 
 def _of(subject: Subject, objective: Objective, tokens: Tokens, which: str) -> Iterator[Check]:
-    if isinstance(objective, Permutation):
+    if isinstance(objective, Permutation) and is_of_lmft(objective):
         yield _permuted(subject, objective, tokens)
         return
     rates = rates_of(objective)
     if not rates:
-        reasons = (why for kind, why in _WITHOUT_RATE.items() if isinstance(objective, kind))
+        reasons = (why for kind, why in _WITHOUT_RATE.items() if type(objective) is kind)
         own = f"lmft does not know the rates of {type(objective).__name__}, which is not its own"
         yield does_not_apply(f"noise rate{which}", next(reasons, own))
         return

@@ -17,7 +17,7 @@ from lmft.objectives.mlm import MaskedDenoising
 from lmft.objectives.span_corruption import SpanCorruption
 from lmft.objectives.text_infilling import TextInfilling
 from lmft.objectives.whole_word import MaskedWords
-from lmft.verification.restoring import Tokens
+from lmft.verification.restoring import Tokens, is_of_lmft
 from lmft.verification.rows import Row
 
 
@@ -46,6 +46,8 @@ class Rate:
 
 def rates_of(objective: Objective) -> list[Rate]:
     """Return the rates of an objective; none if it hides nothing at a rate, or is the user's own."""
+    if not is_of_lmft(objective):
+        return []
     if isinstance(objective, Masking):
         return _masking(objective)
     if isinstance(objective, SpanCorruption):

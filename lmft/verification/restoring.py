@@ -56,9 +56,14 @@ def rule_of(objective: Objective) -> Rule | None:
         (Mixture, _any_of),
     )
     for kind, make in rules:
-        if isinstance(objective, kind):
+        if isinstance(objective, kind) and is_of_lmft(objective):
             return make(objective)
     return None
+
+
+def is_of_lmft(objective: Objective) -> bool:
+    """Return whether an objective is lmft's own; one derived from it may follow any rule."""
+    return type(objective).__module__.partition(".")[0] == "lmft"
 
 
 def _any_of(mixture: Mixture) -> Rule:

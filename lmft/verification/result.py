@@ -8,7 +8,7 @@ from lmft.verification.check import Check
 from lmft.verification.registry import Timed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Verification:
     """All checks that were made, in order."""
 
@@ -33,6 +33,10 @@ class Verification:
             f"{outcomes.count('passed')} passed, {outcomes.count('failed')} failed, "
             f"{outcomes.count('does not apply')} do not apply, in {duration(seconds)}"
         )
+
+    def __repr__(self) -> str:
+        lines = [f"{check.outcome:<14}  {check.name}: {check.figure}" for check in self.checks]
+        return "\n".join([*lines, self.summary])
 
     def as_json(self) -> dict[str, Any]:
         """Return the checks as plain data."""

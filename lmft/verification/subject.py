@@ -12,6 +12,7 @@ from lmft.assembly.parts import Parts
 from lmft.data.corpus import Corpus
 from lmft.data.datamodule import DataModule
 from lmft.modules.base import LanguageModel
+from lmft.reporting.terminal import muted
 from lmft.verification import plain
 from lmft.verification.examined import Examined
 
@@ -36,14 +37,23 @@ class Subject:
         """
         self.parts = parts
         self.device = device
+        self._is_loaded = False
 
     # Its model
 
     def new_module(self) -> LanguageModel:
         """Return the module, as a training begins with it, but without dropout."""
-        module = self.parts.module().to(self.device).eval()
+        module = self._loaded().to(self.device).eval()
         module.warm_up = None  # it would keep the gradients of new rows alone
         return module
+
+    def _loaded(self) -> LanguageModel:
+        """Load or build the module; what is logged of that is shown the first time only."""
+        if not self._is_loaded:
+            self._is_loaded = True
+            return self.parts.module()
+        with muted():
+            return self.parts.module()
 
     @cached_property
     def module(self) -> LanguageModel:
