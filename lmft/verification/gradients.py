@@ -22,7 +22,7 @@ def gradients(subject: Subject) -> Iterator[Check]:
     count = len(subject.step)
     counts = [sum(text.num_targets for text in row) for row in subject.texts]
     unequal = f"examples of {min(counts)} to {max(counts)} targets"
-    for size in (count, min(2, count)):
+    for size in dict.fromkeys((count, min(2, count))):
         accumulate = -(-count // size)
         parts = subject.parts_of({"train": subject.step}, batch_size=size)
         _, found = step_gradient(parts, subject.module, accumulate, "32-true")
