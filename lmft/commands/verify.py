@@ -34,7 +34,7 @@ def verify(job: Job) -> None:
 
     It exits with 1 if one fails.
     """
-    from lmft.reporting.verified import Display
+    from lmft.verification.display import Display
 
     output = job.config["output"] and Path(job.config["output"])
     if output and not output.parent.is_dir():

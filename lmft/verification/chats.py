@@ -98,9 +98,7 @@ def _of_source(subject: Subject, name: str, source: str, config: DataConfig) -> 
     return holds(name, True, figure, tuple(f"target: {_shortened(text)}" for text in shown))
 
 
-def _targets(
-    subject: Subject, split: str, config: DataConfig, count: int
-) -> Iterator[list[list[int]]]:
+def _targets(subject: Subject, split: str, config: DataConfig, count: int) -> Iterator[list[list[int]]]:
     """Yield the targets of the first documents, in stretches that follow each other."""
     parts = subject.parts
     store = parts.corpus.documents[split].store
@@ -126,11 +124,12 @@ def _expected(parts: Parts, config: DataConfig) -> Iterator[Expected]:
     reader = RowReader(config, template)
 
     def read(values: dict[str, Any]) -> list[Expected] | None:
-        if reader.read(values) is None:
+        found = reader.read(values)
+        if found is None:
             return None
-        row = Row(values, config.columns, unescaped(config.join.columns))
         if config.format == "marked_text":
-            return [_of_marked(config, reader.read(values).conversations[0].text)]  # pyright: ignore[reportOptionalMemberAccess]
+            return [_of_marked(config, found.conversations[0].text)]
+        row = Row(values, config.columns, unescaped(config.join.columns))
         layout = layout_of(row, config.format)
         chat = None if layout is None else layout.read(row)
         if not isinstance(chat, Chat):
@@ -178,9 +177,7 @@ def _of_answers(
     return Expected(written, others, is_exact=True)
 
 
-def _written_for(
-    tokenizer: PreTrainedTokenizerFast, chat: Chat, number: int, last: int
-) -> str | None:
+def _written_for(tokenizer: PreTrainedTokenizerFast, chat: Chat, number: int, last: int) -> str | None:
     """Return what a rendering has more with an answer than with the prompt before it.
 
     None if the renderings do not continue each other.
@@ -220,9 +217,7 @@ def _of_marked(config: DataConfig, text: str) -> Expected:
     return Expected(answers, [], is_exact=False)
 
 
-def _difference(
-    tokenizer: PreTrainedTokenizerFast, expected: Expected, found: list[str]
-) -> str | None:
+def _difference(tokenizer: PreTrainedTokenizerFast, expected: Expected, found: list[str]) -> str | None:
     """Return how the decoded targets differ from the answers, whatever their white space."""
     learnt = _squeezed("".join(found))
     wanted = [_squeezed(_given_back(tokenizer, answer)) for answer in expected.answers]

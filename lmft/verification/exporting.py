@@ -34,8 +34,8 @@ def exporting(subject: Subject) -> Iterator[Check]:
         convert(module, dtype)
         export(module.exported, subject.parts.tokenizer, lambda _: None, path)
         del module
-        model = _loaded(subject, path).to(subject.device)
-        found = _own_loss(model, texts, subject.is_causal)
+        model: Any = _loaded(subject, path)
+        found = _own_loss(model.to(subject.device), texts, subject.is_causal)
         yield _compared(found, expected, dtype, subject)
         yield from _tokenizer(subject, path)
 
@@ -71,7 +71,7 @@ def _own_loss(model: PreTrainedModel, texts: list[plain.Alone], is_causal: bool)
     return sum(float(plain.own_loss(model, text, is_causal)) for text in texts) / num_targets
 
 
-def _loaded(subject: Subject, path: Path) -> PreTrainedModel:
+def _loaded(subject: Subject, path: Path) -> Any:
     """Load the folder, as its model card says: with transformers, or of adapters alone with peft."""
     options = {"dtype": torch.float32, "trust_remote_code": subject.parts.model.trust_remote_code}
     if not (path / "adapter_config.json").exists():
@@ -108,9 +108,7 @@ def _tokenizer(subject: Subject, path: Path) -> Iterator[Check]:
     """Compare the exported tokenizer with the one that is trained with."""
     name = "exported tokenizer"
     ours = subject.parts.tokenizer
-    loaded = AutoTokenizer.from_pretrained(
-        path, trust_remote_code=subject.parts.model.trust_remote_code
-    )
+    loaded = AutoTokenizer.from_pretrained(path, trust_remote_code=subject.parts.model.trust_remote_code)
     if lost := set(ours.get_vocab()) - set(loaded.get_vocab()):
         shown = " ".join(sorted(lost)[:5])
         yield holds(name, False, f"{len(lost)} tokens are lost: {shown}")
@@ -131,4 +129,5 @@ def _tokenizer(subject: Subject, path: Path) -> Iterator[Check]:
             yield holds(name, False, "it makes other tokens of a text", (f"the text: {text[:200]}",))
             return
         num_tokens += len(ids)
-    yield holds(name, True, f"the same {num_tokens} tokens of {len(texts)} texts, {len(added)} added words")
+    figure = f"the same {num_tokens} tokens of {len(texts)} texts and {len(added)} added words"
+    yield holds(name, True, figure)

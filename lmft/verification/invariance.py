@@ -67,15 +67,17 @@ def _validated(subject: Subject, examples: Examined, size: int) -> dict[str, Any
     parts = subject.parts_of({"validation": examples}, batch_size=size)
     options = {"limit_val_batches": 1.0, "precision": "32-true"}
     module = subject.module
-    before = module.validations, module.scores
+    validations = module.validations
+    scores = module.scores
     module.validations = module.validations[:1]
     module.scores = module.scores[:1]
     try:
         trainer_for(parts, [], **options).validate(module, parts.datamodule(), verbose=False)
     finally:
-        module.validations, module.scores = before
-    scores = module.latest_scores
-    return next(iter(scores.get("by_source", {"": scores}).values()))
+        module.validations = validations
+        module.scores = scores
+    measured = module.latest_scores
+    return next(iter(measured.get("by_source", {"": measured}).values()))
 
 
 def padding(subject: Subject) -> Iterator[Check]:

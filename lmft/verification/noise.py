@@ -142,7 +142,7 @@ def _permuted(subject: Subject, objective: Permutation, tokens: Tokens) -> Check
             ours.append(len(row.columns))
             num_tokens += int((~np.isin(row.text, list(tokens.special_ids))).sum())
     if not num_tokens:
-        return does_not_apply(name, "all examples have an odd number of tokens, which the collator refuses")
+        return does_not_apply(name, "all examples have an odd number of tokens")
     apart = np.array(ours) - np.array(theirs)
     error = math.sqrt(float(np.square(apart - apart.mean()).sum())) / num_tokens
     measured = abs(float(apart.sum())) / num_tokens

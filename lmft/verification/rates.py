@@ -1,10 +1,10 @@
-"""What each objective hides, counted in a batch, and how much of it the configured rates lead one to expect.
+"""What each objective hides, counted in a batch, and how much its configured rates let one expect.
 
 Counting reads inputs and targets alone. Expectations are computed from the rates and the lengths of the
 texts, and share no code with the objectives.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -13,7 +13,6 @@ import numpy as np
 from lmft.objectives.base import Objective
 from lmft.objectives.fim import FillInTheMiddle
 from lmft.objectives.masking import Masking
-from lmft.objectives.mlm import MaskedDenoising
 from lmft.objectives.span_corruption import SpanCorruption
 from lmft.objectives.text_infilling import TextInfilling
 from lmft.objectives.whole_word import MaskedWords
@@ -176,7 +175,9 @@ def _is_rearranged(row: Row, tokens: Tokens) -> bool:
 
 def _longest_piece(row: Row, tokens: Tokens) -> int:
     """Return the length of the longest run of ordinary tokens of one document."""
-    documents: Sequence[int] = np.zeros(len(row.text), int) if row.documents is None else row.documents
+    documents = row.documents
+    if documents is None:
+        documents = np.zeros(len(row.text), np.int64)
     marked = [
         None if int(token) in tokens.special_ids else int(document)
         for token, document in zip(row.text, documents, strict=True)

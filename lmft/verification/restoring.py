@@ -14,9 +14,9 @@ import numpy as np
 from lmft.objectives.base import Objective
 from lmft.objectives.causal import NextToken
 from lmft.objectives.fim import FillInTheMiddle
+from lmft.objectives.masking import Masking
 from lmft.objectives.mixture import Mixture
 from lmft.objectives.mlm import MaskedDenoising
-from lmft.objectives.masking import Masking
 from lmft.objectives.pairs import Pairs
 from lmft.objectives.permutation import Permutation
 from lmft.objectives.prefix_lm import PrefixLM
@@ -43,7 +43,7 @@ Rule = Callable[[Row, Tokens], str | None]
 
 def rule_of(objective: Objective) -> Rule | None:
     """Return the rule that rows of an objective follow; None for an objective of the user's own."""
-    rules: tuple[tuple[type, Callable[[Any], Rule]], ...] = (
+    rules: tuple[tuple[type[Any], Callable[[Any], Rule]], ...] = (
         (MaskedDenoising, lambda _: _masked_denoising),
         (Masking, lambda _: _masked),
         (FillInTheMiddle, lambda _: _fim),

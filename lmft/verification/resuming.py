@@ -49,9 +49,7 @@ def resuming(subject: Subject) -> Iterator[Check]:
     yield _compared(weights, _weights(module), subject)
 
 
-def _train(
-    subject: Subject, folder: Path, checkpoint: Path | None
-) -> tuple[list[Seen], LanguageModel]:
+def _train(subject: Subject, folder: Path, checkpoint: Path | None) -> tuple[list[Seen], LanguageModel]:
     """Return the micro-batches of a training, perhaps from a checkpoint on, and its module."""
     folder.mkdir(exist_ok=True)
     seen: list[Seen] = []

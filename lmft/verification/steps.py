@@ -68,7 +68,8 @@ def step_gradient(
         optimizer.register_step_post_hook(record)
         return optimizer
 
-    before = module.make_optimizer, module.schedule
+    make_before = module.make_optimizer
+    schedule_before = module.schedule
     module.make_optimizer = make
     module.schedule = ScheduleConfig(name="constant")
     options = {
@@ -81,7 +82,8 @@ def step_gradient(
     try:
         trainer_for(parts, [loss], **options).fit(module, parts.datamodule())
     finally:
-        module.make_optimizer, module.schedule = before
+        module.make_optimizer = make_before
+        module.schedule = schedule_before
     return loss.value, found
 
 
@@ -90,6 +92,8 @@ class _Loss(Callback):
 
     value = float("nan")
 
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         step = pl_module.step
         self.value = float(step.nats) / max(1, step.num_targets)

@@ -1,6 +1,7 @@
 """What is predicted: the tokens of the text itself, and of chats the answers alone."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +28,7 @@ def targets(subject: Subject) -> Iterator[Check]:
 
 def tokens_of(subject: Subject) -> Tokens:
     """Return what the rules need to know of the tokenizer, asked of the tokenizer itself."""
-    tokenizer = subject.parts.tokenizer
+    tokenizer: Any = subject.parts.tokenizer
     sentinels = sentinel_ids(tokenizer.get_vocab())
     known = tokenizer.get_vocab()
     fim = next((names for names in SENTINELS if all(name in known for name in names)), ())

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
@@ -87,9 +88,7 @@ def _difference(tokenizer: PreTrainedTokenizerFast, read: Read) -> str | None:
 
 def _ended(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
     """Return a text's tokens with separators, and its end if the tokenizer's template has none."""
-    return _with_end(
-        tokenizer, plain_ids(tokenizer, text, separated=True), plain_ids(tokenizer, text)
-    )
+    return _with_end(tokenizer, plain_ids(tokenizer, text, separated=True), plain_ids(tokenizer, text))
 
 
 def _ended_target(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
@@ -99,7 +98,7 @@ def _ended_target(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
 
 
 def _with_end(tokenizer: PreTrainedTokenizerFast, ids: list[int], bare: list[int]) -> list[int]:
-    end = tokenizer.eos_token_id
+    end: Any = tokenizer.eos_token_id
     is_ended = bool(bare) and ids[-len(bare) :] != bare
     return ids if is_ended or end is None else [*ids, int(end)]
 

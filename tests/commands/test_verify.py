@@ -162,7 +162,7 @@ def test_without_validation_text_there_is_no_perplexity(folder):
 
 
 def test_api_returns_the_checks(folder):
-    found = api.verify([each for each in tiny_arguments(folder)])
+    found = api.verify(tiny_arguments(folder))
     assert found.passed and found.summary.count(" passed, 0 failed, ") == 1
     with pytest.raises(UserError, match="nothing reads 'optimiser'"):
         api.verify({**masked(folder), "optimiser": {}})

@@ -3,35 +3,19 @@
 import logging
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
 from lmft.reporting.terminal import draws, show, terminal
+from lmft.verification.check import Check
 
 log = logging.getLogger("lmft")
 _STYLES = {"passed": "green", "failed": "bold red", "does not apply": "dim"}
 _OUTCOME_WIDTH = max(map(len, _STYLES))
 _SHARE_OF_NAME = 0.36  # of the width that the outcome leaves
-
-
-class Shown(Protocol):
-    """A check, as it is shown."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def outcome(self) -> str: ...
-    @property
-    def figure(self) -> str: ...
-    @property
-    def tolerance(self) -> float | None: ...
-    @property
-    def origin(self) -> str | None: ...
-    @property
-    def details(self) -> tuple[str, ...]: ...
 
 
 class Display:
@@ -60,7 +44,7 @@ class Display:
         else:
             self._status.update(f"{doing} …")
 
-    def show(self, checks: Sequence[Shown]) -> None:
+    def show(self, checks: Sequence[Check]) -> None:
         """Show checks, a line each; of a failed one also what was allowed, and why that much."""
         show(lines(checks, self.console.width), console=self.console)
 
@@ -69,7 +53,7 @@ class Display:
         show(Text(f"\n{summary}", style="bold"), console=self.console)
 
 
-def lines(checks: Sequence[Shown], width: int) -> Table:
+def lines(checks: Sequence[Check], width: int) -> Table:
     """Return a line for each check: outcome, claim and figure, with its details below it."""
     left = width - _OUTCOME_WIDTH - 4
     name_width = int(left * _SHARE_OF_NAME)
