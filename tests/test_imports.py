@@ -37,6 +37,7 @@ FLOORS = (
         "compare",
         "tune",
         "watch",
+        "verify",
         "__main__",
     },
 )

@@ -89,7 +89,8 @@ def test_the_documentation_prints_many_commands():
     assert count["README.md"] >= 18 and count["recipes.md"] >= 55 and count["RELIABILITY.md"] >= 3
     assert all(list(printed.commands_in(file)) for file in printed.YAMLS if file.stem != "lmft")
     assert {command.command for command in commands().values()} == {
-        *("train", "evaluate", "predict", "prepare", "export", "score", "chat", "compare", "tune", "watch")
+        *("train", "evaluate", "predict", "prepare", "export", "score", "chat", "compare", "tune", "watch"),
+        "verify",
     }
 
 
@@ -403,8 +404,16 @@ def check_tuning(command: Printed, folder: Path, said: str) -> None:
     assert read_json(found).keys() & {"lr", "micro_batch"} and "tuning" in said
 
 
+def check_verification(command: Printed, folder: Path, said: str) -> None:
+    """Lines that passed, and none that failed."""
+    assert re.search(r"\d\d passed, 0 failed", said), said
+    if output := command.given.get("output"):
+        assert read_json(folder / output)["passed"] is True
+
+
 CHECKS = {
     "compare": check_comparison,
+    "verify": check_verification,
     "tune": check_tuning,
     "watch": check_watching,
     "export": check_export,
