@@ -129,5 +129,5 @@ def _tokenizer(subject: Subject, path: Path) -> Iterator[Check]:
             yield holds(name, False, "it makes other tokens of a text", (f"the text: {text[:200]}",))
             return
         num_tokens += len(ids)
-    figure = f"the same {num_tokens} tokens of {len(texts)} texts and {len(added)} added words"
+    figure = f"the same {num_tokens} tokens of {len(texts)} texts; added tokens: {len(added)}"
     yield holds(name, True, figure)

@@ -32,6 +32,9 @@ def perplexity(subject: Subject) -> Iterator[Check]:
         _, _, source = split.partition("/")
         examples = _to_validate(subject, split)
         expected, num_targets = _plain_loss(subject, examples, split)
+        if not num_targets:
+            yield does_not_apply(f"perplexity ({split})", "the first examples have no target")
+            continue
         for size in _SIZES:
             name = f"perplexity at batch {size}" + (f" of {source}" if source else "")
             scores = _validated(subject, examples, size)
@@ -59,7 +62,7 @@ def _plain_loss(subject: Subject, examples: Examined, split: str) -> tuple[float
     model = subject.module.model
     with torch.no_grad():
         nats = [float(plain.own_loss(model, text, subject.is_causal)) for text in texts]
-    return sum(nats) / num_targets, num_targets
+    return sum(nats) / max(1, num_targets), num_targets
 
 
 def _validated(subject: Subject, examples: Examined, size: int) -> dict[str, Any]:

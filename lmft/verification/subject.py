@@ -11,6 +11,7 @@ from torch import Tensor
 from lmft.assembly.parts import Parts
 from lmft.data.corpus import Corpus
 from lmft.data.datamodule import DataModule
+from lmft.errors import UserError
 from lmft.modules.base import LanguageModel
 from lmft.reporting.terminal import muted
 from lmft.verification import plain
@@ -74,7 +75,8 @@ class Subject:
         Rows that would lose all their targets stay whole: pairs, and chats of which answers are learnt.
         """
         data = self.parts.data
-        if "pairs" in data.formats or data.train_on != "all" or data.sources:
+        sources = data.by_source().values() or [data]
+        if any(source.kind == "pairs" or source.train_on != "all" for source in sources):
             return None
         return max(_SHORTEST_ROW, min(data.block_size, self.affordable // 64))
 
@@ -109,8 +111,13 @@ class Subject:
 
     @cached_property
     def step(self) -> Examined:
-        """Eight examples of an optimizer step, of different lengths."""
-        return self.examined("train", 8, self.longest_row)
+        """Eight examples of an optimizer step, of different lengths. Raises: UserError."""
+        for longest in (self.longest_row, None):
+            examples = self.examined("train", 8, longest)
+            if self.datamodule(examples).batch(range(len(examples))).num_targets:
+                return examples
+        what = "the first examples have no token to predict, so nothing can be compared"
+        raise UserError(what, fix="more text, or a higher rate of the objective")
 
     def parts_of(self, examples: dict[str, Any], batch_size: int, **trainer: Any) -> Parts:
         """Return the training on some examples alone.
