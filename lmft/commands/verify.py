@@ -26,7 +26,7 @@ _UNREAD = ("run", "checkpoint", "callbacks", "logger", "validate_before", "nonfi
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
-    run_command("verify", verify, argv)
+    run_command("verify", verify, argv, takes_from=True)
 
 
 def verify(job: Job) -> None:

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from lmft import api
+from lmft.commands.train import main as train_main
 from lmft.commands.verify import main, verified
 from lmft.errors import UserError
 from lmft.objectives import mlm
@@ -166,3 +167,14 @@ def test_api_returns_the_checks(folder):
     assert found.passed and found.summary.count(" passed, 0 failed, ") == 1
     with pytest.raises(UserError, match="nothing reads 'optimiser'"):
         api.verify({**masked(folder), "optimiser": {}})
+
+
+def test_from_takes_the_arguments_of_a_run(folder, tmp_path, capsys):
+    with logging_left_alone():
+        train_main([*tiny_arguments(folder), f"run.dir={tmp_path}", "run.name=x", "trainer.max_steps=1", "seed=5"])
+        capsys.readouterr()
+    with pytest.raises(SystemExit) as exited, logging_left_alone():
+        main(["--from", f"{tmp_path}/x"])
+        raise SystemExit(0)
+    assert exited.value.code == 0
+    assert "passed, 0 failed" in capsys.readouterr().out
