@@ -6,8 +6,8 @@
     result.metrics["after"]["perplexity"]
 
 `compose` makes a config; `assemble` makes its LightningModule and DataModule, which work with any
-`lightning.Trainer`. `train`, `evaluate`, `predict`, `prepare`, `score` and `inspect` do the
-same as the commands of these names.
+`lightning.Trainer`. `train`, `evaluate`, `predict`, `prepare`, `score`, `inspect` and `verify`
+do the same as the commands of these names.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,6 +27,7 @@ from lmft.commands.prepare import tokenise
 from lmft.commands.score import Total, scored
 from lmft.commands.score import checked_config as _config_to_score
 from lmft.commands.train import fit
+from lmft.commands.verify import verified
 from lmft.config.load import compose, compose_job
 from lmft.data.batch import Batch
 from lmft.data.datamodule import DataModule
@@ -60,6 +61,8 @@ from lmft.reporting.tokens import examples_html
 from lmft.runs.folder import RunFolder
 from lmft.runs.run import Run
 from lmft.training.scores import ValidationText
+from lmft.verification.check import Check
+from lmft.verification.result import Verification
 
 __all__ = [
     "ANSWER",
@@ -69,6 +72,7 @@ __all__ = [
     "WORD_START",
     "Batch",
     "CausalLanguageModel",
+    "Check",
     "DataModule",
     "Family",
     "FamilyCard",
@@ -85,6 +89,7 @@ __all__ = [
     "TokenNoise",
     "UserError",
     "ValidationText",
+    "Verification",
     "Vocabulary",
     "assemble",
     "body_inputs",
@@ -97,6 +102,7 @@ __all__ = [
     "score",
     "threshold",
     "train",
+    "verify",
 ]
 
 Config = Mapping[str, Any]
@@ -347,3 +353,23 @@ def inspect(config: Config | Sequence[str], **options: Any) -> Inspection:
             raise UserError(what, fix=f"one of: {', '.join(known)}")
     given = {**composed, "inspect": {**known, **options}}
     return Inspection(looked_at(_config_to_inspect(given, overrides)))
+
+
+def verify(config: Config | Sequence[str]) -> Verification:
+    """Check a training on its own model and data, as `python -m lmft.verify` does.
+
+    >>> found = verify(["model=gpt2_tiny"])
+    >>> found.passed, [check.name for check in found.checks if check.outcome == "failed"]
+    (True, [])
+
+    Args:
+        config: as `compose` returns it, perhaps changed; or the `key=value` arguments of the command.
+
+    Returns: the checks, each with its figure and what was allowed.
+
+    Raises: UserError.
+    """
+    if isinstance(config, Mapping):
+        _check_is_of_a_training(config)
+        return verified(config)
+    return verified(compose(config, "train"))

@@ -23,6 +23,7 @@ FLOORS = (
     {"cli", "training", "watching", "comparison", "inspection"},
     {"modules"},
     {"assembly"},
+    {"verification"},
     {"commands"},
     {
         "api",
@@ -37,6 +38,7 @@ FLOORS = (
         "tune",
         "watch",
         "inspect",
+        "verify",
         "__main__",
     },
 )

@@ -89,7 +89,8 @@ def test_the_documentation_prints_many_commands():
     assert count["README.md"] >= 18 and count["recipes.md"] >= 55 and count["RELIABILITY.md"] >= 3
     assert all(list(printed.commands_in(file)) for file in printed.YAMLS if file.stem != "lmft")
     assert {command.command for command in commands().values()} == {
-        *("train", "evaluate", "predict", "prepare", "export", "score", "chat", "compare", "tune", "watch", "inspect")
+        *("train", "evaluate", "predict", "prepare", "export", "score", "chat", "compare", "tune", "watch", "inspect"),
+        "verify",
     }
 
 
@@ -412,9 +413,17 @@ def check_inspection(command: Printed, folder: Path, said: str) -> None:
         assert f"page: runs/{page.name}" in said and '<section class="example"' in page.read_text("utf-8")
 
 
+def check_verification(command: Printed, folder: Path, said: str) -> None:
+    """Lines that passed, and none that failed."""
+    assert re.search(r"\d\d passed, 0 failed", said), said
+    if output := command.given.get("output"):
+        assert read_json(folder / output)["passed"] is True
+
+
 CHECKS = {
     "inspect": check_inspection,
     "compare": check_comparison,
+    "verify": check_verification,
     "tune": check_tuning,
     "watch": check_watching,
     "export": check_export,

@@ -41,7 +41,11 @@ from lmft.system.signals import Stopped, handling_signals
 
 @user_errors_end_the_process()
 def run_command(
-    command: str, task: Task, argv: Sequence[str] | None = None, makes_runs: bool = False
+    command: str,
+    task: Task,
+    argv: Sequence[str] | None = None,
+    makes_runs: bool = False,
+    takes_from: bool | None = None,
 ) -> None:
     """Compose the config and run `task`: once, or in a sweep once for each combination of values.
 
@@ -54,7 +58,10 @@ def run_command(
         task: runs a job; returns the value that a sweeper minimises.
         argv: the arguments after the command's name; None: those of the process.
         makes_runs: whether each job leaves a run folder.
+        takes_from: whether --from gives it the arguments of a run; None: if it makes runs.
     """
+    if takes_from is None:
+        takes_from = makes_runs
     if argv is None:
         argv = sys.argv[1:]
     argv = [overrides.quote_for_hydra(argument) for argument in argv]
@@ -64,7 +71,7 @@ def run_command(
     with handling_signals(), _stops_end_the_process(), buffering_logs():
         flags = parsed(argv, command)
         if flags.from_run is not None:
-            _begin_from_run(flags, command, makes_runs)
+            _begin_from_run(flags, command, takes_from)
         flags.overrides = load.with_names(implied_end(flags.overrides), command, flags.sources)
         if flags.config_name is None:  # a YAML named by --config-name makes its own choices
             flags.overrides = implied_choices(flags.overrides, ask_hub=False)
@@ -90,9 +97,9 @@ def _stops_end_the_process() -> Iterator[None]:
         sys.exit(stopped.exit_code)
 
 
-def _begin_from_run(flags: Namespace, command: str, makes_runs: bool) -> None:
+def _begin_from_run(flags: Namespace, command: str, takes_from: bool) -> None:
     """Put the flags and overrides that a finished run was made by before those that are given."""
-    if not makes_runs:
+    if not takes_from:
         what = f"--from begins a training, and this is lmft.{command}"
         raise UserError(what, f"--from {flags.from_run}", f"run={flags.from_run}")
     recorded = recorded_command(Path(flags.from_run), flags.overrides)

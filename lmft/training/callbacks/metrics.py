@@ -14,7 +14,6 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from lmft.data.batch import Batch
-from lmft.reporting.results import peak_memory_gb
 from lmft.system import loop_state
 from lmft.training.memory import held_gb
 from lmft.training.scores import logged_scores, names_of_logged
@@ -31,7 +30,7 @@ class LatestMetrics:
     tokens_per_second: float | None = None  # over all devices
     grad_norm: float | None = None  # of the last step's gradient, before clipping
     lr: float | None = None  # of the first group of weights
-    memory_gb: float | None = None  # the most so far: of the GPU if there is one, else of this process
+    memory_gb: float | None = None  # held now: of the GPU if there is one, else of this process
     losses: list[float] = field(default_factory=list)  # all values that `loss` has had
 
     def __str__(self) -> str:
