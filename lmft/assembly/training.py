@@ -13,10 +13,12 @@ from lightning.pytorch.callbacks import LambdaCallback
 from lmft.assembly.callbacks import OwnCallbacks, appended_files, make_callbacks
 from lmft.assembly.finishing import finish
 from lmft.assembly.parts import Parts
+from lmft.assembly.preflight import find_facts
 from lmft.data.datamodule import DataModule
 from lmft.errors import UserError
 from lmft.inspection import first_example
 from lmft.models.loading.tokenizer import is_made_for_run, keep_vocabulary
+from lmft.reporting.facts import print_facts
 from lmft.reporting.results import environment, peak_memory_gb, scores_of
 from lmft.runs.report import write_report
 from lmft.runs.rows import read_lines
@@ -67,6 +69,9 @@ def _train(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any]:
     if "trainer.max_tokens" in (limits := parts.step_limits(trainer.world_size)):
         loop_state.end_after(trainer, min(limits.values()))
     module = parts.module()
+    if run.facts is None:  # else it has gone back after a spike, and begins once more
+        run.facts = find_facts(parts, module, trainer, run.folder, run.choices)
+        print_facts(run.facts)
     data = parts.datamodule()
     if run.checkpoint is None and run.origin is not None:  # else it has begun
         beginning = Beginning(run.origin, config["optimizer"])

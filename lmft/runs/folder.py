@@ -1,6 +1,7 @@
 """A run's folder: its files, its name, and its status.
 
-runs/<name>/  config.yaml  command.txt  train.log  metrics.csv  metrics.json  samples.jsonl  report.html
+runs/<name>/  config.yaml  command.txt  facts.json  train.log  metrics.csv  metrics.json  samples.jsonl
+              report.html
               checkpoints/ (last.ckpt, best.ckpt, step=N.ckpt)  model/ (Hugging Face folder)
 """
 
