@@ -1,6 +1,5 @@
 """Estimate time and memory of a training from three of its steps, and begin nothing."""
 
-import gc
 import time
 from collections.abc import Iterable
 from dataclasses import replace
@@ -82,7 +81,7 @@ def _estimate(
     measured = []
     size = parts.data.batch_size
     if size > 1:
-        measured.append(_measured(parts, module, device, max(1, size // _PART))[0])
+        measured.append(_small(parts, module, device, max(1, size // _PART)))
     reset_peak(device)
     costs, trainer = _steps(parts, module, size, parts.config["trainer"]["accumulate_grad_batches"])
     num_parts = module.step.num_parts
@@ -105,15 +104,14 @@ def _estimate(
     }
 
 
-def _measured(
-    parts: Parts, module: LanguageModel, device: torch.device, size: int
-) -> tuple[MicroBatch, StepCosts]:
+def _small(parts: Parts, module: LanguageModel, device: torch.device, size: int) -> MicroBatch:
     """Make two steps of one micro-batch of a size; the second has the optimizer's state in memory."""
     reset_peak(device)
-    costs, _ = _steps(parts, module, size, accumulate=1, num_steps=2)
+    costs, trainer = _steps(parts, module, size, accumulate=1, num_steps=2)
     found = _micro_batch(size, costs, peak_gb(device))
-    gc.collect()
-    return found, costs
+    for optimizer in trainer.optimizers:
+        optimizer.state.clear()  # the module refers to the trainer until its next training
+    return found
 
 
 def _micro_batch(size: int, costs: StepCosts, memory_gb: float) -> MicroBatch:
