@@ -15,7 +15,9 @@ _SAMPLED = 200  # documents whose words are counted
 _SAMPLED_TOKENS = 1000  # of each
 _SMALLEST_VOCABULARY = 1000  # smaller ones are of bytes or letters, with many tokens a word by intent
 _PIECES = re.compile(r"\w+|[^\w\s]")
-_LONGEST_WORDS = 10  # letters on average; with more, the script has no spaces between words
+_LONGEST_WORDS = 25  # letters on average; with more, as in DNA, words are none
+# Thai, Lao, Burmese, Khmer, Japanese and Chinese, which put no spaces between words.
+_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 _MANY_PER_WORD = 2.5  # tokens; English has 1.3, and German with an English vocabulary 2
 _MANY_PER_LETTER = 1.2  # tokens; a Chinese vocabulary has 0.6 to 1
 
@@ -73,7 +75,8 @@ def many_tokens_per_word(text: Text, vocab_size: int, split: str) -> Finding | N
     unit = "word"
     rate = num_tokens / len(pieces)
     limit = _MANY_PER_WORD
-    if num_letters > _LONGEST_WORDS * len(pieces):
+    num_unspaced = sum(len(_UNSPACED.findall(piece)) for piece in pieces)
+    if num_unspaced > num_letters / 2 or num_letters > _LONGEST_WORDS * len(pieces):
         unit = "letter"
         rate = num_tokens / num_letters
         limit = _MANY_PER_LETTER

@@ -8,7 +8,7 @@ import pytest
 
 from lmft.assembly import assemble
 from lmft.assembly.preflight import find_facts
-from lmft.preflight import overlap, settings
+from lmft.preflight import overlap, repeats, settings
 from lmft.reporting.facts import warning_lines
 from lmft.runs.run import Run
 from lmft.training.trainer import try_out
@@ -121,6 +121,25 @@ def test_words_that_are_many_tokens(tmp_path):
     path = write(tmp_path / "a.jsonl", texts + documents(20))
     facts = facts_of(tmp_path, f"data.train={path}", "model.tokenizer.vocab_size=1000")
     assert names(facts) == ["tokens_per_word"] and " tokens a word in " in facts["warnings"][0]["text"]
+
+
+def test_letters_are_counted_where_no_spaces_are():
+    class Chinese:
+        """Two documents without spaces, of as many tokens a letter as given."""
+
+        def __init__(self, rate):
+            self.texts = [0, 1]
+            self.rate = rate
+
+        def tokens(self, document, most):
+            return [0] * int(30 * self.rate)
+
+        def decoded(self, parts):
+            return ["春眠不覺曉處處聞啼鳥夜來風雨聲" * 2 for _ in parts]
+
+    assert repeats.many_tokens_per_word(Chinese(1.0), 20_000, "train") is None
+    found = repeats.many_tokens_per_word(Chinese(2.0), 50_000, "train")
+    assert found is not None and "2.0 tokens a letter in 2 sampled documents" in found.text
 
 
 def test_documents_far_longer_than_a_block(tmp_path):
