@@ -7,6 +7,7 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from lmft.data.examples.documents import Documents
+from lmft.objectives.base import SPECIAL
 from lmft.preflight.finding import Finding
 
 Facts = Mapping[str, Any]
@@ -48,7 +49,8 @@ def too_short_training(facts: Facts) -> Finding | None:
 
 def no_end_of_text(texts: Documents, is_causal: bool) -> Finding | None:
     """Return a finding if no token tells a causal model where a document ends."""
-    if not is_causal or texts.store.suffix:
+    last = texts.starts + texts.lengths - 1
+    if not is_causal or (texts.store.flags[last[texts.lengths > 0]] & SPECIAL).any():
         return None
     text = (
         f"the tokenizer has no end-of-text token, so nothing separates the {len(texts):,} documents "

@@ -2,18 +2,19 @@
 
 import json
 import random
-from types import SimpleNamespace
 
 import pytest
 
 from lmft.assembly import assemble
 from lmft.assembly.preflight import find_facts
+from lmft.data.examples.documents import Documents
 from lmft.preflight import overlap, repeats, settings
 from lmft.reporting.facts import warning_lines
 from lmft.runs.run import Run
 from lmft.training.trainer import try_out
 from tests.helpers.models import tiny_model
 from tests.helpers.runs import tiny
+from tests.helpers.stores import Store
 
 WORDS = [f"{first}{middle}{last}" for first in "bdfgklmnprst" for middle in "aeiou" for last in "bdgklmnprst"]
 LARGER = "model.tokenizer.vocab_size=1200"  # smaller ones are not looked at for tokens per word
@@ -206,16 +207,13 @@ def test_float16_and_t5(t5_tokenizer, tokenizer):
 
 
 def test_a_causal_model_without_an_end_of_text():
-    def texts(suffix):
-        return SimpleNamespace(store=SimpleNamespace(suffix=suffix), __len__=lambda: 3)
-
-    class Texts(list):
-        store = SimpleNamespace(suffix=[])
-
-    found = settings.no_end_of_text(Texts([1, 2]), is_causal=True)
+    without = Documents(Store([[20, 21], [22, 23]]))
+    found = settings.no_end_of_text(without, is_causal=True)
     assert found is not None and "the 2 documents" in found.text
-    assert settings.no_end_of_text(Texts([1, 2]), is_causal=False) is None
-    assert settings.no_end_of_text(texts([0]), is_causal=True) is None
+    assert settings.no_end_of_text(without, is_causal=False) is None
+    # An end-of-text token after each document, whether the tokenizer's template or lmft puts it there.
+    assert settings.no_end_of_text(Documents(Store([[20, 21], [22]], suffix=[5])), is_causal=True) is None
+    assert settings.no_end_of_text(Documents(Store([[20, 5], [22, 5]])), is_causal=True) is None
 
 
 def test_too_little_memory():
