@@ -53,6 +53,7 @@ from lmft.objectives.base import (
     padded_targets,
     threshold,
 )
+from lmft.reporting.facts import detail_lines, estimate_lines, facts_line
 from lmft.reporting.inspection import objective_line
 from lmft.reporting.inspection_page import inspection_page
 from lmft.reporting.model_card import FamilyCard
@@ -134,13 +135,17 @@ class Result:
         return RunFolder(self.folder).report
 
     def __repr__(self) -> str:
+        if self.metrics.get("status") == "dry":
+            facts = self.metrics["facts"]
+            return "\n".join((facts_line(facts), *detail_lines(facts), *estimate_lines(facts)))
         return scores_text(self.metrics)
 
 
 def train(config: Config | Sequence[str]) -> Result:
     """Train, as `python -m lmft.train` does, and leave a run folder with checkpoints and the model.
 
-    A run of the same name is continued.
+    A run of the same name is continued. With run.dry=true nothing is trained or written; the metrics are
+    the facts and estimates of the training.
 
     >>> train(["model=gpt2_tiny", "trainer.max_steps=2", "run.name=first"]).metrics["steps"]
     2

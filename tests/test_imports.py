@@ -21,7 +21,7 @@ FLOORS = (
     {"data", "models", "runs"},
     {"sweeps", "breakdown"},
     {"cli", "training", "watching", "comparison", "inspection"},
-    {"modules"},
+    {"modules", "preflight"},
     {"assembly"},
     {"verification"},
     {"commands"},

@@ -180,7 +180,7 @@ def _build_module(parts: Parts) -> LanguageModel:
     if parts.model.tokenizer.warm_up_steps:
         warm_up = WarmUp(parts.model.tokenizer.warm_up_steps, new_rows(model, new_ids))
     optimizer = make_optimizer(parts.config)
-    grouping = _grouping(parts.config, optimizer)
+    grouping = grouping_of(parts.config, optimizer)
     if "train" in parts.corpus.examples:
         parameter_groups(model, grouping)  # refuses what the model does not have
     return module_class(
@@ -227,7 +227,7 @@ def make_optimizer(config: dict[str, Any]) -> MakeOptimizer:
     return make
 
 
-def _grouping(config: dict[str, Any], make: MakeOptimizer) -> Grouping:
+def grouping_of(config: dict[str, Any], make: MakeOptimizer) -> Grouping:
     """Return how the optimizer's weights are grouped."""
     options = config["optimizer"]
     return Grouping(

@@ -15,6 +15,7 @@ from lmft.assembly.callbacks import OwnCallbacks, appended_files, make_callbacks
 from lmft.assembly.finishing import finish
 from lmft.assembly.opening_page import print_opening
 from lmft.assembly.parts import Parts
+from lmft.assembly.preflight import find_facts
 from lmft.data.datamodule import DataModule
 from lmft.errors import UserError
 from lmft.inspection import first_example
@@ -45,25 +46,20 @@ def train_parts(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any
     """Train, export and report. Return the content of metrics.json."""
     if not torch.cuda.is_available():
         keep_freed_memory_in_process()
-    is_first = True
     while True:
         try:
             with processes_end():
-                return _train(config, parts, run, is_first)
+                return _train(config, parts, run)
         except Rewound as rewound:
             log.warning("%s", rewound)
             run.checkpoint = rewound.checkpoint
-            is_first = False
         gc.collect()  # the model and the optimizer of the training that ended
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
 
-def _train(config: dict[str, Any], parts: Parts, run: Run, is_first: bool) -> dict[str, Any]:
-    """Train from the run's checkpoint, or from the beginning. Raises: Rewound.
-
-    is_first: whether what a training begins with has not been printed yet.
-    """
+def _train(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any]:
+    """Train from the run's checkpoint, or from the beginning. Raises: Rewound."""
     own = make_callbacks(config, parts, run)
     # When training starts, the checkpoint has been loaded and nothing can be refused any more.
     begin = LambdaCallback(on_train_start=lambda trainer, _: _begin(trainer, parts, run))
@@ -75,8 +71,9 @@ def _train(config: dict[str, Any], parts: Parts, run: Run, is_first: bool) -> di
     if "trainer.max_tokens" in (limits := parts.step_limits(trainer.world_size)):
         loop_state.end_after(trainer, min(limits.values()))
     module = parts.module()
-    if is_first:
-        print_opening(trainer, module, parts, run)
+    if run.facts is None:  # else it has gone back after a spike, and begins once more
+        run.facts = find_facts(parts, module, trainer, run.folder, run.choices)
+        print_opening(trainer, run.facts, parts, run)
     data = parts.datamodule()
     own.run_details.prepare(module, data)
     if run.checkpoint is None and run.origin is not None:  # else it has begun

@@ -4,12 +4,11 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from types import MappingProxyType
 from typing import Any
 
 import torch
-from lightning import Callback
 
+from lmft.assembly.briefly import train_briefly
 from lmft.assembly.parts import Parts
 from lmft.errors import UserError
 from lmft.modules.base import LanguageModel
@@ -29,14 +28,8 @@ from lmft.training.micro_batches import (
 from lmft.training.nonfinite import NonFiniteStepError
 from lmft.training.range_test import RangeTest, has_diverged, rising_rates
 from lmft.training.step import is_out_of_memory
-from lmft.training.trainer import build_trainer
 
 log = logging.getLogger("lmft")
-# Options of the trainer that end a training, validate or record; here the number of steps decides alone.
-_LEFT_OUT = (
-    *("max_time", "max_tokens", "min_epochs", "min_steps", "fast_dev_run", "overfit_batches"),
-    *("profiler", "reload_dataloaders_every_n_epochs"),
-)
 
 
 def range_test(parts: Parts, options: Mapping[str, Any]) -> RangeTest:
@@ -56,7 +49,7 @@ def range_test(parts: Parts, options: Mapping[str, Any]) -> RangeTest:
     given = GivenRates(rates, _base_rate(parts))
     progress = Progress(LatestMetrics())
     with suppress(NonFiniteStepError):  # the training has diverged; its losses tell where
-        _train(parts, module, [given, progress], num_steps=len(rates) + 1)
+        train_briefly(parts, module, [given, progress], num_steps=len(rates) + 1)
     first_loss, *losses = given.losses
     return RangeTest(
         rates=rates[: len(losses)],
@@ -127,7 +120,7 @@ def _costs(parts: Parts, module: LanguageModel, size: int, accumulate: int, num_
     costs = StepCosts()
     module.step.load_state_dict({"parts": 1, "skipped": 0})
     try:
-        _train(divided, module, [GivenRates([0.0], 1.0), costs], num_steps + 1, options)
+        train_briefly(divided, module, [GivenRates([0.0], 1.0), costs], num_steps + 1, options)
     except (UserError, RuntimeError) as error:
         if not _is_lack_of_memory(error):
             raise
@@ -146,30 +139,3 @@ def _base_rate(parts: Parts) -> float:
         what = f"optimizer.lr={rate} is no learning rate that could rise"
         raise UserError(what, fix="optimizer.lr=1e-4 tune.find=lr, or tune.find=batch")
     return float(rate)
-
-
-def _train(
-    parts: Parts,
-    module: LanguageModel,
-    callbacks: list[Callback],
-    num_steps: int,
-    changes: Mapping[str, Any] = MappingProxyType({}),
-) -> None:
-    """Train for some steps, without validations, checkpoints and files.
-
-    changes: options of the trainer.
-    """
-    kept = {name: value for name, value in parts.config["trainer"].items() if name not in _LEFT_OUT}
-    options = {
-        **kept,
-        "max_steps": num_steps,
-        "max_epochs": -1,
-        "limit_val_batches": 0,
-        "val_check_interval": 1.0,
-        "check_val_every_n_epoch": 1,
-        "enable_checkpointing": False,
-        **changes,
-    }
-    config = {**parts.config, "trainer": options, "callbacks": {}, "logger": {}}
-    trainer = build_trainer(config, None, callbacks, [])
-    trainer.fit(module, parts.datamodule())

@@ -23,7 +23,7 @@ from lmft.cli.job import SweepJob, Task, implied_choices, implied_end, single_jo
 from lmft.cli.launchers import own_launchers
 from lmft.cli.sweep import Sweep
 from lmft.cli.sweep_secrets import in_environment, split
-from lmft.config import load, overrides
+from lmft.config import contradictions, load, overrides
 from lmft.config.hydra_errors import (
     check_launcher_is_installed,
     config_errors_are_user_errors,
@@ -160,6 +160,9 @@ def _without_secrets(shown: str, command: str, flags: Namespace) -> str:
 
 def _check(command: str, flags: Namespace) -> bool:
     """Check the command line, and return whether it asks for a sweep. Raises: UserError."""
+    if command != "train":
+        fix = "leave it out; it is an option of lmft.train"
+        contradictions.refuse_unread(flags.overrides, {"run.dry": fix}, f"lmft.{command}")
     defaults = load.check(flags.overrides, command, flags.sources)
     if flags.multirun and "hydra.mode=RUN" in flags.overrides:
         raise UserError("--multirun and hydra.mode=RUN exclude each other", fix="leave one of them out")

@@ -46,6 +46,8 @@ def train(job: Job) -> float | None:
 def fit(config: dict[str, Any], run: Run) -> dict[str, Any]:
     """Train by a config; return the content of metrics.json. Raises: UserError.
 
+    With run.dry=true return the facts and estimates of the training, which is not begun.
+
     The run's folder is made after all checks that are possible before training.
     """
     from lmft.reporting.notices import collecting_notices
@@ -58,6 +60,7 @@ def fit(config: dict[str, Any], run: Run) -> dict[str, Any]:
 
 def _fit(config: dict[str, Any], run: Run) -> dict[str, Any]:
     from lmft.assembly import assemble, make_optimizer
+    from lmft.assembly.dry_run import dry_run
     from lmft.assembly.training import train_parts
     from lmft.config import trainer_options
     from lmft.config.schema import build
@@ -93,6 +96,8 @@ def _fit(config: dict[str, Any], run: Run) -> dict[str, Any]:
             measured=scores,
         )
         check_averaging(config, min(limits.values()), parts.layout(num_devices).num_used)
+        if config["run"].get("dry"):  # older configs do not have it
+            return dry_run(parts, run)
         if run.status() == "complete" and _is_done(config, run, limits):
             return read_json(run.paths.metrics)
         with run, lightnings_refusals_are_user_errors():

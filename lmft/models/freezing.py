@@ -78,7 +78,7 @@ def weights_of(model: PreTrainedModel, part: str, option: str) -> set[nn.Paramet
     if part == "embeddings":
         return embedding_weights(model)
     if part == "head":
-        head = _head(model)
+        head = head_weights(model)
         if not head:
             what = f"the head of {model.config.model_type} is tied to its embeddings"
             _refuse(what, option, "embeddings")
@@ -119,10 +119,10 @@ def embedding_weights(model: PreTrainedModel) -> set[nn.Parameter]:
     stacks = list(layer_stacks(model).values())
     in_layers = {weight for stack in stacks for weight in stack.parameters()}
     final_norms = _final_norms(model.base_model, stacks)
-    return set(model.base_model.parameters()) - _head(model) - in_layers - final_norms
+    return set(model.base_model.parameters()) - head_weights(model) - in_layers - final_norms
 
 
-def _head(model: PreTrainedModel) -> set[nn.Parameter]:
+def head_weights(model: PreTrainedModel) -> set[nn.Parameter]:
     """Return the weights outside the body and those of the output projection, except tied ones.
 
     T5's body is the whole model, so its output projection is inside it.
@@ -170,7 +170,7 @@ def _refuse(what: str, option: str, instead: str) -> NoReturn:
 def _refuse_unknown(model: PreTrainedModel, part: str, option: str) -> NoReturn:
     stacks = layer_stacks(model)
     names = ["embeddings"]
-    if _head(model):
+    if head_weights(model):
         names.append("head")
     names += dict.fromkeys(["layers", *stacks])
     prefixes = {

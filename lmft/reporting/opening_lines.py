@@ -1,4 +1,4 @@
-"""Print what a run begins with: its facts, and its config."""
+"""Print the config that a run begins with."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,19 +13,6 @@ from rich.text import Text
 from lmft.reporting.terminal import show, terminal
 
 _INDENT = 2
-
-
-def print_facts(lines: Sequence[Sequence[str]], console: Console | None = None) -> None:
-    """Print each line's facts side by side, the first line in bold.
-
-    Args:
-        lines: the facts of each line.
-        console: where to print; None: the terminal.
-    """
-    console = console or terminal()
-    texts = [Text("\n".join(beside(line, " · ", console.width))) for line in lines]
-    texts[0].stylize("bold")
-    show(*texts, "", console=console)
 
 
 def print_config(arguments: Sequence[str], path: Path, console: Console | None = None) -> None:

@@ -1,7 +1,7 @@
 """A run's folder: its files, its name, and its status.
 
-runs/<name>/  config.yaml  command.txt  train.log  metrics.csv  metrics.json  samples.jsonl  report.html
-              details.json  measurements/ (before.npz, best.npz, last.npz)
+runs/<name>/  config.yaml  command.txt  facts.json  train.log  metrics.csv  metrics.json  samples.jsonl
+              report.html  details.json  measurements/ (before.npz, best.npz, last.npz)
               checkpoints/ (last.ckpt, best.ckpt, step=N.ckpt)  model/ (Hugging Face folder)
 """
 

@@ -95,6 +95,8 @@ class Run:
     """The checkpoint of another run that a branch begins from; set on entering. None: it has begun."""
     parent: Parent | None = None
     """The run that this one is a branch of; set on entering."""
+    facts: Mapping[str, Any] | None = None
+    """What is known before the first step, for facts.json and metrics.json; set by the training."""
 
     def __init__(
         self,
@@ -194,17 +196,22 @@ class Run:
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Write metrics.json. Infinity and NaN become null."""
         if self._writes:
-            write_json(self.paths.metrics, self._redactor.value(metrics))
+            write_json(self.paths.metrics, self._redactor.value(self._with_facts(metrics)))
             self._metrics_written = True
 
     def record_pending_export(self, metrics: Mapping[str, Any]) -> None:
         """Write metrics.json before the export, so that a failed export can be completed."""
         if self._writes:
-            pending = {**metrics, "status": "failed", "export_pending": True}
+            pending = {**self._with_facts(metrics), "status": "failed", "export_pending": True}
             write_json(self.paths.metrics, self._redactor.value(pending))
 
+    def _with_facts(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
+        if self.facts is None:
+            return {**metrics}
+        return {**metrics, "facts": self.facts}
+
     def begin(self) -> bool:
-        """Write config.yaml and command.txt, and delete temporary files of crashed processes.
+        """Write the run's first files, and delete temporary files of crashed processes.
 
         Only the first call on rank 0 does so. Returns: whether this was that call.
         """
@@ -220,6 +227,8 @@ class Run:
         text = yaml.safe_dump(self._redactor.value(self._config), sort_keys=False, allow_unicode=True)
         files.write_text(self.paths.config, text)
         files.write_text(self.paths.command, f"# {this_process()}\n{self.command}\n")
+        if self.facts is not None:
+            write_json(self.paths.facts, self._redactor.value(self.facts))
         return True
 
     def check_settings(self) -> None:

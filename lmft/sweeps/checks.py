@@ -32,6 +32,14 @@ def refuse_single_run(config: DictConfig) -> None:
         raise UserError(what, f"sweep={name}", "add --multirun")
 
 
+def _refuse_dry_runs(given: Sequence[Override]) -> None:
+    for override in given:
+        if override.key_or_group == "run.dry" and override.value() is not False:
+            what = "a dry run is of one training, and a sweep is of several"
+            fix = "leave --multirun out, and try the values one by one"
+            raise UserError(what, override.input_line, fix)
+
+
 def check_sweep(
     given: Sequence[Override],
     first: DictConfig,
@@ -39,7 +47,7 @@ def check_sweep(
     sources: Sources,
     makes_runs: bool,
 ) -> None:
-    """Check that a sweep which is a search can begin.
+    """Check that a sweep can begin.
 
     Args:
         given: the command line's overrides.
@@ -50,6 +58,7 @@ def check_sweep(
 
     Raises: UserError.
     """
+    _refuse_dry_runs(given)
     if not is_search(first):
         if "optuna" in first.hydra.sweeper._target_:
             what = "hydra-optuna-sweeper ends a search at its first failed trial"

@@ -70,6 +70,32 @@ def check_validations(
             raise UserError(what, "trainer.val_check_interval and trainer.check_val_every_n_epoch", fix)
 
 
+def count_validations(options: Mapping[str, Any], num_batches: int, num_steps: int) -> int | None:
+    """Return how many validations take place during a training; None if their interval is a time.
+
+    One after the last step is not counted, unless it is due.
+
+    Args:
+        options: the config's `trainer`.
+        num_batches: micro-batches per epoch and device.
+        num_steps: optimizer steps of the whole training.
+    """
+    interval = options["val_check_interval"]
+    every_n_epochs = options["check_val_every_n_epoch"]
+    if options["limit_val_batches"] == 0:
+        return 0
+    if not isinstance(interval, int | float):
+        return None
+    end = _batches_of(num_steps, options["accumulate_grad_batches"], num_batches)
+    if every_n_epochs is None:
+        return end // _batches_to_first(interval, None, num_batches)
+    each = _batches_to_first(interval, 1, num_batches)
+    num_epochs, num_over = divmod(end, num_batches)
+    count = num_epochs // every_n_epochs * (num_batches // each)
+    is_checked = (num_epochs + 1) % every_n_epochs == 0
+    return count + is_checked * (num_over // each)
+
+
 def _check_measured(monitors: Sequence[Monitor], measured: Sequence[str]) -> None:
     for monitor in monitors:
         if monitor.score not in measured:

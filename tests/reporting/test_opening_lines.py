@@ -4,12 +4,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from lmft.reporting.opening_lines import print_config, print_facts, print_whole_config
-
-FACTS = [
-    ["DistilBertForMaskedLM", "66,985,530 parameters, all trained", "cpu", "bf16-mixed"],
-    ["imdb: 7,300,000 tokens", "1,173 steps", "runs/distilbert-imdb-2026-11-26"],
-]
+from lmft.reporting.opening_lines import print_config, print_whole_config
 
 
 def printed(function, *args, width=80) -> str:
@@ -19,22 +14,6 @@ def printed(function, *args, width=80) -> str:
     assert "\x1b" not in text
     assert all(len(line) <= width for line in text.splitlines())
     return text
-
-
-@pytest.mark.parametrize("width", [40, 60, 80, 120])
-def test_every_fact_is_whole_at_any_width(width):
-    text = printed(print_facts, FACTS, width=width)
-    for line in FACTS:
-        for fact in line:
-            assert fact in text
-
-
-def test_facts_at_80_columns():
-    assert printed(print_facts, FACTS).split("\n")[:3] == [
-        "DistilBertForMaskedLM · 66,985,530 parameters, all trained · cpu · bf16-mixed",
-        "imdb: 7,300,000 tokens · 1,173 steps · runs/distilbert-imdb-2026-11-26",
-        "",
-    ]
 
 
 def test_config_is_what_differs_and_where_the_rest_is():

@@ -55,18 +55,57 @@ class GivenRates(Callback):
             trainer.should_stop = True
 
 
+class SignalsEndAtOnce(Callback):
+    """Lets signals end the process at once: there is nothing to be saved."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Install the handlers."""
+        signals.install_handlers()
+
+
+class BatchTimes(Callback):
+    """Times validations batch by batch, for each of their DataLoaders."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[int, list[float]] = {}
+        """Of each batch, loading included, by the number of its DataLoader."""
+        self._last = 0.0
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to count."""
+        self._last = time.perf_counter()
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the time since the end of the batch before."""
+        if pl_module.device.type == "cuda":
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        self.seconds.setdefault(dataloader_idx, []).append(now - self._last)
+        self._last = now
+
+
 class StepCosts(Callback):
     """Times optimizer steps, from the end of the first one on, and counts their tokens.
 
-    The training ends if a micro-batch does not fit into memory, and has been split.
+    A micro-batch that does not fit into memory is split, which `fits` tells.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stops_if_split: bool = True) -> None:
+        """Create the callback. stops_if_split: whether the training ends when one is split."""
         self.ends: list[float] = []
         """Times of time.perf_counter at the end of each step."""
         self.tokens: list[int] = []
         """Of each step."""
         self.fits = True
+        self.stops_if_split = stops_if_split
         self._num_tokens = 0
 
     @property
@@ -82,7 +121,7 @@ class StepCosts(Callback):
         self._num_tokens += batch.num_tokens
         if step.num_parts > 1:
             self.fits = False
-            trainer.should_stop = True
+            trainer.should_stop = trainer.should_stop or self.stops_if_split
         if loop_state.is_accumulating(trainer):
             return
         if pl_module.device.type == "cuda":

@@ -1,0 +1,194 @@
+"""Validation documents that share text with the training text: copies, and thirteen words in a row.
+
+Thirteen words are the practice of Brown et al. 2020 (GPT-3, appendix C), who also leave out what
+more than ten training documents have in common, such as licences and headings.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from lmft.data.examples.documents import Documents
+from lmft.preflight.finding import Finding
+from lmft.preflight.sample import Text, spread, words_of
+
+_WORDS = 13
+_MOST_DOCUMENTS = 10  # of the training text that may share a stretch
+_SAMPLED = 500  # validation documents
+_SAMPLED_TOKENS = 2000  # of each
+_MOST_TOKENS = 20_000_000  # of the training text
+_STRETCH = 1 << 18  # tokens of it at a time
+_AROUND = 8 * _WORDS  # tokens before and after a place that are read for its words
+_TRIES = 8  # places in the training text whose words are compared, of each validation document
+_MANY = (
+    0.2  # share of the validation documents that is warned about; of Python's documentation it is 0.13
+)
+_FACTOR = np.uint64(0x9E3779B97F4A7C15)
+_TABLE_BITS = 22
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """What a sample of the validation documents shares with the training text."""
+
+    sampled: int
+    """Validation documents looked at."""
+    shared: int
+    """Of these, with thirteen words in a row that are in the training text."""
+    token_share: float
+    """Of the tokens of the sample, how many are in what is shared."""
+
+
+def overlap_of(train: Text, validation: Text) -> Overlap:
+    """Compare validation documents with the training text.
+
+    At most 500 validation documents are looked at, and at most 20 million tokens of the training text.
+    Stretches of thirteen tokens are compared first, by their hashes; where one is found, the words.
+    """
+    numbers = spread(len(validation.texts), _SAMPLED)
+    parts = [validation.tokens(int(number), _SAMPLED_TOKENS) for number in numbers]
+    sought = _Sought.of(parts)
+    places = _places(train.texts, sought) if len(sought.hashes) else {}
+    num_shared = 0
+    num_tokens = 0
+    for owner, found in places.items():
+        if _share_words(parts[owner], [place for place, _ in found], train, validation):
+            num_shared += 1
+            num_tokens += _num_covered(len(parts[owner]), [start for _, start in found])
+    return Overlap(len(parts), num_shared, num_tokens / max(1, sum(map(len, parts))))
+
+
+def much_overlap(found: Overlap, train: Text, name: str) -> Finding | None:
+    """Return a finding if many validation documents share text with the training text.
+
+    name: what the finding is about: validation, or validation/NAME.
+    """
+    if found.shared <= _MANY * found.sampled:
+        return None
+    text = (
+        f"{name}: {found.shared} of {found.sampled} sampled documents share {_WORDS} words in a row "
+        f"with the training text ({_looked_at(train.texts)}), {found.token_share:.0%} of their tokens"
+    )
+    fix = "leave them out of one side, or the loss will be too low"
+    return Finding("overlap", text, fix)
+
+
+def _num_covered(length: int, starts: list[int]) -> int:
+    """Return how many of a document's tokens are in stretches that begin at these places."""
+    is_covered = np.zeros(length, bool)
+    for start in starts:
+        is_covered[start : start + _WORDS] = True
+    return int(is_covered.sum())
+
+
+@dataclass(frozen=True)
+class _Sought:
+    """Hashes of the stretches of validation documents, and where each stands first."""
+
+    hashes: np.ndarray  # [n] ascending, each once
+    owners: np.ndarray  # [n] the document of each
+    starts: np.ndarray  # [n] its place there
+    table: np.ndarray  # [2 ** _TABLE_BITS] whether a hash begins with these bits
+
+    @classmethod
+    def of(cls, parts: list[np.ndarray]) -> "_Sought":
+        """Hash each stretch of these documents."""
+        hashed = [_hashes(part) for part in parts]
+        owners = np.repeat(np.arange(len(parts)), [len(each) for each in hashed])
+        starts = np.concatenate([np.arange(len(each)) for each in hashed])
+        hashes, firsts = np.unique(np.concatenate(hashed), return_index=True)
+        table = np.zeros(1 << _TABLE_BITS, bool)
+        table[hashes >> np.uint64(64 - _TABLE_BITS)] = True
+        return cls(hashes, owners[firsts], starts[firsts], table)
+
+    def found_in(self, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the indices of those hashes that are sought, and which ones they are."""
+        near = np.flatnonzero(self.table[hashes >> np.uint64(64 - _TABLE_BITS)])
+        which = np.searchsorted(self.hashes, hashes[near])
+        which = np.minimum(which, len(self.hashes) - 1)
+        is_equal = self.hashes[which] == hashes[near]
+        return near[is_equal], which[is_equal]
+
+
+def _hashes(tokens: np.ndarray) -> np.ndarray:
+    """Return a hash of each stretch of 13 tokens. [N] → [N − 12] uint64"""
+    if len(tokens) < _WORDS:
+        return np.zeros(0, np.uint64)
+    one = (tokens.astype(np.uint64) + np.uint64(1)) * _FACTOR
+    one ^= one >> np.uint64(29)
+    two = _joined(one, one, 1)
+    four = _joined(two, two, 2)
+    eight = _joined(four, four, 4)
+    return _joined(_joined(eight, four, 8), one, 12)
+
+
+def _joined(first: np.ndarray, second: np.ndarray, apart: int) -> np.ndarray:
+    """Return hashes of stretches that consist of one of `first` and one of `second` after it."""
+    second = second[apart:]
+    length = min(len(first), len(second))
+    mixed = first[:length] * np.uint64(0xBF58476D1CE4E5B9 + 2 * apart)
+    mixed ^= mixed >> np.uint64(31)
+    return mixed * _FACTOR + second[:length]
+
+
+def _places(texts: Documents, sought: _Sought) -> Mapping[int, list[tuple[int, int]]]:
+    """Return, for each validation document, the stretches that it shares: places in the store and in it.
+
+    What more than ten training documents share is left out.
+    """
+    is_train = np.zeros(len(texts.store.offsets), bool)
+    is_train[texts.numbers] = True
+    places, which, documents = [], [], []
+    for start, tokens in _stretches(texts):
+        found, kinds = sought.found_in(_hashes(tokens))
+        owners = np.searchsorted(texts.store.offsets, start + found, side="right") - 1
+        kept = is_train[owners]
+        places.append(start + found[kept])
+        which.append(kinds[kept])
+        documents.append(owners[kept])
+    place = np.concatenate(places)
+    kind = np.concatenate(which)
+    pairs = np.unique(np.stack([kind, np.concatenate(documents)]), axis=1)
+    num_documents = np.bincount(pairs[0], minlength=len(sought.hashes))
+    is_rare = num_documents[kind] <= _MOST_DOCUMENTS
+    found_of: dict[int, list[tuple[int, int]]] = {}
+    for each, at in zip(kind[is_rare], place[is_rare], strict=True):
+        found_of.setdefault(int(sought.owners[each]), []).append((int(at), int(sought.starts[each])))
+    return found_of
+
+
+def _stretches(texts: Documents) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield begin and tokens of stretches of the store, spread over it; they overlap by 12 tokens."""
+    tokens = texts.store.tokens
+    starts = range(0, len(tokens), _STRETCH)
+    for number in spread(len(starts), _MOST_TOKENS // _STRETCH):
+        start = starts[int(number)]
+        yield start, tokens[start : start + _STRETCH + _WORDS - 1]
+
+
+def _looked_at(texts: Documents) -> str:
+    num_tokens = len(texts.store.tokens)
+    if num_tokens <= _MOST_TOKENS:
+        return "all of it"
+    return f"{_MOST_TOKENS // 1_000_000} of {num_tokens // 1_000_000:,} million tokens of it"
+
+
+def _share_words(part: np.ndarray, places: list[int], train: Text, validation: Text) -> bool:
+    """Return whether a document and the training text at these places share 13 words in a row."""
+    words = words_of(validation.decoded([part])[0])
+    grams = {tuple(words[start : start + _WORDS]) for start in range(len(words) - _WORDS + 1)}
+    chosen = (places[int(number)] for number in spread(len(places), _TRIES))
+    return any(not grams.isdisjoint(_grams_at(place, train)) for place in chosen)
+
+
+def _grams_at(place: int, train: Text) -> Iterator[tuple[str, ...]]:
+    """Yield each 13 words in a row of a training document that the stretch at this place is part of."""
+    offsets = train.texts.store.offsets
+    document = int(np.searchsorted(offsets, place, side="right")) - 1
+    start = max(int(offsets[document]), place - _AROUND)
+    end = min(int(offsets[document + 1]), place + _WORDS + _AROUND)
+    stops = (place + 1, place + _WORDS, end)
+    begun, reached, words = map(words_of, train.decoded([train.ordinary(start, stop) for stop in stops]))
+    for first in range(max(0, len(reached) - _WORDS), min(len(begun), len(words) - _WORDS + 1)):
+        yield tuple(words[first : first + _WORDS])

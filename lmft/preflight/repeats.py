@@ -1,0 +1,88 @@
+"""Documents that a training text holds several times, and words that are many tokens."""
+
+import re
+
+import numpy as np
+
+from lmft.data.examples.documents import Documents
+from lmft.preflight.finding import Finding
+from lmft.preflight.sample import Text, spread
+
+_MOST_HASHES = 2_000_000  # documents looked at
+_MANY_COPIES = 0.05  # share of the tokens that is warned about
+_SHORTEST = 13  # tokens; shorter documents, such as headings, repeat in any text
+_SAMPLED = 200  # documents whose words are counted
+_SAMPLED_TOKENS = 1000  # of each
+_SMALLEST_VOCABULARY = 1000  # smaller ones are of bytes or letters, with many tokens a word by intent
+_PIECES = re.compile(r"\w+|[^\w\s]")
+_LONGEST_WORDS = 25  # letters on average; with more, as in DNA, words are none
+# Thai, Lao, Burmese, Khmer, Japanese and Chinese, which put no spaces between words.
+_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
+_MANY_PER_WORD = 2.5  # tokens; English has 1.3, and German with an English vocabulary 2
+_MANY_PER_LETTER = 1.2  # tokens; a Chinese vocabulary has 0.6 to 1
+
+
+def many_copies(texts: Documents, split: str) -> Finding | None:
+    """Return a finding if copies of other documents have many of the tokens, short ones left out.
+
+    Of more than two million documents it looks at those with some remainder of their hash, so that a
+    document is looked at with all its copies.
+
+    Args:
+        texts: the documents.
+        split: their name.
+    """
+    hashes = texts.store.hashes[texts.numbers]
+    lengths = texts.lengths
+    every = -(-len(hashes) // _MOST_HASHES)
+    if every > 1:
+        chosen = hashes % np.uint64(every) == 0
+        hashes = hashes[chosen]
+        lengths = lengths[chosen]
+    num_tokens = lengths.sum()
+    long = lengths >= _SHORTEST
+    _, firsts = np.unique(hashes[long], return_index=True)
+    num_copies = int(long.sum()) - len(firsts)
+    share = (lengths[long].sum() - lengths[long][firsts].sum()) / max(1, num_tokens)
+    if share <= _MANY_COPIES:
+        return None
+    text = (
+        f"{split}: {num_copies:,} of {len(hashes):,} documents are copies of others, with {share:.0%} "
+        "of the tokens"
+    )
+    return Finding("duplicates", text, "leave copies out of the text; they are learnt by heart")
+
+
+def many_tokens_per_word(text: Text, vocab_size: int, split: str) -> Finding | None:
+    """Return a finding if words are many tokens: the tokenizer was made for other text.
+
+    Words are counted in a sample of 200 documents; in scripts without spaces, letters.
+
+    Args:
+        text: the documents.
+        vocab_size: tokens of the tokenizer.
+        split: the documents' name.
+    """
+    if vocab_size < _SMALLEST_VOCABULARY:
+        return None
+    numbers = spread(len(text.texts), _SAMPLED)
+    parts = [text.tokens(int(number), _SAMPLED_TOKENS) for number in numbers]
+    num_tokens = sum(map(len, parts))
+    pieces = [piece for decoded in text.decoded(parts) for piece in _PIECES.findall(decoded)]
+    num_letters = sum(map(len, pieces))
+    if not num_letters:
+        return None
+    unit = "word"
+    rate = num_tokens / len(pieces)
+    limit = _MANY_PER_WORD
+    num_unspaced = sum(len(_UNSPACED.findall(piece)) for piece in pieces)
+    if num_unspaced > num_letters / 2 or num_letters > _LONGEST_WORDS * len(pieces):
+        unit = "letter"
+        rate = num_tokens / num_letters
+        limit = _MANY_PER_LETTER
+    if rate <= limit:
+        return None
+    found = f"{split}: {rate:.1f} tokens a {unit} in {len(parts)} sampled documents, as of text in "
+    text_found = f"{found}another language than the tokenizer's"
+    fix = "another tokenizer or model; from scratch, model.tokenizer.train=true"
+    return Finding("tokens_per_word", text_found, fix)
