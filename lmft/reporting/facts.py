@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.text import Text
 
 from lmft.reporting.opening_lines import beside
@@ -16,6 +17,7 @@ from lmft.reporting.terminal import show, terminal
 
 log = logging.getLogger(__name__)
 Facts = Mapping[str, Any]
+_INDENT = 2
 _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -23,7 +25,7 @@ def print_facts(facts: Facts, console: Console | None = None) -> None:
     """Print what is known of a training before its first step, and log its warnings."""
     console = console or terminal()
     first = Text("\n".join(beside(_main_facts(facts), " | ", console.width)), style="bold")
-    details = [Text(f"  {line}") for line in detail_lines(facts)]
+    details = [Padding(line, (0, 0, 0, _INDENT)) for line in map(Text, detail_lines(facts))]
     show(first, *details, "", console=console)
     for line in warning_lines(facts):
         log.warning("%s", line)

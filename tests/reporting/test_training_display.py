@@ -16,7 +16,7 @@ def test_a_training_shows_facts_config_text_warnings_epochs_scores_and_commands(
     assert shown.exit_code == 0, shown.raw
     page = "\n".join(shown.lines)
     order = [
-        "DistilBertForMaskedLM · 30,072 parameters, all trained",
+        "DistilBertForMaskedLM, 30.1k parameters",
         "config, as far as it differs from the defaults",
         "data.batch_size=4",
         "tokens in examples",
