@@ -73,7 +73,7 @@ def finish(
     if not trainer.is_global_zero:
         return {}
     details = _write_details(module, run, own, exported, known)
-    if exported.checkpoint == "best":
+    if exported.checkpoint == "best" and not parts.corpus.trained_validations:
         _warn_of_few_targets(own.metrics.validations)
     return _finish(trainer, module, parts, run, own, exported, details)
 

@@ -98,6 +98,7 @@ class Parts:
             batch_size=self.data.batch_size,
             num_workers=self.data.num_workers,
             worker_timeout=self.data.worker_timeout,
+            fixed_noise=self.data.fixed_noise,
         )
 
     def rows(self, split: Split) -> Iterator[tuple[Place, dict[str, Any]]]:

@@ -69,6 +69,7 @@ def _task(config: Mapping[str, Any]) -> str:
         "objective": _objective_of_validation(config),
         "family": (config.get("model") or {}).get("family"),
         "data.train_on": data.get("train_on"),
+        "data.validate_on_train": data.get("validate_on_train"),
         "weights": {name: (source or {}).get("weight", 1.0) for name, source in sources.items()},
     }
     return ", ".join(f"{name}={value}" for name, value in task.items() if value)

@@ -18,7 +18,8 @@ from lmft.errors import UserError
 T = TypeVar("T")
 _PACKAGES = (
     *("lmft.objectives.*", "lmft.training.callbacks.averaging.*", "lmft.training.callbacks.spike.*"),
-    *("lmft.training.muon.*", "lmft.training.trackio_logger.*", "lightning.*"),
+    *("lmft.training.callbacks.learnt.*", "lmft.training.muon.*", "lmft.training.trackio_logger.*"),
+    "lightning.*",
     *("torch.optim.*", "transformers.optimization.*", "optimi.*", "bitsandbytes.optim.*"),
 )
 _HYDRAS_NODES = ("launcher", "sweeper", "callbacks", "job_logging", "hydra_logging")

@@ -38,6 +38,7 @@ _SHARED = (  # options that the sources of a mixture share, since they are those
     *("isolate_documents", "batch_size", "num_workers", "worker_timeout", "cache_dir", "chat_template"),
     *("chat_template_kwargs", "probes", "probe_conversations", "sources", "epoch"),
     *("source_language", "target_language"),
+    *("validate_on_train", "fixed_noise"),
 )
 
 
@@ -115,6 +116,8 @@ class DataConfig:
     batch_size: int
     num_workers: int | None
     worker_timeout: float
+    validate_on_train: bool
+    fixed_noise: bool
     max_train_examples: int | None
     max_validation_examples: int | None
     cache_dir: str
@@ -240,6 +243,9 @@ class DataConfig:
                 what = f"data.sources.{name} is neither trained on nor measured"
                 fix = "a weight above 0, or another validation_fraction than 0"
                 raise UserError(what, "weight: 0, validation_fraction: 0", fix)
+        if self.validate_on_train:
+            what = "data.validate_on_train=true measures the examples of one text, not of a mixture"
+            raise UserError(what, "data.sources", "data.train=FILE, or data.validate_on_train=false")
 
     @property
     def weights(self) -> dict[str, float]:
@@ -290,7 +296,7 @@ class DataConfig:
     @property
     def train_only(self) -> bool:
         """True if validation is switched off explicitly."""
-        return self.validation_fraction == 0
+        return self.validation_fraction == 0 and not self.validate_on_train
 
 
 def _check_source(name: str, options: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from transformers import PreTrainedTokenizerFast
 
 from lmft.data.config import CHAT_FORMATS, DataConfig, Split
-from lmft.data.examples.base import Examples
+from lmft.data.examples.base import Examples, limited
 from lmft.data.examples.cut import Cutter
 from lmft.data.examples.documents import (
     TRAIN_ON,
@@ -97,6 +97,8 @@ class Corpus:
     documents: dict[str, Documents]
     examples: dict[str, Examples]
     ledger: dict[str, dict[str, Any]]
+    trained_validations: frozenset[str] = frozenset()
+    """Of the splits that validation measures those that are the examples of training."""
 
     @property
     def mixture(self) -> MixedExamples | None:
@@ -147,6 +149,32 @@ class _Loader:
 
         Raises: UserError.
         """
+        if config.validate_on_train and "validation" in splits:
+            return self._validated_on_train(config, splits)
+        return self._load(config, splits, suffix)
+
+    def _validated_on_train(self, config: DataConfig, splits: tuple[Split, ...]) -> Corpus:
+        """Return a corpus whose validation is the examples of its training."""
+        if config.validation:
+            message = "data.validation=%s is not read: data.validate_on_train=true measures the training"
+            log.warning(message, config.validation)
+        holds_out = bool(config.validation_fraction) and not config.validation
+        loaded = self._load(config, ("train", "validation") if holds_out else ("train",), "")
+        trained = loaded.documents["train"]
+        examples = loaded.examples["train"]
+        measured = limited(examples, config.max_validation_examples, self.seed)
+        ledger = self._ledgers(
+            {"train": trained, "validation": trained}, {"train": examples, "validation": measured}, ""
+        )
+        of_splits = {"train": examples, "validation": measured}
+        return Corpus(
+            documents=dict.fromkeys(splits, trained),
+            examples={split: of_splits[split] for split in splits},
+            ledger={split: {**loaded.ledger["train"], **ledger[split]} for split in splits},
+            trained_validations=frozenset({"validation"}),
+        )
+
+    def _load(self, config: DataConfig, splits: tuple[Split, ...], suffix: str) -> Corpus:
         sources: dict[Split, Source | None] = {split: open_source(config, split) for split in splits}
         if config.train_only:
             sources.pop("validation", None)
@@ -255,7 +283,8 @@ def _mix(corpus: Corpus, config: DataConfig, pad_id: int) -> None:
     weights = {name: weight for name, weight in config.weights.items() if weight}
     sources = {name: corpus.examples[f"train/{name}"] for name in weights}
     counts = examples_per_epoch(sources, weights, config.epoch)
-    corpus.examples["train"] = MixedExamples(sources, [*counts.values()], pad_id)
+    mixed = MixedExamples(sources, [*counts.values()], pad_id, config.fixed_noise)
+    corpus.examples["train"] = mixed
     for name, count in counts.items():
         corpus.ledger[f"train/{name}"] |= {
             "examples_per_epoch": count,

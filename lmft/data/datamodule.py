@@ -40,12 +40,25 @@ class Batches(Dataset):
         seed: int,
         split: str,
         names_documents: bool = False,
+        fixed_noise: bool = False,
     ):
+        """Create the batches of a split.
+
+        Args:
+            examples: what batches are made of.
+            objective: makes batches of examples.
+            vocabulary: the facts about the tokenizer that the objective needs.
+            seed: seed of the examples' noise.
+            split: name of the split; each has noise of its own.
+            names_documents: True: a batch tells the document of each target.
+            fixed_noise: True: every epoch has the noise of the first.
+        """
         self.examples = examples
         self.names_documents = names_documents
         self.objective = objective
         self.vocabulary = vocabulary
         self.noise_seed = int(key(seed, split))
+        self.fixed_noise = fixed_noise
 
     def __getitem__(self, micro_batch: MicroBatch) -> Batch:
         """Return the batch of a micro-batch; if that has no examples, a batch of one without targets."""
@@ -83,7 +96,8 @@ class Batches(Dataset):
         """
         is_empty = not len(micro_batch.examples)
         rows = self.examples.rows(np.zeros(1, np.int64) if is_empty else micro_batch.examples)
-        noise = TokenNoise(self.noise_seed, micro_batch.epoch, rows.numbers)
+        epoch = 0 if self.fixed_noise else micro_batch.epoch
+        noise = TokenNoise(self.noise_seed, epoch, rows.numbers)
         return rows, self.objective.at(micro_batch.share), noise
 
 
@@ -128,6 +142,7 @@ class DataModule(LightningDataModule):
         batch_size: int,
         num_workers: int | None,
         worker_timeout: float = 0,
+        fixed_noise: bool = False,
     ):
         """Create the loaders' recipe.
 
@@ -139,6 +154,7 @@ class DataModule(LightningDataModule):
             batch_size: examples of a micro-batch on one device.
             num_workers: loader processes; None: two if a GPU trains, else none.
             worker_timeout: seconds to wait for a loader process; 0: for ever.
+            fixed_noise: True: an example of training has the same noise in every epoch.
         """
         super().__init__()
         self.corpus = corpus
@@ -150,6 +166,7 @@ class DataModule(LightningDataModule):
         self.worker_timeout = worker_timeout
         # Whether the batches of validation tell the document of each target.
         self.names_documents = False
+        self.fixed_noise = fixed_noise
         self._resume_at = (0, 0)  # (epoch, position)
         self._parent: Mapping[str, Any] | None = None
         # Epoch and position in the text where the training began; only a branch's are not 0.
@@ -276,12 +293,22 @@ class DataModule(LightningDataModule):
     def batches(self, split: str) -> Batches:
         """Return the batches of a split, indexed by micro-batch."""
         objective = self.objective
+        noise_of = split
         is_validation = split in self.corpus.validations
-        if is_validation:
+        if split in self.corpus.trained_validations:  # as they are at the end of the training
+            objective = objective.at(1.0)
+            noise_of = "train"
+        elif is_validation:
             objective = objective.for_validation()
-        names_documents = self.names_documents and is_validation
-        examples = self.corpus.examples[split]
-        return Batches(examples, objective, self.vocabulary, self.seed, split, names_documents)
+        return Batches(
+            self.corpus.examples[split],
+            objective,
+            self.vocabulary,
+            self.seed,
+            noise_of,
+            names_documents=self.names_documents and is_validation,
+            fixed_noise=self.fixed_noise,
+        )
 
     def _loader(self, split: str) -> DataLoader:
         devices = self._devices

@@ -96,15 +96,6 @@ def test_debug_fast_is_five_steps(folder):
     assert [int(row["step"]) for row in trained] == [1, 2, 3, 4, 5]
 
 
-@pytest.mark.slow
-def test_debug_overfit_learns_a_batch_by_heart(folder):
-    options = ("debug=overfit", "data.batch_size=8", "trainer.max_epochs=100", "optimizer.lr=0.01")
-    run, result = train(folder, "run.name=overfit", *options)
-    losses = [float(row["train/loss"]) for row in rows(run) if row["train/loss"]]
-    assert result["steps"] == 100 and result["data"]["train"]["examples"] == 8
-    assert losses[-1] < 0.6 * losses[0]
-
-
 @pytest.mark.parametrize("overrides", [("trainer.max_steps=4",), ("trainer.check_val_every_n_epoch=5",)])
 def test_a_run_ends_with_a_validation_whatever_came_before(overrides, folder):
     run, result = train(folder, f"run.name=late{overrides[0][-1]}", "validate_before=false", *overrides)

@@ -52,6 +52,13 @@ class Located(Protocol):
         ...
 
 
+def limited(examples: "Examples", limit: int | None, seed: int) -> "Examples":
+    """Return these examples, or a sample of `limit` of them if they are more."""
+    if limit is None or limit >= len(examples):
+        return examples
+    return Sample(examples, limit, seed)
+
+
 class Sample:
     """A sample of examples, chosen by seed; each keeps its number, and so its noise."""
 

@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass
 
 from lmft.data.config import DataConfig
-from lmft.data.examples.base import Examples, Sample
+from lmft.data.examples.base import Examples, limited
 from lmft.data.examples.blocks import Blocks
 from lmft.data.examples.documents import Documents
 from lmft.data.examples.pairs import PairLines
@@ -50,9 +50,7 @@ class Cutter:
         if not len(examples):
             raise self._no_example(texts, examples, split)
         limit = config.max_train_examples if split == "train" else config.max_validation_examples
-        if limit is not None and limit < len(examples):
-            return Sample(examples, limit, seed)
-        return examples
+        return limited(examples, limit, seed)
 
     def _cut_windows(self, texts: Documents, size: int, split: str) -> Examples:
         config = self.config

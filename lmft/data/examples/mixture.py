@@ -16,18 +16,27 @@ class MixedExamples:
     """The examples of all sources, numbered in order; an epoch holds a fixed number of each source's.
 
     Its length is that of an epoch. `rows` takes numbers from 0 to S, the number of all examples, and
-    the same numbers + S, + 2 S and so on, which are the same examples with other noise.
+    the same numbers + S, + 2 S and so on, which are the same examples with other noise, or with the same
+    if the noise is fixed.
     """
 
-    def __init__(self, sources: Mapping[str, Examples], counts: Sequence[int], pad_id: int):
+    def __init__(
+        self,
+        sources: Mapping[str, Examples],
+        counts: Sequence[int],
+        pad_id: int,
+        fixed_noise: bool = False,
+    ):
         """Create the examples.
 
         Args:
             sources: the examples of each source.
             counts: examples of each source in an epoch.
             pad_id: the padding token.
+            fixed_noise: True: an example that comes up again has the same noise.
         """
         self.sources = dict(sources)
+        self.fixed_noise = fixed_noise
         self.counts = list(counts)
         self.pad_id = pad_id
         parts = [*self.sources.values()]
@@ -63,7 +72,8 @@ class MixedExamples:
         ]
         places = np.empty_like(order)  # [B] where each of the examples stands in that order
         places[order] = np.arange(len(order))
-        return _merged(parts, places, examples, self.pad_id)
+        names = numbers if self.fixed_noise else examples
+        return _merged(parts, places, names, self.pad_id)
 
     def numbered(self) -> "MixedExamples":
         """Return the same mixture, whose rows tell each token's document."""

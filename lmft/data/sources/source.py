@@ -94,13 +94,15 @@ def held_out_share(data: DataConfig) -> float:
     off.
 
     It is `data.validation_fraction`. If that is null, it is 0.05 for local files that come without
-    validation text, those of `data.train` or of `data.path`, and 0 for a data set of the hub.
+    validation text, those of `data.train` or of `data.path`, and 0 for a data set of the hub, or if
+    validation measures the training text.
     """
     if data.validation:
         return 0.0
     if data.validation_fraction is not None:
         return data.validation_fraction
-    return DEFAULT_VALIDATION_FRACTION if _are_own_files(data) else 0.0
+    needs_text = not data.validate_on_train and _are_own_files(data)
+    return DEFAULT_VALIDATION_FRACTION if needs_text else 0.0
 
 
 def _are_own_files(data: DataConfig) -> bool:

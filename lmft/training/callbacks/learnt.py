@@ -1,0 +1,74 @@
+"""End a training on a few examples when the model knows them by heart, and tell how to ask for them."""
+
+import logging
+import shlex
+from typing import Any
+
+from lightning import Trainer
+from lightning.pytorch.callbacks import EarlyStopping
+
+from lmft.objectives.base import IGNORED
+
+log = logging.getLogger("lmft")
+_NEVER = 10**9  # validations without improvement after which to give up
+_FAMILIES = ("masked", "seq2seq")  # their prompts have gaps, as their inputs in training
+
+
+class LearntByHeart(EarlyStopping):
+    """Lightning's early stopping below a loss. At the end it says whether the loss was reached.
+
+    Of the families whose prompts have gaps it also logs one example as the model has seen it, what was
+    hidden, and the command that asks the model for it.
+    """
+
+    def __init__(self, loss: float = 0.01, monitor: str = "val/loss", **further: Any):
+        """Create the callback.
+
+        Args:
+            loss: nats per target below which training ends.
+            monitor: the score.
+            further: arguments of Lightning's EarlyStopping.
+        """
+        options = {"patience": _NEVER, "check_on_train_epoch_end": False, **further}
+        super().__init__(monitor=monitor, mode="min", stopping_threshold=loss, **options)
+
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Log how far it got."""
+        if not trainer.is_global_zero:
+            return
+        loss = float(trainer.callback_metrics[self.monitor])
+        aim = self.stopping_threshold
+        assert aim is not None
+        if loss >= aim:
+            message = (
+                "not learnt by heart: %s is %.4f after %d steps, not below %g. With a larger optimizer.lr "
+                "or trainer.max_epochs it should be; if not, model, objective or data have a fault"
+            )
+            log.warning(message, self.monitor, loss, trainer.global_step, aim)
+            return
+        message = "learnt by heart: %s is %.4f after %d steps"
+        log.info(message, self.monitor, loss, trainer.global_step)
+        family = pl_module.family
+        if (family.objectives_of or family.name) in _FAMILIES:
+            _log_example(trainer, pl_module)
+
+
+def _log_example(trainer: Trainer, module: Any) -> None:
+    """Log the first example as the model has seen it, its targets, and how to ask the model for it."""
+    batch = trainer.datamodule.batch([0], split="validation")  # pyright: ignore[reportAttributeAccessIssue]
+    shown = module.tokenizer.decode(_text_ids(batch.inputs["input_ids"][0].tolist(), module.tokenizer))
+    hidden = module.tokenizer.decode(batch.targets[batch.targets != IGNORED])
+    log.info("  the model sees:      %s\n  and has to predict:  %s", shown, hidden)
+    run = shlex.quote(f"run={trainer.default_root_dir}")
+    log.info("  ask it: python -m lmft.predict %s %s", run, shlex.quote(f"prompt={shown}"))
+
+
+def _text_ids(ids: list[int], tokenizer: Any) -> list[int]:
+    """Return an example's ids without the separators around it and without padding."""
+    around = {tokenizer.pad_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id}
+    around |= {tokenizer.bos_token_id, tokenizer.eos_token_id}
+    while ids and ids[0] in around:
+        ids = ids[1:]
+    while ids and ids[-1] in around:
+        ids = ids[:-1]
+    return ids
