@@ -6,8 +6,8 @@
     result.metrics["after"]["perplexity"]
 
 `compose` makes a config; `assemble` makes its LightningModule and DataModule, which work with any
-`lightning.Trainer`. `train`, `evaluate`, `predict`, `prepare`, `score`, `inspect` and `verify`
-do the same as the commands of these names.
+`lightning.Trainer`. `train`, `evaluate`, `predict`, `prepare`, `probe`, `score`, `inspect` and
+`verify` do the same as the commands of these names.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,6 +24,8 @@ from lmft.commands.inspect import looked_at
 from lmft.commands.predict import answer, prompts_of
 from lmft.commands.predict import checked_config as _config_to_predict
 from lmft.commands.prepare import tokenise
+from lmft.commands.probe import checked_configs as _configs_to_probe
+from lmft.commands.probe import measured
 from lmft.commands.score import Total, scored
 from lmft.commands.score import checked_config as _config_to_score
 from lmft.commands.train import fit
@@ -100,6 +102,7 @@ __all__ = [
     "padded_targets",
     "predict",
     "prepare",
+    "probe",
     "score",
     "threshold",
     "train",
@@ -275,6 +278,31 @@ def score(config: Sequence[str]) -> dict[str, Any]:
     total = Total(checked["model"]["family"] == "masked")
     rows = list(scored(checked, total))
     return {"rows": rows, "total": total.result}
+
+
+def probe(config: Sequence[str]) -> dict[str, Any]:
+    """Measure what a linear classifier reads from a model, as `python -m lmft.probe` does.
+
+    >>> done = train(["model=gpt2_tiny", "trainer.max_steps=2", "run.name=probed"])
+    >>> rows = [{"text": f"return {word} {n}", "kind": word} for word in ("a", "b") for n in range(20)]
+    >>> _ = Path("kinds.jsonl").write_text("".join(json.dumps(row) + chr(10) for row in rows))
+    >>> scores = probe([f"run={done.folder}", "data.train=kinds.jsonl", "label=kind"])
+    >>> sorted(scores["classes"]), scores["rows"]["held_out"]
+    (['a', 'b'], 10)
+
+    Args:
+        config: the `key=value` arguments of the command.
+
+    Returns: accuracy and macro F1 with their intervals `before` and `after` the training of a run, and
+    their `change`; of a model alone `after`; those of the `majority` class; the rows and classes.
+
+    Raises: UserError.
+    """
+    if isinstance(config, Mapping):
+        fix = '["run=FOLDER", "data.train=FILE", "label=COLUMN"]'
+        raise UserError("probe takes arguments, not a config", "config", fix)
+    job = compose_job(config, "probe")
+    return measured(*_configs_to_probe(job.config, job.overrides))
 
 
 def prepare(config: Config | Sequence[str]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ FLOORS = (
     {"config"},
     {"data", "models", "runs"},
     {"sweeps", "breakdown"},
-    {"cli", "training", "watching", "comparison", "inspection"},
+    {"cli", "training", "watching", "comparison", "inspection", "probing"},
     {"modules", "preflight"},
     {"assembly"},
     {"verification"},
@@ -39,6 +39,7 @@ FLOORS = (
         "watch",
         "inspect",
         "verify",
+        "probe",
         "__main__",
     },
 )
@@ -55,6 +56,7 @@ DOORS = (
     "tune",
     "watch",
     "inspect",
+    "probe",
 )
 
 

@@ -58,6 +58,18 @@ def check_to_score(config: Mapping[str, Any]) -> None:
     _check_files(data, (config["split"],))
 
 
+def check_labelled(config: Mapping[str, Any]) -> None:
+    """Check that the rows of a linear probe are texts of one source in files that exist.
+
+    Raises: UserError.
+    """
+    data = build(DataConfig, config["data"], "data")
+    if data.formats != {"text"} or data.sources:
+        what = "a linear probe reads one text and one label a row"
+        raise UserError(what, "data", "data.train=FILE.csv data.text_column=COLUMN label=COLUMN")
+    _check_files(data, ("train", "validation"))
+
+
 def _check_files(data: DataConfig, splits: Sequence[Split]) -> None:
     """Check that the files exist, and that the options for reading them apply to their formats."""
     formats = set()

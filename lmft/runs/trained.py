@@ -95,6 +95,20 @@ def recorded_config(path: Path, config: Mapping[str, Any], overrides: Sequence[s
     return recorded
 
 
+def config_of_beginning(
+    path: Path, config: Mapping[str, Any], overrides: Sequence[str]
+) -> dict[str, Any]:
+    """Return the config that builds the model that a run's training began with, without adapters.
+
+    Arguments, and errors, as of `recorded_config`.
+    """
+    run = existing_run(path)
+    used = recorded_config(path, {**config, "checkpoint": None}, overrides)
+    trained = yaml.safe_load(run.config.read_text("utf-8"))["model"]
+    lora = {**trained.get("lora", {}), "r": 0}
+    return {**used, "model": {**_as_trained(trained, run), "lora": lora, "freeze": []}}
+
+
 _OF_TRAINER = ("callbacks", "logger")
 # Options of the present command that replace those of the run.
 _OF_COMMAND = (

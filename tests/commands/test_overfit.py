@@ -111,7 +111,7 @@ def test_without_fixed_noise_epochs_differ(tmp_path, text):
 
 
 def test_an_example_that_a_mixture_repeats_has_the_same_noise(tmp_path, text):
-    sources = "data.sources={a: {train: %s}}" % text.removeprefix("data.train=")
+    sources = f"data.sources={{a: {{train: {text.removeprefix('data.train=')}}}}}"
     options = ("data.train=null", "data.max_train_examples=null", "data.validate_on_train=false", sources)
     for fixed in (True, False):
         data = batches_of(tmp_path, text, *options, "data.validation_fraction=0.4", f"data.fixed_noise={fixed}")
@@ -121,7 +121,7 @@ def test_an_example_that_a_mixture_repeats_has_the_same_noise(tmp_path, text):
 
 
 def test_a_mixture_is_refused(tmp_path, text):
-    sources = "data.sources={a: {train: %s}}" % text.removeprefix("data.train=")
+    sources = f"data.sources={{a: {{train: {text.removeprefix('data.train=')}}}}}"
     with pytest.raises(UserError, match="not of a mixture"):
         batches_of(tmp_path, text, "data.train=null", "data.max_train_examples=null", sources)
 

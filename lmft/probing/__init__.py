@@ -1,0 +1,1 @@
+"""Linear probes: what of a labelled column a linear classifier reads from frozen hidden states."""
