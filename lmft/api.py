@@ -17,6 +17,7 @@ from typing import Any
 
 from lmft.assembly import Parts, assemble
 from lmft.cli import checks
+from lmft.commands.compare import compared as _compared
 from lmft.commands.evaluate import checked_config as _config_to_evaluate
 from lmft.commands.evaluate import measure
 from lmft.commands.inspect import checked_config as _config_to_inspect
@@ -31,6 +32,7 @@ from lmft.commands.score import checked_config as _config_to_score
 from lmft.commands.train import fit
 from lmft.commands.verify import verified
 from lmft.config.load import compose, compose_job
+from lmft.config.overrides import quoted
 from lmft.data.batch import Batch
 from lmft.data.datamodule import DataModule
 from lmft.data.schedule.noise import TokenNoise
@@ -96,6 +98,7 @@ __all__ = [
     "Vocabulary",
     "assemble",
     "body_inputs",
+    "compare",
     "compose",
     "evaluate",
     "inspect",
@@ -303,6 +306,27 @@ def probe(config: Sequence[str]) -> dict[str, Any]:
         raise UserError("probe takes arguments, not a config", "config", fix)
     job = compose_job(config, "probe")
     return measured(*_configs_to_probe(job.config, job.overrides))
+
+
+def compare(*runs: str | Path, **options: Any) -> dict[str, Any]:
+    """Rank runs, as `python -m lmft.compare` does, and write its page, table and numbers.
+
+    >>> done = [train(["model=gpt2_tiny", "trainer.max_steps=2", f"seed={n}", f"run.name=c{n}"]) for n in (1, 2)]
+    >>> compared = compare(*(run.folder for run in done))
+    >>> compared["groups"][0]["settings"][0]["runs"]
+    ['c1', 'c2']
+
+    Args:
+        runs: folders of runs, or folders that hold them.
+        options: those of the command: by, output, show, test, max_documents, samples, device, seed.
+
+    Returns: the content of compare.json.
+
+    Raises: UserError.
+    """
+    given = [f"{name}={quoted(str(value))}" for name, value in options.items()]
+    listed = ",".join(quoted(str(run)) for run in runs)
+    return _compared(compose([f"runs=[{listed}]", *given], "compare"))
 
 
 def prepare(config: Config | Sequence[str]) -> dict[str, Any]:

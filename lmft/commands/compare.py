@@ -46,7 +46,15 @@ def with_options(argv: Sequence[str]) -> list[str]:
 
 
 def compare(job: Job) -> None:
-    """Rank the runs, write page, table and numbers, and link a sweep's best run. Raises: UserError."""
+    """Rank the runs, print the table, write page, table and numbers. Raises: UserError."""
+    compared(job.config)
+
+
+def compared(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Do what the command does; return the content of compare.json.
+
+    A sweep's best run is linked. Raises: UserError.
+    """
     from lmft.comparison.best import is_sweep, link_best
     from lmft.comparison.found import common_folder, runs_at
     from lmft.comparison.ranking import ranked
@@ -55,7 +63,6 @@ def compare(job: Job) -> None:
     from lmft.reporting.compare_page import write_page
     from lmft.reporting.compared import print_comparison
 
-    options = job.config
     _check(options)
     print_if_verbose(job, options)
     paths = options["runs"]
@@ -79,6 +86,7 @@ def compare(job: Job) -> None:
         link = link_best(base, comparison.winner)
         if link is not None:
             log.info("%s leads to %s", link, comparison.winner.name)
+    return content
 
 
 def _check(options: Mapping[str, Any]) -> None:
