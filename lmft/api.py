@@ -286,6 +286,7 @@ def score(config: Sequence[str]) -> dict[str, Any]:
 def probe(config: Sequence[str]) -> dict[str, Any]:
     """Measure what a linear classifier reads from a model, as `python -m lmft.probe` does.
 
+    >>> import json
     >>> done = train(["model=gpt2_tiny", "trainer.max_steps=2", "run.name=probed"])
     >>> rows = [{"text": f"return {word} {n}", "kind": word} for word in ("a", "b") for n in range(20)]
     >>> _ = Path("kinds.jsonl").write_text("".join(json.dumps(row) + chr(10) for row in rows))
@@ -311,9 +312,10 @@ def probe(config: Sequence[str]) -> dict[str, Any]:
 def compare(*runs: str | Path, **options: Any) -> dict[str, Any]:
     """Rank runs, as `python -m lmft.compare` does, and write its page, table and numbers.
 
-    >>> done = [train(["model=gpt2_tiny", "trainer.max_steps=2", f"seed={n}", f"run.name=c{n}"]) for n in (1, 2)]
+    >>> short = ["model=gpt2_tiny", "trainer.max_steps=2"]
+    >>> done = [train([*short, f"seed={n}", f"run.name=c{n}"]) for n in (1, 2)]
     >>> compared = compare(*(run.folder for run in done))
-    >>> compared["groups"][0]["settings"][0]["runs"]
+    >>> [run["run"] for run in compared["groups"][0]["settings"][0]["runs"]]
     ['c1', 'c2']
 
     Args:
