@@ -68,7 +68,7 @@ def _hidden_states(
 ) -> tuple[Tensor, Tensor]:
     """Return the hidden states of rows of tokens [B, T, D], and which tokens are no padding [B, T]."""
     width = max(1, max(map(len, rows)))
-    pad_id = module.tokenizer.pad_token_id or 0
+    pad_id: Any = module.tokenizer.pad_token_id or 0
     ids = torch.full((len(rows), width), pad_id)
     mask = torch.zeros(len(rows), width, dtype=torch.long)
     for number, row in enumerate(rows):

@@ -181,11 +181,11 @@ def _predictions(
         module = load_module(config)
     module = module.to(device_named(config["device"]))
     texts = [*trained.texts, *held_out.texts]
-    how = [config[name] for name in ("layer", "pooling", "window", "batch_tokens")]
+    how = {name: config[name] for name in ("layer", "pooling", "window", "batch_tokens")}
     with counting_progress(
         f"reading texts {stage}", len(texts), "texts", Console(stderr=True)
     ) as advance:
-        features, num_cut = text_features(module, texts, *how, advance)
+        features, num_cut = text_features(module, texts, advance=advance, **how)
     num_trained = len(trained)
     found = classify(
         features[:num_trained],
