@@ -47,6 +47,8 @@ def with_options(argv: Sequence[str]) -> list[str]:
 
 def compare(job: Job) -> None:
     """Rank the runs, print the table, write page, table and numbers. Raises: UserError."""
+    _check(job.config)
+    print_if_verbose(job, job.config)
     compared(job.config)
 
 
@@ -64,7 +66,6 @@ def compared(options: Mapping[str, Any]) -> dict[str, Any]:
     from lmft.reporting.compared import print_comparison
 
     _check(options)
-    print_if_verbose(job, options)
     paths = options["runs"]
     runs = runs_at([paths] if isinstance(paths, str) else list(map(str, paths)))
     base = common_folder(runs)

@@ -13,6 +13,7 @@ from lmft.cli.command import run_command
 from lmft.config import contradictions
 from lmft.config.load import Job
 from lmft.errors import UserError
+from lmft.runs.shown_config import print_if_verbose
 from lmft.runs.trained import config_of_beginning, config_to_use
 from lmft.system.files import write_json
 
@@ -53,7 +54,9 @@ def probe(job: Job) -> None:
     """Measure, print the table, and write the numbers to the file `output`."""
     from lmft.reporting.probe_table import print_probe
 
-    result = measured(*checked_configs(job.config, job.overrides))
+    config, before = checked_configs(job.config, job.overrides)
+    print_if_verbose(job, config)
+    result = measured(config, before)
     print_probe(result)
     if job.config["output"]:
         write_json(Path(job.config["output"]), result)

@@ -42,8 +42,11 @@ def fixed_noise(subject: Subject) -> Iterator[Check]:
     objective = subject.parts.objective
     for split in _splits(subject):
         is_training = split == "train"
+        differs = is_training and not subject.parts.data.fixed_noise
         name = f"noise differs from epoch to epoch ({split})"
-        if not is_training:
+        if is_training and not differs:
+            name = f"the same noise in every epoch ({split})"
+        elif not is_training:
             name = f"the same noise at every validation ({split})"
         measured: Objective = objective.at(0.0) if is_training else objective.for_validation()
         if type(measured) in (NextToken, Pairs):
@@ -61,7 +64,7 @@ def fixed_noise(subject: Subject) -> Iterator[Check]:
         is_same = _are_equal(*passes)
         num_targets = sum(batch.num_targets for batch in passes[0])
         figure = f"{num_targets} targets, {'the same' if is_same else 'others'} the second time"
-        yield holds(name, is_same != is_training, figure)
+        yield holds(name, is_same != differs, figure)
 
 
 def _splits(subject: Subject) -> list[str]:

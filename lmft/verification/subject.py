@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from lmft.assembly.parts import Parts
-from lmft.data.corpus import Corpus
 from lmft.data.datamodule import DataModule
 from lmft.errors import UserError
 from lmft.modules.base import LanguageModel
@@ -137,7 +136,7 @@ class Subject:
             parts,
             config=config,
             data=replace(parts.data, batch_size=batch_size, num_workers=0),
-            corpus=Corpus(documents, examples, ledger),
+            corpus=replace(parts.corpus, documents=documents, examples=examples, ledger=ledger),
         )
 
     def datamodule(self, examples: Examined, split: str = "train") -> DataModule:

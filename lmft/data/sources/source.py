@@ -49,6 +49,8 @@ class Source:
 def open_source(data: DataConfig, split: Split) -> Source | None:
     """Open the source of a split's rows; None if validation takes its documents from the training split.
 
+    That is so if it measures the training text itself, too.
+
     In order of preference: the files of `data.train` or `data.validation`; for validation, a share of
     the training documents (`held_out_share`), if there is one; the split of `data.path` that
     `data.splits` names. `data.path` is a folder or file if there is one, or else `lmft:python_docs` or a
@@ -58,6 +60,8 @@ def open_source(data: DataConfig, split: Split) -> Source | None:
 
     Raises: UserError if there is nothing to read.
     """
+    if split == "validation" and data.validate_on_train:
+        return None
     patterns = data.train if split == "train" else data.validation
     if patterns:
         return _of_files(_matching(patterns, f"data.{split}", data), data)
