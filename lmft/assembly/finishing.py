@@ -129,6 +129,8 @@ def _finish(
         ledger=parts.corpus.ledger,
         spikes=spikes_in(run.paths),
     )
+    if run.facts is not None:
+        result["facts"] = dict(run.facts)
     if run.parent is not None:
         result["parent"] = run.parent.record()
     if limit := time_limit_that_ended(trainer.callbacks):  # pyright: ignore[reportAttributeAccessIssue]

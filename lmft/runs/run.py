@@ -96,7 +96,7 @@ class Run:
     parent: Parent | None = None
     """The run that this one is a branch of; set on entering."""
     facts: Mapping[str, Any] | None = None
-    """What is known before the first step, for facts.json and metrics.json; set by the training."""
+    """What is known before the first step, for facts.json; set by the training."""
 
     def __init__(
         self,
@@ -196,19 +196,14 @@ class Run:
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Write metrics.json. Infinity and NaN become null."""
         if self._writes:
-            write_json(self.paths.metrics, self._redactor.value(self._with_facts(metrics)))
+            write_json(self.paths.metrics, self._redactor.value(dict(metrics)))
             self._metrics_written = True
 
     def record_pending_export(self, metrics: Mapping[str, Any]) -> None:
         """Write metrics.json before the export, so that a failed export can be completed."""
         if self._writes:
-            pending = {**self._with_facts(metrics), "status": "failed", "export_pending": True}
+            pending = {**metrics, "status": "failed", "export_pending": True}
             write_json(self.paths.metrics, self._redactor.value(pending))
-
-    def _with_facts(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
-        if self.facts is None:
-            return {**metrics}
-        return {**metrics, "facts": self.facts}
 
     def begin(self) -> bool:
         """Write the run's first files, and delete temporary files of crashed processes.

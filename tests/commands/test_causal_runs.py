@@ -606,7 +606,7 @@ def test_a_mistake_in_causal_training_is_refused_in_three_lines(name, folder, tm
 
 def test_adapters_without_peft_name_the_command_that_installs_it(folder, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("lmft.models.config.find_spec", lambda name: None)
+    monkeypatch.setattr("lmft.config.extras.find_spec", lambda name: None)
     found = mistake(capsys, tmp_path, *chat_arguments(folder), f"run.dir={tmp_path}/runs", "model.lora.r=4")
     assert 'pip install "lightning-lmft[peft]"' in found
 

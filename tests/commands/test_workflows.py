@@ -245,7 +245,7 @@ def test_what_is_warned_of_before_there_is_a_log_stands_in_it(folder, monkeypatc
     with pytest.warns(UserWarning, match="warned early"):
         run, _ = train(folder, "run.name=warned", "trainer.max_steps=2", "validate_before=false")
     log = run.paths.log.read_text()
-    assert log.index("WARNING lmft: logged early\n") < log.index("UserWarning: warned early") < log.index("\nconfig\n")
+    assert log.index("WARNING lmft: logged early\n") < log.index("UserWarning: warned early") < log.index("\nconfig")
     with pytest.warns(UserWarning, match="warned early"):
         train(folder, "run.name=warned", "trainer.max_steps=4", "validate_before=false")
     assert run.paths.log.read_text().startswith(log), "a run that continues appends"

@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from lmft import evaluate, train
+from lmft.config import extras
 from lmft.config.load import compose
 from lmft.errors import UserError
-from lmft.sweeps import checks
 from lmft.system.files import read_json
 from tests.helpers.searches import states, study_of
 
@@ -108,8 +108,8 @@ def test_a_command_that_does_not_train_searches_nothing(in_empty_folder, capsys)
 
 @pytest.mark.parametrize("missing", ["optuna", "cmaes"])
 def test_a_package_that_is_missing_is_named(missing, in_empty_folder, monkeypatch, capsys):
-    found = checks.find_spec
-    monkeypatch.setattr(checks, "find_spec", lambda name: None if name == missing else found(name))
+    found = extras.find_spec
+    monkeypatch.setattr(extras, "find_spec", lambda name: None if name == missing else found(name))
     assert exit_code("-m", "sweep=optuna", "sweep.sampler=cmaes", LR) == 2
     error = capsys.readouterr().err
     assert f"needs the package {missing}" in error and 'pip install "lightning-lmft[optuna]"' in error
