@@ -92,11 +92,10 @@ def rows(run: Run) -> list[dict[str, str]]:
 
 
 def numbers(result: dict[str, Any]) -> dict[str, Any]:
-    """metrics.json's content without speeds, memory and what the disk has."""
+    """metrics.json's content without speeds, memory, and the facts, of which the disk's change."""
     timed = ("seconds", "tokens_per_second", "peak_memory_gb")
-    of_machine = ("disk", "memory")
-    facts = {name: value for name, value in (result.get("facts") or {}).items() if name not in of_machine}
-    return {**result, "facts": facts, "train": {name: value for name, value in result["train"].items() if name not in timed}}
+    result = {name: value for name, value in result.items() if name != "facts"}
+    return {**result, "train": {name: value for name, value in result["train"].items() if name not in timed}}
 
 
 def start(
