@@ -37,11 +37,20 @@ class Details(Callback):
         self.inherited = inherited
         self.before: Measurement | None = None
         self._best_loss = float("inf")
+        self._is_read = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read what an earlier process of the run has measured up to the checkpoint."""
-        if not trainer.is_global_zero:
+        self._read(trainer)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Read it if there was no step left to train, so that no training has started."""
+        self._read(trainer)
+
+    def _read(self, trainer: Trainer) -> None:
+        if self._is_read or not trainer.is_global_zero:
             return
+        self._is_read = True
         folders = [self.folder] if self.inherited is None else [self.folder, self.inherited]
         if self.before is None:
             kept = [path for folder in folders if (path := folder / "before.npz").exists()]
