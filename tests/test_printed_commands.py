@@ -49,6 +49,14 @@ SIZES = {
 }
 
 NUM_TRIALS = 2  # of a search, whatever it names
+NUM_OVERFIT_STEPS = 10
+
+# The command that makes a run of each kind.
+RUNS = {
+    "gaps": "train",
+    "chats": "train model=smollm2 data=chat data.train=chats.jsonl",
+    "spans": "train model=t5_tiny data=lines data.train=sentences.txt debug=overfit run.name=sentences",
+}
 
 EXTRAS = {
     "sweep=optuna": "optuna",
@@ -90,7 +98,7 @@ def test_the_documentation_prints_many_commands():
     assert all(list(printed.commands_in(file)) for file in printed.YAMLS if file.stem != "lmft")
     assert {command.command for command in commands().values()} == {
         *("train", "evaluate", "predict", "prepare", "export", "score", "chat", "compare", "tune", "watch", "inspect"),
-        "verify",
+        *("verify", "probe"),
     }
 
 
@@ -171,16 +179,18 @@ class Place:
             (run / "command.txt").write_text(f"{command_line} optimizer.lr={number}\n", "utf-8")
 
     def run_for(self, command: Printed) -> Path:
-        """A run of the kind whose prompts the command gives: gaps, or chats and texts to go on with."""
+        """A run of the kind whose prompts the command gives: gaps, spans, or chats and texts to go on with."""
         writes = "chat" in command.given or "[MASK]" not in command.given.get("prompt", "[MASK]")
         writes |= command.command == "chat" or bool({"prompts", "num_return_sequences"} & command.given.keys())
         writes |= command.given.get("data.train") == "chats.jsonl"
-        words = "train model=smollm2 data=chat data.train=chats.jsonl" if writes else "train"
-        path = self.runs / ("chats" if writes else "gaps")
+        kind = "chats" if writes else "gaps"
+        if "<extra_id_0>" in command.given.get("prompt", ""):
+            kind = "spans"
+        path = self.runs / kind
         if not path.exists():
             with pytest.MonkeyPatch.context() as patch:
                 patch.chdir(self.files)
-                asked = commands()[words]
+                asked = commands()[RUNS[kind]]
                 train(*asked.argv, *appended(asked), f"run.dir={path.parent}", f"run.name={path.name}", EACH_STEP)
         return path
 
@@ -207,6 +217,8 @@ def appended(command: Printed) -> list[str]:
         return ["max_documents=12"] if "test" in command.given else []
     if command.command == "watch":
         return []
+    if command.command == "probe":
+        return ["device=cpu"]
     chosen = (word for word in command.argv if re.match(r"(model|data|experiment)\b", word))
     choosing = tuple(map(overrides.quote_for_hydra, chosen))
     own = command.argv[command.argv.index("--config-dir") + 1] if "--config-dir" in command.argv else None
@@ -222,6 +234,8 @@ def appended(command: Printed) -> list[str]:
         wanted["tune.num_steps"] = 10
     if command.given.get("callbacks") == "early_stopping" or "sweep.pruner" in command.given:
         wanted["trainer.val_check_interval"] = 1
+    if command.given.get("debug") == "overfit":  # it validates in the tenth epoch, of one step
+        wanted["trainer.max_steps"] = NUM_OVERFIT_STEPS
     if model["family"] == "masked":
         del wanted["model.generation.max_new_tokens"]
     if not model["tokenizer"]["train"] or "run" in command.given:
@@ -318,7 +332,13 @@ def test_a_printed_command_of_several_processes(command, place, tmp_path):
 
 
 def check_training(command: Printed, folder: Path, said: str) -> None:
-    """A run with a model, of as many steps as were asked for; of a sweep a table and all its jobs."""
+    """A run with a model, of as many steps as were asked for; of a sweep a table and all its jobs; dry, estimates."""
+    if command.given.get("run.dry") == "true":
+        assert re.search(
+            r"^time: about .*^memory: .*^micro-batch: .*^nothing was trained or written", said, re.M | re.S
+        )
+        assert not list(folder.glob("runs/*"))
+        return
     if "--multirun" in command.argv:
         (table,) = folder.glob("runs/*/sweep.csv")
         with table.open(newline="") as file:
@@ -331,7 +351,8 @@ def check_training(command: Printed, folder: Path, said: str) -> None:
         found = [path.parent for path in folder.glob("runs/*/config.yaml")]  # some loggers have folders there, too
         runs = [run for run in found if f"runs/{run.name}" != command.given.get("resume")]
         assert len(runs) == 1 and runs[0].name == command.given.get("run.name", runs[0].name)
-    num_steps = int(command.given.get("trainer.max_steps", SIZES["trainer.max_steps"]))
+    usual = NUM_OVERFIT_STEPS if command.given.get("debug") == "overfit" else SIZES["trainer.max_steps"]
+    num_steps = int(command.given.get("trainer.max_steps", usual))
     for run in runs:
         metrics = read_json(run / "metrics.json")
         assert metrics["status"] == "complete" and metrics["steps"] == num_steps
@@ -420,7 +441,16 @@ def check_verification(command: Printed, folder: Path, said: str) -> None:
         assert read_json(folder / output)["passed"] is True
 
 
+def check_probe(command: Printed, folder: Path, said: str) -> None:
+    """An accuracy, and of a run its change."""
+    stages = ("after", "change") if "run" in command.given else ("after",)
+    assert re.search(r"\d+\.\d%", said) and ("points of accuracy" in said) == ("run" in command.given), said
+    if output := command.given.get("output"):
+        assert read_json(folder / output).keys() >= set(stages)
+
+
 CHECKS = {
+    "probe": check_probe,
     "inspect": check_inspection,
     "compare": check_comparison,
     "verify": check_verification,

@@ -8,7 +8,12 @@ Outcome = Literal["passed", "failed", "does not apply"]
 
 @dataclass(frozen=True)
 class Check:
-    """One line of a verification."""
+    """One line of a verification.
+
+    >>> check = Check("padding changes nothing", "passed", "at most 3e-7 nats", 3e-7, 2e-6)
+    >>> check.outcome, check.measured <= check.tolerance
+    ('passed', True)
+    """
 
     name: str
     """What is claimed: `padding changes nothing`."""

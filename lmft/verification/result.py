@@ -10,7 +10,16 @@ from lmft.verification.registry import Timed
 
 @dataclass(frozen=True, repr=False)
 class Verification:
-    """All checks that were made, in order."""
+    """All checks that were made, in order; its repr has a line for each.
+
+    >>> from lmft.verification.registry import Timed
+    >>> same, other = Check("same", "passed", "0 nats"), Check("other", "failed", "0.5 nats")
+    >>> found = Verification((Timed([same], seconds=1), Timed([other], seconds=2)))
+    >>> found.passed, [check.name for check in found.checks if check.outcome == "failed"]
+    (False, ['other'])
+    >>> found.summary
+    '1 passed, 1 failed, 0 do not apply, in 0:03'
+    """
 
     families: tuple[Timed, ...]
 

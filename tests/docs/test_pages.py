@@ -5,8 +5,9 @@ import re
 
 import pytest
 import yaml
+from rich.text import Text
 
-from docs.make import examples, figures, options, pictures
+from docs.make import examples, figures, options, pictures, terminal
 from docs.make.links import CHECKOUT, SiteLinks, links_in
 from lmft.config.shipped import config_dir
 from lmft.system.files import read_json
@@ -146,3 +147,33 @@ class TestPictures:
     @pytest.mark.parametrize("name", pictures.PICTURES)
     def test_each_is_what_lmft_does_now(self, name, cache):
         assert pictures.PICTURES[name]() == (pictures.FOLDER / f"{name}.svg").read_text("utf-8")
+
+
+class TestTerminal:
+    WRITTEN = b"loading 0:01\r\x1b[2Kstep 4/4\r\n\x1b[1mscores\x1b[0m\r\n\x1b[2mdim\x1b[0m \x1b[31mred\x1b[0m\r\n"
+
+    def test_lines_are_those_that_stay_with_their_styles(self):
+        shown = terminal.lines(self.WRITTEN, 20)
+        assert [line.plain for line in shown] == ["step 4/4", "scores", "dim red"]
+        styles = [[str(span.style) for span in line.spans] for line in shown]
+        assert "bold" in styles[1][0] and "bright_black" in styles[2][0] and "red" in styles[2][-1]
+
+    def test_lines_that_scrolled_off_stay(self):
+        many = b"".join(b"%d\r\n" % number for number in range(100))
+        assert [line.plain for line in terminal.lines(many, 20)] == [str(number) for number in range(100)]
+
+    def test_the_picture_has_the_text_and_fetches_nothing(self):
+        svg = terminal.picture(terminal.lines(self.WRITTEN, 20), 20, "title")
+        assert all(text in svg for text in ("step&#160;4/4", "scores", "title"))
+        assert not re.search(r"url\((?!#)|@import|@font-face|href", svg)
+
+    def test_what_is_left_out_is_marked(self):
+        shown = terminal.without_middle([Text(word) for word in ["a", "b", "c", "d", "e", "f"]], "c", "e")
+        assert [line.plain for line in shown] == ["a", "b", "…", "e", "f"]
+        with pytest.raises(StopIteration):
+            terminal.without_middle(shown, "x", "e")
+
+    def test_the_picture_of_readme_is_of_the_command_that_draws_it(self):
+        shown = re.sub(r"<[^>]+>", "", terminal.FILE.read_text("utf-8")).replace("&#160;", " ")
+        assert f"$ {' '.join(terminal.COMMAND)}" in shown
+        assert "scores on the validation text" in shown and "the report is in runs/" in shown

@@ -1,5 +1,6 @@
 """Small things under the names that the documentation's commands use: the hub's models and data sets, files, runs."""
 
+import csv
 import gzip
 import json
 import random
@@ -104,8 +105,8 @@ def write_files(folder: Path) -> None:
     write_rows(folder / "wmt.jsonl", [{"translation": {"en": text, "de": text[:40]}} for text in paragraphs(60)])
     write_rows(folder / "news.jsonl", [{"title": text[:20], "body": text} for text in paragraphs(60)])
     write_rows(folder / "web.jsonl", [*({"text": text} for text in paragraphs(60)), {"text": 3}])
-    labelled = (f"{text},{number % 2}\n" for number, text in enumerate(paragraphs(60)))
-    (folder / "reviews.csv").write_text("text,label\n" + "".join(labelled))
+    with (folder / "reviews.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("text", "label"), *((text, n % 2) for n, text in enumerate(paragraphs(60)))])
     (folder / "rows.csv").write_text(
         "".join(f"{i};{text.replace(';', ',')}\n" for i, text in enumerate(paragraphs(60)))
     )
