@@ -43,7 +43,7 @@ Rule = Callable[[Row, Tokens], str | None]
 
 def rule_of(objective: Any) -> Rule | None:
     """Return the rule that rows of an objective follow; None for an objective of the user's own."""
-    rules: tuple[tuple[Any, Callable[[Any], Rule]], ...] = (
+    rules: tuple[tuple[type[Objective], Callable[[Any], Rule]], ...] = (
         (MaskedDenoising, lambda _: _masked_denoising),
         (Masking, lambda _: _masked),
         (FillInTheMiddle, lambda _: _fim),
