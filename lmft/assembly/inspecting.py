@@ -16,6 +16,7 @@ from lmft.data.corpus import load_corpus
 from lmft.data.schedule.course import Course
 from lmft.errors import UserError, did_you_mean
 from lmft.inspection import Choice, Viewer, add_rows, chosen, read_documents, statistics
+from lmft.reporting.phase import phase
 
 _MOST_WORDS = 1000  # documents whose words are counted
 
@@ -37,7 +38,10 @@ def inspected(
     """
     if texts is None:
         parts = assemble(config)
-        return {**_facts(parts), "batches": _batches(parts, options), **_of_corpus(parts, options)}
+        with phase("choosing examples"):
+            batches = _batches(parts, options)
+        with phase("counting tokens and words"):
+            return {**_facts(parts), "batches": batches, **_of_corpus(parts, options)}
     parts = assemble(config, splits=())
     with _with_texts(parts, texts) as own:
         every = len(own.corpus.examples["train"])

@@ -17,6 +17,7 @@ from lmft.config.stages import stages
 from lmft.config.trust import trusted_instance
 from lmft.data.config import DataConfig, Split
 from lmft.data.sources import files
+from lmft.data.sources.source import check_is_named
 from lmft.errors import UserError, did_you_mean
 from lmft.models.config import ModelConfig
 from lmft.objectives.base import Objective
@@ -38,6 +39,8 @@ def check(config: Mapping[str, Any], trains: bool = True) -> None:
     trainer_options.check(config)
     make_objective(config, model, data)
     # Validation text may be a share of the training text.
+    if trains:
+        _check_training_text_is_named(data)
     reads_training_text = trains or not data.validation
     _check_files(data, ("train", "validation") if reads_training_text else ("validation",))
 
@@ -68,6 +71,15 @@ def check_labelled(config: Mapping[str, Any]) -> None:
         what = "a linear probe reads one text and one label a row"
         raise UserError(what, "data", "data.train=FILE.csv data.text_column=COLUMN label=COLUMN")
     _check_files(data, ("train", "validation"))
+
+
+def _check_training_text_is_named(data: DataConfig) -> None:
+    """Raise UserError if a source that is trained on names no training text."""
+    if not data.sources:
+        check_is_named(data, "train")
+    for name, source in data.by_source().items():
+        if data.weights[name]:
+            check_is_named(source, "train")
 
 
 def _check_files(data: DataConfig, splits: Sequence[Split]) -> None:

@@ -30,6 +30,7 @@ def inspect(job: Job) -> None:
     """Print examples and statistics, and write the page."""
     from lmft.reporting import inspection
     from lmft.reporting.inspection_page import inspection_page
+    from lmft.reporting.phase import phase
 
     config = checked_config(job.config, job.overrides)
     options = config["inspect"]
@@ -42,7 +43,8 @@ def inspect(job: Job) -> None:
         inspection.print_texts(found)
     if page is not None:
         page.parent.mkdir(parents=True, exist_ok=True)
-        write_text(page, inspection_page(found))
+        with phase("writing the page"):
+            write_text(page, inspection_page(found))
         log.info("page: %s", page)
 
 
@@ -54,7 +56,7 @@ def checked_config(config: dict[str, Any], overrides: Sequence[str]) -> dict[str
     from lmft.cli import checks
 
     config = config_to_inspect(config, overrides)
-    checks.check(config)
+    checks.check(config, trains=config["text"] is None)
     _check_options(config["inspect"])
     texts_of(config)
     given = [override.lstrip("+~").partition("=")[0] for override in overrides]
@@ -82,6 +84,9 @@ def texts_of(config: Mapping[str, Any]) -> list[str] | None:
 
 def looked_at(config: dict[str, Any]) -> dict[str, Any]:
     """Return what a checked config's training reads and predicts, as plain data. Raises: UserError."""
+    from lmft.reporting.phase import load_libraries
+
+    load_libraries("lmft.assembly.inspecting")
     from lmft.assembly.inspecting import inspected
     from lmft.training.trainer import silence_libraries
 

@@ -118,6 +118,9 @@ def measured(config: dict[str, Any], before: dict[str, Any] | None) -> dict[str,
     """
     from lmft.config.schema import build
     from lmft.data.config import DataConfig
+    from lmft.reporting.phase import load_libraries
+
+    load_libraries("lmft.assembly.features")
     from lmft.probing.classifier import change, majority, scores
     from lmft.training.trainer import silence_libraries
 

@@ -71,6 +71,9 @@ def verified(
         what = "lmft.verify begins with the weights that a training begins with, not with a run's"
         raise UserError(what, f"resume={config['resume']}", "leave it out")
 
+    from lmft.reporting.phase import load_libraries
+
+    load_libraries("lmft.verification.registry")
     from lmft.assembly import assemble, make_optimizer
     from lmft.training.extensions import lightnings_refusals_are_user_errors
     from lmft.training.trainer import silence_libraries, try_out

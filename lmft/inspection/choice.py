@@ -106,5 +106,6 @@ def _with_text(viewer: Viewer, choice: Choice) -> list[int]:
                     return found
     if not found:
         what = f"no example of {choice.split} holds '{choice.text}'"
-        raise UserError(what, f"inspect.find={choice.text}", f"{len(examples):,} examples were searched")
+        where = f"inspect.find={choice.text}, in {len(examples):,} examples"
+        raise UserError(what, where, "a shorter text: an example may end in the middle of it")
     return found

@@ -27,7 +27,7 @@ def epoch(subject: Subject) -> Iterator[Check]:
         numbers = [number for chosen in loader.sampler for number in chosen.examples.tolist()]
         num_tokens = sum(batch.num_tokens for batch in batches)
         expected = int(examples.row_lengths.sum())
-        figure = f"{len(examples)} examples and {expected} tokens in {len(batches)} batches of {size}"
+        figure = f"examples: {len(examples)}, tokens: {expected}, batches of {size}: {len(batches)}"
         if sorted(numbers) != list(range(len(examples))):
             missing = len(set(range(len(examples))) - set(numbers))
             figure = f"{missing} of {len(examples)} examples are in no batch, or some in several"

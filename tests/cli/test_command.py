@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from torch.utils.data import get_worker_info
 
-from lmft import evaluate, predict, prepare, train
+from lmft import evaluate, predict, prepare, train, verify
 from lmft.config import overrides
 from lmft.config.load import compose
 from lmft.config.shipped import config_dir
@@ -389,3 +389,21 @@ def test_the_config_is_shown_without_secrets(flags, capsys, in_empty_folder, mon
     train.main(["--cfg", "job", *flags, "seed=7", logger, "+logger.mine.prefix='${oc.env:MY_KEY}'"])
     shown = capsys.readouterr().out
     assert "seed: 7" in shown and "api_key: <redacted>" in shown and "s3cr" not in shown
+
+
+def test_a_process_ends_without_collecting_garbage():
+    code = (
+        "import atexit, gc; from lmft.cli.command import run_command;"
+        "atexit.register(lambda: print(gc.get_freeze_count() > 0));"
+        "run_command('watch', print, ['--help'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "True"
+
+
+@pytest.mark.parametrize("command", [train, prepare, verify])
+def test_a_training_text_that_is_not_named_is_found_before_torch_is_loaded(command, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "lmft.assembly", None)  # loading it would be an ImportError
+    with pytest.raises(SystemExit) as ended:
+        command.main(["model=t5_tiny", "data=pairs", "objective=pairs"])
+    assert ended.value.code == 2 and "no training text is named" in capsys.readouterr().err

@@ -133,6 +133,16 @@ def test_nothing_is_drawn_where_the_terminal_is_muted():
     assert called_on_terminal(work).chunks == []
 
 
+def test_every_command_names_the_loading_of_the_libraries():
+    users = [path for path in sorted((CHECKOUT / "lmft/commands").glob("*.py")) if _loads_torch(path.read_text())]
+    assert len(users) >= 10
+    assert [path.stem for path in users if "load_libraries(" not in path.read_text()] == []
+
+
+def _loads_torch(source: str) -> bool:
+    return "from lmft.assembly" in source
+
+
 def test_lines_in_a_pipe_come_ever_rarer():
     lines = _Lines(lambda: "loading")
     lines.started = 0.0

@@ -67,10 +67,9 @@ def open_source(data: DataConfig, split: Split) -> Source | None:
         return _of_files(_matching(patterns, f"data.{split}", data), data)
     if split == "validation" and (held_out_share(data) or data.train_only):
         return None
-    name = data.splits.get(split)
-    if not data.path or not name:
-        raise _nothing_named(split)
-    path = files.expanded(data.path)
+    check_is_named(data, split)
+    name = str(data.splits[split])
+    path = files.expanded(str(data.path))
     if data.streaming and (path.exists() or data.path.startswith("lmft:")):
         what = f"{data.path} is no data set of the hub, and is read without streaming"
         raise UserError(what, "data.streaming=true", "leave it out")
@@ -91,6 +90,14 @@ def open_source(data: DataConfig, split: Split) -> Source | None:
     skipping = " skipping rows" * reading.skips
     fingerprint = text_fingerprint(f"hub {data.path} {version} {name}{skipping}")
     return _source(f"{data.path}, split {name}", fingerprint, Found(shards, []), reading)
+
+
+def check_is_named(data: DataConfig, split: Split) -> None:
+    """Raise UserError if neither files nor a split of `data.path` are named."""
+    files_named = data.train if split == "train" else data.validation
+    if not files_named and not (data.path and data.splits.get(split)):
+        noun = "training" if split == "train" else "validation"
+        raise UserError(f"no {noun} text is named", fix=_fix(split))
 
 
 def held_out_share(data: DataConfig) -> float:
@@ -195,11 +202,6 @@ def _no_split(split: Split, name: str, path: str, known: list[str]) -> UserError
         fix = f"data.train='{pattern}' takes all its files; "
         fix += "or data.splits.train=NAME, the beginning of their names"
     return UserError(what, f"data.path={path} data.splits.{split}={name}", fix)
-
-
-def _nothing_named(split: Split) -> UserError:
-    noun = "training" if split == "train" else "validation"
-    return UserError(f"no {noun} text is named", fix=_fix(split))
 
 
 def _fix(split: Split) -> str:
