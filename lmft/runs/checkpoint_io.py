@@ -16,6 +16,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lmft.errors import UserError
 from lmft.runs import checkpoints
 from lmft.system import files
+from lmft.system.signals import Stopped
 
 log = logging.getLogger(__name__)
 
@@ -172,9 +173,12 @@ def _write(checkpoint: dict[str, Any], target: Path) -> None:
         with _Sink(temporary) as sink:
             try:
                 torch.save(checkpoint, sink)
-            except RuntimeError:
+            except RuntimeError as error:
+                # torch raises it while it closes its archive, and so hides what has ended the writing.
                 if sink.error is not None:
                     raise sink.error from None
+                if isinstance(error.__context__, Stopped):
+                    raise error.__context__ from None
                 raise
             files.sync(sink)
         with checkpoints.recording_checksum(target, sink.digest.hexdigest()):

@@ -66,7 +66,7 @@ def is_of_lmft(objective: Objective) -> bool:
     return type(objective).__module__.partition(".")[0] == "lmft"
 
 
-def _any_of(mixture: Mixture) -> Rule:
+def _any_of(mixture: Any) -> Rule:
     """Return the rule that a row follows the rule of one of a mixture's objectives."""
     rules = [rule_of(objective) for objective in mixture.objectives]
 
@@ -191,7 +191,7 @@ def _spans(row: Row, tokens: Tokens) -> str | None:
     return _other(np.array(restored), text) or _decoder_reads(row, row.targets, tokens)
 
 
-def _infilling(objective: TextInfilling) -> Rule:
+def _infilling(objective: Any) -> Rule:
     """Return the rule: the targets are the text, and the input shows tokens of it and masks."""
 
     def rule(row: Row, tokens: Tokens) -> str | None:

@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from lmft.errors import UserError
+from lmft.runs import checkpoint_io
 from lmft.runs.checkpoint_io import AtomicCheckpointIO
 from lmft.runs.checkpoints import BEST, LAST, checkpoints_by_step, checksum, checksum_file, is_valid, link_as
+from lmft.system.signals import Stopped
 from tests.helpers.faults import fill_disk
 
 IO = AtomicCheckpointIO()
@@ -233,3 +235,19 @@ def test_a_file_that_is_no_checkpoint_is_said(folder):
             IO.load_checkpoint(folder / "x.ckpt")  # may be read, if the bit is none that matters for that
         except UserError as error:
             assert len(str(error).splitlines()) <= 3
+
+
+def test_a_signal_while_it_is_written_is_raised_as_itself(tmp_path, monkeypatch):
+    save(tmp_path, 1)
+    write = checkpoint_io._Sink.write
+
+    def interrupted(sink, buffer):
+        if len(buffer) > 1000:  # the weights
+            write(sink, buffer[:100])
+            raise Stopped(signal.SIGTERM)
+        return write(sink, buffer)
+
+    monkeypatch.setattr(checkpoint_io._Sink, "write", interrupted)
+    with pytest.raises(Stopped):
+        save(tmp_path, 2)
+    assert_whole(tmp_path, "step=1.ckpt", LAST)

@@ -68,8 +68,9 @@ def open_source(data: DataConfig, split: Split) -> Source | None:
     if split == "validation" and (held_out_share(data) or data.train_only):
         return None
     check_is_named(data, split)
+    assert data.path is not None
     name = str(data.splits[split])
-    path = files.expanded(str(data.path))
+    path = files.expanded(data.path)
     if data.streaming and (path.exists() or data.path.startswith("lmft:")):
         what = f"{data.path} is no data set of the hub, and is read without streaming"
         raise UserError(what, "data.streaming=true", "leave it out")
