@@ -47,6 +47,8 @@ def statistics(
     counts = _counts(examples, vocabulary.size)
     num_ordinary = int(counts.sum())
     order = np.argsort(-counts, kind="stable")[:num_listed]
+    # The store's examples may be of other splits that are cut from the same text.
+    unknown = documents.store.meta["unknown_text"] if documents.unknown_tokens else []
     return {
         "lengths": {
             "documents": summary(documents.lengths),
@@ -62,7 +64,7 @@ def statistics(
         "unknown": {
             "tokens": documents.unknown_tokens,
             "share": documents.unknown_tokens / max(1, documents.num_tokens),
-            "texts": documents.store.meta["unknown_text"][:num_listed],
+            "texts": unknown[:num_listed],
         },
         "repeated": _repeated(documents, tokenizer, num_listed),
     }
@@ -70,7 +72,8 @@ def statistics(
 
 def summary(lengths: np.ndarray) -> dict[str, Any]:
     """Return the number of lengths, their quantiles, and a histogram of at most 24 equal ranges."""
-    low, high = int(lengths.min()), int(lengths.max())
+    low = int(lengths.min())
+    high = int(lengths.max())
     width = max(1, -(-(high + 1 - low) // _NUM_BINS))
     edges = np.arange(low, high + width + 1, width)
     counts, _ = np.histogram(lengths, edges)
