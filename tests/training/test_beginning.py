@@ -44,7 +44,7 @@ def log_of(run):
 
 
 def test_a_branch_trains_as_its_parent_would_have(parent, folder):
-    whole, _ = train(folder, "run.name=whole", *OPTIONS, *CONSTANT, "trainer.max_steps=12")
+    whole, _ = train(folder, "run.name=whole-of-branch", *OPTIONS, *CONSTANT, "trainer.max_steps=12")
     second, result = branch(folder, parent, "second", *CONSTANT, "trainer.max_steps=7")
     found, expected = weights_of(second), weights_of(whole)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
@@ -150,10 +150,10 @@ def test_branches_that_could_not_begin(parent, folder):
 
 def test_a_branch_without_a_checkpoint_does_not_begin_from_the_model(parent, folder):
     options = (*OPTIONS, *CONSTANT, "trainer.max_steps=2", "checkpoint.every_n_steps=100")
-    named = ("run.name=unsaved", f"resume={parent.folder}", "branch=true", *options)
+    named = ("run.name=unsaved-parent", f"resume={parent.folder}", "branch=true", *options)
     kill_in_training(folder, 1, *named)
     with pytest.raises(UserError, match="has saved no checkpoint yet"):
-        train(folder, "run.name=unsaved", *options)
+        train(folder, "run.name=unsaved-parent", *options)
     run, _ = train(folder, *named)
     assert run.origin is not None
     assert json.loads(run.paths.parent.read_text())["step"] == 5

@@ -27,7 +27,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def whole(folder):
     options = (*COMMON, *EMA, "trainer.val_check_interval=5")
-    return *train(folder, "run.name=whole", *options), options
+    return *train(folder, "run.name=whole-averaged", *options), options
 
 
 def weights_of(run):
