@@ -66,7 +66,7 @@ def test_a_killed_run_leaves_out_the_same_steps(step, spiky, folder):
 
 def test_without_a_spike_the_watchdog_changes_nothing(folder):
     common = ("checkpoint.every_n_steps=1", "checkpoint.keep_last=-1", "optimizer.lr=1e-4")
-    plain, _ = train(folder, "run.name=plain", *common)
+    plain, _ = train(folder, "run.name=plain-spiked", *common)
     watched, result = train(folder, "run.name=watched", *WATCHED, *common)
     assert_same(watched, plain)
     assert result["train"]["spikes"] == []
@@ -113,7 +113,7 @@ def test_a_branch_goes_back_to_its_own_checkpoint(spiky, folder):
     first, _ = train(folder, "run.name=before-branch", "trainer.max_steps=2")
     spiky(SPIKE)
     options = (f"resume={first.folder}", "branch=true", *WATCHED)
-    run, result = train(folder, "run.name=branch", *options)
+    run, result = train(folder, "run.name=branch-spiked", *options)
     assert result["train"]["spikes"] and run.paths.log.read_text().count("the optimizer continues with") == 1
     cut(run, "branch-cut", 9)
     again, _ = train(folder, "run.name=branch-cut", *options)
