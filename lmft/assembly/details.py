@@ -22,7 +22,7 @@ _UNREADABLE = "\N{REPLACEMENT CHARACTER}"
 
 
 class RunDetails:
-    """What is needed to break the losses of a run's validation texts down."""
+    """Breaks the losses of a run's validation texts down."""
 
     def __init__(self, parts: Parts):
         self.parts = parts
@@ -53,7 +53,7 @@ class RunDetails:
 
     @cached_property
     def _counts(self) -> np.ndarray | None:
-        """How often each token is met in an epoch of the training text; None without that text. [V]"""
+        """Count each token in an epoch of the training text; None without that text. [V]"""
         corpus = self.parts.corpus
         size = num_ids(self.parts.tokenizer)
         splits = [split for split in corpus.documents if split.startswith("train/")]

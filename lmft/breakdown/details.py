@@ -29,7 +29,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Context:
-    """What the sums are read with."""
+    """Holds what the sums are read with."""
 
     texts: Sequence[Text]
     counts: np.ndarray | None

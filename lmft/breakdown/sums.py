@@ -16,7 +16,7 @@ NUM_POSITIONS = 32
 
 @dataclass(frozen=True)
 class BrokenDown:
-    """What the losses of a validation text are broken down by."""
+    """Holds what the losses of a validation text are broken down by."""
 
     num_documents: int
     num_tokens: int

@@ -16,7 +16,7 @@ _AT_A_TIME = 256  # examples that are searched
 
 @dataclass(frozen=True)
 class Choice:
-    """Which examples are shown, and in how many epochs."""
+    """Names the examples that are shown, and the number of epochs."""
 
     split: str
     num_examples: int

@@ -12,7 +12,7 @@ STREAMS = ("input_ids", "decoder_input_ids")  # arguments of models: the token s
 
 @dataclass(frozen=True)
 class Queries:
-    """Where each target of a batch is predicted."""
+    """Holds where each target of a batch is predicted."""
 
     stream: str
     """The sequence whose positions predict: the decoder's, if there is one."""

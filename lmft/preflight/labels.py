@@ -44,7 +44,7 @@ class Labels:
 
     @property
     def is_sorted(self) -> bool:
-        """Whether rows of one label stand together.
+        """True if rows of one label stand together.
 
         In a random order each row but the first has another label than the one before with the
         probability 1 − Σ share² (Wald and Wolfowitz 1940).

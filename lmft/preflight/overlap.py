@@ -30,7 +30,7 @@ _TABLE_BITS = 22
 
 @dataclass(frozen=True)
 class Overlap:
-    """What a sample of the validation documents shares with the training text."""
+    """Counts what a sample of the validation documents shares with the training text."""
 
     sampled: int
     """Validation documents looked at."""

@@ -25,7 +25,7 @@ class Predicted:
 
     @property
     def is_right(self) -> np.ndarray:
-        """Which predictions are right. [N] bool"""
+        """Tell which predictions are right. [N] bool"""
         return self.labels == self.predictions
 
     @property

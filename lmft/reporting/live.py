@@ -22,7 +22,7 @@ _NARROWEST_LABEL = 10
 
 @dataclass(frozen=True)
 class Position:
-    """How far a training is."""
+    """Holds how far a training is."""
 
     label: str
     """`epoch 2/3`, or `validating`."""
@@ -37,7 +37,7 @@ class Position:
 
     @property
     def counted(self) -> str:
-        """What is done of how much: `840/1,173`."""
+        """Return what is done of how much: `840/1,173`."""
         text = f"{self.done:,}"
         if self.total is not None:
             text += f"/{self.total:,}"

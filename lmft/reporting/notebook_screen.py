@@ -28,7 +28,7 @@ class NotebookScreen:
 
     @property
     def status(self) -> str:
-        """What is being done."""
+        """Return what is being done."""
         return self._status
 
     @status.setter

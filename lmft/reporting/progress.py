@@ -48,7 +48,7 @@ def counting_progress(
 
 
 class _Count:
-    """How much of the work is done."""
+    """Holds how much of the work is done."""
 
     def __init__(self, description: str, total: int | None, unit: str):
         self.description = description
@@ -69,7 +69,7 @@ class _Count:
 
     @property
     def position(self) -> Position:
-        """How far the work is."""
+        """Return how far the work is."""
         left = ""
         if self.total is not None and 0 < self.num_done < self.total:
             seconds = time.monotonic() - self.started

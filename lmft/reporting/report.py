@@ -22,7 +22,7 @@ _FEWEST_STAGES = 3  # of a probe that are shown in any case: first, last and one
 
 @dataclass(frozen=True)
 class Told:
-    """What a run's folder tells of it. What an older version did not write is empty."""
+    """Holds what a run's folder tells of it. What an older version did not write is empty."""
 
     name: str
     metrics: Mapping[str, Any]

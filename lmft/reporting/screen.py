@@ -63,7 +63,7 @@ class Screen:
 
     @property
     def status(self) -> str:
-        """What is being done."""
+        """Return what is being done."""
         return self._status
 
     @status.setter

@@ -22,7 +22,7 @@ from lmft.verification.rows import Row
 
 @dataclass(frozen=True)
 class Count:
-    """What was counted in one row."""
+    """Holds what was counted in one row."""
 
     found: float
     expected: float

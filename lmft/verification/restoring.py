@@ -27,7 +27,7 @@ from lmft.verification.rows import Row
 
 @dataclass(frozen=True)
 class Tokens:
-    """What the rules need to know of the tokenizer and the model."""
+    """Holds what the rules need to know of the tokenizer and the model."""
 
     special_ids: frozenset[int]
     mask_id: int | None
@@ -99,7 +99,7 @@ def _masked(row: Row, tokens: Tokens) -> str | None:
 
 
 def _masked_denoising(row: Row, tokens: Tokens) -> str | None:
-    """As `_masked`; the decoder reads the whole text, one position later."""
+    """Check as `_masked` does; the decoder reads the whole text, one position later."""
     return _masked(row, tokens) or _decoder_reads(row, row.text, tokens)
 
 
@@ -148,7 +148,7 @@ def _fim(row: Row, tokens: Tokens) -> str | None:
 
 
 def _permuted(row: Row, tokens: Tokens) -> str | None:
-    """As `_masked`, with a query for each target; no target sees itself, nor two each other."""
+    """Check as `_masked` does, with a query for each target; no target sees itself, nor two each other."""
     mapping = row.inputs["target_mapping"]
     columns = mapping[row.columns].argmax(axis=1)
     in_order = Row(**{**vars(row), "columns": columns})

@@ -30,12 +30,12 @@ class Verification:
 
     @property
     def passed(self) -> bool:
-        """Whether none failed."""
+        """True if none failed."""
         return not any(check.outcome == "failed" for check in self.checks)
 
     @property
     def summary(self) -> str:
-        """How many passed, failed and do not apply, and the time they took."""
+        """Return how many passed, failed and do not apply, and the time they took."""
         outcomes = [check.outcome for check in self.checks]
         seconds = sum(family.seconds for family in self.families)
         return (

@@ -62,7 +62,7 @@ class Subject:
 
     @property
     def is_causal(self) -> bool:
-        """Whether the model's own loss takes the label of the next position."""
+        """True if the model's own loss takes the label of the next position."""
         return self.parts.module_class.family.is_causal
 
     # Its examples
