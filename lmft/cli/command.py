@@ -87,7 +87,7 @@ def run_command(
         if is_sweep:
             _run_sweep(command, task, flags, makes_runs)
         else:
-            _run_once(command, task, flags)
+            _run_once(command, task, flags, makes_runs)
 
 
 @functools.cache
@@ -193,7 +193,7 @@ def _check(command: str, flags: Namespace) -> bool:
     return is_sweep
 
 
-def _run_once(command: str, task: Task, flags: Namespace) -> None:
+def _run_once(command: str, task: Task, flags: Namespace, makes_runs: bool) -> None:
     errors: list[Exception] = []
     arguments = [*flags.sources.arguments, *flags.overrides]
 
@@ -205,7 +205,7 @@ def _run_once(command: str, task: Task, flags: Namespace) -> None:
             with (
                 target_errors_are_user_errors(),
                 buffering_logs(),
-                _shown_by_first_process(),  # when Hydra has set up the log
+                _shown_by_first_process(makes_runs),  # when Hydra has set up the log
                 collecting_notices(),
             ):
                 job = single_job(composed, arguments, flags.overrides)
@@ -220,9 +220,12 @@ def _run_once(command: str, task: Task, flags: Namespace) -> None:
 
 
 @contextmanager
-def _shown_by_first_process() -> Iterator[None]:
-    """Mute the terminal in the block, unless this is the first process of its training."""
-    if rank() == 0:
+def _shown_by_first_process(trains: bool) -> Iterator[None]:
+    """Mute the terminal in the block if this is a further process of a training.
+
+    Other commands have one process each, whatever number a cluster has given it.
+    """
+    if not trains or rank() == 0:
         yield
         return
     from lmft.reporting.terminal import muted

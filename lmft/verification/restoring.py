@@ -148,7 +148,7 @@ def _fim(row: Row, tokens: Tokens) -> str | None:
 
 
 def _permuted(row: Row, tokens: Tokens) -> str | None:
-    """Check as `_masked` does, with a query for each target; no target sees itself, nor two each other."""
+    """Check as `_masked` does, with a query for each target; no two targets see each other."""
     mapping = row.inputs["target_mapping"]
     columns = mapping[row.columns].argmax(axis=1)
     in_order = Row(**{**vars(row), "columns": columns})
