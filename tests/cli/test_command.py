@@ -411,7 +411,7 @@ def test_a_training_text_that_is_not_named_is_found_before_torch_is_loaded(comma
 
 def test_a_command_that_trains_nothing_shows_its_result_whatever_its_rank(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("SLURM_PROCID", "1")
-    (tmp_path / "text.txt").write_text("the sea is wide\n" * 40)
+    (tmp_path / "text.txt").write_text("".join(f"the sea number {i} is wide\n" for i in range(60)))
     data = ["data=files", f"data.train={tmp_path}/text.txt", f"data.cache_dir={tmp_path}/cache"]
     prepare.main([*data, "data.validation_fraction=0.2", "model=distilbert_tiny", "model.tokenizer.vocab_size=60"])
     assert "tokens in examples" in capfd.readouterr().out
