@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 
 def config_dir() -> Path:
@@ -55,10 +55,11 @@ def choices_with(key: str) -> list[str]:
 
 
 def _has(content: Any, path: list[str]) -> bool:
+    node = content
     for name in path:
-        if not isinstance(content, Mapping) or name not in content:
+        if not isinstance(node, DictConfig) or name not in node:
             return False
-        content = content._get_node(name)
+        node = node._get_node(name)  # the node itself: reading its value would resolve interpolations
     return True
 
 
