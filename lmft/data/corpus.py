@@ -189,13 +189,13 @@ class _Loader:
         }
         _check_weights(config, stores)
         bit = TRAIN_ON[config.train_on]
-        texts: dict[Split, Documents] = {
-            split: Documents(store, None, bit) for split, store in stores.items()
-        }
+        texts: dict[Split, Documents] = {}
         if is_held_out:
             share = held_out_share(config)
             texts["train"], texts["validation"] = split_by_content(stores["train"], share, bit)
             _check_split(texts["train"], texts["validation"], share)
+        else:
+            texts |= {split: Documents(store, None, bit) for split, store in stores.items()}
 
         examples: dict[Split, Examples] = {}
         for split in splits:

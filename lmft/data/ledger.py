@@ -17,7 +17,7 @@ from lmft.objectives.base import SPECIAL
 log = logging.getLogger(__name__)
 _MUCH_UNKNOWN = 0.01  # share of unknown tokens or bytes that is warned about
 _STRETCH = 1 << 16  # tokens counted at a time
-_MOST_STRETCHES = 256  # counted of each split; more would hardly change the perplexity
+_MOST_STRETCHES = 64  # counted of each split; more would hardly change the perplexity
 
 
 def account(texts: Documents, examples: Examples) -> dict[str, Any]:

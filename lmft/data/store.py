@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
+from lmft.data.known_whole import is_known_whole, remember_whole
 from lmft.system.cache import built_once
 
 FORMAT = 2
@@ -49,6 +50,23 @@ class TokenStore:
         if path.stat().st_size == 0:
             return np.zeros(0, dtype)
         return np.asarray(np.memmap(path, dtype, mode="r"))
+
+    @property
+    def num_documents(self) -> int:
+        """The number of documents."""
+        return (self.folder / "offsets.bin").stat().st_size // 8 - 1
+
+    def read(self, name: str, first: int, stop: int) -> np.ndarray:
+        """Read values of documents into memory, where pages of a map would stay. [stop − first]
+
+        Args:
+            name: of an array of documents, such as hashes or offsets.
+            first: the first value.
+            stop: the one after the last.
+        """
+        dtype = np.dtype(_ARRAYS[name])
+        path = self.folder / f"{name}.bin"
+        return np.fromfile(path, dtype, stop - first, offset=first * dtype.itemsize)
 
     @cached_property
     def tokens(self) -> np.ndarray:
@@ -225,13 +243,23 @@ def open_or_build(
     def warn_of(damage: str) -> None:
         warn(f"the token store is damaged and is built again ({damage})")
 
-    return TokenStore(built_once(folder, build=write, damage=_damage, warn=warn_of))
+    was_there = folder.exists()
+    built_once(folder, build=write, damage=_damage, warn=warn_of)
+    if not was_there:
+        remember_whole(folder)
+    return TokenStore(folder)
 
 
 def _damage(folder: Path) -> str | None:
-    """Return what is wrong with a store's files; None if nothing is."""
+    """Return what is wrong with a store's files; None if nothing is.
+
+    Large files are read once; later only if their size or time of change is another one.
+    """
     try:
-        TokenStore(folder).verify()
+        store = TokenStore(folder)
+        if not is_known_whole(folder):
+            store.verify()
+            remember_whole(folder)
     except CorruptStore as error:
         return str(error)
     return None

@@ -137,13 +137,11 @@ def _places(texts: Documents, sought: _Sought) -> Mapping[int, list[tuple[int, i
 
     What more than ten training documents share is left out.
     """
-    is_train = np.zeros(len(texts.store.offsets), bool)
-    is_train[texts.numbers] = True
     places, which, documents = [], [], []
     for start, tokens in _stretches(texts):
         found, kinds = sought.found_in(_hashes(tokens))
         owners = np.searchsorted(texts.store.offsets, start + found, side="right") - 1
-        kept = is_train[owners]
+        kept = texts.holds(owners)
         places.append(start + found[kept])
         which.append(kinds[kept])
         documents.append(owners[kept])

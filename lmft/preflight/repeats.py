@@ -32,13 +32,7 @@ def many_copies(texts: Documents, split: str) -> Finding | None:
         texts: the documents.
         split: their name.
     """
-    hashes = texts.store.hashes[texts.numbers]
-    lengths = texts.lengths
-    every = -(-len(hashes) // _MOST_HASHES)
-    if every > 1:
-        chosen = hashes % np.uint64(every) == 0
-        hashes = hashes[chosen]
-        lengths = lengths[chosen]
+    hashes, lengths = _looked_at(texts)
     num_tokens = lengths.sum()
     long = lengths >= _SHORTEST
     _, firsts = np.unique(hashes[long], return_index=True)
@@ -51,6 +45,20 @@ def many_copies(texts: Documents, split: str) -> Finding | None:
         "of the tokens"
     )
     return Finding("duplicates", text, "leave copies out of the text; they are learnt by heart")
+
+
+def _looked_at(texts: Documents) -> tuple[np.ndarray, np.ndarray]:
+    """Return hashes and lengths of the documents that are compared. [n], [n]"""
+    every = np.uint64(max(1, -(-len(texts) // _MOST_HASHES)))
+    hashes = [np.zeros(0, np.uint64)]
+    lengths = [np.zeros(0, np.int64)]
+    for first, chosen in texts.selection.stretches(texts.store):
+        stop = first + len(chosen)
+        of_stretch = texts.store.read("hashes", first, stop)
+        chosen &= of_stretch % every == 0
+        hashes.append(of_stretch[chosen])
+        lengths.append(np.diff(texts.store.read("offsets", first, stop + 1))[chosen])
+    return np.concatenate(hashes), np.concatenate(lengths)
 
 
 def many_tokens_per_word(text: Text, vocab_size: int, split: str) -> Finding | None:

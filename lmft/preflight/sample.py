@@ -28,9 +28,9 @@ class Text:
 
     def tokens(self, document: int, most: int) -> np.ndarray:
         """Return the ordinary ones of the first tokens of a document. [at most `most`]"""
-        start = self.texts.starts[document]
-        stop = start + min(most, int(self.texts.lengths[document]))
-        return self.ordinary(int(start), int(stop))
+        starts, stops = self.texts.spans_at(np.array([document]))
+        start = int(starts[0])
+        return self.ordinary(start, min(start + most, int(stops[0])))
 
     def ordinary(self, start: int, stop: int) -> np.ndarray:
         """Return the tokens of a stretch of the store that may be targets, without special ones."""

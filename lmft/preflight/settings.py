@@ -9,11 +9,13 @@ from transformers import PreTrainedModel
 from lmft.data.examples.documents import Documents
 from lmft.objectives.base import SPECIAL
 from lmft.preflight.finding import Finding
+from lmft.preflight.sample import spread
 
 Facts = Mapping[str, Any]
 _FLOAT16 = ("16-mixed", "16-true")
 # Relatives of T5 whose class does not tell it, as those with `_keep_in_fp32_modules` do.
 _LIKE_T5 = ("longt5", "switch_transformers")
+_SAMPLED = 2000  # documents whose ends and lengths are looked at
 _FAR_LONGER = 8  # times as long as a block, from which on documents are called far longer
 _USUAL_LENGTH = 512  # tokens; suggested for models without a limit
 
@@ -49,8 +51,9 @@ def too_short_training(facts: Facts) -> Finding | None:
 
 def no_end_of_text(texts: Documents, is_causal: bool) -> Finding | None:
     """Return a finding if no token tells a causal model where a document ends."""
-    last = texts.starts + texts.lengths - 1
-    if not is_causal or (texts.store.flags[last[texts.lengths > 0]] & SPECIAL).any():
+    starts, stops = texts.spans_at(spread(len(texts), _SAMPLED))
+    last = stops[stops > starts] - 1
+    if not is_causal or (texts.store.flags[last] & SPECIAL).any():
         return None
     text = (
         f"the tokenizer has no end-of-text token, so nothing separates the {len(texts):,} documents "
@@ -69,7 +72,8 @@ def short_blocks(texts: Documents, block_size: int, positions: int | None, split
         split: the documents' name.
     """
     possible = positions or _USUAL_LENGTH
-    median = float(np.median(texts.lengths)) if len(texts) else 0.0
+    starts, stops = texts.spans_at(spread(len(texts), _SAMPLED))
+    median = float(np.median(stops - starts)) if len(texts) else 0.0
     if median < _FAR_LONGER * block_size or possible < 2 * block_size:
         return None
     text = (

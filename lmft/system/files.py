@@ -67,6 +67,12 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def stamp_of(path: Path) -> list[int]:
+    """Return what tells that a file was changed: its size, and the times of its changes (ns)."""
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file; {} if the file does not exist."""
     return json.loads(path.read_text("utf-8")) if path.exists() else {}

@@ -34,6 +34,10 @@ class Store:
         self.unknown_bytes = np.zeros(len(self.bodies), np.uint32)
         texts = self.texts or [str(body) for body in self.bodies]
         self.hashes = np.array([content_hash(text) for text in texts], np.uint64)
+        self.num_documents = len(self.bodies)
+
+    def read(self, name: str, first: int, stop: int) -> np.ndarray:
+        return getattr(self, name)[first:stop]
 
 
 @st.composite

@@ -43,17 +43,10 @@ class Blocks:
         self.is_numbered = isolated or numbered
         self.documents_dropped: dict[str, int] = {}
         self.num_tokens = documents.num_tokens
-        # A run is a sequence of documents that are consecutive in the store too.
-        joins = (
-            np.flatnonzero(documents.starts[1:] != documents.starts[:-1] + documents.lengths[:-1]) + 1
-        )
-        firsts = np.concatenate(([0], joins)) if len(documents) else np.zeros(0, np.int64)
-        # [n] where each document begins in the stream.
-        self.stream_starts = np.cumsum(documents.lengths) - documents.lengths
-        self.run_starts = self.stream_starts[firsts]  # [runs] where each begins in the stream
+        self.run_starts = documents.run_starts  # [runs] where each begins in the stream
         self.run_ends = np.append(self.run_starts[1:], self.num_tokens)  # [runs] where it ends there
         # [runs] what to add to a place in the stream to get the place in the store.
-        self.run_shifts = documents.starts[firsts] - self.run_starts
+        self.run_shifts = documents.run_places - self.run_starts
 
     def __len__(self) -> int:
         return -(-self.num_tokens // self.block_size)
@@ -89,4 +82,4 @@ class Blocks:
     def documents_at(self, examples: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """Return the documents of tokens. Arguments as in `Located`. [n]"""
         places = examples * self.block_size + columns
-        return np.searchsorted(self.stream_starts, places, side="right") - 1
+        return np.searchsorted(self.documents.stream_starts, places, side="right") - 1

@@ -1,40 +1,96 @@
 """Documents of a token store: all of them, or one side of a split by content."""
 
+from functools import cached_property
+
 import numpy as np
 
+from lmft.data.examples.selection import Listed, Selection, is_held_out, numbers_at, totals_of
 from lmft.data.store import TokenStore
-from lmft.objectives.base import ANSWER, LAST_ANSWER, SPECIAL, Rows, threshold
+from lmft.objectives.base import ANSWER, LAST_ANSWER, SPECIAL, Rows
 
 TRAIN_ON = {"all": 0, "assistant": int(ANSWER), "completion": int(ANSWER), "last_turn": int(LAST_ANSWER)}
 """Flag of the tokens that the loss counts, by `data.train_on`; 0: every token."""
 
 
 class Documents:
-    """Some of a store's documents, in order: the whole store, or one side of a split by content."""
+    """Some of a store's documents, in order: the whole store, or one side of a split by content.
 
-    def __init__(self, store: TokenStore, numbers: np.ndarray | None = None, trainable_bit: int = 0):
+    What is kept of each document is found when it is first asked for; until then a store of any number
+    of documents takes 16 bytes for each run of consecutive ones.
+    """
+
+    def __init__(
+        self,
+        store: TokenStore,
+        numbers: np.ndarray | None = None,
+        trainable_bit: int = 0,
+        selection: Selection | None = None,
+    ):
         """Select documents.
 
         Args:
             store: tokens of all documents.
-            numbers: [n] numbers of the documents in the store, ascending; None: all.
+            numbers: [n] numbers of the documents in the store, ascending; None: all of `selection`.
             trainable_bit: flag of the tokens that may be targets; 0: all may.
+            selection: which documents; None: all.
         """
         self.store = store
         self.trainable_bit = np.uint8(trainable_bit)
-        self.numbers = np.arange(len(store.offsets) - 1) if numbers is None else numbers
-        self.starts = store.offsets[self.numbers]  # [n] where each begins in the store
-        self.lengths = store.offsets[self.numbers + 1] - self.starts  # [n]
-        self.num_tokens = int(self.lengths.sum())
-        self.num_bytes = self._sum(store.bytes)
-        self.unknown_tokens = self._sum(store.unknown_tokens)
-        self.unknown_bytes = self._sum(store.unknown_bytes)
+        if numbers is not None:
+            selection = Listed(numbers)
+        self.selection = selection or Selection()
+        totals = totals_of(store, self.selection)
+        self.num_documents = totals.num_documents
+        self.num_tokens = totals.num_tokens
+        self.num_bytes = totals.sums["bytes"]
+        self.unknown_tokens = totals.sums["unknown_tokens"]
+        self.unknown_bytes = totals.sums["unknown_bytes"]
+        # A run is a sequence of documents that are consecutive in the store too.
+        self.run_starts = totals.run_starts  # [runs] where each begins in the stream of the documents
+        self.run_places = totals.run_places  # [runs] where each begins in the store
+        self._counts = totals.counts  # [groups + 1] documents before each group of the store's
 
     def __len__(self) -> int:
-        return len(self.numbers)
+        return self.num_documents
 
-    def _sum(self, of_documents: np.ndarray) -> int:
-        return int(of_documents[self.numbers].sum(dtype=np.int64))
+    @cached_property
+    def numbers(self) -> np.ndarray:
+        """Numbers of all documents in the store. [n]"""
+        stretches = self.selection.stretches(self.store)
+        found = [first + np.flatnonzero(chosen) for first, chosen in stretches]
+        return np.concatenate([np.zeros(0, np.int64), *found])
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """Where each document begins in the store. [n]"""
+        return self.store.offsets[self.numbers]
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each document. [n]"""
+        return self.store.offsets[self.numbers + 1] - self.starts
+
+    @cached_property
+    def stream_starts(self) -> np.ndarray:
+        """Where each document begins in the stream of these documents. [n]"""
+        return np.cumsum(self.lengths) - self.lengths
+
+    def holds(self, numbers: np.ndarray) -> np.ndarray:
+        """Return which documents of the store, given in ascending order, are among these. [n] bool"""
+        held = np.zeros(len(numbers), bool)
+        if len(numbers):
+            first = int(numbers[0])
+            held = self.selection.of(self.store, first, int(numbers[-1]) + 1)[numbers - first]
+        return held
+
+    def numbers_at(self, indices: np.ndarray) -> np.ndarray:
+        """Return the numbers of some of these documents, without a list of all of them. [n] → [n]"""
+        return numbers_at(self.store, self.selection, self._counts, indices)
+
+    def spans_at(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return where some of these documents begin in the store, and where they end. [n], [n]"""
+        numbers = self.numbers_at(indices)
+        return self.store.offsets[numbers], self.store.offsets[numbers + 1]
 
     def trainable(self, flags: np.ndarray) -> np.ndarray | None:
         """Return which tokens may be targets, by their flags: bool of the same shape; None: all may."""
@@ -50,15 +106,9 @@ def split_by_content(
 
     So equal texts are on the same side, and texts added later move no other text.
     """
-    is_validation = is_held_out(store.hashes, held_out)
-    train = Documents(store, np.flatnonzero(~is_validation), trainable_bit)
-    validation = Documents(store, np.flatnonzero(is_validation), trainable_bit)
+    train = Documents(store, None, trainable_bit, Selection(held_out, is_validation=False))
+    validation = Documents(store, None, trainable_bit, Selection(held_out, is_validation=True))
     return train, validation
-
-
-def is_held_out(hashes: np.ndarray, share: float) -> np.ndarray:
-    """Return which documents are held out, by the hashes of their content. [n] uint64 → [n] bool"""
-    return hashes < threshold(share)
 
 
 def share_that_splits(hashes: np.ndarray) -> float | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from lmft.data.fingerprint import fingerprint as fingerprint_of
 from lmft.data.sources.opening import File, unreadable
+from lmft.system.files import stamp_of
 
 VERSION = 3  # of what the readers make of a file; a change makes new token stores
 MEMO = "fingerprints.json"  # in the cache folder: path -> size and times of change, hash
@@ -31,7 +32,7 @@ def fingerprint(files: Iterable[File], reading: Any, cache_dir: Path) -> str:
     parts = []
     for file in files:
         path = str(file.path.resolve())
-        stamp = _stamp(file.path)
+        stamp = stamp_of(file.path)
         if known.get(path, {}).get("stamp") != stamp:
             known[path] = {"stamp": stamp, "hash": _content_hash(file)}
             if time.time_ns() - stamp[-1] > SETTLED:
@@ -40,11 +41,6 @@ def fingerprint(files: Iterable[File], reading: Any, cache_dir: Path) -> str:
     if new:
         _save_memo(cache_dir / MEMO, _load_memo(cache_dir / MEMO) | new)
     return fingerprint_of(VERSION, parts, reading)
-
-
-def _stamp(path: Path) -> list[int]:
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def _content_hash(file: File) -> str:
