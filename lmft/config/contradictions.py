@@ -64,6 +64,11 @@ def _is_own_split(config: Config, split: str) -> bool:
     return bool(data.get("train"))
 
 
+def _removes_near_copies(data: Config) -> bool:
+    sources = [data, *(data.get("sources") or {}).values()]
+    return any(source.get("deduplicate") == "near" for source in sources)
+
+
 def _reads_files(config: Config) -> bool:
     data = config["data"]
     return bool(data.get("train") or data.get("validation")) or _is_folder(data.get("path"))
@@ -274,6 +279,12 @@ DATA_RULES = (
         lambda config: not config["data"].get("validation"),
         "validation text held out of the training text, and data.validation names another",
         "leave one of them out",
+    ),
+    Rule(
+        ("data.near_similarity",),
+        lambda config: _removes_near_copies(config["data"]),
+        "near copies that are left out",
+        "data.deduplicate=near",
     ),
     Rule(
         ("data.worker_timeout",),

@@ -30,6 +30,7 @@ _CHOICES = {
     "file_format": (None, *FILE_FORMATS),
     "encoding_errors": ("strict", "replace", "ignore"),
     "on_error": ("stop", "skip"),
+    "deduplicate": (None, "exact", "near"),
 }
 
 
@@ -127,6 +128,9 @@ class DataConfig:
     max_documents: int | None
     sources: dict[str, Any]
     epoch: str | int | None
+    deduplicate: str | None
+    near_similarity: float
+    decontaminate: bool
 
     def __post_init__(self):
         for name, kind in (("csv", CsvConfig), ("join", JoinConfig)):
@@ -156,6 +160,9 @@ class DataConfig:
                 hint = did_you_mean(str(value), filter(None, known))
                 choices = ", ".join("null" if choice is None else choice for choice in known)
                 raise UserError(f"data.{name}={value} is unknown{hint}", fix=f"one of: {choices}")
+        if not 0 < self.near_similarity <= 1:
+            what = f"data.near_similarity={self.near_similarity} is not a share from above 0 to 1"
+            raise UserError(what, fix="data.near_similarity=0.8")
         if not self.text_columns:
             raise UserError("data.text_column names no column", fix="data.text_column=NAME")
 
@@ -200,6 +207,10 @@ class DataConfig:
             usual = f"data.validation_fraction={DEFAULT_VALIDATION_FRACTION}"
             fix = f"{usual}, or 0 to train without validation"
             raise UserError(what, fix=fix)
+        if self.decontaminate and self.validate_on_train:
+            what = "data.decontaminate=true would leave out all that validation measures"
+            fix = "data.decontaminate=false, or data.validate_on_train=false"
+            raise UserError(what, "data.validate_on_train=true", fix)
         if self.validation and self.train_only:
             what = "data.validation names a text, data.validation_fraction=0 asks for no validation"
             raise UserError(what, fix="leave one of them out")

@@ -1,9 +1,9 @@
 """Corpus: documents and examples of both splits, made from a data config."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, TypeVar
 
 from transformers import PreTrainedTokenizerFast
@@ -18,12 +18,15 @@ from lmft.data.examples.documents import (
     split_by_content,
 )
 from lmft.data.examples.mixture import MixedExamples, examples_per_epoch
+from lmft.data.examples.selection import Selection
 from lmft.data.formats.base import Format, id_of, tokenize
 from lmft.data.formats.chat.format import ChatFormat
 from lmft.data.formats.pairs import PairsFormat
 from lmft.data.formats.text import TextFormat
 from lmft.data.ledger import account, unigram_perplexity, unknown_warning
 from lmft.data.marks import account_of_marks
+from lmft.data.removal.finding import Finder
+from lmft.data.removal.removed import Removed
 from lmft.data.schedule.noise import key
 from lmft.data.sources.source import Source, held_out_share, open_source
 from lmft.data.sources.tally import Tally
@@ -31,6 +34,7 @@ from lmft.data.store import FORMAT, StoreWriter, TokenStore, open_or_build
 from lmft.data.training_texts import training_source
 from lmft.errors import UserError
 from lmft.objectives.base import Objective
+from lmft.reporting.progress import Counting
 from lmft.system.token_ids import num_ids
 
 log = logging.getLogger(__name__)
@@ -40,8 +44,6 @@ FORMATS: dict[str, Callable[[DataConfig, PreTrainedTokenizerFast, Objective], Fo
     **dict.fromkeys(CHAT_FORMATS, ChatFormat),
     "pairs": PairsFormat,
 }
-Counting = Callable[[str, int | None, str], AbstractContextManager[Callable[[int], None]]]
-"""A progress display: called with (description, total, unit), it gives a function that advances it."""
 
 
 def token_store(config: DataConfig, source: Source, format: Format, counting: Counting) -> TokenStore:
@@ -126,8 +128,43 @@ class Corpus:
         return " ".join(f"{name}={count}:{texts[name]}" for name, count in counts.items())
 
     def _fingerprint_of(self, split: str) -> str:
-        checksums = self.documents[split].store.meta["checksums"]
-        return f"{checksums['tokens.bin']}:{len(self.examples[split])}"
+        documents = self.documents[split]
+        checksums = documents.store.meta["checksums"]
+        removed = documents.selection.removed
+        left_out = "" if removed is None else f"-{removed.checksum}"
+        return f"{checksums['tokens.bin']}{left_out}:{len(self.examples[split])}"
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """The tokenised text of one source."""
+
+    config: DataConfig
+    format: Format
+    sources: dict[Split, Source | None]
+    stores: dict[Split, TokenStore]
+    held_out: float | None
+    """Share of the training text that is validation; None: validation has its own text, or none."""
+    removed: Removed | None
+    """Documents of the training text that are left out."""
+
+    @cached_property
+    def texts(self) -> dict[Split, Documents]:
+        """The documents of each split. Raises: UserError if one of two sides has none."""
+        bit = TRAIN_ON[self.config.train_on]
+        if self.held_out is not None:
+            store = self.stores["train"]
+            train, validation = split_by_content(store, self.held_out, bit, self.removed)
+            _check_split(train, validation, self.held_out)
+            return {"train": train, "validation": validation}
+        removed = {"train": Selection(removed=self.removed)}
+        stores = self.stores.items()
+        return {split: Documents(store, None, bit, removed.get(split)) for split, store in stores}
+
+    @property
+    def validations(self) -> list[Documents]:
+        """The validation text, if there is one."""
+        return [texts for split, texts in self.texts.items() if split == "validation"]
 
 
 @dataclass(frozen=True)
@@ -139,19 +176,18 @@ class _Loader:
     seed: int
     counting: Counting
 
-    def load(self, config: DataConfig, splits: tuple[Split, ...], suffix: str = "") -> Corpus:
+    def load(self, config: DataConfig, splits: tuple[Split, ...]) -> Corpus:
         """Tokenise the splits if they are not in the cache, and cut them into examples.
 
         Args:
-            config: the options of the source.
+            config: the options of the one source.
             splits: the splits whose examples are needed.
-            suffix: added to the splits' names: "/NAME" for a source of a mixture.
 
         Raises: UserError.
         """
         if config.validate_on_train and "validation" in splits:
             return self._validated_on_train(config, splits)
-        return self._load(config, splits, suffix)
+        return self._load(config, splits)
 
     def _validated_on_train(self, config: DataConfig, splits: tuple[Split, ...]) -> Corpus:
         """Return a corpus whose validation is the examples of its training."""
@@ -159,7 +195,7 @@ class _Loader:
             message = "data.validation=%s is not read: data.validate_on_train=true measures the training"
             log.warning(message, config.validation)
         holds_out = bool(config.validation_fraction) and not config.validation
-        loaded = self._load(config, ("train", "validation") if holds_out else ("train",), "")
+        loaded = self._load(config, ("train", "validation") if holds_out else ("train",))
         trained = loaded.documents["train"]
         examples = loaded.examples["train"]
         measured = limited(examples, config.max_validation_examples, self.seed)
@@ -174,7 +210,14 @@ class _Loader:
             trained_validations=frozenset({"validation"}),
         )
 
-    def _load(self, config: DataConfig, splits: tuple[Split, ...], suffix: str) -> Corpus:
+    def _load(self, config: DataConfig, splits: tuple[Split, ...]) -> Corpus:
+        opened = self.open(config, splits)
+        return self.cut(opened, splits, "", opened.validations)
+
+    def open(self, config: DataConfig, splits: tuple[Split, ...]) -> "_Opened":
+        """Tokenise the texts that the examples of these splits need, and find the copies in them."""
+        if config.decontaminate and "train" in splits:
+            splits = ("train", "validation")
         sources: dict[Split, Source | None] = {split: open_source(config, split) for split in splits}
         if config.train_only:
             sources.pop("validation", None)
@@ -188,28 +231,46 @@ class _Loader:
             if source is not None
         }
         _check_weights(config, stores)
-        bit = TRAIN_ON[config.train_on]
-        texts: dict[Split, Documents] = {}
-        if is_held_out:
-            share = held_out_share(config)
-            texts["train"], texts["validation"] = split_by_content(stores["train"], share, bit)
-            _check_split(texts["train"], texts["validation"], share)
-        else:
-            texts |= {split: Documents(store, None, bit) for split, store in stores.items()}
+        removed = None
+        if "train" in stores:
+            removed = Finder(config, self.counting).copies(stores["train"])
+        share = held_out_share(config) if is_held_out else None
+        return _Opened(config, format, sources, stores, share, removed)
 
+    def cut(
+        self,
+        opened: "_Opened",
+        splits: tuple[Split, ...],
+        suffix: str,
+        validations: Sequence[Documents],
+    ) -> Corpus:
+        """Cut the texts of a source into examples, without the documents that are left out.
+
+        validations: the validation text of every source.
+        """
+        config = opened.config
+        texts = opened.texts
+        if config.decontaminate and "train" in splits:
+            if not validations:
+                what = "data.decontaminate=true compares with validation text, and there is none"
+                fix = "data.decontaminate=false, or data.validation_fraction=0.05"
+                raise UserError(what, "data.validation_fraction=0", fix)
+            removed = Finder(config, self.counting).shared(texts["train"], validations, self.tokenizer)
+            texts = replace(opened, removed=removed).texts
         examples: dict[Split, Examples] = {}
         for split in splits:
             if split not in texts:
                 continue
-            source = sources[split] or sources["train"]
+            source = opened.sources[split] or opened.sources["train"]
             assert source is not None
-            cutter = Cutter(config, self.objective, id_of(self.tokenizer, "pad") or 0, format, source)
+            pad_id = id_of(self.tokenizer, "pad") or 0
+            cutter = Cutter(config, self.objective, pad_id, opened.format, source)
             examples[split] = cutter.make_examples(texts[split], split, self.seed)
         ledger = self._ledgers(texts, examples, suffix)
-        for split in examples.keys() & stores.keys():
-            ledger[split]["cleaned"] = stores[split].meta["cleaned"]
-        if is_held_out and "validation" in ledger:
-            ledger["validation"]["held_out"] = held_out_share(config)
+        for split in examples.keys() & opened.stores.keys():
+            ledger[split]["cleaned"] = opened.stores[split].meta["cleaned"]
+        if opened.held_out is not None and "validation" in ledger:
+            ledger["validation"]["held_out"] = opened.held_out
         return Corpus(_named(texts, suffix), _named(examples, suffix), _named(ledger, suffix))
 
     def _ledgers(
@@ -251,12 +312,14 @@ def load_corpus(
     loader = _Loader(tokenizer, objective, seed, counting)
     if not config.sources:
         return loader.load(config, splits)
-    corpora = []
+    opened = []
     for name, source in config.by_source().items():
         needed: tuple[Split, ...] = splits
         if not config.weights[name]:
             needed = ("validation",) if "validation" in splits else ()
-        corpora.append(loader.load(source, needed, f"/{name}"))
+        opened.append((name, needed, loader.open(source, needed)))
+    validations = [texts for _, _, source in opened for texts in source.validations]
+    corpora = [loader.cut(source, needed, f"/{name}", validations) for name, needed, source in opened]
     together = Corpus(
         documents=_joined(corpus.documents for corpus in corpora),
         examples=_joined(corpus.examples for corpus in corpora),

@@ -24,6 +24,7 @@ def account(texts: Documents, examples: Examples) -> dict[str, Any]:
     """Return a split's ledger; tokens + tokens_repeated = tokens_in_examples + tokens_dropped."""
     return {
         "documents": len(texts),
+        "documents_removed": texts.num_removed or None,
         "documents_cut": examples.documents_cut or None,
         "documents_dropped": examples.documents_dropped or None,
         "bytes": texts.num_bytes,

@@ -10,22 +10,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmft.data.examples.documents import Documents
+from lmft.data.removal.ngrams import NUM_WORDS, Hashes, stretch_hashes, words_of
 from lmft.preflight.finding import Finding
-from lmft.preflight.sample import Text, spread, words_of
+from lmft.preflight.sample import Text, spread
 
-_WORDS = 13
 _MOST_DOCUMENTS = 10  # of the training text that may share a stretch
 _SAMPLED = 500  # validation documents
 _SAMPLED_TOKENS = 2000  # of each
 _MOST_TOKENS = 20_000_000  # of the training text
 _STRETCH = 1 << 18  # tokens of it at a time
-_AROUND = 8 * _WORDS  # tokens before and after a place that are read for its words
+_AROUND = 8 * NUM_WORDS  # tokens before and after a place that are read for its words
 _TRIES = 8  # places in the training text whose words are compared, of each validation document
 _MANY = (
     0.2  # share of the validation documents that is warned about; of Python's documentation it is 0.13
 )
-_FACTOR = np.uint64(0x9E3779B97F4A7C15)
-_TABLE_BITS = 22
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ def overlap_of(train: Text, validation: Text) -> Overlap:
     numbers = spread(len(validation.texts), _SAMPLED)
     parts = [validation.tokens(int(number), _SAMPLED_TOKENS) for number in numbers]
     sought = _Sought.of(parts)
-    places = _places(train.texts, sought) if len(sought.hashes) else {}
+    places = _places(train.texts, sought) if len(sought.owners) else {}
     num_shared = 0
     num_tokens = 0
     for owner, found in places.items():
@@ -67,10 +65,10 @@ def much_overlap(found: Overlap, train: Text, name: str) -> Finding | None:
     if found.shared <= _MANY * found.sampled:
         return None
     text = (
-        f"{name}: {found.shared} of {found.sampled} sampled documents share {_WORDS} words in a row "
+        f"{name}: {found.shared} of {found.sampled} sampled documents share {NUM_WORDS} words in a row "
         f"with the training text ({_looked_at(train.texts)}), {found.token_share:.0%} of their tokens"
     )
-    fix = "leave them out of one side, or the loss will be too low"
+    fix = "data.decontaminate=true leaves such training documents out; else the loss will be too low"
     return Finding("overlap", text, fix)
 
 
@@ -78,7 +76,7 @@ def _num_covered(length: int, starts: list[int]) -> int:
     """Return how many of a document's tokens are in stretches that begin at these places."""
     is_covered = np.zeros(length, bool)
     for start in starts:
-        is_covered[start : start + _WORDS] = True
+        is_covered[start : start + NUM_WORDS] = True
     return int(is_covered.sum())
 
 
@@ -86,50 +84,18 @@ def _num_covered(length: int, starts: list[int]) -> int:
 class _Sought:
     """Hashes of the stretches of validation documents, and where each stands first."""
 
-    hashes: np.ndarray  # [n] ascending, each once
+    hashes: Hashes  # [n] ascending, each once
     owners: np.ndarray  # [n] the document of each
     starts: np.ndarray  # [n] its place there
-    table: np.ndarray  # [2 ** _TABLE_BITS] whether a hash begins with these bits
 
     @classmethod
     def of(cls, parts: list[np.ndarray]) -> "_Sought":
         """Hash each stretch of these documents."""
-        hashed = [_hashes(part) for part in parts]
+        hashed = [stretch_hashes(part) for part in parts]
         owners = np.repeat(np.arange(len(parts)), [len(each) for each in hashed])
         starts = np.concatenate([np.arange(len(each)) for each in hashed])
         hashes, firsts = np.unique(np.concatenate(hashed), return_index=True)
-        table = np.zeros(1 << _TABLE_BITS, bool)
-        table[hashes >> np.uint64(64 - _TABLE_BITS)] = True
-        return cls(hashes, owners[firsts], starts[firsts], table)
-
-    def found_in(self, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the indices of those hashes that are sought, and which ones they are."""
-        near = np.flatnonzero(self.table[hashes >> np.uint64(64 - _TABLE_BITS)])
-        which = np.searchsorted(self.hashes, hashes[near])
-        which = np.minimum(which, len(self.hashes) - 1)
-        is_equal = self.hashes[which] == hashes[near]
-        return near[is_equal], which[is_equal]
-
-
-def _hashes(tokens: np.ndarray) -> np.ndarray:
-    """Return a hash of each stretch of 13 tokens. [N] → [N − 12] uint64"""
-    if len(tokens) < _WORDS:
-        return np.zeros(0, np.uint64)
-    one = (tokens.astype(np.uint64) + np.uint64(1)) * _FACTOR
-    one ^= one >> np.uint64(29)
-    two = _joined(one, one, 1)
-    four = _joined(two, two, 2)
-    eight = _joined(four, four, 4)
-    return _joined(_joined(eight, four, 8), one, 12)
-
-
-def _joined(first: np.ndarray, second: np.ndarray, apart: int) -> np.ndarray:
-    """Return hashes of stretches that consist of one of `first` and one of `second` after it."""
-    second = second[apart:]
-    length = min(len(first), len(second))
-    mixed = first[:length] * np.uint64(0xBF58476D1CE4E5B9 + 2 * apart)
-    mixed ^= mixed >> np.uint64(31)
-    return mixed * _FACTOR + second[:length]
+        return cls(Hashes(hashes), owners[firsts], starts[firsts])
 
 
 def _places(texts: Documents, sought: _Sought) -> Mapping[int, list[tuple[int, int]]]:
@@ -139,7 +105,7 @@ def _places(texts: Documents, sought: _Sought) -> Mapping[int, list[tuple[int, i
     """
     places, which, documents = [], [], []
     for start, tokens in _stretches(texts):
-        found, kinds = sought.found_in(_hashes(tokens))
+        found, kinds = sought.hashes.found_in(stretch_hashes(tokens))
         owners = np.searchsorted(texts.store.offsets, start + found, side="right") - 1
         kept = texts.holds(owners)
         places.append(start + found[kept])
@@ -148,7 +114,7 @@ def _places(texts: Documents, sought: _Sought) -> Mapping[int, list[tuple[int, i
     place = np.concatenate(places)
     kind = np.concatenate(which)
     pairs = np.unique(np.stack([kind, np.concatenate(documents)]), axis=1)
-    num_documents = np.bincount(pairs[0], minlength=len(sought.hashes))
+    num_documents = np.bincount(pairs[0], minlength=len(sought.owners))
     is_rare = num_documents[kind] <= _MOST_DOCUMENTS
     found_of: dict[int, list[tuple[int, int]]] = {}
     for each, at in zip(kind[is_rare], place[is_rare], strict=True):
@@ -162,7 +128,7 @@ def _stretches(texts: Documents) -> Iterator[tuple[int, np.ndarray]]:
     starts = range(0, len(tokens), _STRETCH)
     for number in spread(len(starts), _MOST_TOKENS // _STRETCH):
         start = starts[int(number)]
-        yield start, tokens[start : start + _STRETCH + _WORDS - 1]
+        yield start, tokens[start : start + _STRETCH + NUM_WORDS - 1]
 
 
 def _looked_at(texts: Documents) -> str:
@@ -175,7 +141,7 @@ def _looked_at(texts: Documents) -> str:
 def _share_words(part: np.ndarray, places: list[int], train: Text, validation: Text) -> bool:
     """Return whether a document and the training text at these places share 13 words in a row."""
     words = words_of(validation.decoded([part])[0])
-    grams = {tuple(words[start : start + _WORDS]) for start in range(len(words) - _WORDS + 1)}
+    grams = {tuple(words[start : start + NUM_WORDS]) for start in range(len(words) - NUM_WORDS + 1)}
     chosen = (places[int(number)] for number in spread(len(places), _TRIES))
     return any(not grams.isdisjoint(_grams_at(place, train)) for place in chosen)
 
@@ -185,8 +151,8 @@ def _grams_at(place: int, train: Text) -> Iterator[tuple[str, ...]]:
     offsets = train.texts.store.offsets
     document = int(np.searchsorted(offsets, place, side="right")) - 1
     start = max(int(offsets[document]), place - _AROUND)
-    end = min(int(offsets[document + 1]), place + _WORDS + _AROUND)
-    stops = (place + 1, place + _WORDS, end)
+    end = min(int(offsets[document + 1]), place + NUM_WORDS + _AROUND)
+    stops = (place + 1, place + NUM_WORDS, end)
     begun, reached, words = map(words_of, train.decoded([train.ordinary(start, stop) for stop in stops]))
-    for first in range(max(0, len(reached) - _WORDS), min(len(begun), len(words) - _WORDS + 1)):
-        yield tuple(words[first : first + _WORDS])
+    for first in range(max(0, len(reached) - NUM_WORDS), min(len(begun), len(words) - NUM_WORDS + 1)):
+        yield tuple(words[first : first + NUM_WORDS])

@@ -44,7 +44,8 @@ def many_copies(texts: Documents, split: str) -> Finding | None:
         f"{split}: {num_copies:,} of {len(hashes):,} documents are copies of others, with {share:.0%} "
         "of the tokens"
     )
-    return Finding("duplicates", text, "leave copies out of the text; they are learnt by heart")
+    fix = "data.deduplicate=exact leaves copies out; they are learnt by heart"
+    return Finding("duplicates", text, fix)
 
 
 def _looked_at(texts: Documents) -> tuple[np.ndarray, np.ndarray]:

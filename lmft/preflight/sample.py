@@ -14,11 +14,6 @@ def spread(total: int, num: int) -> np.ndarray:
     return np.unique(np.linspace(0, total - 1, min(num, total)).astype(np.int64))
 
 
-def words_of(text: str) -> list[str]:
-    """Return the words of a text in lower case, without punctuation."""
-    return "".join(letter if letter.isalnum() else " " for letter in text.lower()).split()
-
-
 class Text:
     """Reads stretches of documents, and their text without special tokens."""
 

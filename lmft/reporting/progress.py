@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from rich.console import Console
 
@@ -12,6 +12,9 @@ from lmft.reporting.phase import written
 from lmft.reporting.screen import Screen
 from lmft.reporting.tables import duration
 from lmft.reporting.terminal import draws, record
+
+Counting = Callable[[str, int | None, str], AbstractContextManager[Callable[[int], None]]]
+"""A progress display: called with (description, total, unit), it gives a function that advances it."""
 
 REFRESH_SECONDS = 0.25
 log = logging.getLogger(__name__)

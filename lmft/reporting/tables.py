@@ -39,6 +39,7 @@ SCORES = (
 # (label, key in a split's ledger)
 LEDGER = (
     ("documents", "documents"),
+    ("documents removed", "documents_removed"),
     ("documents dropped", "documents_dropped"),
     ("documents cut", "documents_cut"),
     ("documents cleaned", "cleaned"),

@@ -1,10 +1,12 @@
 """Documents of a token store: all of them, or one side of a split by content."""
 
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from lmft.data.examples.selection import Listed, Selection, is_held_out, numbers_at, totals_of
+from lmft.data.removal.removed import Removed
 from lmft.data.store import TokenStore
 from lmft.objectives.base import ANSWER, LAST_ANSWER, SPECIAL, Rows
 
@@ -53,6 +55,16 @@ class Documents:
     def __len__(self) -> int:
         return self.num_documents
 
+    @property
+    def key(self) -> list[Any]:
+        """What tells these documents from others, as JSON can write it."""
+        return [self.store.folder.name, *self.selection.key]
+
+    @cached_property
+    def num_removed(self) -> dict[str, int]:
+        """How many documents of the same side are left out, by reason."""
+        return self.selection.num_removed(self.store)
+
     @cached_property
     def numbers(self) -> np.ndarray:
         """Numbers of all documents in the store. [n]"""
@@ -100,15 +112,18 @@ class Documents:
 
 
 def split_by_content(
-    store: TokenStore, held_out: float, trainable_bit: int = 0
+    store: TokenStore, held_out: float, trainable_bit: int = 0, removed: Removed | None = None
 ) -> tuple[Documents, Documents]:
     """Split into training and validation documents: hold out a share by the hashes of the texts alone.
 
     So equal texts are on the same side, and texts added later move no other text.
     """
-    train = Documents(store, None, trainable_bit, Selection(held_out, is_validation=False))
-    validation = Documents(store, None, trainable_bit, Selection(held_out, is_validation=True))
-    return train, validation
+    train = Selection(held_out, is_validation=False, removed=removed)
+    validation = Selection(held_out, is_validation=True, removed=removed)
+    return (
+        Documents(store, None, trainable_bit, train),
+        Documents(store, None, trainable_bit, validation),
+    )
 
 
 def share_that_splits(hashes: np.ndarray) -> float | None:

@@ -2,14 +2,16 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from lmft.data.removal.removed import REASONS, Removed
 from lmft.data.store import TokenStore
 from lmft.objectives.base import threshold
 
 _GROUP = 1 << 12  # documents of a store that are counted together
-_GROUPS = 16  # of documents that are in memory at a time
+_STRETCH = 16 * _GROUP  # documents that are in memory at a time
 _SUMMED = ("bytes", "unknown_tokens", "unknown_bytes")
 
 
@@ -26,19 +28,42 @@ class Selection:
     """Share of the documents held out for validation."""
     is_validation: bool | None = None
     """Which side is chosen; None: both."""
+    removed: Removed | None = None
+    """Documents that are left out of it."""
+
+    @property
+    def key(self) -> list[Any]:
+        """What tells this selection from others of the same store, as JSON can write it."""
+        removed = None if self.removed is None else self.removed.folder.name
+        return [self.held_out, self.is_validation, removed]
 
     def of(self, store: TokenStore, first: int, stop: int) -> np.ndarray:
         """Return which documents from `first` to before `stop` are chosen. [stop − first] bool"""
+        chosen = self._side(store, first, stop)
+        if self.removed is not None:
+            chosen &= self.removed.reasons(first, stop) == 0
+        return chosen
+
+    def _side(self, store: TokenStore, first: int, stop: int) -> np.ndarray:
         if self.is_validation is None:
             return np.ones(stop - first, bool)
         hashes = store.read("hashes", first, stop)
         return is_held_out(hashes, self.held_out) == self.is_validation
 
+    def num_removed(self, store: TokenStore) -> dict[str, int]:
+        """Return how many documents of this side are left out, by reason."""
+        counts = np.zeros(len(REASONS) + 1, np.int64)
+        if self.removed is not None:
+            for first, _ in self.stretches(store):
+                stop = min(first + _STRETCH, store.num_documents)
+                reasons = self.removed.reasons(first, stop)[self._side(store, first, stop)]
+                counts += np.bincount(reasons, minlength=len(counts))
+        return {name: int(count) for name, count in zip(REASONS, counts[1:], strict=True) if count}
+
     def stretches(self, store: TokenStore) -> Iterator[tuple[int, np.ndarray]]:
         """Yield the first document of each stretch of the store, and which of it are chosen."""
-        size = _GROUPS * _GROUP
-        for first in range(0, store.num_documents, size):
-            yield first, self.of(store, first, min(first + size, store.num_documents))
+        for first in range(0, store.num_documents, _STRETCH):
+            yield first, self.of(store, first, min(first + _STRETCH, store.num_documents))
 
 
 class Listed(Selection):

@@ -1,0 +1,1 @@
+"""Documents that are left out: copies, near copies, and what shares text with validation."""
