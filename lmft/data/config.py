@@ -37,6 +37,7 @@ _CHOICES = {
 _SHARED = (  # options that the sources of a mixture share, since they are those of every example
     *("examples", "block_size", "stride", "max_source_tokens", "max_target_tokens", "too_long"),
     *("isolate_documents", "batch_size", "num_workers", "worker_timeout", "cache_dir", "chat_template"),
+    "prepare_processes",
     *("chat_template_kwargs", "probes", "probe_conversations", "sources", "epoch"),
     *("source_language", "target_language"),
     *("validate_on_train", "fixed_noise"),
@@ -128,6 +129,7 @@ class DataConfig:
     max_documents: int | None
     sources: dict[str, Any]
     epoch: str | int | None
+    prepare_processes: int | None
     deduplicate: str | None
     near_similarity: float
     decontaminate: bool
@@ -148,7 +150,8 @@ class DataConfig:
     def _check_values(self) -> None:
         """Raise UserError if a value alone is wrong."""
         counts = ("block_size", "batch_size", "stride", "max_train_examples", "max_validation_examples")
-        for name in (*counts, "max_documents", "max_source_tokens", "max_target_tokens"):
+        counts += ("max_documents", "max_source_tokens", "max_target_tokens", "prepare_processes")
+        for name in counts:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"data.{name}={value} must be at least 1")

@@ -1,14 +1,15 @@
 """Corpus: documents and examples of both splits, made from a data config."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
 from transformers import PreTrainedTokenizerFast
 
-from lmft.data.config import CHAT_FORMATS, DataConfig, Split
+from lmft.data.config import DataConfig, Split
 from lmft.data.examples.base import Examples, limited
 from lmft.data.examples.cut import Cutter
 from lmft.data.examples.documents import (
@@ -19,17 +20,15 @@ from lmft.data.examples.documents import (
 )
 from lmft.data.examples.mixture import MixedExamples, examples_per_epoch
 from lmft.data.examples.selection import Selection
-from lmft.data.formats.base import Format, id_of, tokenize
-from lmft.data.formats.chat.format import ChatFormat
-from lmft.data.formats.pairs import PairsFormat
-from lmft.data.formats.text import TextFormat
+from lmft.data.formats.base import Format, id_of
 from lmft.data.ledger import account, unigram_perplexity, unknown_warning
 from lmft.data.marks import account_of_marks
+from lmft.data.preparation.job import FORMATS, Job
+from lmft.data.preparation.parts import tokenise_source
 from lmft.data.removal.finding import Finder
 from lmft.data.removal.removed import Removed
 from lmft.data.schedule.noise import key
 from lmft.data.sources.source import Source, held_out_share, open_source
-from lmft.data.sources.tally import Tally
 from lmft.data.store import FORMAT, StoreWriter, TokenStore, open_or_build
 from lmft.data.training_texts import training_source
 from lmft.errors import UserError
@@ -39,53 +38,32 @@ from lmft.system.token_ids import num_ids
 
 log = logging.getLogger(__name__)
 V = TypeVar("V")
-FORMATS: dict[str, Callable[[DataConfig, PreTrainedTokenizerFast, Objective], Format]] = {
-    "text": TextFormat,
-    **dict.fromkeys(CHAT_FORMATS, ChatFormat),
-    "pairs": PairsFormat,
-}
 
 
-def token_store(config: DataConfig, source: Source, format: Format, counting: Counting) -> TokenStore:
+def token_store(
+    config: DataConfig,
+    source: Source,
+    format: Format,
+    tokenizer: PreTrainedTokenizerFast,
+    objective: Objective,
+    counting: Counting,
+) -> TokenStore:
     """Open the store of a source's tokenised documents; build it if it is missing."""
-    encoder = format.encoder
     folder = config.cache / "stores" / f"{key(FORMAT, source.fingerprint, format.fingerprint):016x}"
+    parts = folder.with_name(folder.name + ".parts")
 
     def build(writer: StoreWriter) -> None:
         with counting(f"tokenising {source.name}", source.size, "bytes") as advance:
-            tally = source.tally(advance)
-            counts = tokenize(format.documents(source, tally), encoder, writer)
-        warnings = [*tally.warnings(), *(f"{source.name}: {text}" for text in format.warnings())]
-        if not counts["documents"]:
-            raise _no_text(source.name, tally)
-        writer.finish(
-            {
-                "source": source.name,
-                **encoder.template,
-                "word_starts": encoder.has_word_starts,
-                **counts,
-                "cleaned": dict(tally.counts),
-                "notes": [*source.notes, *tally.notes()],
-                "warnings": warnings,
-                "weightless_answers": tally.num_weightless,
-            }
-        )
+            job = Job(source.shards(), config, tokenizer, objective)
+            tokenise_source(source, job, format, parts, writer, advance)
 
-    store = open_or_build(folder, encoder.dtype, build, log.warning)
+    store = open_or_build(folder, format.encoder.dtype, build, log.warning)
+    shutil.rmtree(parts, ignore_errors=True)  # of this build, or of one that was killed at its end
     for note in store.meta.get("notes", []):
         log.info("%s", note)
     for warning in store.meta.get("warnings", []):
         log.warning("%s", warning)
     return store
-
-
-def _no_text(name: str, tally: Tally) -> UserError:
-    """Return the error for a source without any text, with what became of its rows."""
-    what = f"there is no text in {name}"
-    if tally.counts:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in tally.counts.items())
-        what += f" (dropped: {reasons})"
-    return UserError(what, " ".join(tally.warnings()) or None)
 
 
 @dataclass(frozen=True)
@@ -225,8 +203,9 @@ class _Loader:
         if is_held_out or "train" in sources:
             sources["train"] = training_source(config)
         format = FORMATS[config.format](config, self.tokenizer, self.objective)
+        made_by = (format, self.tokenizer, self.objective, self.counting)
         stores: dict[Split, TokenStore] = {
-            split: token_store(config, source, format, self.counting)
+            split: token_store(config, source, *made_by)
             for split, source in sources.items()
             if source is not None
         }

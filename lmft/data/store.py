@@ -27,8 +27,8 @@ from lmft.data.known_whole import is_known_whole, remember_whole
 from lmft.system.cache import built_once
 
 FORMAT = 2
-_OF_DOCUMENTS = {"hashes": "<u8", "bytes": "<u4", "unknown_tokens": "<u4", "unknown_bytes": "<u4"}
-_ARRAYS = {"flags": "<u1", "offsets": "<i8", **_OF_DOCUMENTS}
+OF_DOCUMENTS = {"hashes": "<u8", "bytes": "<u4", "unknown_tokens": "<u4", "unknown_bytes": "<u4"}
+_ARRAYS = {"flags": "<u1", "offsets": "<i8", **OF_DOCUMENTS}
 
 
 class CorruptStore(Exception):
@@ -191,7 +191,7 @@ class StoreWriter:
         self._write("tokens", tokens)
         self._write("flags", flags)
         self._write("offsets", self.num_tokens + np.cumsum(lengths))
-        for name in _OF_DOCUMENTS:
+        for name in OF_DOCUMENTS:
             self._write(name, of_documents[name])
         self.num_tokens += len(tokens)
 

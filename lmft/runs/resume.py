@@ -36,6 +36,7 @@ FREE = (
         "logger",
     ),
     *("data.cache_dir", "data.num_workers", "data.worker_timeout", "data.batch_size", "data.probes"),
+    "data.prepare_processes",
     *("data.validation", "data.max_validation_examples"),
     *("model.export", "model.export_dtype", "model.license", "model.probes", "model.generation"),
     *("model.recipe", "model.compile"),

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lmft.data import corpus as module
 from lmft.data.config import DataConfig
 from lmft.data.corpus import Corpus, load_corpus
 from lmft.data.examples.base import Sample
@@ -15,6 +14,7 @@ from lmft.data.examples.documents import is_held_out
 from lmft.data.examples.windows import Lines, Packs
 from lmft.data.formats.chat.format import ChatFormat
 from lmft.data.ledger import check_enough_examples, unigram_perplexity
+from lmft.data.preparation import part
 from lmft.data.sources.source import open_source
 from lmft.data.store import content_hash
 from lmft.data.training_texts import TrainingTexts, training_text_key
@@ -61,7 +61,7 @@ def never_again(monkeypatch):
     def fail(*arguments):
         raise AssertionError("tokenised again")
 
-    return lambda: monkeypatch.setattr(module, "tokenize", fail)
+    return lambda: monkeypatch.setattr(part, "tokenize", fail)
 
 
 def assert_accounts(corpus: Corpus) -> None:

@@ -1,6 +1,6 @@
 """Formats: a row is a text, a conversation or a pair of texts; its format turns it into tokens."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -87,8 +87,13 @@ class Format(Protocol):
         """Return a document's place, for messages; this may read the source up to it."""
         ...
 
-    def warnings(self) -> list[str]:
-        """Return warnings about the documents tokenised so far."""
+    @property
+    def counts(self) -> dict[str, int]:
+        """Counts of the documents tokenised so far, by name, of which `warnings` tells."""
+        ...
+
+    def warnings(self, counts: Mapping[str, int]) -> list[str]:
+        """Return warnings about documents with these `counts`."""
         ...
 
 
@@ -126,8 +131,8 @@ def tokenize(
 ) -> dict[str, Any]:
     """Write all documents into a store, in constant memory.
 
-    Returns: `documents` and `bytes`, their number; `unknown_text`, examples of text that the vocabulary
-    cannot express.
+    Returns: `documents` and `bytes`, their number; `unknown`, texts that the vocabulary cannot express →
+    how often they were met.
     """
     num_documents = 0
     total_bytes = 0
@@ -166,5 +171,5 @@ def tokenize(
     return {
         "documents": num_documents,
         "bytes": total_bytes,
-        "unknown_text": unknown_text.examples,
+        "unknown": unknown_text.counts,
     }

@@ -58,7 +58,12 @@ class PairsFormat:
         place, _ = next(islice(pairs(source, self.columns, source.tally()), number, None))
         return str(place)
 
-    def warnings(self) -> list[str]:
+    @property
+    def counts(self) -> dict[str, int]:
+        """Nothing is counted."""
+        return {}
+
+    def warnings(self, counts: Mapping[str, int]) -> list[str]:
         """Return no warning: rows that are not pairs are errors."""
         return []
 

@@ -1,7 +1,7 @@
 """Texts: a row is one text."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from typing import Any
 
@@ -54,7 +54,12 @@ class TextFormat:
         """Return the source's name and the document's number; nothing is read."""
         return f"{source.name}, document {number + 1}"
 
-    def warnings(self) -> list[str]:
+    @property
+    def counts(self) -> dict[str, int]:
+        """Nothing is counted."""
+        return {}
+
+    def warnings(self, counts: Mapping[str, int]) -> list[str]:
         """Return no warning: cleaned rows are counted in the store."""
         return []
 

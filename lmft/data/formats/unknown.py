@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from lmft.data.formats.backend import FastBackend, PythonBackend
 from lmft.data.formats.pieces import pieces_of
 
-_MOST_DISTINCT = 10_000  # unknown texts that are counted one by one, for messages
+MOST_DISTINCT = 10_000  # unknown texts that are counted one by one, for messages
 _NUM_EXAMPLES = 8
 
 
@@ -19,6 +19,11 @@ class Unknown(NamedTuple):
 
     tokens: np.ndarray  # [documents] tokens that stand for unknown text
     num_bytes: np.ndarray  # [documents] UTF-8 bytes of the unknown text
+
+
+def most_frequent(texts: Counter[str]) -> list[str]:
+    """Return the most frequent texts, for messages."""
+    return [text for text, _ in texts.most_common(_NUM_EXAMPLES)]
 
 
 class UnknownText:
@@ -37,9 +42,14 @@ class UnknownText:
         self._texts: Counter[str] = Counter()
 
     @property
+    def counts(self) -> dict[str, int]:
+        """Unknown texts, of those met first, and how often they were met."""
+        return dict(self._texts)
+
+    @property
     def examples(self) -> list[str]:
         """The most frequent unknown texts, of those met first."""
-        return [text for text, _ in self._texts.most_common(_NUM_EXAMPLES)]
+        return most_frequent(self._texts)
 
     def count(self, documents: list[str], tokens: np.ndarray, lengths: np.ndarray) -> Unknown:
         """Count the unknown text of documents.
@@ -62,7 +72,7 @@ class UnknownText:
             for piece in pieces_of(documents[number]):
                 texts = self._unknown_texts(piece)
                 num_bytes[number] += sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
-                if len(self._texts) < _MOST_DISTINCT:
+                if len(self._texts) < MOST_DISTINCT:
                     self._texts.update(texts)
         return Unknown(num_unknown, num_bytes)
 

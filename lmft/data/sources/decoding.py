@@ -62,6 +62,11 @@ def _has_old_line_ends(beginning: str) -> bool:
     return "\r" in beginning and "\n" not in beginning
 
 
+def has_old_line_ends(file: File, reading: Reading) -> bool:
+    """Return whether CR alone ends the lines of a file, as on old Macs. Raises: UserError."""
+    return _has_old_line_ends(_head(file, reading))
+
+
 def without_bom(blocks: Iterator[str]) -> Iterator[str]:
     """Yield the blocks without the byte order mark that the first one may begin with."""
     for text in blocks:
@@ -116,7 +121,7 @@ def texts(file: File, reading: Reading, tally: Tally) -> Iterator[str]:
 def _decoded(file: File, reading: Reading, tally: Tally) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder(reading.encoding)(_ERRORS)
     # Of the next byte, counting from 1.
-    line = 1
+    line = file.first_row
     column = 1
     for block in chain(opening.blocks(file, tally.advance), [b""]):
         text = _decode(decoder, block, file, reading.encoding)

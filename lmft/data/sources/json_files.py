@@ -26,8 +26,7 @@ def read_json(
     read whole, and holds an array of objects, an object with such an array under one of its keys, or
     objects one after another.
     """
-    head = beginning(file, reading)
-    if _is_document(head, file, reading.names):
+    if not has_object_per_line(file, reading):
         batches = _document_rows(file, reading, tally)
     else:
         batches = _line_rows(file, reading, tally)
@@ -36,6 +35,11 @@ def read_json(
             yield from _by_keys(file.label, rows, reading.names)
         else:
             yield _chosen(file.label, rows, columns, tally)
+
+
+def has_object_per_line(file: File, reading: Reading) -> bool:
+    """Return whether each line of a file holds an object. Raises: UserError if it is no text."""
+    return not _is_document(beginning(file, reading), file, reading.names)
 
 
 def _is_document(head: str, file: File, names: Sequence[str]) -> bool:
@@ -75,8 +79,11 @@ def _is_list_of_objects(value: Any) -> bool:
 
 
 def _line_rows(file: File, reading: Reading, tally: Tally) -> Iterator[_Numbered]:
-    first = 1
-    for lines in split(without_bom(texts(file, reading, tally)), "\n"):
+    first = file.first_row
+    blocks = texts(file, reading, tally)
+    if first == 1:
+        blocks = without_bom(blocks)
+    for lines in split(blocks, "\n"):
         rows = []
         for number, line in enumerate(lines, first):
             if not line or line.isspace():

@@ -22,14 +22,31 @@ COMPRESSIONS = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".lzma": "xz", ".zs
 UNREADABLE = (OSError, EOFError, RuntimeError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 
 
+class Part(NamedTuple):
+    """A part of a file that can be read alone."""
+
+    start: int  # byte, or row group of a Parquet file
+    stop: int  # the one after the last
+    row: int  # Place.row of its first row
+    num_bytes: int
+
+
 class File(NamedTuple):
-    """A file, or a member of a zip archive, and how it is read; `label` is its name in messages."""
+    """A file, a part of one, or a member of a zip archive, and how it is read; `label` is its name in
+    messages.
+    """
 
     path: Path
     format: str
     label: str
     compression: str | None = None
     member: str | None = None
+    part: Part | None = None
+
+    @property
+    def first_row(self) -> int:
+        """Place.row of the first row."""
+        return 1 if self.part is None else self.part.row
 
     @property
     def extension(self) -> str:
@@ -38,7 +55,9 @@ class File(NamedTuple):
 
     @property
     def num_bytes(self) -> int:
-        """Size of the file, compressed as it is."""
+        """Size of the file or part, compressed as it is."""
+        if self.part is not None:
+            return self.part.num_bytes
         if self.member is not None:
             return _archive(self.path).getinfo(self.member).compress_size
         return self.path.stat().st_size
@@ -133,7 +152,11 @@ def blocks(file: File, advance: Callable[[int], object]) -> Iterator[bytes]:
     try:
         with opened(file) as (content, raw):
             position = raw.tell() if file.member else 0
-            while block := content.read(BLOCK):
+            stop = None
+            if file.part is not None:
+                position = content.seek(file.part.start)
+                stop = file.part.stop
+            while block := content.read(BLOCK if stop is None else min(BLOCK, stop - position)):
                 advance(raw.tell() - position)
                 position = raw.tell()
                 yield block

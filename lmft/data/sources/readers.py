@@ -48,7 +48,7 @@ def read_txt(
     separator = reading.separator
     if file.extension != ".txt":
         tally.note(f"read as plain text, {_DOCUMENTS.get(separator, 'cut into documents')}", file.label)
-    row = 1
+    row = file.first_row
     num_newlines = separator.count("\n")
     longest = 0
     num_documents = 0
@@ -60,7 +60,8 @@ def read_txt(
         if reading.keeps_bad_bytes:
             rows, pieces = _without_bad_bytes(rows, pieces, file, reading, tally)
         yield Chunk(file.label, rows, {"text": pieces})
-    if separator == "\n" and num_documents == 1 and longest >= _LONG_LINE:
+    is_whole = file.part is None
+    if is_whole and separator == "\n" and num_documents == 1 and longest >= _LONG_LINE:
         what = f"{file.label} is one line of {longest:,} characters, and so one document"
         tally.warn(f"{what}; data.document_separator='. ' or another text cuts it")
 

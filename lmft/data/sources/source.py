@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lmft.data.config import DEFAULT_VALIDATION_FRACTION, DataConfig, Split
@@ -10,15 +10,29 @@ from lmft.data.fingerprint import text_fingerprint
 from lmft.data.sources import content_hash, files, python_docs
 from lmft.data.sources.files import Found
 from lmft.data.sources.hub_datasets import arrow_files
+from lmft.data.sources.opening import File
 from lmft.data.sources.readers import read_files
 from lmft.data.sources.reading import Reading
 from lmft.data.sources.rows import Chunk, Place
 from lmft.data.sources.saved_datasets import is_saved_dataset, saved_files, saved_splits
+from lmft.data.sources.shards import shards_of
 from lmft.data.sources.streamed import MEMO, StreamedRows, pinned_commit
 from lmft.data.sources.tally import Tally
 from lmft.errors import UserError, did_you_mean
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+@dataclass(frozen=True)
+class FileRows:
+    """The rows of files."""
+
+    files: list[File]
+    reading: Reading
+
+    def __call__(self, columns: Sequence[str] | None, tally: Tally) -> Iterator[Chunk]:
+        """Yield the rows; see `read_files`."""
+        return read_files(self.files, self.reading, columns, tally)
 
 
 @dataclass(frozen=True)
@@ -36,6 +50,19 @@ class Source:
     def tally(self, advance: Callable[[int], object] | None = None) -> Tally:
         """Return an empty tally for one reading; `advance` is called with the bytes that are read."""
         return Tally(self.skips, advance)
+
+    def shards(self) -> list["Source"]:
+        """Return the source in parts that can be read independently; their rows, in order, are its own.
+
+        Large files are read once for it, to find the ends of lines.
+        """
+        if not isinstance(self.read, FileRows):
+            return [self]
+        rows = self.read
+        return [
+            replace(self, read=FileRows(files, rows.reading), size=sum(file.num_bytes for file in files))
+            for files in shards_of(rows.files, rows.reading)
+        ]
 
     def rows(self, columns: Sequence[str] | None = None) -> Iterator[tuple[Place, dict]]:
         """Yield each row's place, and its values by column. Raises: UserError for what cannot be
@@ -162,11 +189,8 @@ def _of_files(found: Found, data: DataConfig) -> Source:
 
 def _source(name: str, fingerprint: str, found: Found, reading: Reading) -> Source:
     size = sum(file.num_bytes for file in found.files)
-
-    def read(columns: Sequence[str] | None, tally: Tally) -> Iterator[Chunk]:
-        return read_files(found.files, reading, columns, tally)
-
-    return Source(name, fingerprint, size, read, reading.skips, tuple(found.notes))
+    rows = FileRows(found.files, reading)
+    return Source(name, fingerprint, size, rows, reading.skips, tuple(found.notes))
 
 
 def _streamed(data: DataConfig, split: str) -> Source:

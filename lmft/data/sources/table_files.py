@@ -28,9 +28,12 @@ def read_parquet(
     ):
         names = chosen_columns(columns, parquet.schema_arrow.names, file.label)
         size = file.num_bytes
-        num_rows = max(parquet.metadata.num_rows, 1)
-        first = 1
-        for batch in parquet.iter_batches(BATCH, columns=names, use_threads=False):
+        groups = range(parquet.num_row_groups)
+        if file.part is not None:
+            groups = range(file.part.start, file.part.stop)
+        num_rows = max(sum(parquet.metadata.row_group(group).num_rows for group in groups), 1)
+        first = file.first_row
+        for batch in parquet.iter_batches(BATCH, groups, columns=names, use_threads=False):
             yield chunk_of(batch, first, file.label, columns, reading)
             tally.advance(size * len(batch) // num_rows)
             first += len(batch)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from lmft.errors import UserError
 
@@ -51,7 +52,9 @@ class Tally:
 
     def note(self, what: str, file: str) -> None:
         """Keep what was found out about a file; files of which the same is told share a note."""
-        self._files_by_note.setdefault(what, []).append(file)
+        files = self._files_by_note.setdefault(what, [])
+        if file not in files[-1:]:  # as a file's parts are read one after another
+            files.append(file)
 
     def warn(self, what: str) -> None:
         """Keep a warning about a file."""
@@ -66,6 +69,35 @@ class Tally:
             counts = self._unread.setdefault(kind, {})
             count, first = counts.get(name, (0, place))
             counts[name] = (count + 1, first)
+
+    def state(self) -> dict[str, Any]:
+        """Return all that was met, as JSON can write it."""
+        return {
+            "counts": dict(self.counts),
+            "skipped": self._skipped,
+            "files_by_note": self._files_by_note,
+            "warnings": self._warnings,
+            "unread": {
+                kind: [[name, *counted] for name, counted in names.items()]
+                for kind, names in self._unread.items()
+            },
+            "num_weightless": self.num_weightless,
+        }
+
+    def add(self, state: dict[str, Any]) -> None:
+        """Add what was met in the next part of the source, as its tally's `state` told."""
+        self.counts.update(state["counts"])
+        self._skipped = [*self._skipped, *state["skipped"]][:_NAMED]
+        for what, files in state["files_by_note"].items():
+            for file in files:
+                self.note(what, file)
+        self._warnings += state["warnings"]
+        for kind, names in state["unread"].items():
+            for name, more, place in names:
+                counts = self._unread.setdefault(kind, {})
+                count, first = counts.get(name, (0, place))
+                counts[name] = (count + more, first)
+        self.num_weightless += state["num_weightless"]
 
     def notes(self) -> list[str]:
         """Return one line for each kind of file that was read."""

@@ -1,6 +1,6 @@
 """The chat format: a row is a conversation, which a chat template renders."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 
 from transformers import PreTrainedTokenizerFast
@@ -50,24 +50,31 @@ class ChatFormat:
         place, _ = next(islice(self.placed(source, source.tally()), number, None))
         return str(place)
 
-    def warnings(self) -> list[str]:
+    @property
+    def counts(self) -> dict[str, int]:
+        """Counts of the conversations so far, of which `warnings` tells."""
+        return {
+            "straddling": self.encoder.num_straddling,
+            "unprompted": self.num_unprompted,
+            "missing": self.num_missing,
+        }
+
+    def warnings(self, counts: Mapping[str, int]) -> list[str]:
         """Warn about prompts that end otherwise in training than when the model is asked.
 
         Tokens may straddle prompt and answer, and a template may write answers that do not follow its
         generation prompt.
         """
         warnings = []
-        if self.encoder.num_straddling:
-            what = f"{self.encoder.num_straddling} tokens hold the end of a prompt and the beginning"
+        if num := counts["straddling"]:
+            what = f"{num} tokens hold the end of a prompt and the beginning"
             warnings.append(f"{what} of its answer: end prompts without a space")
-        if self.num_unprompted:
-            what = f"the chat template writes {self.num_unprompted} answers without the end of its "
+        if num := counts["unprompted"]:
+            what = f"the chat template writes {num} answers without the end of its "
             what += "generation prompt: asked, the model will be given more than it was trained on"
             warnings.append(f"{what}; data.chat_template_kwargs may change that prompt")
-        if self.num_missing:
-            what = (
-                f"{self.num_missing} messages of the assistant are not learnt: the chat template marks "
-            )
+        if num := counts["missing"]:
+            what = f"{num} messages of the assistant are not learnt: the chat template marks "
             warnings.append(f"{what}nothing of them as generated; another data.chat_template may")
         return warnings
 
