@@ -15,6 +15,7 @@ from lmft.modules.base import LanguageModel
 from lmft.reporting.terminal import muted
 from lmft.verification import plain
 from lmft.verification.examined import Examined
+from lmft.verification.steps import step_gradient
 
 _MARGIN = 32  # two ways to compute a number differ by a few roundings of the largest terms
 _FLOAT32 = torch.finfo(torch.float32).eps
@@ -53,7 +54,7 @@ class Subject:
             self._is_loaded = True
             return self.parts.module()
         with muted():
-            return self.parts.module()
+            return self.parts.module(is_tried=True)
 
     @cached_property
     def module(self) -> LanguageModel:
@@ -68,16 +69,9 @@ class Subject:
     # Its examples
 
     @cached_property
-    def longest_row(self) -> int | None:
-        """Tokens of the longest row that is computed with; None: rows stay whole.
-
-        Rows that would lose all their targets stay whole: pairs, and chats of which answers are learnt.
-        """
-        data = self.parts.data
-        sources = data.by_source().values() or [data]
-        if any(source.kind == "pairs" or source.train_on != "all" for source in sources):
-            return None
-        return max(_SHORTEST_ROW, min(data.block_size, self.affordable // 64))
+    def longest_row(self) -> int:
+        """Tokens of the longest row that losses and gradients are computed of."""
+        return max(_SHORTEST_ROW, min(self.parts.data.block_size, self.affordable // 64))
 
     @cached_property
     def affordable(self) -> int:
@@ -178,6 +172,19 @@ class Subject:
     def gradient(self) -> plain.Gradients:
         """The gradient of `step`, by the plain model's own loss, one text after the other."""
         return self._gradient()
+
+    @cached_property
+    def trained_step(self) -> tuple[float, plain.Gradients]:
+        """Loss and gradient of `step` by lmft's training, in one micro-batch and in float32."""
+        return self.train_step(len(self.step), "32-true", self.module)
+
+    def train_step(
+        self, batch_size: int, precision: str, module: LanguageModel
+    ) -> tuple[float, plain.Gradients]:
+        """Return loss and gradient of `step` by lmft's training; see `step_gradient`."""
+        accumulate = -(-len(self.step) // batch_size)
+        parts = self.parts_of({"train": self.step}, batch_size=batch_size)
+        return step_gradient(parts, module, accumulate, precision)
 
     def _gradient(self) -> plain.Gradients:
         texts = [text for row in self.texts for text in row]
