@@ -31,7 +31,7 @@ def perplexity(subject: Subject) -> Iterator[Check]:
         yield does_not_apply("perplexity", "there is no validation text")
     for split in splits:
         _, _, source = split.partition("/")
-        examples = subject.examined(split, _NUM_VALIDATED, subject.longest_row)
+        examples = subject.examined(split, _NUM_VALIDATED, subject.longest_row(_NUM_VALIDATED))
         expected, num_targets = _plain_loss(subject, examples, split)
         if not num_targets:
             yield does_not_apply(f"perplexity ({split})", "the first examples have no target")

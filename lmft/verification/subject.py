@@ -23,6 +23,7 @@ _FLOAT32 = torch.finfo(torch.float32).eps
 # of a CPU takes seconds for them.
 _OPERATIONS = 1.5e11
 _SHORTEST_ROW = 16  # tokens
+_NUM_IN_STEP = 8  # examples
 ORIGIN = "32 times what one unit in the last place of each weight changes, on these texts"
 
 
@@ -68,10 +69,9 @@ class Subject:
 
     # Its examples
 
-    @cached_property
-    def longest_row(self) -> int:
-        """Tokens of the longest row that losses and gradients are computed of."""
-        return max(_SHORTEST_ROW, min(self.parts.data.block_size, self.affordable // 64))
+    def longest_row(self, count: int) -> int:
+        """Return the most tokens that `count` rows may have each, if they are computed with."""
+        return max(_SHORTEST_ROW, min(self.parts.data.block_size, self.affordable // count))
 
     @cached_property
     def affordable(self) -> int:
@@ -105,8 +105,9 @@ class Subject:
     @cached_property
     def step(self) -> Examined:
         """Eight examples of an optimizer step, of different lengths. Raises: UserError."""
-        for longest in (self.longest_row, None):
-            examples = self.examined("train", 8, longest)
+        # Their gradient takes three times as long as a validation, and is computed several times.
+        for longest in (self.longest_row(2 * _NUM_IN_STEP), None):
+            examples = self.examined("train", _NUM_IN_STEP, longest)
             if self.datamodule(examples).batch(range(len(examples))).num_targets:
                 return examples
         what = "the first examples have no token to predict, so nothing can be compared"
