@@ -90,8 +90,11 @@ class Parts:
             torch.manual_seed(self.config["seed"])
             return _build_module(self, is_tried)
 
-    def datamodule(self) -> DataModule:
-        """Return the DataLoaders of the corpus under the objective."""
+    def datamodule(self, names_documents: bool = False) -> DataModule:
+        """Return the DataLoaders of the corpus under the objective.
+
+        names_documents: True: the batches of validation tell the document of each target.
+        """
         return DataModule(
             self.corpus,
             self.objective,
@@ -101,6 +104,7 @@ class Parts:
             num_workers=self.data.num_workers,
             worker_timeout=self.data.worker_timeout,
             fixed_noise=self.data.fixed_noise,
+            names_documents=names_documents,
         )
 
     def rows(self, split: Split) -> Iterator[tuple[Place, dict[str, Any]]]:

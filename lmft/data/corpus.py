@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from transformers import PreTrainedTokenizerFast
@@ -115,6 +115,12 @@ class Corpus:
     def measured_sources(self) -> list[str]:
         """The sources of a mixture that validation measures one by one."""
         return [name for split in self.validations if (name := split.partition("/")[2])]
+
+    def of_validations(self) -> "Corpus":
+        """Return the corpus without the examples of training."""
+        examples = {split: self.examples[split] for split in self.validations}
+        ledger = {split: self.ledger[split] for split in self.validations}
+        return replace(self, examples=examples, ledger=ledger)
 
     @property
     def fingerprint(self) -> str:
