@@ -206,7 +206,8 @@ def evaluate(config: Config | Sequence[str]) -> dict[str, Any]:
             as `compose` returns it for a training, of a model and its data.
 
     Returns: loss (nats per target), perplexity, accuracy, bits per byte and number of targets as
-    `validation`; the ledger as `data`; versions and device as `environment`.
+    `validation`; the ledger as `data`; versions and device as `environment`; with `breakdown=true` the
+    losses by class as `breakdown`, in the form of details.json.
 
     Raises: UserError.
     """

@@ -11,10 +11,7 @@ from lmft.breakdown.classes import NUM_CLASSES, frequency_classes
 from lmft.breakdown.details import Context, Text, compared
 from lmft.breakdown.measurement import Measurement
 from lmft.breakdown.sums import BrokenDown
-from lmft.breakdown.validation import Breakdown
-from lmft.data.datamodule import DataModule
 from lmft.data.ledger import token_counts
-from lmft.modules.base import LanguageModel
 from lmft.reporting.changes import lines_of
 from lmft.system.token_ids import num_ids
 
@@ -27,12 +24,12 @@ class RunDetails:
     def __init__(self, parts: Parts):
         self.parts = parts
 
-    def prepare(self, module: LanguageModel, data: DataModule) -> None:
-        """Let validations sum the nats of their targets in several ways."""
+    @property
+    def broken_down_by(self) -> list[BrokenDown]:
+        """For each validation text what its losses are broken down by."""
         documents = self.parts.corpus.documents
-        data.names_documents = True
-        module.breakdowns = [
-            Breakdown(BrokenDown(len(documents[split]), len(self._classes), self._classes, NUM_CLASSES))
+        return [
+            BrokenDown(len(documents[split]), len(self._classes), self._classes, NUM_CLASSES)
             for split in self.parts.corpus.validations
         ]
 

@@ -89,15 +89,22 @@ def _batches(parts: Parts, options: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _add_rows(parts: Parts, split: str, batches: Sequence[Mapping[str, Any]]) -> None:
-    """Add files and rows to the documents, and roles to the tokens of chats.
-
-    The examples of training of a mixture are of several sources, so nothing is added to them.
-    """
-    if parts.data.sources and "/" not in split:
-        return
-    side, config = _source(parts, split)
-    examples = [example for batch in batches for example in batch["examples"]]
-    add_rows(examples, config, side, parts.tokenizer, parts.objective)
+    """Add files and rows to the documents, and roles to the tokens of chats."""
+    by_split: dict[str, list[dict[str, Any]]] = {}
+    mixture = parts.corpus.mixture if split == "train" else None
+    for batch in batches:
+        for example in batch["examples"]:
+            own = split
+            if mixture is not None:
+                own = f"train/{mixture.source_of(example['number'])}"
+            by_split.setdefault(own, []).append(example)
+    for own, examples in by_split.items():
+        side, config = _source(parts, own)
+        add_rows(examples, config, side, parts.tokenizer, parts.objective)
+        _, _, name = own.partition("/")
+        for document in (each for example in examples for each in example["documents"] if name):
+            document["source"] = name
+            document["place"] = f"{name}: {document['place']}"
 
 
 def _source(parts: Parts, split: str) -> tuple[Split, DataConfig]:

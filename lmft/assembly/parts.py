@@ -75,10 +75,12 @@ class Parts:
     """The properties of tokenizer and model that the objective uses."""
     corpus: Corpus
 
-    def module(self) -> LanguageModel:
+    def module(self, is_tried: bool = False) -> LanguageModel:
         """Load or build the model, and return it in its family's LightningModule.
 
         The random weights of a new model, or of a new head, are determined by the config's seed.
+
+        is_tried: True: an earlier call has tried the model, which need not be done again.
 
         Raises: UserError if the weights cannot be loaded, or the model can see the tokens it has to
         predict.
@@ -86,10 +88,13 @@ class Parts:
         logging.getLogger("transformers.modeling_utils").addFilter(_is_no_advice_on_masks)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config["seed"])
-            return _build_module(self)
+            return _build_module(self, is_tried)
 
-    def datamodule(self) -> DataModule:
-        """Return the DataLoaders of the corpus under the objective."""
+    def datamodule(self, names_documents: bool = False) -> DataModule:
+        """Return the DataLoaders of the corpus under the objective.
+
+        names_documents: True: the batches of validation tell the document of each target.
+        """
         return DataModule(
             self.corpus,
             self.objective,
@@ -99,6 +104,7 @@ class Parts:
             num_workers=self.data.num_workers,
             worker_timeout=self.data.worker_timeout,
             fixed_noise=self.data.fixed_noise,
+            names_documents=names_documents,
         )
 
     def rows(self, split: Split) -> Iterator[tuple[Place, dict[str, Any]]]:
@@ -147,7 +153,7 @@ class Parts:
         return limits
 
 
-def _build_module(parts: Parts) -> LanguageModel:
+def _build_module(parts: Parts, is_tried: bool) -> LanguageModel:
     """Return the LightningModule of a config, with its weights; see `Parts.module`."""
     module_class = parts.module_class
     family = module_class.family
@@ -161,13 +167,8 @@ def _build_module(parts: Parts) -> LanguageModel:
         check_can_be_saved(model, parts.tokenizer)
     if parts.data.isolate_documents:
         enable_document_masking(model, parts.tokenizer, family.is_causal)
-    families = all_families()
-    others = [name for name, other in families.items() if other.family.model_class(parts.hf_config)]
-    with phase("trying the model: its logits, and what its predictions see"):
-        check_logits(module_class, model, parts.tokenizer)
-        if "train" in parts.corpus.examples:
-            check_training(module_class, model, parts.tokenizer, lambda: _first_and_last(parts))
-        check_sight(module_class, model, parts.tokenizer, parts.data.isolate_documents, others)
+    if not is_tried:
+        _try(model, parts)
     new_ids: list[int] = []
     if parts.token_rows is not None:
         new_ids = sorted(parts.token_rows.new)
@@ -199,6 +200,18 @@ def _build_module(parts: Parts) -> LanguageModel:
         compile=parts.model.compile,
         settings=Redactor(parts.config).value(parts.config),
     )
+
+
+def _try(model: PreTrainedModel, parts: Parts) -> None:
+    """Try the model on a few tokens. Raises: UserError if it could not be trained as it is."""
+    families = all_families()
+    others = [name for name, other in families.items() if other.family.model_class(parts.hf_config)]
+    module_class = parts.module_class
+    with phase("trying the model: its logits, and what its predictions see"):
+        check_logits(module_class, model, parts.tokenizer)
+        if "train" in parts.corpus.examples:
+            check_training(module_class, model, parts.tokenizer, lambda: _first_and_last(parts))
+        check_sight(module_class, model, parts.tokenizer, parts.data.isolate_documents, others)
 
 
 def _freeze(model: PreTrainedModel, parts: Parts, new_ids: list[int]) -> None:

@@ -74,8 +74,8 @@ def _train(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any]:
     if run.facts is None:  # else it has gone back after a spike, and begins once more
         run.facts = find_facts(parts, module, trainer, run.folder, run.choices)
         print_opening(trainer, run.facts, parts, run)
-    data = parts.datamodule()
-    own.run_details.prepare(module, data)
+    data = parts.datamodule(names_documents=True)
+    module.break_losses_down(own.run_details.broken_down_by)
     if run.checkpoint is None and run.origin is not None:  # else it has begun
         beginning = Beginning(run.origin, config["optimizer"])
         beginning.begin(module, data)

@@ -4,16 +4,21 @@ Only light modules are imported at the top, so that `--help` and checks do not n
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lmft.cli.command import run_command
 from lmft.config.load import Job
 from lmft.errors import UserError
+from lmft.runs.folder import RunFolder
 from lmft.runs.shown_config import print_if_verbose
 from lmft.runs.trained import config_to_use
 from lmft.system.files import write_json
+
+if TYPE_CHECKING:
+    from lmft.breakdown.measurement import Measurement
 
 log = logging.getLogger("lmft")
 _UNUSED = ("optimizer", "scheduler", "nonfinite", "resume", "validate_before")  # options of a training
@@ -61,6 +66,8 @@ def measure(config: dict[str, Any]) -> dict[str, Any]:
     """Return the scores of a model on the validation text: loss (nats per target), perplexity, accuracy,
     ….
 
+    With the option `breakdown` also its losses by class, as in details.json.
+
     Raises: UserError.
     """
     from lmft.reporting.phase import load_libraries
@@ -71,8 +78,11 @@ def measure(config: dict[str, Any]) -> dict[str, Any]:
 
 def _measure(config: dict[str, Any]) -> dict[str, Any]:
     from lmft.assembly import assemble, load_chosen_weights
+    from lmft.assembly.details import RunDetails
+    from lmft.breakdown.measurement import Measurement
     from lmft.config import trainer_options
     from lmft.reporting import tables
+    from lmft.reporting.broken_down import print_broken_down
     from lmft.reporting.notices import collecting_notices
     from lmft.reporting.results import environment, scores_of
     from lmft.training.callbacks.metrics import LatestMetrics, Metrics
@@ -83,31 +93,57 @@ def _measure(config: dict[str, Any]) -> dict[str, Any]:
     with lightnings_refusals_are_user_errors(), collecting_notices() as notices:
         silence_libraries()
         trainer_options.check(config)
-        if config["logger"]:
-            names = f"logger: {', '.join(config['logger'])}"
-            raise UserError("lmft.evaluate has no run to log to", names, "output=FILE.json")
-        if config["trainer"]["limit_val_batches"] == 0:
-            fix = "trainer.limit_val_batches=1.0"
-            raise UserError("trainer.limit_val_batches=0 leaves nothing to evaluate on", fix=fix)
+        _check_measures_something(config)
         try_out(config)
-        parts = assemble(config, splits=("validation",))
-        if not parts.corpus.validations:
+        is_broken_down = bool(config.get("breakdown"))
+        # Classes of token frequencies are those of the training text.
+        read = assemble(config, splits=("train", "validation") if is_broken_down else ("validation",))
+        if not read.corpus.validations:
             raise UserError("there is no validation text to evaluate on", fix="data.validation=FILE")
+        parts = replace(read, corpus=read.corpus.of_validations())
         tables.print_ledger(parts.corpus.ledger)
         live = LatestMetrics()
         metrics = Metrics(live)
         trainer = build_trainer(config, None, [metrics, Progress(live)], [])
         module = parts.module()
         load_chosen_weights(config, module)
+        details = RunDetails(read)
+        if is_broken_down:
+            module.break_losses_down(details.broken_down_by)
         notices.flush()
-        trainer.validate(module, parts.datamodule(), verbose=False)
+        trainer.validate(module, parts.datamodule(names_documents=is_broken_down), verbose=False)
     scores = metrics.validations[-1]
     tables.print_validation(scores)
-    return {
+    found = {
         "validation": scores_of(scores),
         "data": parts.corpus.ledger,
         "environment": environment(trainer),
     }
+    if is_broken_down:
+        measurement = Measurement(0, scores["loss"], module.latest_sums)
+        found["breakdown"] = details.compare(_before_training(config), measurement, "evaluated")
+        print_broken_down(found["breakdown"])
+    return found
+
+
+def _check_measures_something(config: Mapping[str, Any]) -> None:
+    """Raise UserError if options leave nothing to measure, or ask for loggers."""
+    if config["logger"]:
+        names = f"logger: {', '.join(config['logger'])}"
+        raise UserError("lmft.evaluate has no run to log to", names, "output=FILE.json")
+    if config["trainer"]["limit_val_batches"] == 0:
+        fix = "trainer.limit_val_batches=1.0"
+        raise UserError("trainer.limit_val_batches=0 leaves nothing to evaluate on", fix=fix)
+
+
+def _before_training(config: Mapping[str, Any]) -> "Measurement | None":
+    """Return the sums of the run's validation before its training; None if there are none."""
+    from lmft.breakdown.measurement import Measurement
+
+    if not isinstance(config["run"], str):  # no run is evaluated
+        return None
+    path = RunFolder(Path(config["run"])).measurements / "before.npz"
+    return Measurement.load(path) if path.exists() else None
 
 
 if __name__ == "__main__":

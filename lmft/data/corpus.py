@@ -2,7 +2,8 @@
 
 import logging
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
@@ -95,6 +96,12 @@ class Corpus:
     def measured_sources(self) -> list[str]:
         """The sources of a mixture that validation measures one by one."""
         return [name for split in self.validations if (name := split.partition("/")[2])]
+
+    def of_validations(self) -> "Corpus":
+        """Return the corpus without the examples of training."""
+        examples = {split: self.examples[split] for split in self.validations}
+        ledger = {split: self.ledger[split] for split in self.validations}
+        return replace(self, examples=examples, ledger=ledger)
 
     @property
     def fingerprint(self) -> str:

@@ -143,6 +143,7 @@ class DataModule(LightningDataModule):
         num_workers: int | None,
         worker_timeout: float = 0,
         fixed_noise: bool = False,
+        names_documents: bool = False,
     ):
         """Create the loaders' recipe.
 
@@ -155,6 +156,7 @@ class DataModule(LightningDataModule):
             num_workers: loader processes; None: two if a GPU trains, else none.
             worker_timeout: seconds to wait for a loader process; 0: for ever.
             fixed_noise: True: an example of training has the same noise in every epoch.
+            names_documents: True: the batches of validation tell the document of each target.
         """
         super().__init__()
         self.corpus = corpus
@@ -164,9 +166,8 @@ class DataModule(LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.worker_timeout = worker_timeout
-        # Whether the batches of validation tell the document of each target.
-        self.names_documents = False
         self.fixed_noise = fixed_noise
+        self.names_documents = names_documents
         self._resume_at = (0, 0)  # (epoch, position)
         self._parent: Mapping[str, Any] | None = None
         # Epoch and position in the text where the training began; only a branch's are not 0.

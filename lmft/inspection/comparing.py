@@ -5,10 +5,10 @@ from difflib import SequenceMatcher
 
 import numpy as np
 
-from lmft.inspection.queries import STREAMS, Queries
+from lmft.inspection.queries import Queries
 from lmft.objectives.base import Rows
+from lmft.objectives.following import NOWHERE, STREAMS
 
-NOWHERE = -1  # origin of a token that the objective put there, and of padding
 _ALIKE = 0.5  # share of equal columns from which a sequence is the row with some tokens replaced
 
 

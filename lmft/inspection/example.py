@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from lmft.inspection.comparing import NOWHERE
 from lmft.inspection.joining import Token, join
 from lmft.inspection.names import TokenNames
 from lmft.inspection.origins import Origins
-from lmft.inspection.queries import STREAMS, Queries
+from lmft.inspection.queries import Queries
 from lmft.inspection.sight import ranges, sight
 from lmft.objectives.base import Rows
+from lmft.objectives.following import NOWHERE, STREAMS
 from lmft.reporting.roles import (
     CONTEXT,
     DROPPED,

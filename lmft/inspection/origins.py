@@ -1,20 +1,14 @@
-"""Where each token of a batch comes from: found by a second batch, made of tokens that can be followed.
-
-An objective moves, hides and replaces tokens. It is given the same rows once more, with a number of its
-own in the place of each token. As its noise depends on the tokens' places alone, it does the same again,
-and the numbers tell where each token was before. So every objective can be shown, a user's own too.
-"""
+"""Where each token of a batch comes from: followed through the objective, or else compared."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from lmft.inspection.comparing import NOWHERE, compared
-from lmft.inspection.queries import STREAMS, Queries
-from lmft.objectives.base import SPECIAL, Noise, Objective, Rows, Vocabulary
-
-_FOLLOWED = (*STREAMS, "targets")
+from lmft.inspection.comparing import compared
+from lmft.inspection.queries import Queries
+from lmft.objectives.base import Noise, Objective, Rows, Vocabulary
+from lmft.objectives.following import NOWHERE, followed
 
 
 @dataclass(frozen=True)
@@ -46,48 +40,12 @@ def origins(
         queries: the positions that predict.
     """
     is_text = np.arange(rows.tokens.shape[1]) < rows.lengths[:, None]  # [B, T]
-    is_ordinary = (rows.flags & SPECIAL) == 0
-    # Objectives may look for special tokens, so these are left as they are if following them fails.
-    for is_followed in (is_text, is_text & is_ordinary):
-        found = _followed(objective, rows, vocabulary, noise, arrays, is_followed)
-        if found is not None:
-            _match_in_order(found, rows, arrays, queries, is_text & ~is_followed)
-            return Origins(found, are_exact=True)
-    return Origins(compared(rows, arrays, queries, is_text), are_exact=False)
-
-
-def _followed(
-    objective: Objective,
-    rows: Rows,
-    vocabulary: Vocabulary,
-    noise: Noise,
-    arrays: Mapping[str, np.ndarray],
-    is_followed: np.ndarray,
-) -> dict[str, np.ndarray] | None:
-    """Return the origins of the tokens that are followed; None if the objective then does otherwise."""
-    num_columns = rows.tokens.shape[1]
-    first = max(vocabulary.size, int(rows.tokens.max()) + 1)
-    numbers = first + np.arange(rows.tokens.size).reshape(rows.tokens.shape)
-    given = replace(rows, tokens=np.where(is_followed, numbers, rows.tokens))
-    try:
-        made = objective(given, vocabulary, noise)
-    except (
-        Exception
-    ):  # a user's objective may look ids up in a table of its own; then tokens are compared
-        return None
-    found = {}
-    if made.keys() != arrays.keys():
-        return None
-    for name, array in made.items():
-        restored = array
-        if name in _FOLLOWED:
-            is_number = array >= first
-            place = np.where(is_number, array - first, 0)
-            restored = np.where(is_number, rows.tokens.ravel()[place], array)
-            found[name] = np.where(is_number, place % num_columns, NOWHERE)
-        if not np.array_equal(restored, arrays[name]):
-            return None
-    return found
+    found = followed(objective, rows, vocabulary, noise, arrays)
+    if found is None:
+        return Origins(compared(rows, arrays, queries, is_text), are_exact=False)
+    columns, is_followed = found
+    _match_in_order(columns, rows, arrays, queries, is_text & ~is_followed)
+    return Origins(columns, are_exact=True)
 
 
 def _match_in_order(

@@ -40,8 +40,11 @@ def read_documents(
 ) -> Iterator[ReadDocument]:
     """Yield the documents with these numbers, in order, read from their rows.
 
-    The rows are read up to the last of them, and no further than 100,000 documents.
+    The rows are read up to the last of them, and no further than 100,000 documents. Rows that were
+    streamed are not read again over the network, so none of their documents comes.
     """
+    if config.streaming:
+        return
     wanted = set(numbers)
     source = open_source(config, split) or training_source(config)
     format = FORMATS[config.format](config, tokenizer, objective)
@@ -62,6 +65,8 @@ def add_rows(
 ) -> None:
     """Add `place` to the examples' documents, and `speaker` to the tokens of chats.
 
+    The place of a document that is not read again tells why.
+
     Args:
         examples: as `example` returns them; they are changed.
         config: the options of their source.
@@ -72,12 +77,20 @@ def add_rows(
     parts: dict[int, list[tuple[Mapping[str, Any], dict[str, Any]]]] = {}
     for example in examples:
         for document in example["documents"]:
+            document["place"] = _unread(config, document["number"])
             parts.setdefault(document["number"], []).append((example, document))
     for found in read_documents(parts, config, split, tokenizer, objective):
         for example, part in parts[found.number]:
             part["place"] = str(found.place)
             if isinstance(found.document, Conversation) and found.document.speakers:
                 _add_speakers(example, part, found.document, found.encoder)
+
+
+def _unread(config: DataConfig, number: int) -> str:
+    """Return what is said of the row of a document that is not read again."""
+    if config.streaming:
+        return f"{config.path}, document {number + 1} (streamed: its row is not known)"
+    return f"document {number + 1} (rows are looked up in the first {_MOST_READ:,} documents)"
 
 
 def _add_speakers(

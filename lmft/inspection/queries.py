@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lmft.objectives.base import IGNORED
-
-STREAMS = ("input_ids", "decoder_input_ids")  # arguments of models: the token sequences that they read
+from lmft.objectives.base import IGNORED, num_predictions
+from lmft.objectives.following import STREAMS
 
 
 @dataclass(frozen=True)
@@ -27,15 +26,11 @@ class Queries:
 def queries(arrays: Mapping[str, np.ndarray]) -> Queries:
     """Return where the targets of a batch are predicted.
 
-    `target_index` counts the model's hidden states. These are those of the decoder, if it has one; of
-    the queries in `target_mapping` [B, P, T], each at the column that its row marks, in a permutation;
-    and else of the inputs.
+    In a permutation, they are at the columns that the rows of `target_mapping` [B, P, T] mark.
     """
     stream = STREAMS[1] if STREAMS[1] in arrays else STREAMS[0]
-    index = arrays["target_index"]
     mapping = arrays.get("target_mapping")
-    width = arrays[stream].shape[1] if mapping is None else mapping.shape[1]
-    rows, columns = np.divmod(index, width)
+    rows, columns = np.divmod(arrays["target_index"], num_predictions(arrays))
     if mapping is not None:
         columns = mapping[rows, columns].argmax(axis=1)
     is_padding = arrays["targets"] == IGNORED

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from lmft.inspection.queries import STREAMS, Queries
+from lmft.inspection.queries import Queries
+from lmft.objectives.following import STREAMS
 
 Ranges = list[list[int]]  # [start, stop) of the columns that are seen, ascending
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from lmft.breakdown.sums import Sums
+from lmft.breakdown.sums import BrokenDown, Sums
 from lmft.breakdown.validation import Breakdown
 from lmft.data.batch import Batch
 from lmft.data.datamodule import DataModule
@@ -130,9 +130,8 @@ class LanguageModel(LightningModule):
         self.training_loss = TrainingLoss()
         self.step = OptimizerStep(self, self.nats, seed, nonfinite, has_fast_dropout=not compile)
         self.latest_scores: dict[str, Any] = {}  # scores of the last validation
-        # One for each validation text, if their losses are broken down; and the sums of the last one.
-        self.breakdowns: Sequence[Breakdown] = ()
-        self.latest_sums: dict[str, Sums] = {}
+        self.latest_sums: dict[str, Sums] = {}  # of the last validation, if losses are broken down
+        self._breakdowns: Sequence[Breakdown] = ()
         self._num_counted = 0  # micro-batches whose loss is in `training_loss`
         if settings is not None:
             self.save_hyperparameters(dict(settings))
@@ -256,6 +255,13 @@ class LanguageModel(LightningModule):
             columns = batch.target_index % batch.inputs["input_ids"].shape[1]
         return columns + self.family.is_causal  # a causal model predicts the next token
 
+    def break_losses_down(self, by: Sequence[BrokenDown]) -> None:
+        """Let each validation sum the nats of its targets in several ways, in `latest_sums`.
+
+        by: for each validation text what its losses are broken down by.
+        """
+        self._breakdowns = [Breakdown(each) for each in by]
+
     def log_training_loss(self) -> float | None:
         """Log and return `train/loss` if an optimizer step has just ended and is due for logging.
 
@@ -351,9 +357,9 @@ class LanguageModel(LightningModule):
         inputs = self.inputs(batch.inputs)
         nats, correct = target_scores(self.model, self.body, inputs, batch.target_index, batch.targets)
         self.scores[dataloader_idx].update(nats.sum(), correct.sum(), batch.num_targets)
-        if self.breakdowns:
+        if self._breakdowns:
             positions = self.target_positions(batch)
-            self.breakdowns[dataloader_idx].add(nats, batch.targets, positions, batch.target_documents)
+            self._breakdowns[dataloader_idx].add(nats, batch.targets, positions, batch.target_documents)
 
     def on_validation_epoch_end(self) -> None:
         """Log `val/loss` (nats per target), `val/perplexity` and `val/accuracy`.
@@ -369,7 +375,7 @@ class LanguageModel(LightningModule):
         else:
             self.latest_scores = overall(self.validations, by_source)
         names = (text.name for text in self.validations)
-        sums = [breakdown.take(self.trainer) for breakdown in self.breakdowns]
+        sums = [breakdown.take(self.trainer) for breakdown in self._breakdowns]
         self.latest_sums = dict(zip(names, sums, strict=False))
         self.log_dict(logged_scores(self.latest_scores), batch_size=1)
 

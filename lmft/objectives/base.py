@@ -8,7 +8,7 @@ D  width of the hidden states       V  vocabulary
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 
@@ -104,9 +104,6 @@ class Objective(ABC):
     needs_documents: ClassVar[bool] = False  # it reads Rows.documents
     needs_pairs: ClassVar[bool] = False  # its rows hold a source and a target
     is_likelihood: ClassVar[bool] = False  # its losses add up to −log p of the text
-    # Places, flags and noise alone decide what it hides and predicts, and whether a row ends with the
-    # end-of-sequence token; no other id does. So the document of each target can be told.
-    ignores_ids: ClassVar[bool] = False
 
     @property
     def needs_sentence_ends(self) -> bool:
@@ -192,3 +189,18 @@ def body_inputs(rows: Rows, tokens: np.ndarray) -> dict[str, np.ndarray]:
     elif (rows.lengths < num_tokens).any():
         inputs["attention_mask"] = (np.arange(num_tokens) < rows.lengths[:, None]).astype(np.int64)
     return inputs
+
+
+def num_predictions(arrays: Mapping[str, Any]) -> int:
+    """Return the number of hidden states of a row that `target_index` counts: those that may predict.
+
+    They are the queries of a permutation, in `target_mapping` [B, P, T]; else those of the decoder, if
+    there is one; else those of the inputs.
+
+    >>> num_predictions({"input_ids": np.zeros((2, 7)), "decoder_input_ids": np.zeros((2, 5))})
+    5
+    """
+    for name in ("target_mapping", "decoder_input_ids", "input_ids"):
+        if name in arrays:
+            return arrays[name].shape[1]
+    raise KeyError("input_ids")

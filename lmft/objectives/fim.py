@@ -39,7 +39,6 @@ class FillInTheMiddle(Objective):
 
     families = ("causal",)
     needs_documents: ClassVar[bool] = True
-    ignores_ids: ClassVar[bool] = True
 
     def __post_init__(self):
         for name in ("fim_rate", "spm_share"):

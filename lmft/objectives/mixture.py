@@ -32,11 +32,6 @@ class Mixture(Denoising):
             raise ValueError(f"objective.weights={list(self.weights)} must not be negative, nor all 0")
 
     @property
-    def ignores_ids(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """True if none of the objectives reads token ids."""
-        return all(objective.ignores_ids for objective in self.objectives)
-
-    @property
     def needs_sentence_ends(self) -> bool:
         """True if one of the objectives does."""
         return any(objective.needs_sentence_ends for objective in self.objectives)

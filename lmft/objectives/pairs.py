@@ -17,7 +17,6 @@ class Pairs(Denoising):
     """
 
     needs_pairs: ClassVar[bool] = True
-    ignores_ids: ClassVar[bool] = True
 
     def corrupt(self, rows: Rows, vocabulary: Vocabulary, noise: Noise) -> tuple[Sequences, Sequences]:
         """Return the sources and the targets."""

@@ -1,7 +1,6 @@
 """Permutation language modelling: spans are predicted token by token, in a random order (XLNet)."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -29,7 +28,6 @@ class Permutation(Objective):
     max_span_length: int = 5
 
     families = ("permuted",)
-    ignores_ids: ClassVar[bool] = True
 
     def __post_init__(self):
         if not 0 < self.plm_probability <= 1:

@@ -1,7 +1,6 @@
 """Prefix language modelling: the encoder reads the beginning of a text, the decoder continues it."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -16,8 +15,6 @@ class PrefixLM(Denoising):
     Each part has at least one token, and then the end-of-sequence token. If a text is a single token,
     its second part is the end-of-sequence token alone.
     """
-
-    ignores_ids: ClassVar[bool] = True
 
     def check_text(self, vocabulary: Vocabulary, num_tokens: int) -> None:
         """Raise ValueError without an end-of-sequence token, or if texts are too short to be split."""

@@ -51,11 +51,6 @@ class Scheduled(Objective):
         return self._last.is_likelihood
 
     @property
-    def ignores_ids(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """True if no stage reads token ids."""
-        return all(stage.ignores_ids for stage in self.stages.values())
-
-    @property
     def needs_sentence_ends(self) -> bool:
         """True if one of the stages does."""
         return any(stage.needs_sentence_ends for stage in self.stages.values())

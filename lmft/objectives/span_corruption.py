@@ -5,7 +5,6 @@ span.
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -35,8 +34,6 @@ class SpanCorruption(Denoising):
 
     noise_density: float = 0.15
     mean_noise_span_length: float = 3.0
-
-    ignores_ids: ClassVar[bool] = True
 
     def __post_init__(self):
         if not 0 < self.noise_density < 1:

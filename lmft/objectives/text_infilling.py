@@ -5,7 +5,6 @@ original.
 import math
 from dataclasses import dataclass
 from functools import cache
-from typing import ClassVar
 
 import numpy as np
 
@@ -43,8 +42,6 @@ class TextInfilling(Denoising):
     token_mask_ratio: float = 0.0
     token_delete_ratio: float = 0.0
     rotate: float = 0.0
-
-    ignores_ids: ClassVar[bool] = True
 
     def __post_init__(self):
         for name in _SHARES:

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lmft.reporting.broken_down import cell, compared_cells
 from lmft.reporting.charts import Axis, Row, Spec, intervals, lines, scatter
-from lmft.reporting.tables import ABSENT, Table
+from lmft.reporting.tables import Table
 
 _CHANGE = Axis("change", "change, nats per target (left of 0: better)", "+.4~f", "+~f")
 _AFTER = Axis("after", "nats per target")
@@ -40,27 +41,10 @@ def gains(details: Mapping[str, Any]) -> dict[str, Any]:
 
 def _losses(overall: Mapping[str, Any], texts: Sequence[Mapping[str, Any]]) -> Table:
     """Return the table of losses, with the interval of their change."""
-    rows = [("all validation text", *_compared(overall))]
+    rows = [("all validation text", *compared_cells(overall))]
     if len(texts) > 1:
-        rows += [(text["name"], *_compared(text)) for text in texts]
+        rows += [(text["name"], *compared_cells(text)) for text in texts]
     return Table(("loss, nats per target", "before", "after", "change", "95% interval", "targets"), rows)
-
-
-def _compared(each: Mapping[str, Any]) -> tuple[str, ...]:
-    interval = ABSENT
-    if each["low"] is not None:
-        interval = f"{each['low']:+.4f} to {each['high']:+.4f}"
-    return (
-        _number(each["before"], "{:.4f}"),
-        _number(each["after"], "{:.4f}"),
-        _number(each["change"], "{:+.4f}"),
-        interval,
-        _number(each["targets"], "{:,}"),
-    )
-
-
-def _number(value: float | None, form: str) -> str:
-    return ABSENT if value is None else form.format(value)
 
 
 def _text(text: Mapping[str, Any], details: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,10 +109,10 @@ def _tokens(tokens: Sequence[Mapping[str, Any]]) -> Table:
     rows = [
         (
             _visible(each["text"]),
-            _number(each["training_count"], "{:,}"),
+            cell(each["training_count"], "{:,}"),
             f"{each['targets']:,}",
-            _number(each["before"], "{:.3f}"),
-            _number(each["after"], "{:.3f}"),
+            cell(each["before"], "{:.3f}"),
+            cell(each["after"], "{:.3f}"),
             f"{each['nats']:+.1f}",
         )
         for each in tokens
@@ -142,8 +126,8 @@ def _changed(documents: Sequence[Mapping[str, Any]]) -> Table:
         (
             f"{each['number']}: {each['text']}",
             f"{each['tokens']:,}",
-            _number(each["before"], "{:.3f}"),
-            _number(each["after"], "{:.3f}"),
+            cell(each["before"], "{:.3f}"),
+            cell(each["after"], "{:.3f}"),
             f"{each['nats']:+.1f}",
         )
         for each in documents

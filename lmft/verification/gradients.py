@@ -7,7 +7,7 @@ import torch
 
 from lmft.training.precision import resolve_precision
 from lmft.verification.check import Check, does_not_apply, within
-from lmft.verification.steps import step_gradient
+from lmft.verification.plain import Gradients
 from lmft.verification.subject import ORIGIN, Subject, gradient_distance, gradient_norm
 
 # A computation in a format with few digits rounds at each operation. The gradient of a network with
@@ -22,13 +22,13 @@ def gradients(subject: Subject) -> Iterator[Check]:
     count = len(subject.step)
     counts = [sum(text.num_targets for text in row) for row in subject.texts]
     unequal = f"examples of {min(counts)} to {max(counts)} targets"
-    for size in dict.fromkeys((count, min(2, count))):
-        accumulate = -(-count // size)
-        parts = subject.parts_of({"train": subject.step}, batch_size=size)
-        _, found = step_gradient(parts, subject.module, accumulate, "32-true")
-        distance = gradient_distance(found, expected)
+    found = {count: subject.trained_step[1]}
+    if count > 2:
+        found[2] = subject.train_step(2, "32-true", subject.module)[1]
+    for size, gradient in found.items():
+        distance = gradient_distance(gradient, expected)
         yield within(
-            f"gradient at {size}x{accumulate}",
+            f"gradient at {size}x{-(-count // size)}",
             distance,
             subject.gradient_tolerance,
             f"off by {distance:.1e} of the gradient of transformers' own loss ({unequal})",
@@ -41,26 +41,17 @@ def precision(subject: Subject) -> Iterator[Check]:
     options: dict[str, Any] = subject.parts.config["trainer"]
     chosen = resolve_precision(str(options["precision"]), options["accelerator"])
     name = f"precision {chosen}"
-    parts = subject.parts_of({"train": subject.step}, batch_size=len(subject.step))
-    module = subject.module
-    if chosen.endswith("-true") and chosen != "32-true":
-        module = subject.new_module()  # its weights are converted
-    loss, found = step_gradient(parts, module, 1, chosen)
+    loss, found = _trained(subject, chosen)
     expected = float(torch.cat(subject.nats).double().mean())
     difference = abs(loss - expected) / max(abs(expected), 1e-9)
     if not found:
         yield does_not_apply(name, "the gradient overflows at the scaler's first scale, and is skipped")
         return
-    names = found.keys() | subject.gradient.keys()
-    apart = {
-        each: found.get(each, torch.tensor(0.0)) - subject.gradient.get(each, torch.tensor(0.0))
-        for each in names
-    }
-    distance = gradient_norm(apart) / gradient_norm(subject.gradient)
+    distance = _share_apart(found, subject.gradient)
     figure = f"loss off by {difference:.1e}, gradient by {distance:.1e} of those in float32"
     number_format = _FORMATS[chosen.split("-")[0]]
     if number_format in (torch.float32, torch.float64):
-        yield within(name, distance, subject.gradient_tolerance, figure, ORIGIN)
+        yield within(name, max(distance, difference), subject.gradient_tolerance, figure, ORIGIN)
         return
     tolerance = _ROUNDINGS * torch.finfo(number_format).eps
     origin = f"{_ROUNDINGS} roundings of {str(number_format).removeprefix('torch.')}"
@@ -68,3 +59,21 @@ def precision(subject: Subject) -> Iterator[Check]:
         figure += ": it was computed in float32"
         distance = float("inf")
     yield within(name, max(distance, difference), tolerance, figure, origin)
+
+
+def _trained(subject: Subject, precision: str) -> tuple[float, Gradients]:
+    """Return loss and gradient of the whole step by lmft's training in a precision."""
+    if precision == "32-true":
+        return subject.trained_step
+    module = subject.module
+    if precision.endswith("-true"):
+        module = subject.new_module()  # its weights are converted
+    return subject.train_step(len(subject.step), precision, module)
+
+
+def _share_apart(found: Gradients, expected: Gradients) -> float:
+    """Return the norm of the difference of two gradients as a share of the expected one's norm."""
+    none = torch.tensor(0.0)
+    names = found.keys() | expected.keys()
+    apart = {name: found.get(name, none) - expected.get(name, none) for name in names}
+    return gradient_norm(apart) / gradient_norm(expected)

@@ -20,7 +20,8 @@ from lmft.verification.subject import ORIGIN, Subject
 _SIZES = (1, 8, 64)
 _NUM_SEARCHED = 64  # rows that are searched for several documents
 _NUM_LOOKED_UP = 16  # rows whose documents are looked up in the store
-_NUM_PACKED = 4  # rows that the model reads
+_MOST_PACKED = 4  # rows that the model reads
+_NUM_VALIDATED = 64  # examples
 
 
 def perplexity(subject: Subject) -> Iterator[Check]:
@@ -30,7 +31,7 @@ def perplexity(subject: Subject) -> Iterator[Check]:
         yield does_not_apply("perplexity", "there is no validation text")
     for split in splits:
         _, _, source = split.partition("/")
-        examples = _to_validate(subject, split)
+        examples = subject.examined(split, _NUM_VALIDATED, subject.longest_row(_NUM_VALIDATED))
         expected, num_targets = _plain_loss(subject, examples, split)
         if not num_targets:
             yield does_not_apply(f"perplexity ({split})", "the first examples have no target")
@@ -45,14 +46,6 @@ def perplexity(subject: Subject) -> Iterator[Check]:
                 yield holds(name, False, f"{scores['targets']} targets of {num_targets}")
             else:
                 yield within(name, difference, subject.nats_tolerance, figure, ORIGIN)
-
-
-def _to_validate(subject: Subject, split: str) -> Examined:
-    """Return the examples to validate on: 64, or as many whole rows as time allows."""
-    if subject.longest_row is not None:
-        return subject.examined(split, 64, subject.longest_row)
-    few = subject.examined(split, 9, None)
-    return subject.examined(split, int(np.clip(9 * subject.affordable / few.num_tokens, 9, 64)), None)
 
 
 def _plain_loss(subject: Subject, examples: Examined, split: str) -> tuple[float, int]:
@@ -149,7 +142,8 @@ def packing(subject: Subject) -> Iterator[Check]:
     if not holds_several:
         yield does_not_apply(name, "no row of the first ones holds two documents")
         return
-    examples = examples.first(_NUM_PACKED)
+    num_affordable = subject.affordable * len(examples) // examples.num_tokens
+    examples = examples.first(min(_MOST_PACKED, max(1, num_affordable)))
     texts = subject.alone(examples)
     batch = subject.datamodule(examples).batch(range(len(examples)))
     found = torch.cat(_nats_by_row(subject, batch))

@@ -1,6 +1,6 @@
 """What plain transformers computes: the model's own loss, one text at a time, without lmft's head."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -47,7 +47,7 @@ def alone(batch: Batch) -> list[Alone]:
     return texts
 
 
-def num_predictions(inputs: dict[str, Tensor]) -> int:
+def num_predictions(inputs: Mapping[str, Any]) -> int:
     """Return how many positions of the model's output there are: T, or P of an XLNet's queries."""
     if "target_mapping" in inputs:
         return inputs["target_mapping"].shape[1]

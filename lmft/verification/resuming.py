@@ -61,20 +61,24 @@ def _train(subject: Subject, folder: Path, checkpoint: Path | None) -> tuple[lis
         "enable_checkpointing": True,
         "precision": "32-true",
     }
-    callbacks = [Checkpoints(folder, _SAVED_AFTER, -1), _Watch(seen)]
+    checkpoints = Checkpoints(folder, _SAVED_AFTER, -1)
+    callbacks = [checkpoints, _Watch(seen, checkpoints)]
     trainer = trainer_for(parts, callbacks, folder, **options)
     trainer.fit(module, parts.datamodule(), ckpt_path=checkpoint, weights_only=True)
     return seen, module
 
 
 class _Watch(Callback):
-    """Keeps the micro-batches that are trained on."""
+    """Keeps the micro-batches that are trained on, and has no checkpoint but the first one written."""
 
-    def __init__(self, seen: list[Seen]):
+    def __init__(self, seen: list[Seen], checkpoints: Checkpoints):
         self.seen = seen
+        self.checkpoints = checkpoints
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Batch, batch_idx: int) -> None:
         self.seen.append(Seen(trainer.global_step, batch))
+        if trainer.global_step == _SAVED_AFTER:
+            self.checkpoints.close()
 
 
 def _told(micro_batches: list[Seen]) -> list[tuple[int, list[int], list[int]]]:

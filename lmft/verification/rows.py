@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lmft.data.batch import Batch
 from lmft.objectives.base import ANSWER, IGNORED, WORD_START, Rows
+from lmft.verification.plain import num_predictions
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def rows_of(batch: Batch, made_of: Rows) -> Iterator[Row]:
     is_target = _array(batch.targets) != IGNORED
     index = _array(batch.target_index)[is_target]
     targets = _array(batch.targets)[is_target]
-    width = _width(inputs)
+    width = num_predictions(inputs)
     for number, length in enumerate(made_of.lengths):
         is_its = index // width == number
         own = {name: value[number] for name, value in inputs.items()}
@@ -68,13 +69,6 @@ def _learnt(rows: Rows, number: int, length: int) -> np.ndarray:
     if rows.trainable is None:
         return np.ones(length, bool)
     return rows.trainable[number, :length]
-
-
-def _width(inputs: dict[str, np.ndarray]) -> int:
-    """Return how many positions of a row's output there are."""
-    if "target_mapping" in inputs:
-        return inputs["target_mapping"].shape[1]
-    return inputs.get("decoder_input_ids", inputs["input_ids"]).shape[1]
 
 
 def _array(tensor: Tensor) -> np.ndarray:

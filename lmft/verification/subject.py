@@ -15,6 +15,7 @@ from lmft.modules.base import LanguageModel
 from lmft.reporting.terminal import muted
 from lmft.verification import plain
 from lmft.verification.examined import Examined
+from lmft.verification.steps import step_gradient
 
 _MARGIN = 32  # two ways to compute a number differ by a few roundings of the largest terms
 _FLOAT32 = torch.finfo(torch.float32).eps
@@ -22,6 +23,7 @@ _FLOAT32 = torch.finfo(torch.float32).eps
 # of a CPU takes seconds for them.
 _OPERATIONS = 1.5e11
 _SHORTEST_ROW = 16  # tokens
+_NUM_IN_STEP = 8  # examples
 ORIGIN = "32 times what one unit in the last place of each weight changes, on these texts"
 
 
@@ -53,7 +55,7 @@ class Subject:
             self._is_loaded = True
             return self.parts.module()
         with muted():
-            return self.parts.module()
+            return self.parts.module(is_tried=True)
 
     @cached_property
     def module(self) -> LanguageModel:
@@ -67,17 +69,9 @@ class Subject:
 
     # Its examples
 
-    @cached_property
-    def longest_row(self) -> int | None:
-        """Tokens of the longest row that is computed with; None: rows stay whole.
-
-        Rows that would lose all their targets stay whole: pairs, and chats of which answers are learnt.
-        """
-        data = self.parts.data
-        sources = data.by_source().values() or [data]
-        if any(source.kind == "pairs" or source.train_on != "all" for source in sources):
-            return None
-        return max(_SHORTEST_ROW, min(data.block_size, self.affordable // 64))
+    def longest_row(self, count: int) -> int:
+        """Return the most tokens that `count` rows may have each, if they are computed with."""
+        return max(_SHORTEST_ROW, min(self.parts.data.block_size, self.affordable // count))
 
     @cached_property
     def affordable(self) -> int:
@@ -111,8 +105,9 @@ class Subject:
     @cached_property
     def step(self) -> Examined:
         """Eight examples of an optimizer step, of different lengths. Raises: UserError."""
-        for longest in (self.longest_row, None):
-            examples = self.examined("train", 8, longest)
+        # Their gradient takes three times as long as a validation, and is computed several times.
+        for longest in (self.longest_row(2 * _NUM_IN_STEP), None):
+            examples = self.examined("train", _NUM_IN_STEP, longest)
             if self.datamodule(examples).batch(range(len(examples))).num_targets:
                 return examples
         what = "the first examples have no token to predict, so nothing can be compared"
@@ -178,6 +173,19 @@ class Subject:
     def gradient(self) -> plain.Gradients:
         """The gradient of `step`, by the plain model's own loss, one text after the other."""
         return self._gradient()
+
+    @cached_property
+    def trained_step(self) -> tuple[float, plain.Gradients]:
+        """Loss and gradient of `step` by lmft's training, in one micro-batch and in float32."""
+        return self.train_step(len(self.step), "32-true", self.module)
+
+    def train_step(
+        self, batch_size: int, precision: str, module: LanguageModel
+    ) -> tuple[float, plain.Gradients]:
+        """Return loss and gradient of `step` by lmft's training; see `step_gradient`."""
+        accumulate = -(-len(self.step) // batch_size)
+        parts = self.parts_of({"train": self.step}, batch_size=batch_size)
+        return step_gradient(parts, module, accumulate, precision)
 
     def _gradient(self) -> plain.Gradients:
         texts = [text for row in self.texts for text in row]

@@ -152,7 +152,36 @@ def test_a_mixture_is_shown_by_source(terminal, tmp_path):
     view = api.inspect([*arguments, sources], split="train/b", epochs=1)
     assert all("other.txt, row" in each["place"] for example in view.examples for each in example["documents"])
     assert {"train/a", "train/b"} <= view.data["statistics"].keys()
-    assert api.inspect([*arguments, sources], epochs=1).examples
+
+
+def test_examples_of_a_mixture_are_shown_with_the_rows_of_their_sources(terminal, tmp_path):
+    (tmp_path / "a.txt").write_text("".join(f"the quick fox {number}\n" for number in range(20)))
+    (tmp_path / "b.txt").write_text("".join(f"over the lazy dog {number}\n" for number in range(20)))
+    arguments = [each for each in tiny_arguments(tmp_path) if not each.startswith("data.train")]
+    sources = "data.sources={a: {train: a.txt}, b: {train: b.txt, weight: 0.5}}"
+    arguments += [sources, "data.validation_fraction=0", "data.examples=lines"]
+    rows = {"a": set(), "b": set()}
+    for example in api.inspect(arguments, epochs=1, examples=24).examples:
+        (document,) = example["documents"]
+        name = document["source"]
+        row = document["number"] + 1
+        assert document["place"] == f"{name}: {name}.txt, row {row}"
+        text = "".join(token["text"] for token in example["text"])
+        assert ("quick" in text) == (name == "a") and f"{document['number']}" in text.replace(" ", "")
+        rows[name].add(row)
+    assert len(rows["a"]) == 16 and len(rows["b"]) == 8
+    assert "a: a.txt, row " in terminal.succeeds("inspect", *arguments)
+
+
+def test_documents_whose_rows_are_not_read_again_say_so(terminal, tmp_path, monkeypatch):
+    monkeypatch.setattr("lmft.inspection.provenance._MOST_READ", 3)
+    places = {
+        document["number"]: document["place"]
+        for example in api.inspect([*tiny_arguments(tmp_path), "data.examples=lines"], epochs=1, examples=48).examples
+        for document in example["documents"]
+    }
+    assert all(("text.txt, row" in place) == (number <= 3) for number, place in places.items())
+    assert "(rows are looked up in the first 3 documents)" in places[max(places)]
 
 
 def test_a_config_that_was_composed_is_shown_too(terminal, tmp_path):

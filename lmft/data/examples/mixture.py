@@ -75,6 +75,11 @@ class MixedExamples:
         names = numbers if self.fixed_noise else examples
         return _merged(parts, places, names, self.pad_id)
 
+    def source_of(self, example: int) -> str:
+        """Return the name of the source that an example is of."""
+        number = example % self._firsts[-1]
+        return [*self.sources][int(np.searchsorted(self._firsts, number, side="right")) - 1]
+
     def numbered(self) -> "MixedExamples":
         """Return the same mixture, whose rows tell each token's document."""
         mixture = copy(self)
