@@ -5,7 +5,6 @@ Only light modules are imported at the top, so that `--help` and checks do not n
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from lmft.cli.command import run_command
@@ -14,6 +13,7 @@ from lmft.errors import UserError
 from lmft.runs.shown_config import print_if_verbose
 from lmft.runs.trained import config_to_use
 from lmft.system.files import write_json
+from lmft.system.outputs import output_file
 
 log = logging.getLogger("lmft")
 _UNUSED = ("optimizer", "scheduler", "nonfinite", "resume", "validate_before")  # options of a training
@@ -32,9 +32,7 @@ def evaluate(job: Job) -> None:
     """Measure the model, print the scores, and write them to the file `output` if it is given."""
     config = checked_config(job.config, job.overrides)
     print_if_verbose(job, config)
-    output = config["output"] and Path(config["output"])
-    if output and not output.parent.is_dir():
-        raise UserError("no such folder", f"output={output}")
+    output = output_file("output", config["output"])
     metrics = measure(config)
     if output:
         write_json(output, metrics)

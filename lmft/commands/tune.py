@@ -35,17 +35,27 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def tune(job: Job) -> None:
     """Measure the training that the config describes, print what to type, and write the numbers."""
+    _check(job.config)
+    print_if_verbose(job, job.config)
+    tuned(job.config, job.choices)
+
+
+def tuned(config: dict[str, Any], choices: Mapping[str, str | None]) -> dict[str, Any]:
+    """Do what the command does; return the content of tune.json. Raises: UserError.
+
+    Args:
+        config: of a training, with the options `tune`.
+        choices: group → name of its YAML, for the folder's name if run.name is not set.
+    """
     from lmft.reporting.phase import load_libraries
 
-    config = job.config
     options = config["tune"]
     _check(config)
-    print_if_verbose(job, config)
     load_libraries("lmft.assembly.training")
     from lmft.assembly.tuning import range_test, timed_micro_batches
     from lmft.training.extensions import lightnings_refusals_are_user_errors
 
-    name = config["run"]["name"] or default_name(job.choices)
+    name = config["run"]["name"] or default_name(choices)
     folder = Path(config["run"]["dir"]) / f"{checked_name(str(name))}-tune"
     measured = None
     found = None
@@ -62,7 +72,7 @@ def tune(job: Job) -> None:
         content["micro_batch"] = _chosen(measured, device)
     if found is not None:
         content["lr"] = _rate(found, folder)
-    _finish(folder, content, measured or ())
+    return _finish(folder, content, measured or ())
 
 
 def _check(config: Mapping[str, Any]) -> None:
@@ -133,13 +143,17 @@ def _rate(found: "RangeTest", folder: Path) -> dict[str, Any]:
     return {"overrides": overrides, "reason": reason, "diverged": found.has_diverged}
 
 
-def _finish(folder: Path, content: dict[str, Any], measured: "Sequence[MicroBatch]") -> None:
-    """Write tune.json, and print the micro-batches, the reasons, and the arguments to type."""
+def _finish(folder: Path, content: dict[str, Any], measured: "Sequence[MicroBatch]") -> dict[str, Any]:
+    """Write tune.json, and print the micro-batches, the reasons, and the arguments to type.
+
+    Returns: the content of tune.json.
+    """
     from lmft.reporting.terminal import show, table_page, terminal
 
     results = [content[name] for name in ("micro_batch", "lr") if name in content]
     typed = " ".join(each["overrides"] for each in results if each["overrides"] is not None)
-    write_json(folder / "tune.json", {**content, "overrides": typed})
+    content = {**content, "overrides": typed}
+    write_json(folder / "tune.json", content)
     rows = [
         (
             *(str(each.size), str(each.accumulate)),
@@ -155,6 +169,7 @@ def _finish(folder: Path, content: dict[str, Any], measured: "Sequence[MicroBatc
         notes.append(f"add to the training: {typed}")
     heads = ("micro-batch", "accumulated", "tokens/s", "GB", "")
     show(*table_page("tuning", heads, rows, notes, terminal().width))
+    return content
 
 
 def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
