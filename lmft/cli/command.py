@@ -131,7 +131,7 @@ def _begin_from_run(flags: Namespace, command: str, takes_from: bool) -> None:
 
 
 def _show(command: str, task: Task, flags: Namespace) -> None:
-    """Print what a flag asks for; to save time, check mistakes only after an error."""
+    """Print what a flag asks for; to save time, help is only checked for mistakes after an error."""
     nothing = functools.wraps(task)(lambda _: None)
     try:
         if flags.help:  # faster than Hydra's own, which lists all groups of all search paths
@@ -140,6 +140,7 @@ def _show(command: str, task: Task, flags: Namespace) -> None:
         elif flags.shell_completion:
             completion.complete(command, flags)
         elif flags.cfg or flags.info:
+            _check(command, flags)
             _check_package(command, flags)
             shown = io.StringIO()
             with redirect_stdout(shown):

@@ -330,8 +330,10 @@ def groups(sources: Sources) -> set[str]:
 
 
 def is_choice(override: Override, known_groups: set[str]) -> bool:
-    """Return whether `override` chooses which YAML files are read; otherwise it sets a value."""
+    """Return whether `override` chooses which YAML files are read; otherwise it sets values."""
     key = override.key_or_group
+    if not override.is_delete() and isinstance(override.value(), Mapping):
+        return False
     names = {*known_groups, "hydra.mode", "hydra.searchpath"}
     return "/" in key or key in names or override.package is not None
 
