@@ -6,8 +6,8 @@
     result.metrics["after"]["perplexity"]
 
 `compose` makes a config; `assemble` makes its LightningModule and DataModule, which work with any
-`lightning.Trainer`. `train`, `evaluate`, `predict`, `prepare`, `probe`, `score`, `inspect` and
-`verify` do the same as the commands of these names.
+`lightning.Trainer`. `train`, `evaluate`, `predict`, `prepare`, `probe`, `score`, `inspect`, `verify`,
+`compare`, `tune` and `export` do the same as the commands of these names.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,6 +20,7 @@ from lmft.cli import checks
 from lmft.commands.compare import compared as _compared
 from lmft.commands.evaluate import checked_config as _config_to_evaluate
 from lmft.commands.evaluate import measure
+from lmft.commands.export import exported_by
 from lmft.commands.inspect import checked_config as _config_to_inspect
 from lmft.commands.inspect import looked_at
 from lmft.commands.predict import answer, prompts_of
@@ -30,6 +31,7 @@ from lmft.commands.probe import measured
 from lmft.commands.score import Total, scored
 from lmft.commands.score import checked_config as _config_to_score
 from lmft.commands.train import fit
+from lmft.commands.tune import tuned
 from lmft.commands.verify import verified
 from lmft.config.load import compose, compose_job
 from lmft.config.overrides import quoted
@@ -101,6 +103,7 @@ __all__ = [
     "compare",
     "compose",
     "evaluate",
+    "export",
     "inspect",
     "padded_targets",
     "predict",
@@ -109,6 +112,7 @@ __all__ = [
     "score",
     "threshold",
     "train",
+    "tune",
     "verify",
 ]
 
@@ -433,3 +437,45 @@ def verify(config: Config | Sequence[str]) -> Verification:
         _check_is_of_a_training(config)
         return verified(config)
     return verified(compose(config, "train"))
+
+
+def tune(config: Config | Sequence[str]) -> dict[str, Any]:
+    """Find a learning rate and a micro-batch for a training, as `python -m lmft.tune` does.
+
+    >>> found = tune(["model=gpt2_tiny", "tune.find=lr", "tune.num_steps=20", "run.name=tuned"])
+    >>> sorted(found)
+    ['lr', 'overrides', 'seed']
+
+    Args:
+        config: as `compose([…], "tune")` returns it; or the `key=value` arguments of the command.
+
+    Returns: the content of tune.json: `lr` and `micro_batch`, each with what to type and why, and
+    `overrides`, the arguments to add to the training.
+
+    Raises: UserError.
+    """
+    if isinstance(config, Mapping):
+        given = {name: value for name, value in config.items() if name != "tune"}
+        _check_is_of_a_training(given)
+        return tuned({**compose([], "tune"), **config}, {})
+    job = compose_job(config, "tune")
+    return tuned(job.config, job.choices)
+
+
+def export(config: Sequence[str]) -> Path:
+    """Write the model of a run's checkpoint as a Hugging Face folder, as `python -m lmft.export` does.
+
+    >>> done = train(["model=gpt2_tiny", "trainer.max_steps=2", "run.name=whole"])
+    >>> export([f"run={done.folder}", "dtype=bf16", "output=short"]).name
+    'short'
+
+    Args:
+        config: the `key=value` arguments of the command.
+
+    Returns: the folder that was written.
+
+    Raises: UserError.
+    """
+    if isinstance(config, Mapping):
+        raise UserError("export takes arguments, not a config", "config", '["run=FOLDER"]')
+    return exported_by(compose_job(config, "export"))

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lmft.assembly.by_heart import examples_as_prompts
 from lmft.assembly.details import RunDetails
 from lmft.assembly.held_out import held_out_conversations
 from lmft.assembly.parts import Parts
@@ -57,7 +58,10 @@ def make_callbacks(config: dict[str, Any], parts: Parts, run: Run) -> OwnCallbac
     def write_latest(before: Measurement | None, latest: Measurement) -> None:
         write_json(run.paths.details, run.redacted(run_details.compare(before, latest, "latest")))
 
-    probes = [*parts.model.probes, *parts.data.probes, *held_out_conversations(parts)]
+    probes = [
+        *(examples_as_prompts(parts) or (*parts.model.probes, *parts.data.probes)),
+        *held_out_conversations(parts),
+    ]
     inherited = None
     if run.checkpoint is not None:
         inherited = RunFolder(run.checkpoint.parent.parent).measurements

@@ -135,6 +135,8 @@ def _finish(
         result["parent"] = run.parent.record()
     if limit := time_limit_that_ended(trainer.callbacks):  # pyright: ignore[reportAttributeAccessIssue]
         result |= {"status": "stopped", "command": run.command}
+    if parts.data.validate_on_train:
+        result["measured_on"] = "the examples of training"
     probes.ask(module, exported.step, "after")
     run.record_pending_export(result)
     with _failed_exports_can_be_completed(module, run, own.checkpoints, exported):
@@ -144,12 +146,13 @@ def _finish(
     notices.flush()
     answers.print_probes({"before": probes.first, "after": probes.latest})
     tables.print_scores(result)
-    print_changes(details)
+    print_changes(details, tables.measured_on(result))
     if limit:
         _say_what_continues(limit, trainer, parts, run)
     results_are_in = [("the model is in", run.paths.model), ("the report is in", run.paths.report)]
     goes_on = limit is None and parts.config["checkpoint"]["keep_last"] != 0
-    print_next_steps(results_are_in, next_commands(parts, run, has_checkpoint=goes_on))
+    commands = next_commands(parts, run, trainer.global_step, has_checkpoint=goes_on)
+    print_next_steps(results_are_in, commands)
     return result
 
 

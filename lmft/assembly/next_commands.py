@@ -4,14 +4,17 @@ import json
 import shlex
 from typing import Any, NamedTuple
 
+from lmft.assembly.by_heart import examples_as_prompts
 from lmft.assembly.parts import Parts
 from lmft.config.overrides import assignment
 from lmft.config.trainer_options import number_of_tokens
 from lmft.config.trust import COMMAND_LINE_ALONE
 from lmft.data.config import CHAT_FORMATS
 from lmft.errors import UserError
+from lmft.modules.generation import up_to_mask
 from lmft.runs.folder import RunFolder
 from lmft.runs.run import Run
+from lmft.training.callbacks.learnt import is_asked_with_gaps
 
 _LONGEST_PROMPT = 80  # characters
 _SEQ2SEQ_PROMPT = "This is a [MASK]."  # of an objective that hides words
@@ -24,12 +27,13 @@ class NextCommand(NamedTuple):
     command: str
 
 
-def next_commands(parts: Parts, run: Run, has_checkpoint: bool) -> list[NextCommand]:
+def next_commands(parts: Parts, run: Run, num_steps: int, has_checkpoint: bool) -> list[NextCommand]:
     """Return the commands that use a run: those of them that its family, its text and its folder allow.
 
     Args:
         parts: the parts of its config.
         run: the run.
+        num_steps: optimizer steps that were trained.
         has_checkpoint: whether training could go on.
     """
     commands = []
@@ -41,7 +45,7 @@ def next_commands(parts: Parts, run: Run, has_checkpoint: bool) -> list[NextComm
     if _has_neighbours(run):
         words = ["python", "-m", "lmft.compare", str(run.folder.parent)]
         commands.append(NextCommand("compare it with the other runs", shlex.join(words)))
-    longer = _longer(parts, run) if has_checkpoint else None
+    longer = _longer(parts, run, num_steps) if has_checkpoint else None
     if longer is not None:
         commands.append(NextCommand("train on, twice as long in all", longer))
     return commands
@@ -66,7 +70,8 @@ def _shell_word(argument: str) -> str:
 
 def _prompt(parts: Parts) -> str | None:
     """Return the argument of a prompt that the model can answer; None if there is none."""
-    for prompt in (*parts.model.probes, *parts.data.probes, _usual_prompt(parts)):
+    learnt = examples_as_prompts(parts)
+    for prompt in (*learnt, *parts.model.probes, *parts.data.probes, _usual_prompt(parts)):
         try:
             parts.module_class.check_prompts([prompt], parts.tokenizer, parts.hf_config)
         except UserError:  # a tokenizer without a mask token, a model of few positions
@@ -74,8 +79,14 @@ def _prompt(parts: Parts) -> str | None:
         if isinstance(prompt, dict):
             chat = prompt["chat"]
             return f"chat={chat if isinstance(chat, str) else json.dumps(chat, ensure_ascii=False)}"
-        return f"prompt={prompt}"
+        return f"prompt={_read_of(parts, prompt)}"
     return None
+
+
+def _read_of(parts: Parts, prompt: str) -> str:
+    """Return what the model reads of a prompt: a model that continues texts reads no gap."""
+    text = prompt if is_asked_with_gaps(parts.module_class.family) else up_to_mask(prompt)
+    return text or prompt
 
 
 def _usual_prompt(parts: Parts) -> Any:
@@ -106,11 +117,14 @@ def _has_neighbours(run: Run) -> bool:
     return False
 
 
-def _longer(parts: Parts, run: Run) -> str | None:
-    """Return the command that trains on until twice the limit; None if Python code began the run."""
-    if run.arguments is None:
-        return None
+def _longer(parts: Parts, run: Run, num_steps: int) -> str | None:
+    """Return the command that trains on until twice the limit.
+
+    None if Python code began the run, or if a callback ended it before its limit, as it would again.
+    """
     limits = parts.step_limits()
+    if run.arguments is None or num_steps < min(limits.values()):
+        return None
     option = min(limits, key=limits.__getitem__)
     value = parts.config["trainer"][option.removeprefix("trainer.")]
     if option == "trainer.max_tokens":

@@ -213,7 +213,7 @@ def _findings_of_texts(parts: Parts, facts: dict[str, Any]) -> Iterator[Finding]
                 found.append(settings.no_end_of_text(train, is_causal))
                 found.append(settings.short_blocks(train, data.block_size, positions, f"train{suffix}"))
             yield from filter(None, found)
-        if train is not None and validation is not None:
+        if train is not None and validation is not None and not data.validate_on_train:
             shared = overlap.overlap_of(Text(train, parts.tokenizer), Text(validation, parts.tokenizer))
             facts["data"]["splits"][name]["overlap"] = asdict(shared)
             num_examples = len(parts.corpus.examples[name])

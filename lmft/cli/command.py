@@ -9,7 +9,7 @@ import signal
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from lmft.cli import completion, grid
 from lmft.cli.flags import for_hydra, parsed, shows_something
 from lmft.cli.job import SweepJob, Task, implied_choices, implied_end, single_job
 from lmft.cli.launchers import own_launchers
-from lmft.cli.sweep import Sweep
+from lmft.cli.sweep import LinkBest, Sweep
 from lmft.cli.sweep_secrets import in_environment, split
 from lmft.config import contradictions, load, overrides
 from lmft.config.hydra_errors import (
@@ -32,6 +32,7 @@ from lmft.config.hydra_errors import (
     target_errors_are_user_errors,
 )
 from lmft.errors import UserError, user_errors_end_the_process
+from lmft.reporting.phase import first_phase
 from lmft.runs.log import buffering_logs
 from lmft.runs.redaction import Redactor
 from lmft.runs.rerun import recorded_command
@@ -48,6 +49,7 @@ def run_command(
     argv: Sequence[str] | None = None,
     makes_runs: bool = False,
     takes_from: bool | None = None,
+    link_best: LinkBest | None = None,
 ) -> None:
     """Compose the config and run `task`: once, or in a sweep once for each combination of values.
 
@@ -61,6 +63,7 @@ def run_command(
         argv: the arguments after the command's name; None: those of the process.
         makes_runs: whether each job leaves a run folder.
         takes_from: whether --from gives it the arguments of a run; None: if it makes runs.
+        link_best: links the best run of a sweep that has ended.
     """
     _end_without_garbage_collection()
     if takes_from is None:
@@ -81,11 +84,12 @@ def run_command(
         if shows_something(flags):
             _show(command, task, flags)
             return
-        is_sweep = _check(command, flags)
-        if flags.config_name is None:
-            flags.overrides = implied_choices(flags.overrides, ask_hub=True)
+        with first_phase("reading the options"):
+            is_sweep = _check(command, flags)
+            if flags.config_name is None:
+                flags.overrides = implied_choices(flags.overrides, ask_hub=True)
         if is_sweep:
-            _run_sweep(command, task, flags, makes_runs)
+            _run_sweep(command, task, flags, makes_runs, link_best)
         else:
             _run_once(command, task, flags, makes_runs)
 
@@ -127,7 +131,7 @@ def _begin_from_run(flags: Namespace, command: str, takes_from: bool) -> None:
 
 
 def _show(command: str, task: Task, flags: Namespace) -> None:
-    """Print what a flag asks for; to save time, check mistakes only after an error."""
+    """Print what a flag asks for; to save time, help is only checked for mistakes after an error."""
     nothing = functools.wraps(task)(lambda _: None)
     try:
         if flags.help:  # faster than Hydra's own, which lists all groups of all search paths
@@ -136,6 +140,7 @@ def _show(command: str, task: Task, flags: Namespace) -> None:
         elif flags.shell_completion:
             completion.complete(command, flags)
         elif flags.cfg or flags.info:
+            _check(command, flags)
             _check_package(command, flags)
             shown = io.StringIO()
             with redirect_stdout(shown):
@@ -195,12 +200,14 @@ def _check(command: str, flags: Namespace) -> bool:
 
 def _run_once(command: str, task: Task, flags: Namespace, makes_runs: bool) -> None:
     errors: list[Exception] = []
+    composing = ExitStack()
     arguments = [*flags.sources.arguments, *flags.overrides]
 
     @functools.wraps(task)  # Hydra takes the command's name from the task
     def job(composed: DictConfig) -> None:
         from lmft.reporting.notices import collecting_notices
 
+        composing.close()
         try:
             with (
                 target_errors_are_user_errors(),
@@ -214,7 +221,9 @@ def _run_once(command: str, task: Task, flags: Namespace, makes_runs: bool) -> N
             # Raised below: Hydra would add a message of its own, with every override in it.
             errors.append(error)
 
-    _hydra_main(command, job, flags)
+    with composing:
+        composing.enter_context(first_phase("reading the options"))
+        _hydra_main(command, job, flags)
     if errors:
         raise errors[0]
 
@@ -234,7 +243,9 @@ def _shown_by_first_process(trains: bool) -> Iterator[None]:
         yield
 
 
-def _run_sweep(command: str, task: Task, flags: Namespace, makes_runs: bool) -> None:
+def _run_sweep(
+    command: str, task: Task, flags: Namespace, makes_runs: bool, link_best: LinkBest | None
+) -> None:
     sources = flags.sources
     given = [overrides.parse(override) for override in flags.overrides]
     first = load.composed([load.first_value(override) for override in given], command, sources)
@@ -268,7 +279,7 @@ def _run_sweep(command: str, task: Task, flags: Namespace, makes_runs: bool) -> 
             stopped.command = sweep.command(command, given_arguments, redactor)
         raise
     finally:
-        exit_code = sweep.end()
+        exit_code = sweep.end(link_best)
     sys.exit(exit_code)
 
 

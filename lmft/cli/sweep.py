@@ -64,6 +64,10 @@ class Outcome:
         return self.failure is not None and self.failure["status"] == "stopped"
 
 
+LinkBest = Callable[[Path], Path | None]
+"""Given a sweep's folder, links its best run there and returns that run's folder; None: None: no run."""
+
+
 @dataclass(frozen=True)
 class Sweep:
     """A sweep's folder, and the overrides that make Hydra use it."""
@@ -200,14 +204,17 @@ class Sweep:
         redacted = map(redactor.argument, [*kept, named])
         return shlex.join(["python", "-m", f"lmft.{command}", "-m", *redacted])
 
-    def end(self) -> int:
-        """Print the table of jobs, write sweep.csv, and clean up. Return the process's exit code."""
+    def end(self, link_best: LinkBest | None = None) -> int:
+        """Print the table of jobs, write sweep.csv, and clean up. Return the process's exit code.
+
+        link_best: links the best run.
+        """
         remove_hydra_record(self.folder)
         if not self.has_runs:
             shutil.rmtree(self.folder)
         else:
             self.live.erase()
-            report(self.folder, self.failures)
+            report(self.folder, self.failures, None if link_best is None else link_best(self.folder))
             remove_empty(self.created)
         codes = {failure["exit_code"] for failure in self.failures.values()}
         if len(codes) > 1:

@@ -68,10 +68,15 @@ def _cell(value: str | float | None) -> str:
     return f"{value:.6g}"
 
 
-def report(sweep_folder: Path, failures: Mapping[str, Mapping[str, Any]]) -> None:
+def report(
+    sweep_folder: Path, failures: Mapping[str, Mapping[str, Any]], best: Path | None = None
+) -> None:
     """Print the table of a sweep's jobs, the best first, and write it to sweep.csv.
 
-    failures: job -> status, error and exit code, for each job that failed in this sweep.
+    Args:
+        sweep_folder: the sweep's.
+        failures: job -> status, error and exit code, for each job that failed in this sweep.
+        best: the folder of its best run, which the link `best` leads to; None: there is no link.
     """
     from rich.text import Text
 
@@ -93,9 +98,8 @@ def report(sweep_folder: Path, failures: Mapping[str, Mapping[str, Any]]) -> Non
         notes.append(f"{', '.join(columns[len(fitting) :])}: in sweep.csv")
     cells = [tuple(row[column] for column in fitting) for row in rows]
     title = f"{sweep_folder}: validation, loss in nats per target"
-    best = RunFolder(sweep_folder / rows[0]["job"]).model
-    if rows[0]["status"] == "complete" and rows[0]["loss"] and best.is_dir():
-        notes.append(f"best: {best}")
+    if best is not None:
+        notes.append(f"best: {RunFolder(best).model}; {sweep_folder / 'best'} leads to its run")
     # The error of a job of this sweep stands in the job's own line.
     errors = [
         Text(f"{row['job']}: {row['error']}", style="red")

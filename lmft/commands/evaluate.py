@@ -16,6 +16,7 @@ from lmft.runs.folder import RunFolder
 from lmft.runs.shown_config import print_if_verbose
 from lmft.runs.trained import config_to_use
 from lmft.system.files import write_json
+from lmft.system.outputs import output_file
 
 if TYPE_CHECKING:
     from lmft.breakdown.measurement import Measurement
@@ -37,9 +38,7 @@ def evaluate(job: Job) -> None:
     """Measure the model, print the scores, and write them to the file `output` if it is given."""
     config = checked_config(job.config, job.overrides)
     print_if_verbose(job, config)
-    output = config["output"] and Path(config["output"])
-    if output and not output.parent.is_dir():
-        raise UserError("no such folder", f"output={output}")
+    output = output_file("output", config["output"])
     metrics = measure(config)
     if output:
         write_json(output, metrics)

@@ -23,6 +23,7 @@ from lmft.runs.shown_config import print_if_verbose
 from lmft.runs.trained import config_to_use
 from lmft.system import converters
 from lmft.system.files import read_json, write_json
+from lmft.system.outputs import check_is_in_folder
 from lmft.system.upload import Upload
 
 if TYPE_CHECKING:
@@ -47,6 +48,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def export(job: Job) -> None:
     """Export the model that the options describe, or list its files. Raises: UserError."""
+    exported_by(job)
+
+
+def exported_by(job: Job) -> Path:
+    """Do what the command does; return the folder of the model. Raises: UserError."""
     options = job.config
     run = _checked_run(job)
     print_if_verbose(job, options)
@@ -66,12 +72,13 @@ def export(job: Job) -> None:
             _write(job, run, source)
         if options["dry_run"]:
             _list_files(source, folder, upload)
-            return
+            return folder
         if options["format"] is not None:
             source = converters.convert(source, options["format"])
             log.info("%s holds the converted model", source)
         if upload is not None:
             log.info("pushed to %s", upload.push(source))
+        return source
 
 
 def _checked_run(job: Job) -> RunFolder:
@@ -116,8 +123,7 @@ def _check_overrides(job: Job) -> None:
 
 def _check_output(folder: Path) -> None:
     """Raise UserError unless the folder is new, or holds an earlier export."""
-    if not folder.parent.is_dir():
-        raise UserError("no such folder", f"output={folder}: {folder.parent}")
+    check_is_in_folder(folder, f"output={folder}")
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     if folder.is_file() or (names and not names & {"config.json", "adapter_config.json"}):
         what = f"{folder} is no model's folder, and an export would replace it"

@@ -14,6 +14,7 @@ from lmft.errors import UserError
 from lmft.runs.folder import checked_name, default_name
 from lmft.runs.trained import config_to_inspect
 from lmft.system.files import write_text
+from lmft.system.outputs import output_file
 
 log = logging.getLogger("lmft")
 _COUNTS = {"examples": 1, "shown": 0, "epochs": 1, "tokens": 1}  # options and their least values
@@ -42,7 +43,6 @@ def inspect(job: Job) -> None:
     else:
         inspection.print_texts(found)
     if page is not None:
-        page.parent.mkdir(parents=True, exist_ok=True)
         with phase("writing the page"):
             write_text(page, inspection_page(found))
         log.info("page: %s", page)
@@ -107,22 +107,23 @@ def _check_options(options: Mapping[str, Any]) -> None:
     if numbers is not None and options["find"] is not None:
         what = "inspect.numbers and inspect.find both choose the examples"
         raise UserError(what, fix="leave one of them out")
-    if options["page"] is not None and Path(options["page"]).is_dir():
-        raise UserError("this is a folder", f"inspect.page={options['page']}", "inspect.page=FILE.html")
+    output_file("inspect.page", options["page"])
 
 
 def _page(config: Mapping[str, Any], job: Job) -> Path | None:
     """Return where to write the page; None: a text is shown, and no page is asked for."""
-    given = config["inspect"]["page"]
+    given = output_file("inspect.page", config["inspect"]["page"])
     if given is not None:
-        return Path(given)
+        return given
     if config["text"] is not None:
         return None
     run = job.config["run"]
     if isinstance(run, str):
         return Path(run).parent / f"{Path(run).name}-inspect.html"
     name = run["name"] or default_name(job.choices)
-    return Path(run["dir"]) / f"{checked_name(str(name))}-inspect.html"
+    folder = Path(run["dir"])
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{checked_name(str(name))}-inspect.html"
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from lmft.errors import UserError
 from lmft.runs.shown_config import print_if_verbose
 from lmft.runs.trained import config_to_use
 from lmft.system.files import atomic_write, json_line
+from lmft.system.outputs import output_file
 
 log = logging.getLogger("lmft")
 
@@ -39,8 +40,8 @@ def predict(job: Job) -> None:
     from lmft.reporting import answers
 
     answered = answer(config, prompts, given["completion"] if is_forced else None, **how)
-    if given["output"]:
-        _write(Path(given["output"]), prompts, answered)
+    if output := output_file("output", given["output"]):
+        _write(output, prompts, answered)
     elif is_forced:
         answers.print_teacher_forced(answered)
     else:
@@ -56,11 +57,7 @@ def _check_values(config: Mapping[str, Any]) -> None:
     if config["teacher_forced"] and config["num_return_sequences"] is not None:
         what = "teacher_forced=true looks at a given completion, and writes no answers"
         raise UserError(what, "num_return_sequences", "leave one of them out")
-    output = config["output"]
-    if output and not Path(output).parent.is_dir():
-        raise UserError("no such folder", f"output={output}")
-    if output and Path(output).is_dir():
-        raise UserError("this is a folder", f"output={output}", "output=FILE.jsonl")
+    output_file("output", config["output"])
 
 
 def _write(path: Path, prompts: Sequence[Any], answered: Sequence[Mapping[str, Any]]) -> None:

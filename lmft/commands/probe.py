@@ -16,6 +16,7 @@ from lmft.errors import UserError
 from lmft.runs.shown_config import print_if_verbose
 from lmft.runs.trained import config_of_beginning, config_to_use
 from lmft.system.files import write_json
+from lmft.system.outputs import output_file
 
 if TYPE_CHECKING:
     from lmft.data.config import DataConfig
@@ -58,9 +59,9 @@ def probe(job: Job) -> None:
     print_if_verbose(job, config)
     result = measured(config, before)
     print_probe(result)
-    if job.config["output"]:
-        write_json(Path(job.config["output"]), result)
-        log.info("the numbers are in %s", job.config["output"])
+    if output := output_file("output", job.config["output"]):
+        write_json(output, result)
+        log.info("the numbers are in %s", output)
 
 
 def checked_configs(
@@ -104,11 +105,7 @@ def _check_values(config: Mapping[str, Any]) -> None:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not is_number or not 0 < value < most:
             raise UserError(f"{name}={value} is not between 0 and {most:g}")
-    output = config["output"]
-    if output and not Path(output).parent.is_dir():
-        raise UserError("no such folder", f"output={output}")
-    if output and Path(output).is_dir():
-        raise UserError("this is a folder", f"output={output}", "output=FILE.json")
+    output_file("output", config["output"])
 
 
 def measured(config: dict[str, Any], before: dict[str, Any] | None) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from lmft.cli.command import run_command
@@ -18,6 +17,7 @@ from lmft.errors import UserError
 from lmft.runs.shown_config import print_if_verbose
 from lmft.runs.trained import config_to_use
 from lmft.system.files import atomic_write, json_line
+from lmft.system.outputs import output_file
 
 # Options of `data` and `model` that only a training reads, and what to write instead.
 _UNREAD = {
@@ -49,8 +49,8 @@ def score(job: Job) -> None:
     config = checked_config(job.config, job.overrides)
     shows_rows = False
     with ExitStack() as stack:
-        if config["output"]:
-            file = stack.enter_context(atomic_write(Path(config["output"])))
+        if output := output_file("output", config["output"]):
+            file = stack.enter_context(atomic_write(output))
         else:
             stdout = stack.enter_context(shown_on_stderr())
             shows_rows = stdout.isatty()  # they tell the progress themselves
@@ -95,11 +95,7 @@ def _check_values(config: Mapping[str, Any]) -> None:
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise UserError(f"{name}={value} is no number of {least} or more")
-    output = config["output"]
-    if output and not Path(output).parent.is_dir():
-        raise UserError("no such folder", f"output={output}")
-    if output and Path(output).is_dir():
-        raise UserError("this is a folder", f"output={output}", "output=FILE.jsonl")
+    output_file("output", config["output"])
     family = config["model"]["family"]
     if family == "permuted":
         what = "a permuted model gives a text no score: it predicts tokens in many orders"

@@ -5,6 +5,7 @@ Only light modules are imported at the top, so that `--help` and checks do not n
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from lmft.cli.command import run_command
@@ -29,7 +30,24 @@ _OF_EXPORT = {"export": "last", "export_dtype": None, "license": None}
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
-    run_command("train", train, argv, makes_runs=True)
+    run_command("train", train, argv, makes_runs=True, link_best=_link_best)
+
+
+def _link_best(sweep_folder: Path) -> Path | None:
+    """Link a sweep's best run, as lmft.compare does; return its folder, None if no run is complete."""
+    from lmft.comparison.best import link_best
+    from lmft.comparison.found import runs_at
+    from lmft.comparison.ranking import ranked
+    from lmft.comparison.records import read_record
+
+    try:
+        runs = runs_at([str(sweep_folder)])
+    except UserError:  # no job has begun a run
+        return None
+    winner = ranked([read_record(run, sweep_folder) for run in runs]).winner
+    if winner is None or link_best(sweep_folder, winner) is None:
+        return None
+    return winner.folder.path
 
 
 def train(job: Job) -> float | None:
@@ -84,7 +102,12 @@ def _fit(config: dict[str, Any], run: Run) -> dict[str, Any]:
         make_optimizer(config)
         num_devices = try_out(config).world_size
         parts = assemble(config, kept_tokenizer=run.kept_tokenizer)
-        check_enough_examples(len(parts.corpus.examples["train"]), parts.data.batch_size, num_devices)
+        check_enough_examples(
+            len(parts.corpus.examples["train"]),
+            parts.data.batch_size,
+            num_devices,
+            are_few_meant=parts.data.validate_on_train,
+        )
         limits = parts.step_limits(num_devices)
         check_schedule(schedule, min(limits.values()))
         scores = names_of_logged(parts.corpus.measured_sources) if parts.corpus.validations else []

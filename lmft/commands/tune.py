@@ -35,17 +35,27 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def tune(job: Job) -> None:
     """Measure the training that the config describes, print what to type, and write the numbers."""
+    _check(job.config)
+    print_if_verbose(job, job.config)
+    tuned(job.config, job.choices)
+
+
+def tuned(config: dict[str, Any], choices: Mapping[str, str | None]) -> dict[str, Any]:
+    """Do what the command does; return the content of tune.json. Raises: UserError.
+
+    Args:
+        config: of a training, with the options `tune`.
+        choices: group → name of its YAML, for the folder's name if run.name is not set.
+    """
     from lmft.reporting.phase import load_libraries
 
-    config = job.config
     options = config["tune"]
     _check(config)
-    print_if_verbose(job, config)
     load_libraries("lmft.assembly.training")
     from lmft.assembly.tuning import range_test, timed_micro_batches
     from lmft.training.extensions import lightnings_refusals_are_user_errors
 
-    name = config["run"]["name"] or default_name(job.choices)
+    name = config["run"]["name"] or default_name(choices)
     folder = Path(config["run"]["dir"]) / f"{checked_name(str(name))}-tune"
     measured = None
     found = None
@@ -60,9 +70,11 @@ def tune(job: Job) -> None:
     if measured is not None:
         _write_csv(folder / "micro_batches.csv", [vars(each) for each in measured])
         content["micro_batch"] = _chosen(measured, device)
+    tried: list[dict[str, float]] = []
     if found is not None:
-        content["lr"] = _rate(found, folder)
-    _finish(folder, content, measured or ())
+        content["lr"], tried = _rate(found)
+        _write_csv(folder / "lr.csv", tried)
+    return _finish(folder, content, measured or (), tried)
 
 
 def _check(config: Mapping[str, Any]) -> None:
@@ -119,42 +131,56 @@ def _chosen(measured: Sequence["MicroBatch"], device: "torch.device") -> dict[st
     return {"overrides": None if best is None else best.overrides, "reason": reason}
 
 
-def _rate(found: "RangeTest", folder: Path) -> dict[str, Any]:
-    """Write the range test; return the suggested rate, and why."""
-    from lmft.reporting.range_plot import write_range_plot
-
+def _rate(found: "RangeTest") -> tuple[dict[str, Any], list[dict[str, float]]]:
+    """Return the suggested rate, and why; and of each step of the range test its rate and losses."""
     suggested, reason = found.suggestion()
     smoothed = [float(loss) for loss in found.smoothed]
     rows = zip(found.rates, found.losses, smoothed, strict=True)
-    names = ("lr", "loss", "smoothed")
-    _write_csv(folder / "lr.csv", [dict(zip(names, row, strict=True)) for row in rows])
-    write_range_plot(folder / "lr.svg", found.rates, found.losses, smoothed, suggested)
+    tried = [dict(zip(("lr", "loss", "smoothed"), row, strict=True)) for row in rows]
     overrides = None if suggested is None else f"optimizer.lr={suggested:g}"
-    return {"overrides": overrides, "reason": reason, "diverged": found.has_diverged}
+    rate = {
+        "overrides": overrides,
+        "suggested": suggested,
+        "reason": reason,
+        "diverged": found.has_diverged,
+    }
+    return rate, tried
 
 
-def _finish(folder: Path, content: dict[str, Any], measured: "Sequence[MicroBatch]") -> None:
-    """Write tune.json, and print the micro-batches, the reasons, and the arguments to type."""
+def _finish(
+    folder: Path,
+    content: dict[str, Any],
+    measured: "Sequence[MicroBatch]",
+    tried: Sequence[Mapping[str, float]],
+) -> dict[str, Any]:
+    """Write tune.json and the page, and print the micro-batches, the reasons, and what to type.
+
+    Returns: the content of tune.json.
+    """
+    from lmft.reporting.tables import Table
     from lmft.reporting.terminal import show, table_page, terminal
+    from lmft.reporting.tune_page import tune_page
 
     results = [content[name] for name in ("micro_batch", "lr") if name in content]
     typed = " ".join(each["overrides"] for each in results if each["overrides"] is not None)
-    write_json(folder / "tune.json", {**content, "overrides": typed})
-    rows = [
-        (
-            *(str(each.size), str(each.accumulate)),
-            "-" if each.tokens_per_second is None else f"{each.tokens_per_second:,.0f}",
-            "-" if each.memory_gb is None else f"{each.memory_gb:.2f}",
-            each.outcome,
-        )
-        for each in measured
-    ]
+    content = {**content, "overrides": typed}
+    write_json(folder / "tune.json", content)
+    sizes = Table(("micro-batch", "accumulated", "tokens/s", "GB", ""), [*map(_row, measured)])
+    page = folder / "tune.html"
+    write_text(page, tune_page(folder.name, content, tried, sizes))
     notes = [": ".join(filter(None, (each["overrides"], each["reason"]))) for each in results]
-    notes.append(f"numbers and plot: {folder}")
+    notes.append(f"plot: {page}; numbers: {folder}")
     if typed:
         notes.append(f"add to the training: {typed}")
-    heads = ("micro-batch", "accumulated", "tokens/s", "GB", "")
-    show(*table_page("tuning", heads, rows, notes, terminal().width))
+    show(*table_page("tuning", sizes.heads, sizes.rows, notes, terminal().width))
+    return content
+
+
+def _row(tried: "MicroBatch") -> tuple[str, ...]:
+    """Return the cells of a micro-batch."""
+    speed = "-" if tried.tokens_per_second is None else f"{tried.tokens_per_second:,.0f}"
+    memory = "-" if tried.memory_gb is None else f"{tried.memory_gb:.2f}"
+    return (str(tried.size), str(tried.accumulate), speed, memory, tried.outcome)
 
 
 def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

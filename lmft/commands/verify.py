@@ -6,13 +6,13 @@ Only light modules are imported at the top, so that `--help` and checks do not n
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmft.cli.command import run_command
 from lmft.config.load import Job
 from lmft.errors import UserError
 from lmft.system.files import write_json
+from lmft.system.outputs import output_file
 
 if TYPE_CHECKING:
     from lmft.verification.result import Verification
@@ -34,17 +34,18 @@ def verify(job: Job) -> None:
 
     It exits with 1 if one fails.
     """
+    from lmft.reporting.notices import collecting_notices
     from lmft.verification.display import Display
 
-    output = job.config["output"] and Path(job.config["output"])
-    if output and not output.parent.is_dir():
-        raise UserError("no such folder", f"output={output}")
+    output = output_file("output", job.config["output"])
     for override in job.overrides:
         name = override.lstrip("+~").partition("=")[0]
         if name.partition(".")[0] in _UNREAD:
             log.warning("a verification does not read %s", override)
-    with Display() as display:
+    # Held back, so that no note stands between the checks.
+    with collecting_notices(holds_notes=True) as notices, Display() as display:
         found = verified(job.config, display.begin, display.show)
+        notices.flush()
         display.end(found.summary)
     if output:
         write_json(output, found.as_json())

@@ -26,7 +26,7 @@ from lmft.config.overrides import (
     refuse_several_values,
 )
 from lmft.config.shipped import config_dir
-from lmft.config.sources import SHIPPED, Sources
+from lmft.config.sources import SHIPPED, Sources, sources_in
 from lmft.errors import UserError, did_you_mean
 
 HYDRA_VERSION = "1.3"  # the version whose defaults Hydra uses
@@ -58,7 +58,7 @@ def compose(overrides: Sequence[str] = (), command: str = "train") -> dict[str, 
     16
 
     Args:
-        overrides: `key=value` arguments.
+        overrides: `key=value` arguments; also --config-dir=FOLDER, --config-path and --config-name.
         command: train, evaluate, predict or prepare.
 
     Raises: UserError for what cannot be composed, and for options that nothing would read.
@@ -70,16 +70,18 @@ def compose_job(overrides: Sequence[str], command: str) -> Job:
     """Return the config of `compose`, and which YAMLs it was composed of. Raises: UserError."""
     if isinstance(overrides, str):
         raise UserError("one text is given for a list of arguments", overrides, f"[{overrides!r}]")
-    quoted_overrides = [quote_for_hydra(override) for override in overrides]
-    given = with_implied_choices(with_implied_end(quoted_overrides))
-    check(given, command)
+    sources, values = sources_in(overrides)
+    given = with_implied_end([quote_for_hydra(value) for value in values])
+    if sources.name is None:  # a YAML named by --config-name makes its own choices
+        given = with_implied_choices(given)
+    check(given, command, sources)
     refuse_several_values(given)
-    node = composed(given, command)
+    node = composed(given, command, sources)
     with hydra_node_of(node):
         config = plain(node, given)
     if not isinstance(config.get("run"), str):  # otherwise most options are those of the run
         contradictions.check(config, given)
-    return Job(config, choices_of(node.hydra), given, given)
+    return Job(config, choices_of(node.hydra), given, [*sources.arguments, *given])
 
 
 def choices_of(hydra_node: Any) -> dict[str, str | None]:
@@ -328,8 +330,10 @@ def groups(sources: Sources) -> set[str]:
 
 
 def is_choice(override: Override, known_groups: set[str]) -> bool:
-    """Return whether `override` chooses which YAML files are read; otherwise it sets a value."""
+    """Return whether `override` chooses which YAML files are read; otherwise it sets values."""
     key = override.key_or_group
+    if not override.is_delete() and isinstance(override.value(), Mapping):
+        return False
     names = {*known_groups, "hydra.mode", "hydra.searchpath"}
     return "/" in key or key in names or override.package is not None
 

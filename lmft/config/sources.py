@@ -1,6 +1,6 @@
 """The folders of YAML files that a config is composed of: lmft's own, and those that the user adds."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,8 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 
 from lmft.config.shipped import config_dir
 from lmft.errors import UserError
+
+_FLAGS = {"--config-name": "name", "--config-path": "path", "--config-dir": "folder"}
 
 
 @dataclass(frozen=True)
@@ -28,11 +30,7 @@ class Sources:
     @property
     def arguments(self) -> list[str]:
         """The flags that name these sources."""
-        flags = {
-            "--config-path": self.path,
-            "--config-dir": self.folder,
-            "--config-name": self.name,
-        }
+        flags = {flag: getattr(self, name) for flag, name in _FLAGS.items()}
         return [word for flag, value in flags.items() if value is not None for word in (flag, value)]
 
     @property
@@ -70,6 +68,26 @@ class Sources:
 
 
 SHIPPED = Sources()  # lmft's YAMLs alone
+
+
+def sources_in(arguments: Sequence[str]) -> tuple[Sources, list[str]]:
+    """Return the sources that arguments name, `--config-dir=FOLDER` or as two words, and the others.
+
+    Raises: UserError for any other flag, which only a command line has.
+    """
+    named: dict[str, str] = {}
+    others: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        flag, equals, value = word.partition("=")
+        if flag in _FLAGS:
+            named[_FLAGS[flag]] = value if equals else next(words, "")
+        elif flag.startswith("--"):
+            what = f"{flag} is a flag of the command line"
+            raise UserError(what, word, f"leave it out; here can be {', '.join(_FLAGS)} and key=value")
+        else:
+            others.append(word)
+    return Sources(**named), others
 
 
 class _FurtherFolders(SearchPathPlugin):

@@ -58,13 +58,18 @@ def unknown_warning(ledger: dict[str, Any], examples: list[str]) -> str | None:
     )
 
 
-def check_enough_examples(num_examples: int, batch_size: int, num_devices: int) -> None:
-    """Warn if an epoch does not fill one batch. Raise UserError if a device would get no example."""
+def check_enough_examples(
+    num_examples: int, batch_size: int, num_devices: int, are_few_meant: bool = False
+) -> None:
+    """Warn if an epoch does not fill one batch. Raise UserError if a device would get no example.
+
+    are_few_meant: whether the training is to learn a few examples by heart; it is not warned about.
+    """
     counted = f"the training text makes {num_examples} {'example' if num_examples == 1 else 'examples'}"
     if num_examples < num_devices:
         what = f"{counted}, fewer than the {num_devices} devices"
         raise UserError(what, fix=f"trainer.devices={max(1, num_examples)}, or more text")
-    if num_examples < batch_size * num_devices:
+    if num_examples < batch_size * num_devices and not are_few_meant:
         message = "%s, fewer than one batch of %d: each epoch is one small batch"
         log.warning(message, counted, batch_size * num_devices)
 

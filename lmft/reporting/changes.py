@@ -24,22 +24,28 @@ def lines_of(details: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def print_changes(details: Mapping[str, Any], console: Console | None = None) -> None:
-    """Print the lines of details.json, if there are any."""
+def print_changes(details: Mapping[str, Any], measured_on: str, console: Console | None = None) -> None:
+    """Print the lines of details.json, if there are any.
+
+    Args:
+        details: its content.
+        measured_on: on what the losses were measured.
+        console: where to print; None: the terminal.
+    """
     console = console or terminal()
     if lines := details.get("lines"):
-        title = "what changed on the validation text"
+        title = f"what changed on {measured_on}"
         show(*table_page(title, (), [], lines, console.width), console=console)
 
 
 def _whole(overall: Mapping[str, Any], texts: Sequence[Mapping[str, Any]]) -> str:
-    change = f"validation loss {overall['before']:.4g} → {overall['after']:.4g} ({_change(overall)})"
+    change = f"loss {overall['before']:.4g} → {overall['after']:.4g} ({_change(overall)})"
     counts = [(text["better"], text["documents"]) for text in texts]
     if any(None in count for count in counts):
         return change
     better = sum(count for count, _ in counts)
     documents = sum(count for _, count in counts)
-    return f"better on {better:,} of {documents:,} validation documents: {change}"
+    return f"better on {better:,} of {documents:,} documents: {change}"
 
 
 def _change(compared: Mapping[str, Any]) -> str:

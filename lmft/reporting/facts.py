@@ -11,9 +11,8 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from lmft.reporting.opening_lines import beside
 from lmft.reporting.tables import duration
-from lmft.reporting.terminal import show, terminal
+from lmft.reporting.terminal import beside, show, terminal
 
 log = logging.getLogger(__name__)
 Facts = Mapping[str, Any]

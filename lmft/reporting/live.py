@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from rich.cells import cell_len
 from rich.text import Text
 
-from lmft.reporting.opening_lines import beside
 from lmft.reporting.tables import duration
-from lmft.reporting.terminal import cropped
+from lmft.reporting.terminal import beside, cropped
 
 SPARKLINE_WIDTH = 24  # columns, if the line has room
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -55,8 +54,8 @@ def sparkline(values: Sequence[float], width: int = SPARKLINE_WIDTH) -> str:
     if not finite:
         return "×" * len(columns)
     lowest = min(finite)
-    extent = max(finite) - lowest
-    return "".join(_block(value, lowest, extent) for value in columns)
+    half_extent = max(finite) / 2 - lowest / 2  # a difference can be too large for a float
+    return "".join(_block(value, lowest, half_extent) for value in columns)
 
 
 def _averaged(values: Sequence[float], width: int) -> list[float]:
@@ -67,12 +66,12 @@ def _averaged(values: Sequence[float], width: int) -> list[float]:
     return [sum(values[start:stop]) / (stop - start) for start, stop in itertools.pairwise(bounds)]
 
 
-def _block(value: float, lowest: float, extent: float) -> str:
+def _block(value: float, lowest: float, half_extent: float) -> str:
     if not math.isfinite(value):
         return "×"
     height = 0.5
-    if extent > 0:
-        height = (value - lowest) / extent
+    if half_extent > 0:
+        height = (value / 2 - lowest / 2) / half_extent
     return _BLOCKS[round(height * (len(_BLOCKS) - 1))]
 
 

@@ -14,7 +14,14 @@ from huggingface_hub.utils import validate_repo_id
 
 from lmft.reporting.answers import Answer, excerpt, token_text
 from lmft.reporting.curve import loss_plot
-from lmft.reporting.tables import Table, ledger_equations, ledger_table, score_table, training_line
+from lmft.reporting.tables import (
+    Table,
+    ledger_equations,
+    ledger_table,
+    measured_on,
+    score_table,
+    training_line,
+)
 from lmft.reporting.templates import fill
 
 
@@ -139,6 +146,8 @@ def write_model_card(folder: Path, card: Card, family: FamilyCard, mask_token: s
         name=name,
         family=family,
         origin=_origin(config["model"]),
+        measured_on=measured_on(metrics),
+        is_by_heart="measured_on" in metrics,
         scores=score_table(metrics, stages=("before", "exported")),
         curve=_write_curve(folder, card),
         block_size=config["data"]["block_size"],

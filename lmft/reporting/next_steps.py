@@ -1,12 +1,16 @@
 """Print where the results of a run are, and the commands to type next."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
-from lmft.reporting.terminal import is_muted, record, terminal
+from lmft.reporting.terminal import beside, is_muted, record, terminal
+
+_WORD = re.compile(r"""(?:'[^']*'|"(?:\\.|[^"\\])*"|\\.|[^\s'"\\])+""")  # of a shell
+_INDENT = 2
 
 
 def print_next_steps(
@@ -14,7 +18,9 @@ def print_next_steps(
     commands: Sequence[tuple[str, str]],
     console: Console | None = None,
 ) -> None:
-    """Print paths and commands. Each command is on a line of its own, which is not broken, to be copied.
+    """Print paths and commands, which can be copied into a shell.
+
+    A command is on a line of its own; on a terminal, a long one is continued behind a backslash.
 
     Args:
         results: what there is, and where.
@@ -22,12 +28,24 @@ def print_next_steps(
         console: where to print; None: the terminal.
     """
     console = console or terminal()
+    if not is_muted():
+        shown = [(what, _broken(command, console)) for what, command in commands]
+        console.print(_page(results, shown), soft_wrap=True)
+    record(f"\n{_page(results, commands).plain}")
+
+
+def _page(results: Sequence[tuple[str, Path]], commands: Sequence[tuple[str, str]]) -> Text:
     lines = [Text(f"{what} {path}") for what, path in results]
     if commands:
         lines += [Text(""), Text("next", style="bold")]
     for what, command in commands:
         lines += [Text(f"  # {what}", style="dim"), Text(f"  {command}")]
-    page = Text("\n").join(lines)
-    if not is_muted():
-        console.print(page, soft_wrap=True)
-    record(f"\n{page.plain}")
+    return Text("\n").join(lines)
+
+
+def _broken(command: str, console: Console) -> str:
+    """Return a command that a terminal shows without breaking its words."""
+    if not console.is_terminal:
+        return command
+    width = console.width - 2 * _INDENT - len(" \\")
+    return f" \\\n{' ' * 2 * _INDENT}".join(beside(_WORD.findall(command), " ", width))

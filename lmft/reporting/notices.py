@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lmft.reporting import python_warnings
-from lmft.reporting.terminal import is_muted, terminal, writes_on_terminal
+from lmft.reporting.terminal import flowing, is_muted, terminal, writes_on_terminal
 
 _MOST_CHARACTERS = 600  # of a notice; the log has all of it
 
@@ -105,10 +105,13 @@ notices = Notices()
 
 
 def _print(block: Text) -> None:
-    """Print on the terminal; a log has it already."""
-    if not is_muted():
-        # Not broken: paths and commands in it can be copied, and lines in a pipe be searched.
-        terminal().print(block, soft_wrap=True)
+    """Print on the terminal, broken between words, or in a pipe on one line; a log has it already."""
+    if is_muted():
+        return
+    console = terminal()
+    if console.is_terminal:
+        block = Text(flowing(block.plain, console.width), style=block.style)
+    console.print(block, soft_wrap=True)
 
 
 def _print_bullet(text: str) -> None:

@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rich.cells import cell_len
 from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from lmft.reporting.terminal import show, terminal
+from lmft.reporting.terminal import beside, show, terminal
 
 _INDENT = 2
 
@@ -41,17 +40,6 @@ def print_whole_config(settings: Mapping[str, Any], console: Console | None = No
     """
     text = yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True).rstrip()
     show(Text("config", style="bold"), _indented(Text(text, overflow="fold")), "", console=console)
-
-
-def beside(texts: Sequence[str], gap: str, width: int) -> list[str]:
-    """Return lines with as many texts side by side as fit; no text is broken."""
-    lines: list[str] = []
-    for text in texts:
-        if lines and cell_len(lines[-1]) + cell_len(gap) + cell_len(text) <= width:
-            lines[-1] += f"{gap}{text}"
-        else:
-            lines.append(text)
-    return lines
 
 
 def _indented(text: Text) -> Padding:

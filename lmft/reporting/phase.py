@@ -48,6 +48,17 @@ def phase(doing: str, at_once: bool = False) -> Iterator[None]:
             yield
 
 
+@contextmanager
+def first_phase(doing: str) -> Iterator[None]:
+    """Show what the block does, on a terminal alone, before logging is set up: it prints nothing."""
+    console = _console()
+    if console is None or is_muted() or screen.current() is not None:
+        yield
+        return
+    with _drawn(Screen(console, status=doing, is_printed_above=False)):
+        yield
+
+
 def load_libraries(module: str) -> None:
     """Import a module of lmft that needs PyTorch, Lightning and transformers, and show that."""
     if module in sys.modules:

@@ -12,7 +12,14 @@ from lmft.reporting.charts import Spec
 from lmft.reporting.gains import gains
 from lmft.reporting.page import fill_page
 from lmft.reporting.progress_plots import progress_plots
-from lmft.reporting.tables import ABSENT, ledger_equations, ledger_table, score_table, training_summary
+from lmft.reporting.tables import (
+    ABSENT,
+    ledger_equations,
+    ledger_table,
+    measured_on,
+    score_table,
+    training_summary,
+)
 from lmft.reporting.tokens import drawn
 
 _MOST_CHARACTERS = 300_000  # of answers to probes: more of them make a page slow
@@ -68,6 +75,7 @@ def report_page(told: Told) -> str:
         continues=metrics.get("command"),
         facts=dict(fact_lines(told.facts, told.config)),
         warnings=told.facts.get("warnings", []),
+        measured_on=measured_on(metrics),
         scores=score_table({"data": ledger, **metrics}),
         progress=list(progress),
         gains=changes,

@@ -42,7 +42,11 @@ class Screen:
     """
 
     def __init__(
-        self, console: Console, block: Callable[[int], RenderableType] | None = None, status: str = ""
+        self,
+        console: Console,
+        block: Callable[[int], RenderableType] | None = None,
+        status: str = "",
+        is_printed_above: bool = True,
     ):
         """Create a closed screen.
 
@@ -50,7 +54,10 @@ class Screen:
             console: a terminal.
             block: returns the block for a width in columns; None: there is none.
             status: what is being done.
+            is_printed_above: whether what is printed meanwhile is put above it. It takes the places of
+                stdout and stderr for that, which log handlers made meanwhile would keep.
         """
+        self._is_printed_above = is_printed_above
         self.console = console
         self._block = block
         self._status = status
@@ -107,7 +114,12 @@ class Screen:
     def _draw(self) -> None:
         # No refresh thread of rich: it could hold the console's lock just when a process forks.
         self._live = Live(
-            console=self.console, get_renderable=self._page, auto_refresh=False, transient=True
+            console=self.console,
+            get_renderable=self._page,
+            auto_refresh=False,
+            transient=True,
+            redirect_stdout=self._is_printed_above,
+            redirect_stderr=self._is_printed_above,
         )
         terminal.draw_on(self.console)
         self._touched = time.monotonic()

@@ -25,8 +25,6 @@ class Table(NamedTuple):
     rows: list[Row]
 
 
-_SCORES_TITLE = "scores on the validation text"
-
 # (label, key in the metrics, format of the value, function that formats the change from before to after)
 SCORES = (
     ("loss (nats)", "loss", "{:.4f}", lambda before, after: f"{after - before:+.4f}"),
@@ -167,7 +165,7 @@ def training_summary(metrics: Mapping[str, Any]) -> str:
     train = metrics.get("train") or {}
     epochs = metrics.get("epochs")
     if epochs is not None:
-        epochs = round(epochs, 2)
+        epochs = round(epochs, 2) or float(f"{epochs:.1g}")
     num_steps = metrics.get("steps")
     parts = [
         ("{:,} optimizer step" + "s" * (num_steps != 1), num_steps),
@@ -203,6 +201,11 @@ def print_ledger(ledger: Mapping[str, Mapping[str, Any]], console: Console | Non
     )
 
 
+def measured_on(metrics: Mapping[str, Any]) -> str:
+    """Return on what the scores of a metrics.json were measured."""
+    return str(metrics.get("measured_on") or "the validation text")
+
+
 def print_scores(metrics: Mapping[str, Any], console: Console | None = None) -> None:
     """Print the table of scores, if there are any, and how the training went."""
     console = console or terminal()
@@ -224,7 +227,7 @@ def _score_page(metrics: Mapping[str, Any], width: int) -> list[RenderableType]:
         notes.insert(
             0, "unigram: each token predicted by its frequency in the training text, without context"
         )
-    title = _SCORES_TITLE if rows else "training"
+    title = f"scores on {measured_on(metrics)}" if rows else "training"
     return table_page(title, heads, rows, notes, width)
 
 
@@ -238,7 +241,8 @@ def print_validation(scores: Mapping[str, Any], console: Console | None = None) 
     ]
     for name, own in scores.get("by_source", {}).items():
         rows.append((f"loss on {name}", _score(own["loss"], "{:.4f}")))
-    show(*table_page(_SCORES_TITLE, ("", "value"), rows, [], console.width), console=console)
+    title = f"scores on {measured_on({})}"
+    show(*table_page(title, ("", "value"), rows, [], console.width), console=console)
 
 
 def print_files(folder: Path, title: str, console: Console | None = None) -> None:

@@ -41,6 +41,23 @@ def cropped(text: str, width: int) -> str:
     return f"{set_cell_size(text, max(0, width - 1)).rstrip()}…"
 
 
+def beside(texts: Sequence[str], gap: str, width: int) -> list[str]:
+    """Return lines with as many texts side by side as fit; no text is broken."""
+    lines: list[str] = []
+    for text in texts:
+        if lines and cell_len(lines[-1]) + cell_len(gap) + cell_len(text) <= width:
+            lines[-1] += f"{gap}{text}"
+        else:
+            lines.append(text)
+    return lines
+
+
+def flowing(text: str, width: int) -> str:
+    """Break a text's lines between words alone: a longer word, such as a path, can still be copied."""
+    lines = [line for given in text.split("\n") for line in beside(given.split(" "), " ", width)]
+    return "\n".join(lines)
+
+
 def terminal() -> Console:
     """Return a console for stdout, at least 40 columns wide."""
     if _drawn_on is not None and not _drawn_on.stderr:
@@ -54,14 +71,22 @@ def show(*blocks: RenderableType, console: Console | None = None) -> None:
     """Print blocks one below the other, and write them to the run's train.log."""
     console = console or terminal()
     page = Group(*blocks)
+    plain = _plain(page, console.width)
     if not _is_muted:
-        console.print(page)
-    plain = io.StringIO()
-    Console(file=plain, width=console.width, color_system=None, force_jupyter=False, _environ={}).print(
-        page
-    )
+        if console.is_terminal or console.is_jupyter:
+            console.print(page)
+        else:
+            console.print(Text(plain), soft_wrap=True, end="")
     # A newline first, so that the first line is not indented by the record's time.
-    record("\n" + plain.getvalue().rstrip("\n"))
+    record("\n" + plain.rstrip("\n"))
+
+
+def _plain(page: RenderableType, width: int) -> str:
+    """Return what is printed as text: no colours, and no blanks at the ends of lines."""
+    printed = io.StringIO()
+    console = Console(file=printed, width=width, color_system=None, force_jupyter=False, _environ={})
+    console.print(page)
+    return "".join(f"{line.rstrip()}\n" for line in printed.getvalue().split("\n")[:-1])
 
 
 def record(text: str, logger_name: str = "lmft") -> None:

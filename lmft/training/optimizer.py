@@ -10,7 +10,6 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from transformers import get_scheduler
 
 from lmft.errors import UserError, did_you_mean
 from lmft.training.groups import IN_LAYERS
@@ -135,6 +134,9 @@ def make_schedule(config: ScheduleConfig, optimizer: Optimizer, num_training_ste
 
     Raises: UserError.
     """
+    # Imported here: it loads peft, and what peft loads, which commands that train nothing do not need.
+    from transformers import get_scheduler
+
     num_warmup_steps = config.num_warmup_steps(num_training_steps)
     schedule: Any = get_scheduler(
         config.name,

@@ -1,18 +1,16 @@
 """Show the checks of a verification as they are made: a line each, that wraps at any width."""
 
-import logging
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
+from lmft.reporting.screen import Screen
 from lmft.reporting.terminal import draws, show, terminal
 from lmft.verification.check import Check
 
-log = logging.getLogger("lmft")
 _STYLES = {"passed": "green", "failed": "bold red", "does not apply": "dim"}
 _OUTCOME_WIDTH = max(map(len, _STYLES))
 _SHARE_OF_NAME = 0.36  # of the width that the outcome leaves
@@ -23,7 +21,7 @@ class Display:
 
     def __init__(self) -> None:
         self.console = terminal()
-        self._status: Status | None = None
+        self._screen: Screen | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -31,18 +29,18 @@ class Display:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._status is not None:
-            self._status.stop()
+        if self._screen is not None:
+            self._screen.close()
 
     def begin(self, doing: str) -> None:
         """Show what is done next: drawn on a terminal, else as a line."""
         if not draws(self.console):
-            log.info("%s …", doing)
-        elif self._status is None:
-            self._status = self.console.status(f"{doing} …")
-            self._status.start()
+            show(Text(f"{doing} …"), console=self.console)
+        elif self._screen is None:
+            self._screen = Screen(self.console, status=doing)
+            self._screen.open()
         else:
-            self._status.update(f"{doing} …")
+            self._screen.status = doing
 
     def show(self, checks: Sequence[Check]) -> None:
         """Show checks, a line each; of a failed one also what was allowed, and why that much."""

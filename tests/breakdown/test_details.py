@@ -49,7 +49,7 @@ def test_a_mixture_is_the_mean_by_weights_and_texts_without_weight_do_not_count(
     assert overall["low"] <= overall["change"] <= overall["high"] and overall["high"] - overall["low"] < 0.1
     assert [each["name"] for each in details["texts"]] == ["a", "b", "c"]
     first, second = lines_of(details)
-    assert re.match(r"better on 30 of 90 validation documents: validation loss \S+ → \S+ \(-0\.[67]", first)
+    assert re.match(r"better on 30 of 90 documents: loss \S+ → \S+ \(-0\.[67]", first)
     assert re.match(r"a: -(1\.0|0\.9)\d+ nats per target.*; c: \+(5\.0|4\.9)", second)
 
 
@@ -86,7 +86,7 @@ def test_where_documents_are_not_known_there_are_no_intervals():
     assert each["change"] == pytest.approx(-1.0, abs=0.01)
     assert [each[name] for name in ("low", "documents", "better", "by_length", "points")] == [None] * 5
     assert each["documents_changed"]["gained"] == [] and len(each["tokens"]["gained"]) == 1
-    assert re.fullmatch(r"validation loss \S+ → \S+ \(\S+ nats per target\)", lines_of(details)[0])
+    assert re.fullmatch(r"loss \S+ → \S+ \(\S+ nats per target\)", lines_of(details)[0])
 
 
 def test_the_file_is_bounded_however_much_text_there_is():
@@ -111,7 +111,7 @@ def test_what_got_worse_is_said():
         Measurement(0, 0.0, {"": before}), Measurement(9, 0.0, {"": after}), context(text("", 40)), "latest"
     )
     lines = lines_of(details)
-    assert re.match(r"better on 0 of 40 validation documents: validation loss \S+ → \S+ \(\+0\.5", lines[0])
+    assert re.match(r"better on 0 of 40 documents: loss \S+ → \S+ \(\+0\.5", lines[0])
     assert re.match(r"clearly worse: documents of \S+ tokens \(\+0\.5\d+\), .*positions 5 \(", lines[-1])
     same = Measurement(9, 0.0, {"": sums_of(40, 4.0, 5)})
     assert (

@@ -43,7 +43,7 @@ def assert_same_batches(one, other):
     assert all(one.inputs[name].equal(other.inputs[name]) for name in one.inputs)
 
 
-def test_a_sentence_is_learnt_and_generated_back(tmp_path, caplog):
+def test_a_sentence_is_learnt_and_generated_back(tmp_path, caplog, capsys):
     (tmp_path / "one.txt").write_text(SENTENCE)
     with caplog.at_level("INFO", "lmft"):
         run, result = overfit(tmp_path, f"data.train={tmp_path}/one.txt", "t5_tiny", *T5)
@@ -51,11 +51,14 @@ def test_a_sentence_is_learnt_and_generated_back(tmp_path, caplog):
     assert result["after"]["loss"] < 0.01 and result["after"]["accuracy"] == 1
     said = caplog.text
     assert "learnt by heart: val/loss is 0.00" in said and "too few to choose" not in said
-    shown = "The<extra_id_0> dog walks in the<extra_id_1>"
+    assert "fewer than one batch" not in said and "13 words in a row" not in said
+    shown = "The <extra_id_0> dog walks in the <extra_id_1>"
     hidden = "<extra_id_0> cute<extra_id_1> green park</s>"
-    assert f"the model sees:      {shown}\n  and has to predict:  {hidden}" in said
-    assert f"ask it: python -m lmft.predict run={run.folder} 'prompt={shown}'" in said
-    answers = api.predict([f"run={run.folder}"], "The <extra_id_0> dog walks in the <extra_id_1>")
+    assert f"the model sees:      {shown}\nand has to predict:  {hidden}" in said
+    out = capsys.readouterr().out
+    assert f"python -m lmft.predict run={run.folder} prompt='{shown}'" in out
+    assert "trainer.max_epochs=800" not in out and "scores on the examples of training" in out
+    answers = api.predict([f"run={run.folder}"], shown)
     assert answers[0]["texts"]["greedy"] == SENTENCE
 
 

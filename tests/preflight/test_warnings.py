@@ -86,10 +86,24 @@ def test_validation_documents_that_share_thirteen_words_with_training_ones(tmp_p
         tmp_path, f"data.train={write(tmp_path / 't.jsonl', texts)}", f"data.validation={validation}",
         "data.validation_fraction=null",
     )  # fmt: skip
-    assert names(facts) == ["overlap"]
+    assert names(facts) == []  # quotes are counted; no document is a copy
     shared = facts["data"]["splits"]["validation"]["overlap"]
     assert (shared["shared"], shared["sampled"]) == (15, 45) and 0.1 < shared["token_share"] < 0.25
-    assert "15 of 45 sampled documents share 13 words in a row" in facts["warnings"][0]["text"]
+
+
+@pytest.mark.parametrize("count", [2, 15])
+def test_more_copies_of_training_text_than_usual_are_warned_about(tmp_path, count):
+    texts = documents(100)
+    copies = [f"{text} {prose(random.Random(7), 3)}" for text in texts[:count]]
+    validation = write(tmp_path / "v.jsonl", documents(45 - count, seed=2) + copies)
+    facts = facts_of(
+        tmp_path, f"data.train={write(tmp_path / 't.jsonl', texts)}", f"data.validation={validation}",
+        "data.validation_fraction=null",
+    )  # fmt: skip
+    assert facts["data"]["splits"]["validation"]["overlap"]["copied"] == count
+    # 2 of 45 can be a chance where 4% are usual: the interval begins at 1%.
+    assert names(facts) == (["overlap"] if count == 15 else [])
+    assert count == 2 or "15 of 45 sampled documents are copies of training text" in facts["warnings"][0]["text"]
 
 
 @pytest.mark.parametrize("num_words", [12, 13])

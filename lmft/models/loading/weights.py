@@ -15,6 +15,7 @@ from lmft.models.loading.folders import read
 from lmft.models.loading.generation_config import add_ends, mend_generation
 from lmft.models.loading.hf_config import folders_of
 from lmft.models.loading.rows import Rows, fit_rows
+from lmft.reporting.facts import short
 from lmft.system.token_ids import num_ids
 
 log = logging.getLogger(__name__)
@@ -78,10 +79,10 @@ def _build(
     names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
     shape = [f"{name} {getattr(hf_config, name)}" for name in names if hasattr(hf_config, name)]
     log.info(
-        "a new %s with random weights: %s, %.1f million weights; its shape is that of %s",
+        "a new %s with %s random weights: %s; its shape is that of %s",
         hf_config.model_type,
+        short(model.num_parameters()),
         ", ".join(shape),
-        model.num_parameters() / 1e6,
         config.shape_from or "model.architecture, model.shape and model.config",
     )
     return model

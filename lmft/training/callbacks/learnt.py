@@ -1,7 +1,7 @@
-"""End a training on a few examples when the model knows them by heart, and tell how to ask for them."""
+"""End a training on a few examples when the model knows them by heart."""
 
 import logging
-import shlex
+import re
 from typing import Any
 
 from lightning import Trainer
@@ -17,8 +17,8 @@ _FAMILIES = ("masked", "seq2seq")  # their prompts have gaps, as their inputs in
 class LearntByHeart(EarlyStopping):
     """Lightning's early stopping below a loss. At the end it says whether the loss was reached.
 
-    Of the families whose prompts have gaps it also logs one example as the model has seen it, what was
-    hidden, and the command that asks the model for it.
+    Of the families whose prompts have gaps it also logs one example as the model has seen it, and what
+    was hidden.
     """
 
     def __init__(self, loss: float = 0.01, monitor: str = "val/loss", **further: Any):
@@ -49,27 +49,32 @@ class LearntByHeart(EarlyStopping):
             return
         message = "learnt by heart: %s is %.4f after %d steps"
         log.info(message, self.monitor, loss, trainer.global_step)
-        family = pl_module.family
-        if (family.objectives_of or family.name) in _FAMILIES:
+        if is_asked_with_gaps(pl_module.family):
             _log_example(trainer, pl_module)
 
 
+def is_asked_with_gaps(family: Any) -> bool:
+    """Return whether a family's prompts have gaps where its inputs in training have them."""
+    return (family.objectives_of or family.name) in _FAMILIES
+
+
 def _log_example(trainer: Trainer, module: Any) -> None:
-    """Log the first example as the model has seen it, its targets, and how to ask the model for it."""
+    """Log the first example as the model has seen it, and its targets."""
     batch = trainer.datamodule.batch([0], split="validation")  # pyright: ignore[reportAttributeAccessIssue]
-    shown = module.tokenizer.decode(_text_ids(batch.inputs["input_ids"][0].tolist(), module.tokenizer))
+    shown = seen_text(batch.inputs["input_ids"][0].tolist(), module.tokenizer)
     hidden = module.tokenizer.decode(batch.targets[batch.targets != IGNORED])
-    log.info("  the model sees:      %s\n  and has to predict:  %s", shown, hidden)
-    run = shlex.quote(f"run={trainer.default_root_dir}")
-    log.info("  ask it: python -m lmft.predict %s %s", run, shlex.quote(f"prompt={shown}"))
+    log.info("the model sees:      %s\nand has to predict:  %s", shown, hidden)
 
 
-def _text_ids(ids: list[int], tokenizer: Any) -> list[int]:
-    """Return an example's ids without the separators around it and without padding."""
+def seen_text(ids: list[int], tokenizer: Any) -> str:
+    """Return an input as text, without the separators around it and without padding."""
     around = {tokenizer.pad_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id}
     around |= {tokenizer.bos_token_id, tokenizer.eos_token_id}
     while ids and ids[0] in around:
         ids = ids[1:]
     while ids and ids[-1] in around:
         ids = ids[:-1]
-    return ids
+    text = str(tokenizer.decode(ids))
+    with_spaces = re.sub(r"(?<=\S)(?=<extra_id_\d+>)", " ", text)
+    is_same = tokenizer(with_spaces, add_special_tokens=False)["input_ids"] == ids
+    return with_spaces if is_same else text
