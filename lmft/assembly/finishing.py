@@ -149,7 +149,8 @@ def _finish(
         _say_what_continues(limit, trainer, parts, run)
     results_are_in = [("the model is in", run.paths.model), ("the report is in", run.paths.report)]
     goes_on = limit is None and parts.config["checkpoint"]["keep_last"] != 0
-    print_next_steps(results_are_in, next_commands(parts, run, has_checkpoint=goes_on))
+    commands = next_commands(parts, run, goes_on, trainer.world_size)
+    print_next_steps(results_are_in, commands)
     return result
 
 

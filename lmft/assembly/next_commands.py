@@ -24,13 +24,16 @@ class NextCommand(NamedTuple):
     command: str
 
 
-def next_commands(parts: Parts, run: Run, has_checkpoint: bool) -> list[NextCommand]:
+def next_commands(
+    parts: Parts, run: Run, has_checkpoint: bool, num_devices: int = 1
+) -> list[NextCommand]:
     """Return the commands that use a run: those of them that its family, its text and its folder allow.
 
     Args:
         parts: the parts of its config.
         run: the run.
         has_checkpoint: whether training could go on.
+        num_devices: on which it trained.
     """
     commands = []
     prompt = _prompt(parts)
@@ -41,7 +44,7 @@ def next_commands(parts: Parts, run: Run, has_checkpoint: bool) -> list[NextComm
     if _has_neighbours(run):
         words = ["python", "-m", "lmft.compare", str(run.folder.parent)]
         commands.append(NextCommand("compare it with the other runs", shlex.join(words)))
-    longer = _longer(parts, run) if has_checkpoint else None
+    longer = _longer(parts, run, num_devices) if has_checkpoint else None
     if longer is not None:
         commands.append(NextCommand("train on, twice as long in all", longer))
     return commands
@@ -106,11 +109,11 @@ def _has_neighbours(run: Run) -> bool:
     return False
 
 
-def _longer(parts: Parts, run: Run) -> str | None:
+def _longer(parts: Parts, run: Run, num_devices: int) -> str | None:
     """Return the command that trains on until twice the limit; None if Python code began the run."""
     if run.arguments is None:
         return None
-    limits = parts.step_limits()
+    limits = parts.step_limits(num_devices)
     option = min(limits, key=limits.__getitem__)
     value = parts.config["trainer"][option.removeprefix("trainer.")]
     if option == "trainer.max_tokens":

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
@@ -24,10 +25,12 @@ from lmft.models.family import Family
 from lmft.models.freezing import keep_trained
 from lmft.models.head import target_logits, target_nats, target_scores
 from lmft.modules.scoring import ScoredText, Window
+from lmft.modules.unused import may_leave_weights_out
 from lmft.modules.visibility import Sight
 from lmft.runs.checkpoint_io import load_weights, settings_of
 from lmft.system import loop_state
 from lmft.training.callbacks.averaging import averages_weights
+from lmft.training.ddp import complete_options
 from lmft.training.groups import Grouping, parameter_groups
 from lmft.training.optimizer import (
     MakeOptimizer,
@@ -275,6 +278,20 @@ class LanguageModel(LightningModule):
         return loss
 
     # Lightning's hooks
+
+    def setup(self, stage: str) -> None:
+        """Complete the options of DDP, before it wraps the model."""
+        if stage == "fit" and isinstance(self.trainer.strategy, DDPStrategy):
+            complete_options(self.trainer.strategy, self, lambda: may_leave_weights_out(self))
+
+    def on_train_end(self) -> None:
+        """Raise UserError if the training has changed nothing, as all steps overflowed float16."""
+        self.step.overflows.check_end(self.trainer.global_step)
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Move the schedule on, unless float16's scaler has left the step out."""
+        if not self.step.overflows.is_latest:
+            super().lr_scheduler_step(scheduler, metric)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed dropout, and begin a step with its first micro-batch."""

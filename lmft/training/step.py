@@ -16,7 +16,7 @@ from lmft.data.datamodule import DataModule
 from lmft.errors import UserError
 from lmft.system import loop_state
 from lmft.training.cpu import fast_cpu_dropout
-from lmft.training.nonfinite import NonFiniteStepError
+from lmft.training.nonfinite import NonFiniteStepError, Overflows
 from lmft.training.seeding import seed_generators
 
 log = logging.getLogger(__name__)
@@ -69,6 +69,7 @@ class OptimizerStep:
         self.num_targets = 0
         # Whether a step, counted from 1, does not change the weights.
         self.is_left_out: Callable[[int], bool] = lambda step: False
+        self.overflows = Overflows()
         self.norm: Any = 0.0  # of the latest step's gradient, before clipping; a tensor on the device
         # The loss of an unsplit micro-batch, and the leaf that Lightning gets in its place.
         self._whole: tuple[Tensor, Tensor] | None = None
@@ -140,6 +141,7 @@ class OptimizerStep:
         gradients = _gradients(optimizer)
         norm = nn.utils.get_total_norm(gradients)
         self.norm = norm
+        has_overflowed = self._count_overflow(optimizer)
         if self.is_left_out(trainer.global_step + 1):
             self.num_skipped += 1
             optimizer.zero_grad()  # without gradients the optimizer changes nothing
@@ -152,6 +154,7 @@ class OptimizerStep:
         if not torch.isfinite(checked):
             self._skip(optimizer, float(nats), float(norm))
             return
+        self.num_skipped += has_overflowed
         if not limit:
             return
         clipped = _with_gradients(optimizer)
@@ -162,13 +165,30 @@ class OptimizerStep:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the number of parts per micro-batch, of skipped steps, and the gradient's norm."""
-        return {"parts": self.num_parts, "skipped": self.num_skipped, "norm": float(self.norm)}
+        return {
+            "parts": self.num_parts,
+            "skipped": self.num_skipped,
+            "overflows": self.overflows.state_dict(),
+            "norm": float(self.norm),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the numbers of parts and skipped steps, and the norm."""
         self.num_parts = state_dict["parts"]
         self.num_skipped = state_dict["skipped"]
         self.norm = state_dict.get("norm", 0.0)
+        if "overflows" in state_dict:
+            self.overflows.load_state_dict(state_dict["overflows"])
+
+    def _count_overflow(self, optimizer: Optimizer) -> bool:
+        """Return whether the scaler of 16-mixed has found an infinite gradient; it skips such a step."""
+        scaler = getattr(self.module.trainer.precision_plugin, "scaler", None)
+        if scaler is None:
+            return False
+        found = scaler._found_inf_per_device(optimizer).values()
+        has_overflowed = any(bool(each) for each in found)
+        self.overflows.count(has_overflowed, self.module.trainer.global_step + 1, scaler.get_scale)
+        return has_overflowed
 
     def _seed_dropout(self, micro_batch: int) -> None:
         """Make dropout depend on seed, micro-batch and rank only; resuming needs no generator state."""
