@@ -125,7 +125,7 @@ def _finish(
         passes=own.metrics.validations,
         exported=exported.record(),
         totals=own.metrics.totals,
-        skipped=module.step.num_skipped,
+        skipped=module.step.outcomes.num_skipped,
         ledger=parts.corpus.ledger,
         spikes=spikes_in(run.paths),
     )

@@ -131,12 +131,19 @@ class LanguageModel(LightningModule):
         self.validations = tuple(validations)
         self.scores = [Scores(text.tokens_per_byte) for text in validations]
         self.training_loss = TrainingLoss()
-        self.step = OptimizerStep(self, self.nats, seed, nonfinite, has_fast_dropout=not compile)
+        self.step = OptimizerStep(
+            self,
+            self.nats,
+            seed,
+            nonfinite,
+            has_fast_dropout=not compile,
+            record=self.training_loss.add,
+        )
         self.latest_scores: dict[str, Any] = {}  # scores of the last validation
         # One for each validation text, if their losses are broken down; and the sums of the last one.
         self.breakdowns: Sequence[Breakdown] = ()
         self.latest_sums: dict[str, Sums] = {}
-        self._num_counted = 0  # micro-batches whose loss is in `training_loss`
+        self._num_counted = 0  # micro-batches when the loss was logged, or not due
         if settings is not None:
             self.save_hyperparameters(dict(settings))
         for stack in self.stacks if compile else ():
@@ -270,10 +277,10 @@ class LanguageModel(LightningModule):
         if loop_state.is_accumulating(self.trainer) or num_micro_batches == self._num_counted:
             return None
         self._num_counted = num_micro_batches
-        self.training_loss.add(self.step.nats, self.step.num_targets)
         if not loop_state.is_logging_step(self.trainer):
             return None
-        loss = self.training_loss.take(self.trainer)
+        self.step.outcomes.read()
+        loss = self.training_loss.take()
         self.log("train/loss", loss, prog_bar=True, batch_size=1)
         return loss
 
@@ -284,13 +291,22 @@ class LanguageModel(LightningModule):
         if stage == "fit" and isinstance(self.trainer.strategy, DDPStrategy):
             complete_options(self.trainer.strategy, self, lambda: may_leave_weights_out(self))
 
+    def on_fit_start(self) -> None:
+        """Begin a training."""
+        self.step.begin()
+
+    def on_validation_start(self) -> None:
+        """Wait for the steps so far: a validation is of weights that are as they should be."""
+        self.step.outcomes.read()
+
     def on_train_end(self) -> None:
-        """Raise UserError if the training has changed nothing, as all steps overflowed float16."""
-        self.step.overflows.check_end(self.trainer.global_step)
+        """Wait for all steps. Raises: UserError if all have overflowed float16 and changed nothing."""
+        self.step.outcomes.read()
+        self.step.outcomes.overflows.check_end(self.trainer.global_step)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Move the schedule on, unless float16's scaler has left the step out."""
-        if not self.step.overflows.is_latest:
+        if not self.step.outcomes.overflows.is_latest:
             super().lr_scheduler_step(scheduler, metric)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -306,8 +322,7 @@ class LanguageModel(LightningModule):
         self.step.backward(loss)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Divide the gradients by the step's number of targets; in a warm-up, keep those of new rows."""
-        self.step.normalize(optimizer)
+        """In a warm-up, keep the gradients of new rows alone."""
         if self.warm_up is not None:
             self.warm_up.keep_gradients_of_new_rows(optimizer, self.trainer.global_step)
 
@@ -317,7 +332,7 @@ class LanguageModel(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the gradients, or skip the step if they are not finite."""
+        """Divide the gradients by the step's number of targets, and clip them."""
         self.step.clip(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def optimizer_zero_grad(self, *args: Any, **kwargs: Any) -> None:
@@ -327,7 +342,7 @@ class LanguageModel(LightningModule):
         """Free the gradients at once; Lightning would keep them until after the next forward pass."""
         with self._keeping_old_rows():
             super().optimizer_step(*args, **kwargs)
-        self.optimizers(use_pl_optimizer=False).zero_grad()  # pyright: ignore[reportAttributeAccessIssue]
+        self.step.end(self.optimizers(use_pl_optimizer=False))
 
     def _keeping_old_rows(self) -> AbstractContextManager[None]:
         if self.warm_up is None:
@@ -350,6 +365,7 @@ class LanguageModel(LightningModule):
         rates = sorted({group["lr"] for group in optimizer.param_groups})
         if len(rates) > 1:
             log.info("%d learning rates, from %.3g to %.3g", len(rates), rates[0], rates[-1])
+        self.step.update.takes_scale = getattr(optimizer, "_step_supports_amp_scaling", False)
         # Fused optimizers would unscale fp16 gradients in their step, after clipping. False makes the
         # scaler unscale them before clipping.
         optimizer._step_supports_amp_scaling = False  # pyright: ignore[reportAttributeAccessIssue]
@@ -392,6 +408,7 @@ class LanguageModel(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Drop frozen weights; resuming loads them from the base model."""
+        self.step.outcomes.read()
         checkpoint["state_dict"] = keep_trained(checkpoint["state_dict"], self.model, "model.")
         checkpoint["steps"] = self.step.state_dict()
         if checkpoint.get("optimizer_states"):

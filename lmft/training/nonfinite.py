@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,22 @@ _WITHOUT_FLOAT16 = (
 )
 
 
+@dataclass(frozen=True)
+class Place:
+    """Which optimizer step it is."""
+
+    step: int  # counted from 1
+    epoch: int
+    positions: tuple[int, ...]  # of its micro-batches in the epoch
+
+
 class NonFiniteStepError(Exception):
     """The loss (nats per target) or gradient norm of a step is not finite; it was not taken."""
 
-    def __init__(self, step: int, loss: float, norm: float):
-        super().__init__(f"step {step}: loss {loss}, gradient norm {norm}")
-        self.step = step
+    def __init__(self, place: Place, loss: float, norm: float):
+        super().__init__(f"step {place.step}: loss {loss}, gradient norm {norm}")
+        self.place = place
+        self.step = place.step
         self.loss = loss
         self.norm = norm
 
