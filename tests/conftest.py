@@ -18,6 +18,11 @@ warnings.filterwarnings("ignore", module="lightning")
 torch.set_num_threads(1)  # for tiny models a second thread is mostly waiting
 
 
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("cuda") and not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _yamls_read_once():
     with yamls_read_once():

@@ -125,7 +125,7 @@ def _finish(
         passes=own.metrics.validations,
         exported=exported.record(),
         totals=own.metrics.totals,
-        skipped=module.step.num_skipped,
+        skipped=module.step.outcomes.num_skipped,
         ledger=parts.corpus.ledger,
         spikes=spikes_in(run.paths),
     )
@@ -151,7 +151,7 @@ def _finish(
         _say_what_continues(limit, trainer, parts, run)
     results_are_in = [("the model is in", run.paths.model), ("the report is in", run.paths.report)]
     goes_on = limit is None and parts.config["checkpoint"]["keep_last"] != 0
-    commands = next_commands(parts, run, trainer.global_step, has_checkpoint=goes_on)
+    commands = next_commands(parts, run, trainer, has_checkpoint=goes_on)
     print_next_steps(results_are_in, commands)
     return result
 

@@ -4,6 +4,8 @@ import json
 import shlex
 from typing import Any, NamedTuple
 
+from lightning import Trainer
+
 from lmft.assembly.by_heart import examples_as_prompts
 from lmft.assembly.parts import Parts
 from lmft.config.overrides import assignment
@@ -27,13 +29,13 @@ class NextCommand(NamedTuple):
     command: str
 
 
-def next_commands(parts: Parts, run: Run, num_steps: int, has_checkpoint: bool) -> list[NextCommand]:
+def next_commands(parts: Parts, run: Run, trainer: Trainer, has_checkpoint: bool) -> list[NextCommand]:
     """Return the commands that use a run: those of them that its family, its text and its folder allow.
 
     Args:
         parts: the parts of its config.
         run: the run.
-        num_steps: optimizer steps that were trained.
+        trainer: the Trainer that has trained it.
         has_checkpoint: whether training could go on.
     """
     commands = []
@@ -45,7 +47,7 @@ def next_commands(parts: Parts, run: Run, num_steps: int, has_checkpoint: bool) 
     if _has_neighbours(run):
         words = ["python", "-m", "lmft.compare", str(run.folder.parent)]
         commands.append(NextCommand("compare it with the other runs", shlex.join(words)))
-    longer = _longer(parts, run, num_steps) if has_checkpoint else None
+    longer = _longer(parts, run, trainer) if has_checkpoint else None
     if longer is not None:
         commands.append(NextCommand("train on, twice as long in all", longer))
     return commands
@@ -117,13 +119,13 @@ def _has_neighbours(run: Run) -> bool:
     return False
 
 
-def _longer(parts: Parts, run: Run, num_steps: int) -> str | None:
+def _longer(parts: Parts, run: Run, trainer: Trainer) -> str | None:
     """Return the command that trains on until twice the limit.
 
     None if Python code began the run, or if a callback ended it before its limit, as it would again.
     """
-    limits = parts.step_limits()
-    if run.arguments is None or num_steps < min(limits.values()):
+    limits = parts.step_limits(trainer.world_size)
+    if run.arguments is None or trainer.global_step < min(limits.values()):
         return None
     option = min(limits, key=limits.__getitem__)
     value = parts.config["trainer"][option.removeprefix("trainer.")]

@@ -169,10 +169,8 @@ def _training_errors_are_user_errors(
     try:
         yield
     except NonFiniteStepError as error:
-        position = loop_state.micro_batch_position(trainer)
-        first = position - position % trainer.accumulate_grad_batches
-        positions = range(first, position + 1)
-        examples = data.describe_examples(trainer.current_epoch, positions, parts.tokenizer.decode)
+        place = error.place
+        examples = data.describe_examples(place.epoch, place.positions, parts.tokenizer.decode)
         raise non_finite_error(error, run.redacted(examples), run.folder) from error
     except RuntimeError as error:
         if not is_out_of_memory(error):

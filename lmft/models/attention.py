@@ -1,5 +1,6 @@
 """Document masking: keep attention inside each document of a packed row."""
 
+import functools
 import inspect
 import sys
 from typing import Any
@@ -137,13 +138,18 @@ def document_mask_inputs(
     if causal:
         same = same.tril()
     inputs: dict[str, Any] = {"attention_mask": _masks(model, same, positions, causal)}
-    if "position_ids" in inspect.signature(model.base_model.forward).parameters:
+    if _takes_positions(type(model.base_model)):
         embeddings: Any = getattr(model.base_model, "embeddings", None)
         # RoBERTa's start after the padding id.
         if hasattr(embeddings, "create_position_ids_from_input_ids"):
             positions = positions + embeddings.padding_idx + 1
         inputs["position_ids"] = positions
     return inputs
+
+
+@functools.cache
+def _takes_positions(body: type[nn.Module]) -> bool:
+    return "position_ids" in inspect.signature(body.forward).parameters
 
 
 def _masks(model: PreTrainedModel, same: Tensor, positions: Tensor, causal: bool) -> Any:

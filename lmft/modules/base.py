@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
@@ -24,10 +25,12 @@ from lmft.models.family import Family
 from lmft.models.freezing import keep_trained
 from lmft.models.head import target_logits, target_nats, target_scores
 from lmft.modules.scoring import ScoredText, Window
+from lmft.modules.unused import may_leave_weights_out
 from lmft.modules.visibility import Sight
 from lmft.runs.checkpoint_io import load_weights, settings_of
 from lmft.system import loop_state
 from lmft.training.callbacks.averaging import averages_weights
+from lmft.training.ddp import complete_options
 from lmft.training.groups import Grouping, parameter_groups
 from lmft.training.optimizer import (
     MakeOptimizer,
@@ -128,11 +131,18 @@ class LanguageModel(LightningModule):
         self.validations = tuple(validations)
         self.scores = [Scores(text.tokens_per_byte) for text in validations]
         self.training_loss = TrainingLoss()
-        self.step = OptimizerStep(self, self.nats, seed, nonfinite, has_fast_dropout=not compile)
+        self.step = OptimizerStep(
+            self,
+            self.nats,
+            seed,
+            nonfinite,
+            has_fast_dropout=not compile,
+            record=self.training_loss.add,
+        )
         self.latest_scores: dict[str, Any] = {}  # scores of the last validation
         self.latest_sums: dict[str, Sums] = {}  # of the last validation, if losses are broken down
         self._breakdowns: Sequence[Breakdown] = ()
-        self._num_counted = 0  # micro-batches whose loss is in `training_loss`
+        self._num_counted = 0  # micro-batches when the loss was logged, or not due
         if settings is not None:
             self.save_hyperparameters(dict(settings))
         for stack in self.stacks if compile else ():
@@ -273,14 +283,37 @@ class LanguageModel(LightningModule):
         if loop_state.is_accumulating(self.trainer) or num_micro_batches == self._num_counted:
             return None
         self._num_counted = num_micro_batches
-        self.training_loss.add(self.step.nats, self.step.num_targets)
         if not loop_state.is_logging_step(self.trainer):
             return None
-        loss = self.training_loss.take(self.trainer)
+        self.step.outcomes.read()
+        loss = self.training_loss.take()
         self.log("train/loss", loss, prog_bar=True, batch_size=1)
         return loss
 
     # Lightning's hooks
+
+    def setup(self, stage: str) -> None:
+        """Complete the options of DDP, before it wraps the model."""
+        if stage == "fit" and isinstance(self.trainer.strategy, DDPStrategy):
+            complete_options(self.trainer.strategy, self, lambda: may_leave_weights_out(self))
+
+    def on_fit_start(self) -> None:
+        """Begin a training."""
+        self.step.begin()
+
+    def on_validation_start(self) -> None:
+        """Wait for the steps so far: a validation is of weights that are as they should be."""
+        self.step.outcomes.read()
+
+    def on_train_end(self) -> None:
+        """Wait for all steps. Raises: UserError if all have overflowed float16 and changed nothing."""
+        self.step.outcomes.read()
+        self.step.outcomes.overflows.check_end(self.trainer.global_step)
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Move the schedule on, unless float16's scaler has left the step out."""
+        if not self.step.outcomes.overflows.is_latest:
+            super().lr_scheduler_step(scheduler, metric)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed dropout, and begin a step with its first micro-batch."""
@@ -295,8 +328,7 @@ class LanguageModel(LightningModule):
         self.step.backward(loss)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Divide the gradients by the step's number of targets; in a warm-up, keep those of new rows."""
-        self.step.normalize(optimizer)
+        """In a warm-up, keep the gradients of new rows alone."""
         if self.warm_up is not None:
             self.warm_up.keep_gradients_of_new_rows(optimizer, self.trainer.global_step)
 
@@ -306,7 +338,7 @@ class LanguageModel(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip the gradients, or skip the step if they are not finite."""
+        """Divide the gradients by the step's number of targets, and clip them."""
         self.step.clip(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def optimizer_zero_grad(self, *args: Any, **kwargs: Any) -> None:
@@ -316,7 +348,7 @@ class LanguageModel(LightningModule):
         """Free the gradients at once; Lightning would keep them until after the next forward pass."""
         with self._keeping_old_rows():
             super().optimizer_step(*args, **kwargs)
-        self.optimizers(use_pl_optimizer=False).zero_grad()  # pyright: ignore[reportAttributeAccessIssue]
+        self.step.end(self.optimizers(use_pl_optimizer=False))
 
     def _keeping_old_rows(self) -> AbstractContextManager[None]:
         if self.warm_up is None:
@@ -339,6 +371,7 @@ class LanguageModel(LightningModule):
         rates = sorted({group["lr"] for group in optimizer.param_groups})
         if len(rates) > 1:
             log.info("%d learning rates, from %.3g to %.3g", len(rates), rates[0], rates[-1])
+        self.step.update.takes_scale = getattr(optimizer, "_step_supports_amp_scaling", False)
         # Fused optimizers would unscale fp16 gradients in their step, after clipping. False makes the
         # scaler unscale them before clipping.
         optimizer._step_supports_amp_scaling = False  # pyright: ignore[reportAttributeAccessIssue]
@@ -381,6 +414,7 @@ class LanguageModel(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Drop frozen weights; resuming loads them from the base model."""
+        self.step.outcomes.read()
         checkpoint["state_dict"] = keep_trained(checkpoint["state_dict"], self.model, "model.")
         checkpoint["steps"] = self.step.state_dict()
         if checkpoint.get("optimizer_states"):

@@ -49,6 +49,7 @@ class Tried(Protocol):
 
     family: ClassVar[Family]
     model: Any
+    tokenizer: Any
 
     @property
     def body(self) -> nn.Module:

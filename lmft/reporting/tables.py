@@ -169,6 +169,7 @@ def training_summary(metrics: Mapping[str, Any]) -> str:
     num_steps = metrics.get("steps")
     parts = [
         ("{:,} optimizer step" + "s" * (num_steps != 1), num_steps),
+        ("{:,} of them changed no weights", train.get("steps_skipped") or None),
         ("{:,.6g} epochs", epochs),
         ("{:,} tokens", train.get("tokens")),
         ("{:,.0f} tokens/s", train.get("tokens_per_second")),

@@ -120,6 +120,14 @@ def requeues_on_slurm(trainer: Trainer) -> bool:
     return isinstance(environment, SLURMEnvironment) and environment.auto_requeue
 
 
+def send_no_signals(trainer: Trainer) -> None:
+    """Make Lightning's processes not tell each other of a SIGTERM before each micro-batch.
+
+    That is a call that all wait for. Without Lightning's own handlers there is nothing to tell.
+    """
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
+
+
 def replaces_samplers(trainer: Trainer) -> bool:
     """Return whether Lightning replaces the samplers of DataLoaders to give each device its share."""
     return bool(trainer._accelerator_connector.use_distributed_sampler) and trainer.world_size > 1

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from lightning import Trainer
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
@@ -142,27 +141,20 @@ class TrainingLoss:
     """
 
     def __init__(self) -> None:
-        self.nats: Any = 0.0  # of this device; later a tensor on it, so that adding does not wait for it
-        self.num_targets = 0
-
-    def add(self, nats: Any, num_targets: int) -> None:
-        """Add the sums of an optimizer step."""
-        self.nats = self.nats + nats
-        self.num_targets += num_targets
-
-    def sums(self, trainer: Trainer) -> tuple[float, int]:
-        """Return the sum of nats and the number of targets over all devices."""
-        nats = float(self.nats)
-        if trainer.world_size == 1:
-            return nats, self.num_targets
-        device = trainer.strategy.root_device
-        mine = torch.tensor([nats, self.num_targets], dtype=torch.float64, device=device)
-        nats, num_targets = trainer.strategy.reduce(mine, reduce_op="sum").tolist()
-        return nats, int(num_targets)
-
-    def take(self, trainer: Trainer) -> float:
-        """Return the mean, and reset the sums."""
-        nats, num_targets = self.sums(trainer)
         self.nats = 0.0
         self.num_targets = 0
-        return nats / max(1, num_targets)
+        self.num_taken = 0
+        """Targets of the mean that was taken last."""
+
+    def add(self, nats: float, num_targets: int) -> None:
+        """Add the sums of an optimizer step over all devices."""
+        self.nats += nats
+        self.num_targets += num_targets
+
+    def take(self) -> float:
+        """Return the mean, and reset the sums."""
+        mean = self.nats / max(1, self.num_targets)
+        self.num_taken = self.num_targets
+        self.nats = 0.0
+        self.num_targets = 0
+        return mean

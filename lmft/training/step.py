@@ -14,12 +14,18 @@ from torch.optim import Optimizer
 from lmft.data.batch import Batch
 from lmft.data.datamodule import DataModule
 from lmft.errors import UserError
-from lmft.system import loop_state
+from lmft.system import loop_state, signals
+from lmft.system.processes import sum_over_processes
 from lmft.training.cpu import fast_cpu_dropout
-from lmft.training.nonfinite import NonFiniteStepError
+from lmft.training.nonfinite import Place
+from lmft.training.outcome import Outcomes, Sent
+from lmft.training.seeding import seed_generators
+from lmft.training.update import Update, clip, multiply, weights_with_gradient
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+# How many steps a device may be behind; where it is not listed, reading costs nothing.
+STEPS_BEHIND = {"cuda": 2}
 # Provisional divisor of the loss while the number of targets is unknown; a power of two, so that no
 # precision is lost.
 _CONSTANT = 1024.0
@@ -45,6 +51,7 @@ class OptimizerStep:
         seed: int,
         nonfinite: Literal["stop", "skip"] = "stop",
         has_fast_dropout: bool = True,
+        record: Callable[[float, int], object] = lambda nats, num_targets: None,
     ):
         """Create the step of a module's training.
 
@@ -56,21 +63,33 @@ class OptimizerStep:
                 `skip` leaves the weights as they are.
             has_fast_dropout: whether lmft's dropout replaces that of PyTorch on CPUs; must be False with
                 torch.compile, which can only fuse PyTorch's own dropout.
+            record: gets the nats and targets of each step on all devices, unless they are not finite.
         """
         self.module = module
         self.compute_nats = compute_nats
         self.seed = seed
-        self.nonfinite = nonfinite
         self.has_fast_dropout = has_fast_dropout
         self.num_parts = 1  # of each micro-batch
-        self.num_skipped = 0  # steps that were not finite, or left out
+        self.update = Update(nonfinite)
+        self.outcomes = Outcomes(nonfinite, record)
         self.nats: Any = 0.0  # sum over the micro-batches so far; a tensor on the device
         self.num_targets = 0
         # Whether a step, counted from 1, does not change the weights.
         self.is_left_out: Callable[[int], bool] = lambda step: False
-        self.norm: Any = 0.0  # of the latest step's gradient, before clipping; a tensor on the device
         # The loss of an unsplit micro-batch, and the leaf that Lightning gets in its place.
         self._whole: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def steps_behind(self) -> int:
+        """How many steps the device may be behind when the host reads an outcome."""
+        if self._scaler is not None:  # it reads whether a step overflows, and the schedule depends on it
+            return 0
+        return STEPS_BEHIND.get(self.module.device.type, 0)
+
+    def begin(self) -> None:
+        """Begin a training."""
+        self.outcomes.begin()
+        self.update.begin()
 
     def begin_micro_batch(self, batch_idx: int) -> None:
         """Seed dropout for a micro-batch; reset the sums if it is the first one of a step."""
@@ -110,21 +129,11 @@ class OptimizerStep:
             if not fits:
                 self._repeat_in_more_parts()
 
-    def normalize(self, optimizer: Optimizer) -> None:
-        """Divide the gradients by the number of targets of the whole step, on all devices."""
-        trainer = self.module.trainer
-        divisor = self._divisor(self.num_targets)
-        if divisor == max(1, self.num_targets) and trainer.world_size == 1:
-            return
-        count = torch.tensor(float(self.num_targets), device=self.module.device)
-        count = trainer.strategy.reduce(count, reduce_op="sum").clamp(min=1.0)
-        # DDP averages gradients over devices; multiplying by world_size restores the sum.
-        torch._foreach_mul_(  # pyright: ignore[reportPrivateImportUsage]
-            _gradients(optimizer), divisor * trainer.world_size / count
-        )
-
     def clip(self, optimizer: Optimizer, limit: float | None, algorithm: str | None) -> None:
-        """Clip the gradients; skip a step that is left out; skip, or raise, if one is not finite.
+        """Divide the gradients by the number of targets of the step on all devices, and clip them.
+
+        A step that is left out, or not finite, changes no weights. On a GPU the host learns later
+        whether a step was finite; with `nonfinite=stop` none after it changes a weight.
 
         In float16 an infinite gradient is no error: the scaler skips such steps and lowers its scale.
 
@@ -135,43 +144,50 @@ class OptimizerStep:
 
         Raises: NonFiniteStepError.
         """
-        trainer = self.module.trainer
-        gradients = _gradients(optimizer)
-        norm = nn.utils.get_total_norm(gradients)
-        self.norm = norm
-        if self.is_left_out(trainer.global_step + 1):
-            self.num_skipped += 1
-            optimizer.zero_grad()  # without gradients the optimizer changes nothing
-            return
-        nats = torch.as_tensor(
-            self.nats, device=norm.device
-        ).clone()  # a clone, because reduce changes its argument
-        nats = trainer.strategy.reduce(nats, reduce_op="sum")
-        checked = nats if trainer.precision == "16-mixed" else nats + norm
-        if not torch.isfinite(checked):
-            self._skip(optimizer, float(nats), float(norm))
-            return
-        if not limit:
-            return
-        clipped = [weight for weight in self.module.parameters() if weight.grad is not None]
-        if algorithm == "value":
-            nn.utils.clip_grad_value_(clipped, limit)
+        weights = weights_with_gradient(optimizer)
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        sums = self._over_devices()
+        factor = self._factor(sums)
+        is_left_to_it = self.update.can_be_left_to(optimizer, gradients, algorithm)
+        if is_left_to_it:
+            norm = nn.utils.get_total_norm(gradients) * factor
         else:
-            nn.utils.clip_grads_with_norm_(clipped, limit, norm)
+            multiply(gradients, factor)
+            norm = nn.utils.get_total_norm(gradients)
+        numbers = torch.cat([norm.to(sums).reshape(1), sums])
+        sent = self._sent(optimizer)
+        self.outcomes.send(sent, numbers)
+        must_read = not is_left_to_it or not self.steps_behind
+        if sent.is_left_out or (must_read and not self._is_finite()):
+            optimizer.zero_grad()  # without gradients the optimizer changes nothing
+        elif is_left_to_it:
+            is_finite = None if must_read else torch.isfinite(numbers.sum())
+            self.update.leave_to(optimizer, norm, factor, limit, is_finite)
+        else:
+            clip(weights, norm, limit, algorithm)
+
+    def end(self, optimizer: Any) -> None:
+        """End an optimizer step: free the gradients, read the outcomes of steps that are over by now.
+
+        Raises: NonFiniteStepError if one of those steps was not finite.
+        """
+        self.update.end(optimizer)
+        optimizer.zero_grad()
+        self.outcomes.read(self.steps_behind)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the number of parts per micro-batch, of skipped steps, and the gradient's norm."""
-        return {"parts": self.num_parts, "skipped": self.num_skipped, "norm": float(self.norm)}
+        """Return the number of parts per micro-batch, and the counts of the outcomes."""
+        return {"parts": self.num_parts, **self.outcomes.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the numbers of parts and skipped steps, and the norm."""
+        """Restore the number of parts and the counts."""
         self.num_parts = state_dict["parts"]
-        self.num_skipped = state_dict["skipped"]
-        self.norm = state_dict.get("norm", 0.0)
+        self.outcomes.load_state_dict(state_dict)
 
     def _seed_dropout(self, micro_batch: int) -> None:
         """Make dropout depend on seed, micro-batch and rank only; resuming needs no generator state."""
-        torch.manual_seed(hash((self.seed, micro_batch, self.module.global_rank)) & (2**63 - 1))
+        seed = hash((self.seed, micro_batch, self.module.global_rank)) & (2**63 - 1)
+        seed_generators(seed, self.module.device)
 
     def _dropout(self) -> Any:
         if self.has_fast_dropout and self.module.device.type == "cpu":
@@ -207,15 +223,56 @@ class OptimizerStep:
         loss.backward(leaf.grad)
         return True
 
-    def _skip(self, optimizer: Optimizer, nats: float, norm: float) -> None:
-        step = self.module.trainer.global_step + 1
-        loss = nats / max(1, self.num_targets)
-        if self.nonfinite == "stop":
-            raise NonFiniteStepError(step, loss, norm)
-        log.warning("step %d is skipped: loss %g, gradient norm %g", step, loss, norm)
-        self.num_skipped += 1
-        self._forget_sums()  # so that skipped steps do not count in the logged loss
-        optimizer.zero_grad()  # without gradients the optimizer changes nothing
+    def _over_devices(self) -> Tensor:
+        """Return the step's nats; of several devices also its targets and signals, all added up.
+
+        One call adds up all that the processes have to tell each other about a step. [1] or [2 + S]
+        """
+        device = self.module.device
+        number_format = torch.float32 if device.type == "mps" else torch.float64
+        nats = torch.as_tensor(self.nats, dtype=number_format, device=device).reshape(1)
+        num_processes = self.module.trainer.world_size
+        if num_processes == 1:
+            return nats
+        received = signals.recorded_signal()
+        counts = [self.num_targets, *(signum == received for signum in signals.SIGNALS)]
+        filled = [torch.full((1,), float(count), dtype=number_format, device=device) for count in counts]
+        return sum_over_processes(torch.cat([nats, *filled]))
+
+    def _factor(self, sums: Tensor) -> Any:
+        """Return the factor that makes means of the gradients: a number, or a tensor []."""
+        divisor = self._divisor(self.num_targets)
+        num_processes = self.module.trainer.world_size
+        if num_processes == 1:
+            return divisor / max(1, self.num_targets)
+        # DDP averages gradients over devices; multiplying by their number restores the sum.
+        return (divisor * num_processes / sums[1].clamp(min=1.0)).float()
+
+    def _sent(self, optimizer: Optimizer) -> Sent:
+        """Return what the host knows of the step."""
+        trainer = self.module.trainer
+        step = trainer.global_step + 1
+        last = self._position
+        first = last - last % trainer.accumulate_grad_batches
+        place = Place(step, trainer.current_epoch, tuple(range(first, last + 1)))
+        scaler = self._scaler
+        has_overflowed = False
+        if scaler is not None:
+            found = scaler._found_inf_per_device(optimizer).values()
+            has_overflowed = any(bool(each) for each in found)
+            self.outcomes.overflows.count(has_overflowed, step, scaler.get_scale)
+        return Sent(place, self.num_targets, self.is_left_out(step), has_overflowed)
+
+    def _is_finite(self) -> bool:
+        """Wait for all steps so far; return whether this one is finite. Raises: NonFiniteStepError."""
+        self.outcomes.read()
+        assert self.outcomes.latest is not None
+        return self.outcomes.latest.is_finite
+
+    @property
+    def _scaler(self) -> Any:
+        """The scaler of 16-mixed; None in other precisions."""
+        return getattr(self.module.trainer.precision_plugin, "scaler", None)
 
     @property
     def _position(self) -> int:
@@ -275,10 +332,6 @@ def _datamodule(trainer: Any, where: str) -> DataModule:
             "out of memory", where, "a smaller batch_size of your DataLoader, or a smaller model"
         )
     return trainer.datamodule
-
-
-def _gradients(optimizer: Optimizer) -> list[Tensor]:
-    return [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
 
 
 def _zero_gradients(module: LightningModule) -> None:

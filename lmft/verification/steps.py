@@ -96,4 +96,5 @@ class _Loss(Callback):
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         step = pl_module.step
-        self.value = float(step.nats) / max(1, step.num_targets)
+        step.outcomes.read()
+        self.value = step.outcomes.latest.loss

@@ -196,7 +196,7 @@ class Metrics(Callback):
         # {"step", "epoch", loss, perplexity, accuracy, …} of each pass.
         self.validations: list[dict[str, Any]] = []
         self.totals = {"tokens": 0, "targets": 0, "padding": 0, "seconds": 0.0}
-        self._counts = {"tokens": 0, "targets": 0, "padding": 0}  # of this rank, since the last row
+        self._counts = {"tokens": 0, "padding": 0}  # of this rank, since the last row
         self._num_steps = 0  # of this process, since the last row
         self._tokens_before = 0  # those since the last row that an earlier process counted
         # Column -> number of the parameter group whose learning rate it has.
@@ -217,12 +217,13 @@ class Metrics(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the validations so far, the totals, and the counts since the last row."""
-        nats, _ = self._module.training_loss.sums(self._trainer)
+        self._module.step.outcomes.read()
+        training_loss = self._module.training_loss
         return {
             "validations": self.validations,
             "totals": self.totals,
-            "counts": self._over_ranks(),
-            "nats": nats,
+            "counts": {**self._over_ranks(), "targets": training_loss.num_targets},
+            "nats": training_loss.nats,
             "epoch": self._epoch,
         }
 
@@ -233,9 +234,10 @@ class Metrics(Callback):
         self._is_resumed = True
         self._tokens_before = state_dict["counts"]["tokens"]
         self._epoch = state_dict.get("epoch", 0)
+        counts = dict(state_dict["counts"])
+        self._module.training_loss.add(state_dict["nats"], counts.pop("targets"))
         if self._trainer.is_global_zero:
-            self._counts = state_dict["counts"]
-            self._module.training_loss.add(state_dict["nats"], state_dict["counts"]["targets"])
+            self._counts = counts
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Keep trainer and module for `state_dict`."""
@@ -278,7 +280,6 @@ class Metrics(Callback):
         if loop_state.is_accumulating(trainer):
             return
         module: Any = pl_module
-        self._counts["targets"] += module.step.num_targets
         self._num_steps += 1
         loss = module.log_training_loss()
         if loss is not None:
@@ -288,7 +289,7 @@ class Metrics(Callback):
 
     def _end_step_row(self, trainer: Trainer, module: Any, loss: float) -> dict[str, float]:
         """Append the row of the steps since the last one, and return its values."""
-        counts = self._end_row()
+        counts = self._end_row(module)
         now = time.perf_counter()
         seconds = now - self._row_start
         speed = (counts["tokens"] - self._tokens_before) / seconds
@@ -296,7 +297,7 @@ class Metrics(Callback):
         self.live.tokens_per_second = speed
         row = {"train/loss": loss, "tokens_per_second": speed, **self._learning_rates(trainer)}
         row |= {
-            "train/grad_norm": float(module.step.norm),
+            "train/grad_norm": module.step.outcomes.norm,
             "train/tokens": self.totals["tokens"],
             "train/targets": self.totals["targets"],
             "train/seconds_per_step": seconds / max(1, self._num_steps),
@@ -322,15 +323,18 @@ class Metrics(Callback):
         if self.file is not None:
             self.file.append({"step": trainer.global_step, "epoch": epoch, **values})
 
-    def _end_row(self) -> dict[str, int]:
+    def _end_row(self, module: Any) -> dict[str, int]:
         counts = self._over_ranks()
         for name, count in counts.items():
             self.totals[name] += count
+        self.totals["targets"] += module.training_loss.num_taken
         self._counts = dict.fromkeys(counts, 0)
         return counts
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clocks: validation does not count as training time."""
+        module: Any = pl_module
+        module.step.outcomes.read()
         self._pause()
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -361,7 +365,7 @@ class Metrics(Callback):
             return
         module: Any = pl_module
         self._rates = _rate_columns(_groups(trainer))  # a finished training does not start again
-        row = self._end_step_row(trainer, module, module.training_loss.take(trainer))
+        row = self._end_step_row(trainer, module, module.training_loss.take())
         for logger in trainer.loggers:
             if logger is not self.file:
                 logger.log_metrics({**row, "epoch": self._epoch}, trainer.global_step)

@@ -10,11 +10,10 @@ import logging
 import math
 import statistics
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from lightning import Callback, LightningModule, Trainer
 
 from lmft.errors import UserError
@@ -122,9 +121,11 @@ class SpikeWatchdog(Callback):
         if loop_state.is_accumulating(trainer) or self._is_left_out(step):
             return
         module: Any = pl_module
-        loss = _loss(trainer, module.step.nats, module.step.num_targets)
-        if loss is None:
+        module.step.outcomes.read()
+        latest = module.step.outcomes.latest
+        if not latest.num_targets or not math.isfinite(latest.nats) or not latest.is_finite:
             return
+        loss = latest.loss
         if len(self._losses) >= self.min_steps:
             mean = statistics.fmean(self._losses)
             deviation = statistics.pstdev(self._losses)
@@ -188,17 +189,6 @@ def described(spike: Mapping[str, Any]) -> str:
         f"step {spike['step']}: the training loss of {spike['loss']:.4g} nats is {times} above the "
         f"mean of {spike['mean']:.4g}"
     )
-
-
-def _loss(trainer: Trainer, nats: Any, num_targets: int) -> float | None:
-    """Return a step's loss in nats per target, over all devices; None if it has no finite one."""
-    sums: Sequence[float] = [float(nats), float(num_targets)]
-    if trainer.world_size > 1:
-        mine = torch.tensor(sums, dtype=torch.float64, device=trainer.strategy.root_device)
-        sums = trainer.strategy.reduce(mine, reduce_op="sum").tolist()
-    if not sums[1] or not math.isfinite(sums[0]):
-        return None
-    return sums[0] / sums[1]
 
 
 def _go_back(checkpoint: Path) -> None:

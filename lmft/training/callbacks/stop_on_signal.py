@@ -39,7 +39,11 @@ class StopOnSignal(Checkpoint):
         if loop_state.is_accumulating(trainer) or loop_state.validation_is_next(trainer):
             return
         if not loop_state.is_last_batch_of_epoch(trainer):
-            self._stop_if_requested(trainer)
+            signum = signals.recorded_signal() or 0
+            if trainer.world_size > 1:  # the processes have told each other in the optimizer step
+                module: Any = pl_module
+                signum = module.step.outcomes.signum
+            self._stop(trainer, signum)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop at the end of an epoch."""
@@ -83,6 +87,10 @@ class StopOnSignal(Checkpoint):
         if trainer.world_size > 1:
             mine = torch.tensor(signum, device=trainer.strategy.root_device)
             signum = int(trainer.strategy.reduce(mine, reduce_op="max"))
+        self._stop(trainer, signum, validation_pending)
+
+    def _stop(self, trainer: Trainer, signum: int, validation_pending: bool = False) -> None:
+        """Save the step, and raise `Stopped`. signum: of the signal; 0: there was none."""
         if signum:
             signals.record_signal(signum)
             saved = None
@@ -98,3 +106,4 @@ def _replace_lightnings_handlers(trainer: Trainer) -> None:
     """
     if not loop_state.requeues_on_slurm(trainer):
         signals.install_handlers()
+        loop_state.send_no_signals(trainer)

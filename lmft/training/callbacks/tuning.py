@@ -50,7 +50,8 @@ class GivenRates(Callback):
         if loop_state.is_accumulating(trainer):
             return
         step: Any = pl_module.step
-        self.losses.append(float(step.nats) / max(1, step.num_targets))
+        step.outcomes.read()
+        self.losses.append(step.outcomes.latest.loss)
         if has_diverged(self.losses, self.losses[0]):
             trainer.should_stop = True
 

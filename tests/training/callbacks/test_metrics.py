@@ -102,21 +102,22 @@ def test_validation_is_no_training_time(monkeypatch, tmp_path):
         strategy=SimpleNamespace(root_device=torch.device("cpu")),
     )
     scores = {"loss": 1.0, "perplexity": 2.7, "accuracy": 0.5, "bits_per_byte": None, "targets": 7}
+    logged = {}
+    trained = SimpleNamespace(
+        step=SimpleNamespace(outcomes=SimpleNamespace(norm=3.0, read=lambda: None)),
+        training_loss=SimpleNamespace(num_taken=4),
+        log_training_loss=lambda: 2.0,
+        log_dict=lambda row, **_: logged.update(row),
+    )
     metrics = Metrics(LatestMetrics(), MetricsFile(tmp_path / "metrics.csv"))
     metrics.setup(trainer, None, "fit")
     metrics.on_train_start(trainer, None)
     now.seconds += 2
-    metrics.on_validation_start(trainer, None)
+    metrics.on_validation_start(trainer, trained)
     now.seconds += 50
     metrics.on_validation_end(trainer, SimpleNamespace(latest_scores=scores))
     now.seconds += 3
     batch = Batch({}, torch.zeros(0), torch.zeros(0), num_tokens=100, num_padding=28, num_targets=4)
-    logged = {}
-    trained = SimpleNamespace(
-        step=SimpleNamespace(num_targets=4, norm=torch.tensor(3.0)),
-        log_training_loss=lambda: 2.0,
-        log_dict=lambda row, **_: logged.update(row),
-    )
     metrics.on_train_batch_end(trainer, trained, {}, batch, 0)
     metrics.on_train_end(trainer, None)
     metrics.on_fit_end(trainer, None)
