@@ -26,8 +26,9 @@ from lmft.models.head import target_logits, target_nats, target_scores
 from lmft.modules.scoring import ScoredText, Window
 from lmft.modules.visibility import Sight
 from lmft.runs.checkpoint_io import load_weights, settings_of
-from lmft.system import loop_state
+from lmft.system import loop_state, sharding
 from lmft.training.callbacks.averaging import averages_weights
+from lmft.training.fully_sharded import FullySharded
 from lmft.training.groups import Grouping, parameter_groups
 from lmft.training.optimizer import (
     MakeOptimizer,
@@ -274,7 +275,18 @@ class LanguageModel(LightningModule):
         self.log("train/loss", loss, prog_bar=True, batch_size=1)
         return loss
 
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **options: Any) -> Any:
+        """Load whole weights; where devices share them, each one copies its part."""
+        own = self.state_dict()
+        parts = {name: sharding.part_like(value, own.get(name)) for name, value in state_dict.items()}
+        return super().load_state_dict(parts, *args, **options)
+
     # Lightning's hooks
+
+    def configure_model(self) -> None:
+        """Share the weights among the devices, if the strategy does so."""
+        if isinstance(self.trainer.strategy, FullySharded):
+            self.trainer.strategy.shard(self)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed dropout, and begin a step with its first micro-batch."""

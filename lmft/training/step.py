@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from lmft.data.batch import Batch
 from lmft.data.datamodule import DataModule
 from lmft.errors import UserError
-from lmft.system import loop_state
+from lmft.system import loop_state, sharding
 from lmft.training.cpu import fast_cpu_dropout
 from lmft.training.nonfinite import NonFiniteStepError
 
@@ -137,7 +137,7 @@ class OptimizerStep:
         """
         trainer = self.module.trainer
         gradients = _gradients(optimizer)
-        norm = nn.utils.get_total_norm(gradients)
+        norm = sharding.whole(nn.utils.get_total_norm(gradients))
         self.norm = norm
         if self.is_left_out(trainer.global_step + 1):
             self.num_skipped += 1
