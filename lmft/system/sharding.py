@@ -71,6 +71,19 @@ def part_like(value: Tensor, like: Any) -> Tensor:
     )
 
 
+def own_rows(rows: Tensor, of: Any) -> Tensor:
+    """Return which of these rows of a matrix this process holds, numbered in its part. [n]
+
+    rows: [N] int64.
+    """
+    if not is_part(of):
+        return rows
+    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+    sizes, offsets = compute_local_shape_and_global_offset(of.shape, of.device_mesh, of.placements)
+    return rows[(rows >= offsets[0]) & (rows < offsets[0] + sizes[0])] - offsets[0]
+
+
 def anywhere(is_so: bool) -> bool:
     """Return whether something is so on any process. All of them have to ask."""
     if not group.is_available() or not group.is_initialized():

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -65,10 +66,17 @@ class FullySharded(ModelParallelStrategy):
         if is_sharded(module.model):
             return
         self._empty = without_weights(module.exported)
+        names = {id(weight): name for name, weight in module.named_parameters()}
         policy = MixedPrecisionPolicy()
         if self.gather_in_bf16:
             policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
         shard(module.model, self.device_mesh["data_parallel"], policy)
+        if module.warm_up is not None:
+            weights = dict(module.named_parameters())
+            module.warm_up.rows = [
+                replace(trained, weight=weights[names[id(trained.weight)]])
+                for trained in module.warm_up.rows
+            ]
 
     def put_together(self, module: Any, everywhere: bool) -> None:
         """Give a module its whole model again, on the CPU. All processes have to call it.
@@ -109,6 +117,14 @@ class FullySharded(ModelParallelStrategy):
         free_gathered(self.lightning_module.model)  # pyright: ignore
 
     # Checkpoints
+
+    @property
+    def restore_checkpoint_after_setup(self) -> bool:
+        """False: `configure_model` has shared the weights before, and setup asks the data for batches.
+
+        The data has to know its position by then.
+        """
+        return False
 
     @property
     def lightning_restore_optimizer(self) -> bool:

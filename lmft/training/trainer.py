@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import Strategy
 
 from lmft.runs.checkpoint_io import AtomicCheckpointIO
+from lmft.training import sharded_options
 from lmft.training.callbacks.measured import MeasuredWeights
 from lmft.training.callbacks.metrics import LatestMetrics
 from lmft.training.callbacks.progress import Progress
@@ -53,10 +54,13 @@ def try_out(config: dict[str, Any]) -> Trainer:
     """Return a Trainer that only checks the options, before the text is read. Raises: UserError."""
     check_accelerator(config["trainer"]["accelerator"])
     check_loggers(config)
+    strategy = config["trainer"].get("strategy", "auto")
+    sharded_options.check_name(strategy)
     trainer = build_trainer(config, None, [Progress(LatestMetrics())], [])
     precision = resolve_precision(str(config["trainer"]["precision"]), config["trainer"]["accelerator"])
+    sharded_options.check_sharded(config, trainer)
     check_precision(precision, trainer)
-    check_strategy(trainer, config["trainer"].get("strategy", "auto"))
+    check_strategy(trainer, strategy)
     check_nodes(trainer)
     return trainer
 

@@ -9,6 +9,7 @@ import torch
 import xxhash
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 
+from lmft.models.sharding import free_gathered
 from lmft.system import sharding
 
 
@@ -69,6 +70,8 @@ def weights_checksum(module: LightningModule) -> str:
 
     Where devices share the weights, that of this process's parts.
     """
+    for part in module.modules():
+        free_gathered(part)
     digest = xxhash.xxh3_64()
     for tensor in chain(module.parameters(), module.buffers()):
         own = sharding.own_part(tensor.detach())
