@@ -22,6 +22,7 @@ from lmft.system import hub
 from lmft.training.callbacks.checkpoint import Exported
 from lmft.training.callbacks.measured import measure_unrecorded
 from lmft.training.callbacks.metrics import read_rows
+from lmft.training.fully_sharded import put_together
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,8 @@ def measured_export(
 
     Returns: `exported` with the number format, and with the scores if they had to be measured.
     """
+    if module.adapted is not None and module.adapted.merge:
+        put_together(trainer, module, everywhere=True)  # merging needs whole weights
     dtype, is_rounded = hand_over(module, parts.model.export_dtype, parts.stored_dtype)
     exported = replace(exported, dtype=dtype)
     is_known = is_known and exported.is_measured and not is_rounded

@@ -29,6 +29,7 @@ from lmft.training.callbacks.checkpoint import Checkpoints, Exported
 from lmft.training.callbacks.measured import weights_changed_after_validation
 from lmft.training.callbacks.spike import spikes_in
 from lmft.training.callbacks.time_limit import TimeLimit, time_limit_that_ended
+from lmft.training.fully_sharded import put_together
 
 log = logging.getLogger("lmft")
 # With fewer targets, chance moves a perplexity by some percent from one validation to the next.
@@ -70,6 +71,8 @@ def finish(
     # Without any validation in this process there is nothing to measure, as with limit_val_batches=0.
     is_known = trainer.strategy.broadcast(known is not None) or not module.latest_scores
     exported = measured_export(trainer, module, data, parts, exported, shown, is_known)
+    own.probes.ask(module, exported.step, "after")
+    put_together(trainer, module, everywhere=False)
     if not trainer.is_global_zero:
         return {}
     details = _write_details(module, run, own, exported, known)
@@ -137,7 +140,6 @@ def _finish(
         result |= {"status": "stopped", "command": run.command}
     if parts.data.validate_on_train:
         result["measured_on"] = "the examples of training"
-    probes.ask(module, exported.step, "after")
     run.record_pending_export(result)
     with _failed_exports_can_be_completed(module, run, own.checkpoints, exported):
         _export_and_report(module, parts, run, exported, result, probes.latest)

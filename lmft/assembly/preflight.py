@@ -19,6 +19,7 @@ from lmft.preflight.finding import Finding
 from lmft.preflight.sample import Text
 from lmft.reporting.results import environment
 from lmft.training.callbacks.averaging import averages_weights
+from lmft.training.fully_sharded import FullySharded
 from lmft.training.groups import parameter_groups
 from lmft.training.micro_batches import free_gb
 from lmft.training.optimizer import ScheduleConfig
@@ -168,6 +169,8 @@ def _memory_facts(module: LanguageModel, trainer: Trainer, state: int) -> dict[s
     weights = sum(weight.nbytes for weight in module.parameters())
     trained = sum(weight.nbytes for weight in module.parameters() if weight.requires_grad)
     fixed = weights + trained * (1 + averages_weights(trainer)) + state
+    if isinstance(trainer.strategy, FullySharded):
+        fixed //= trainer.world_size
     device = trainer.strategy.root_device
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0]

@@ -19,6 +19,7 @@ T = TypeVar("T")
 _PACKAGES = (
     *("lmft.objectives.*", "lmft.training.callbacks.averaging.*", "lmft.training.callbacks.spike.*"),
     *("lmft.training.callbacks.learnt.*", "lmft.training.muon.*", "lmft.training.trackio_logger.*"),
+    "lmft.training.fully_sharded.*",
     "lightning.*",
     *("torch.optim.*", "transformers.optimization.*", "optimi.*", "bitsandbytes.optim.*"),
 )

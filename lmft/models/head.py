@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from lmft.models.sharding import is_sharded
+
 Head = Callable[[Tensor], Tensor]
 """Hidden states [n, D] to logits [n, V]."""
 
@@ -54,7 +56,8 @@ def target_nats(
     If there are too many logits to be held at once, they and their gradients are computed part by part.
     """
     max_rows = rows_at_a_time(model, targets.device)
-    if len(targets) <= max_rows:
+    # Devices that share weights gather them for one call of the model.
+    if len(targets) <= max_rows or (is_sharded(model) and torch.is_grad_enabled()):
         return nats(target_logits(model, body, inputs, target_index), targets)
     hidden, head = _split_at_head(model, body, inputs, target_index)
     if not torch.is_grad_enabled():

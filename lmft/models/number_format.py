@@ -11,6 +11,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from lmft.models.config import EXPORT_DTYPES, ModelConfig
 from lmft.models.loading.hf_config import folders_of
+from lmft.system import sharding
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,9 @@ def chosen_dtype(model: PreTrainedModel, asked: str | None, stored: torch.dtype)
     if asked is not None:
         dtype = getattr(torch, EXPORT_DTYPES[asked])
     longest = torch.finfo(dtype).max
-    if all(weight.abs().max() <= longest for weight in model.parameters() if weight.numel()):
+    parts = [sharding.own_part(weight) for weight in model.parameters()]
+    fit = all(part.abs().max() <= longest for part in parts if part.numel())
+    if not sharding.anywhere(not fit):
         return dtype
     log.warning(
         "some weights are beyond %.6g, the largest number in %s: the model is exported in float32",
@@ -72,14 +75,17 @@ def chosen_dtype(model: PreTrainedModel, asked: str | None, stored: torch.dtype)
 
 
 def round_weights(tensors: Iterable[Tensor], dtype: torch.dtype) -> bool:
-    """Round floating-point tensors in place to a format's values; return whether any has changed."""
+    """Round floating-point tensors in place to a format's values; return whether any has changed.
+
+    Where devices share the weights, each process rounds its parts, and learns whether any has changed.
+    """
     has_changed = False
-    for tensor in tensors:
+    for tensor in map(sharding.own_part, tensors):
         if tensor.is_floating_point():
             rounded = tensor.to(dtype).to(tensor.dtype)
             has_changed = has_changed or not torch.equal(rounded, tensor)
             tensor.copy_(rounded)
-    return has_changed
+    return sharding.anywhere(has_changed)
 
 
 def store_in(tensors: Iterable[Tensor], dtype: torch.dtype) -> None:

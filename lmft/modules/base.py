@@ -28,9 +28,10 @@ from lmft.modules.scoring import ScoredText, Window
 from lmft.modules.unused import may_leave_weights_out
 from lmft.modules.visibility import Sight
 from lmft.runs.checkpoint_io import load_weights, settings_of
-from lmft.system import loop_state
+from lmft.system import loop_state, sharding
 from lmft.training.callbacks.averaging import averages_weights
 from lmft.training.ddp import complete_options
+from lmft.training.fully_sharded import FullySharded
 from lmft.training.groups import Grouping, parameter_groups
 from lmft.training.optimizer import (
     MakeOptimizer,
@@ -290,7 +291,18 @@ class LanguageModel(LightningModule):
         self.log("train/loss", loss, prog_bar=True, batch_size=1)
         return loss
 
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **options: Any) -> Any:
+        """Load whole weights; where devices share them, each one copies its part."""
+        own = self.state_dict()
+        parts = {name: sharding.part_like(value, own.get(name)) for name, value in state_dict.items()}
+        return super().load_state_dict(parts, *args, **options)
+
     # Lightning's hooks
+
+    def configure_model(self) -> None:
+        """Share the weights among the devices, if the strategy does so."""
+        if isinstance(self.trainer.strategy, FullySharded):
+            self.trainer.strategy.shard(self)
 
     def setup(self, stage: str) -> None:
         """Complete the options of DDP, before it wraps the model."""

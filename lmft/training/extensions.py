@@ -25,6 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lmft.config.trust import trusted_class, trusted_instance
 from lmft.errors import UserError, did_you_mean
+from lmft.training.fully_sharded import FullySharded
 
 T = TypeVar("T")
 PROFILE = "profile.txt"
@@ -141,7 +142,7 @@ def check_strategy(trainer: Trainer, option: Any) -> None:
         trainer: the Trainer.
         option: `trainer.strategy` of the config, for messages.
     """
-    is_supported = isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy)
+    is_supported = isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy | FullySharded)
     if not is_supported or isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
         name = option["_target_"] if isinstance(option, Mapping) else option
         raise UserError(

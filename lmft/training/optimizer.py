@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lmft.errors import UserError, did_you_mean
+from lmft.system import sharding
 from lmft.training.groups import IN_LAYERS
 
 
@@ -25,10 +26,16 @@ def load_states_exactly(optimizer: Optimizer) -> None:
     """Make an optimizer load its state in the number format in which it was saved.
 
     torch rounds it to that of the weights: with weights in bfloat16, moments in float32 would be other
-    ones after resuming.
+    ones after resuming. Where devices share the weights, each one takes its part of a whole state.
     """
     loaded: list[dict[str, Any]] = []
-    optimizer.register_load_state_dict_pre_hook(lambda _, state_dict: loaded.append(state_dict))
+
+    def prepare(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        loaded.append(sharding.parts_of_state(state_dict, weights))
+        return loaded[-1]
+
+    optimizer.register_load_state_dict_pre_hook(prepare)
 
     def restore(optimizer: Optimizer) -> None:
         saved = loaded.pop()

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from lmft.data.batch import Batch
 from lmft.data.datamodule import DataModule
 from lmft.errors import UserError
-from lmft.system import loop_state, signals
+from lmft.system import loop_state, sharding, signals
 from lmft.system.processes import sum_over_processes
 from lmft.training.cpu import fast_cpu_dropout
 from lmft.training.nonfinite import Place
@@ -150,10 +150,10 @@ class OptimizerStep:
         factor = self._factor(sums)
         is_left_to_it = self.update.can_be_left_to(optimizer, gradients, algorithm)
         if is_left_to_it:
-            norm = nn.utils.get_total_norm(gradients) * factor
+            norm = sharding.whole(nn.utils.get_total_norm(gradients)) * factor
         else:
             multiply(gradients, factor)
-            norm = nn.utils.get_total_norm(gradients)
+            norm = sharding.whole(nn.utils.get_total_norm(gradients))
         numbers = torch.cat([norm.to(sums).reshape(1), sums])
         sent = self._sent(optimizer)
         self.outcomes.send(sent, numbers)

@@ -3,14 +3,17 @@
 import logging
 import math
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import transformers
 from lightning import Callback, Trainer
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import Strategy
 
 from lmft.runs.checkpoint_io import AtomicCheckpointIO
+from lmft.training import sharded_options
 from lmft.training.callbacks.measured import MeasuredWeights
 from lmft.training.callbacks.metrics import LatestMetrics
 from lmft.training.callbacks.progress import Progress
@@ -22,6 +25,7 @@ from lmft.training.extensions import (
     make_plugin,
     show_profile,
 )
+from lmft.training.fully_sharded import FullySharded
 from lmft.training.further_callbacks import callbacks_of
 from lmft.training.loggers import check_loggers
 from lmft.training.precision import check_accelerator, check_precision, resolve_precision
@@ -50,10 +54,13 @@ def try_out(config: dict[str, Any]) -> Trainer:
     """Return a Trainer that only checks the options, before the text is read. Raises: UserError."""
     check_accelerator(config["trainer"]["accelerator"])
     check_loggers(config)
+    strategy = config["trainer"].get("strategy", "auto")
+    sharded_options.check_name(strategy)
     trainer = build_trainer(config, None, [Progress(LatestMetrics())], [])
     precision = resolve_precision(str(config["trainer"]["precision"]), config["trainer"]["accelerator"])
+    sharded_options.check_sharded(config, trainer)
     check_precision(precision, trainer)
-    check_strategy(trainer, config["trainer"].get("strategy", "auto"))
+    check_strategy(trainer, strategy)
     check_nodes(trainer)
     return trainer
 
@@ -72,6 +79,7 @@ def build_trainer(
     Raises: UserError.
     """
     options = dict(config["trainer"])
+    objects: dict[str, Any] = {}
     options.pop("max_tokens", None)  # lmft's own, a number of steps by now
     if options["max_epochs"] is None:  # Lightning would make 1000 of it, unless max_steps is set
         options["max_epochs"] = -1
@@ -84,6 +92,11 @@ def build_trainer(
     max_time = options.pop("max_time", None)
     if max_time is not None:
         further.append(TimeLimit(max_time, verbose=False))
+    if isinstance(options.get("strategy"), Mapping):
+        strategy = make_plugin(options.pop("strategy"), Strategy, trusted, "trainer.strategy")
+        objects["strategy"] = strategy
+        if isinstance(strategy, FullySharded):
+            options.setdefault("inference_mode", False)  # its tensors could not be trained on
     trainer = make_plugin(
         options,
         Trainer,
@@ -96,6 +109,7 @@ def build_trainer(
         use_distributed_sampler=False,  # the schedule knows its rank
         num_sanity_val_steps=0,
         enable_model_summary=False,
+        **objects,
     )
     # Lightning does not set it for an interval of time, but its callbacks read it.
     if not hasattr(trainer, "val_check_interval"):

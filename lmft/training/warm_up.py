@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-import torch
 from torch.optim import Optimizer
 
 from lmft.models.loading.rows import TrainedRows
+from lmft.system import sharding
 
 
 class WarmUp:
@@ -43,9 +43,11 @@ class WarmUp:
                     continue
                 rows = new[id(weight)]
                 if rows is not None and weight.grad is not None:
-                    kept = weight.grad[rows]
-                    weight.grad.zero_()
-                    weight.grad[rows] = kept
+                    own = sharding.own_rows(rows, weight)
+                    gradient = sharding.own_part(weight.grad)
+                    kept = gradient[own]
+                    gradient.zero_()
+                    gradient[own] = kept
 
     @contextmanager
     def keeping_old_rows(self, step: int) -> Iterator[None]:
@@ -57,10 +59,13 @@ class WarmUp:
         if step >= self.num_steps:
             yield
             return
-        whole = [trained for trained in self.rows if trained.rows is not None]
-        before = [trained.weight.detach().clone() for trained in whole]
+        parts = [
+            (sharding.own_part(trained.weight.detach()), sharding.own_rows(trained.rows, trained.weight))
+            for trained in self.rows
+            if trained.rows is not None
+        ]
+        before = [weight.clone() for weight, _ in parts]
         yield
-        with torch.no_grad():
-            for trained, values in zip(whole, before, strict=True):
-                values[trained.rows] = trained.weight[trained.rows]
-                trained.weight.copy_(values)
+        for (weight, rows), values in zip(parts, before, strict=True):
+            values[rows] = weight[rows]
+            weight.copy_(values)

@@ -9,6 +9,9 @@ import torch
 import xxhash
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 
+from lmft.models.sharding import free_gathered
+from lmft.system import sharding
+
 
 class MeasuredWeights(Callback):
     """Keeps a checksum of the weights of the last validation."""
@@ -34,7 +37,8 @@ def weights_changed_after_validation(trainer: Any) -> bool:
     """Return whether the weights differ from those of the last validation; False before the first."""
     for callback in trainer.callbacks:
         if isinstance(callback, MeasuredWeights) and callback.checksum is not None:
-            return callback.checksum != weights_checksum(trainer.lightning_module)
+            has_changed = callback.checksum != weights_checksum(trainer.lightning_module)
+            return sharding.anywhere(has_changed)
     return False
 
 
@@ -62,9 +66,15 @@ def measure_unrecorded(
 
 
 def weights_checksum(module: LightningModule) -> str:
-    """Return the xxh3 checksum of all parameters and buffers, on any device."""
+    """Return the xxh3 checksum of all parameters and buffers, on any device.
+
+    Where devices share the weights, that of this process's parts.
+    """
+    for part in module.modules():
+        free_gathered(part)
     digest = xxhash.xxh3_64()
     for tensor in chain(module.parameters(), module.buffers()):
-        content: Any = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        own = sharding.own_part(tensor.detach())
+        content: Any = own.cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
         digest.update(content)
     return digest.hexdigest()

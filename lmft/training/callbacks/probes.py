@@ -7,6 +7,7 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
+from lmft.models.sharding import is_sharded
 from lmft.reporting.phase import phase
 
 
@@ -31,23 +32,27 @@ class Probes(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Ask before the first step, unless a validation before training has done so."""
-        if trainer.global_step == 0 and not self.first and trainer.is_global_zero:
+        if trainer.global_step == 0 and not self.first:
             self.ask(pl_module, 0, "before")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Ask at each validation."""
-        if trainer.is_global_zero:
-            is_before = trainer.state.fn != "fit" and trainer.global_step == 0
-            self.ask(pl_module, trainer.global_step, "before" if is_before else "validation")
+        is_before = trainer.state.fn != "fit" and trainer.global_step == 0
+        self.ask(pl_module, trainer.global_step, "before" if is_before else "validation")
 
     def ask(self, pl_module: Any, step: int, stage: str) -> None:
         """Append the model's answers to the file; the model answers in evaluation mode.
+
+        The first process asks. Where devices share the weights, all of them take part in answering.
 
         Args:
             pl_module: the LightningModule.
             step: the optimizer step.
             stage: `before`, `validation` or `after`.
         """
+        is_first = pl_module.global_rank == 0
+        if not is_first and not is_sharded(pl_module.model):
+            return
         modes = {module: module.training for module in pl_module.modules()}
         pl_module.eval()
         self.latest = []
@@ -58,6 +63,8 @@ class Probes(Callback):
             module.training = is_training
         if stage == "before":
             self.first = self.latest
+        if not is_first:
+            return
         with self.path.open("a", encoding="utf-8") as file:
             for answer in self.latest:
                 file.write(
