@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import yaml
+
 _ENDING = ".writing"  # suffix of temporary files
 
 
@@ -65,6 +67,11 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def read_yaml(path: Path) -> Any:
+    """Return the content of a YAML file. libyaml reads it, where PyYAML has it: ten times as fast."""
+    return yaml.load(path.read_text("utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def read_json(path: Path) -> dict[str, Any]:
