@@ -1,33 +1,59 @@
-"""The tables of docs/benchmarks.md, from benchmarks/results.json.
+"""The tables of docs/benchmarks.md, from the files of benchmarks/results/.
 
 python -m docs.make.figures     writes them anew
 """
 
-import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.machine import sentence
+from lmft.system.files import read_json
+
 CHECKOUT = Path(__file__).parents[2]
 PAGE = CHECKOUT / "docs" / "benchmarks.md"
-RESULTS = CHECKOUT / "benchmarks" / "results.json"
+RESULTS = CHECKOUT / "benchmarks" / "results"
 TABLE = re.compile(r"(<!-- table: (.+?) -->\n).*?(?=<!-- end -->)", re.DOTALL)
 ROUNDS = 3  # of a figure, unless it says otherwise
 ANSWERS = "answers right after each epoch"
 
 
-def written(page: str, results: dict[str, Any]) -> str:
+def of_machines(folder: Path = RESULTS) -> list[dict[str, Any]]:
+    """Return the figures of each machine: the content of its file."""
+    return [read_json(path) for path in sorted(folder.glob("*.json"))]
+
+
+def written(page: str, machines: list[dict[str, Any]]) -> str:
     """Return a page with the tables between its comments filled in."""
-    return TABLE.sub(lambda match: f"{match[1]}\n{_table(match[2], results)}\n\n", page)
+    return TABLE.sub(lambda match: f"{match[1]}\n{_tables(match[2], machines)}\n\n", page)
 
 
-def _table(name: str, results: dict[str, Any]) -> str:
+def _tables(name: str, machines: list[dict[str, Any]]) -> str:
+    """Return a section's table of each machine, below a line that says which machine it is.
+
+    Raises:
+        ValueError: if no machine has figures of this section.
+    """
     if name == ANSWERS:
-        return _answers(results["answers_right_after_each_epoch"])
-    found = [row for row in results["results"] if row["section"] == name]
+        return _answers(next(each["answers_right_after_each_epoch"] for each in machines))
+    found = "\n\n".join(_of_machine(name, machines))
     if not found:
-        raise ValueError(f"{RESULTS.name} has no section {name!r}")
-    return "\n".join(["| figure | lmft | command |", "|---|---|---|", *map(_row, found)])
+        raise ValueError(f"no file in {RESULTS.name} has a section {name!r}")
+    return found
+
+
+def _of_machine(name: str, machines: list[dict[str, Any]]) -> Iterator[str]:
+    for each in machines:
+        rows = [row for row in each["results"] if row["section"] == name]
+        if rows:
+            yield f"Measured in {each['measured']} on {_machine(each['machine'])}:"
+            yield "\n".join(["| figure | lmft | command |", "|---|---|---|", *map(_row, rows)])
+
+
+def _machine(facts: dict[str, Any] | str) -> str:
+    """Return which machine it was; of figures that were collected by hand, as it was written down."""
+    return facts if isinstance(facts, str) else sentence(facts)
 
 
 def _row(row: dict[str, Any]) -> str:
@@ -43,14 +69,15 @@ def _result(result: dict[str, Any]) -> str:
     if "ratio" in result:
         shown = f"{result['ratio']}× {result['against']}"
     elif "value" in result:
-        shown = f"{result['value']}{unit}"
+        shown = f"{result['value']:,}{unit}"
     else:
         shown = f"{result['low']} to {result['high']}{unit}"
     in_brackets = []
-    if "low" in result and ("ratio" in result or "value" in result):
-        in_brackets.append(f"{result['low']} to {result['high']}")
+    has_range = result.get("low") != result.get("high")
+    if has_range and ("ratio" in result or "value" in result):
+        in_brackets.append(f"{result['low']:,} to {result['high']:,}")
     if result["rounds"] != ROUNDS:
-        in_brackets.append(f"{result['rounds']} rounds")
+        in_brackets.append("one round" if result["rounds"] == 1 else f"{result['rounds']} rounds")
     return about + shown + (f" ({', '.join(in_brackets)})" if in_brackets else "")
 
 
@@ -63,8 +90,7 @@ def _answers(right: dict[str, list[int]]) -> str:
 
 def main() -> None:
     """Write the tables of the page."""
-    results = json.loads(RESULTS.read_text("utf-8"))
-    PAGE.write_text(written(PAGE.read_text("utf-8"), results), "utf-8")
+    PAGE.write_text(written(PAGE.read_text("utf-8"), of_machines()), "utf-8")
 
 
 if __name__ == "__main__":

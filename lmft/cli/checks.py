@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.errors import InstantiationException
 from hydra.utils import get_class
 from omegaconf import OmegaConf
@@ -22,6 +21,7 @@ from lmft.errors import UserError, did_you_mean
 from lmft.models.config import ModelConfig
 from lmft.objectives.base import Objective
 from lmft.objectives.scheduled import Scheduled
+from lmft.system.files import read_yaml
 from lmft.system.repositories import check_folder, shape_file
 
 
@@ -190,7 +190,7 @@ def _objectives_of(family: str) -> list[str]:
 def _usual_objective(family: str) -> str | None:
     """Return the objective that a family's YAML chooses, else the default of lmft.train."""
     for path in (config_dir() / "model" / f"{family}.yaml", config_dir() / "train.yaml"):
-        for choice in yaml.safe_load(path.read_text("utf-8")).get("defaults", []):
+        for choice in read_yaml(path).get("defaults", []):
             if not isinstance(choice, Mapping):
                 continue
             for group, name in choice.items():
@@ -200,7 +200,7 @@ def _usual_objective(family: str) -> str | None:
 
 
 def _family_in(path: Path) -> str | None:
-    return yaml.safe_load(path.read_text("utf-8")).get("family")
+    return read_yaml(path).get("family")
 
 
 def _check_family(family: str) -> None:

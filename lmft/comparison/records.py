@@ -16,7 +16,7 @@ from lmft.config.shipped import with_defaults
 from lmft.runs.folder import RunFolder
 from lmft.runs.report import status_of
 from lmft.runs.rows import read_rows
-from lmft.system.files import read_json
+from lmft.system.files import read_json, read_yaml
 
 SCORES = ("loss", "perplexity", "accuracy", "bits_per_byte", "targets")
 # Options that change neither the trained weights nor what they are measured on.
@@ -131,9 +131,7 @@ def is_within(key: str, options: tuple[str, ...]) -> bool:
 def _config(run: RunFolder) -> dict[str, Any]:
     if not run.is_run():
         return {}
-    # libyaml's parser takes a tenth of the time; a sweep may have hundreds of configs.
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    config = yaml.load(run.config.read_text("utf-8"), loader)
+    config = read_yaml(run.config)
     if not isinstance(config, dict):
         raise ValueError(f"{run.config} holds no options")
     return config

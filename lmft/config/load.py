@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
@@ -28,6 +27,7 @@ from lmft.config.overrides import (
 from lmft.config.shipped import config_dir
 from lmft.config.sources import SHIPPED, Sources, sources_in
 from lmft.errors import UserError, did_you_mean
+from lmft.system.files import read_yaml
 
 HYDRA_VERSION = "1.3"  # the version whose defaults Hydra uses
 OF_SWEEPS = ("launcher",)
@@ -149,7 +149,7 @@ def plain(config: DictConfig, command_line: Iterable[str] = ()) -> dict[str, Any
 def _check_types(config: Mapping[str, Any]) -> None:
     """Raise UserError for a value outside the groups of another type than train.yaml gives it."""
     where = "a YAML or an interpolation; ${oc.decode:${oc.env:X}} reads a number"
-    defaults = yaml.safe_load((config_dir() / "train.yaml").read_text("utf-8"))
+    defaults = read_yaml(config_dir() / "train.yaml")
     for name, default in defaults.items():
         value = config.get(name, default)
         if isinstance(default, dict) and isinstance(value, Mapping):
@@ -231,10 +231,10 @@ def _check_group(override: Override, folders: Sequence[Path]) -> None:
 
 def _check_top_level(config: DictConfig, command: str) -> None:
     """Raise UserError for a value outside the groups that neither lmft nor an interpolation reads."""
-    shipped = yaml.safe_load((config_dir() / "train.yaml").read_text("utf-8"))
+    shipped = read_yaml(config_dir() / "train.yaml")
     own = config_dir() / f"{command}.yaml"
     if own.is_file():
-        shipped |= yaml.safe_load(own.read_text("utf-8"))
+        shipped |= read_yaml(own)
     known = {*shipped, *_NEEDED_GROUPS, *_OPTIONAL_GROUPS, "sweep", "hydra"}
     for name in map(str, config):
         if name not in known and f"${{{name}" not in OmegaConf.to_yaml(config):

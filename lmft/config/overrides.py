@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,13 @@ _STRUCTURED_VALUE = re.compile(r"""[\[{'"]|\$\{|\w+\(""")
 
 def parse(argument: str) -> Override:
     """Parse one `key=value` by Hydra's grammar. Raises: hydra.errors.OverrideParseException."""
-    return OverridesParser.create().parse_overrides([argument])[0]
+    return _parser().parse_overrides([argument])[0]
+
+
+@cache
+def _parser() -> OverridesParser:
+    """Return Hydra's parser; making one takes a millisecond."""
+    return OverridesParser.create()
 
 
 def quote_for_hydra(argument: str) -> str:

@@ -1,6 +1,5 @@
 """The YAML files that come with lmft: where they are, and the defaults that they state."""
 
-import copy
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -25,13 +24,11 @@ def defaults_of(key: str) -> dict[str, Any]:
     file = config_dir() / group / "_base.yaml"
     if not file.is_file():
         return {}
-    # Parsing takes 50 ms, and each group of options inside another asks again. Environment variables
-    # may change in between.
-    defaults = OmegaConf.to_container(copy.deepcopy(_parsed(file)), resolve=True)
-    for name in path:
-        defaults = (defaults or {}).get(name)  # type: ignore[union-attr]
-    if defaults is None:
+    # Parsed once, as that takes 50 ms; resolved each time, as environment variables may change.
+    node = OmegaConf.select(_parsed(file), ".".join(path)) if path else _parsed(file)
+    if node is None:
         return {}
+    defaults = OmegaConf.to_container(node, resolve=True)
     # `???` is OmegaConf's mark of an option that has no default.
     return {str(name): value for name, value in defaults.items() if value != "???"}  # type: ignore[union-attr]
 

@@ -6,14 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lmft.reporting.report import Told, report_page
 from lmft.runs.branch import folder_of, recorded_parent
 from lmft.runs.folder import RunFolder
 from lmft.runs.lock import is_locked
 from lmft.runs.rows import read_lines, read_rows
-from lmft.system.files import read_json, write_text
+from lmft.system.files import read_json, read_yaml, write_text
 
 _MOST_PARENTS = 20
 _SCORES = ("loss", "perplexity", "accuracy", "bits_per_byte")
@@ -43,7 +41,7 @@ def page_of(run: RunFolder, name: str, status: str, metrics: Mapping[str, Any] |
     told = Told(
         name=name,
         metrics=_metrics(recorded, rows, status, is_final=metrics is not None),
-        config=yaml.safe_load(run.config.read_text("utf-8")) if run.is_run() else {},
+        config=read_yaml(run.config) if run.is_run() else {},
         rows=rows,
         samples=read_lines(run.samples),
         facts=recorded.get("facts") or read_json(run.facts),

@@ -7,12 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lmft.config.shipped import with_defaults
 from lmft.errors import UserError
 from lmft.runs import checkpoints
 from lmft.runs.folder import RunFolder, existing_run
+from lmft.system.files import read_yaml
 
 log = logging.getLogger(__name__)
 # Options of the trainer that end a training.
@@ -215,7 +214,7 @@ def _may_have_moved(key: str, before: Any, now: Any) -> bool:
 
 def recorded_settings(run: RunFolder) -> dict[str, Any]:
     """Return the config that a run was trained with, without secrets."""
-    return yaml.safe_load(run.config.read_text("utf-8"))
+    return read_yaml(run.config)
 
 
 def ends_alike(recorded: Mapping[str, Any], config: Mapping[str, Any]) -> bool:

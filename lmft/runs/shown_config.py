@@ -4,7 +4,6 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
 from hydra._internal.utils import get_args_parser
 
 from lmft.config import load
@@ -14,6 +13,7 @@ from lmft.config.shipped import config_dir
 from lmft.config.sources import SHIPPED, Sources
 from lmft.runs.redaction import Redactor
 from lmft.runs.rerun import differences
+from lmft.system.files import read_yaml
 
 _BUNDLES = ("experiment", "debug")  # YAMLs of options of other groups, which are shown one by one
 
@@ -77,7 +77,7 @@ def _sources(arguments: Sequence[str] | None) -> Sources:
 
 def _usual_choices() -> dict[str, str | None]:
     """Return the YAMLs that a training is composed of unless others are chosen."""
-    defaults = yaml.safe_load((config_dir() / "train.yaml").read_text("utf-8"))["defaults"]
+    defaults = read_yaml(config_dir() / "train.yaml")["defaults"]
     return {
         group: name for entry in defaults if isinstance(entry, dict) for group, name in entry.items()
     }

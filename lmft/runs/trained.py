@@ -5,12 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lmft.config import contradictions, trust
 from lmft.errors import UserError
 from lmft.runs import checkpoints
 from lmft.runs.folder import RunFolder, existing_run
+from lmft.system.files import read_yaml
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +73,7 @@ def recorded_config(path: Path, config: Mapping[str, Any], overrides: Sequence[s
     Raises: UserError if there is no run or no trained model.
     """
     run = existing_run(path)
-    recorded: dict[str, Any] = yaml.safe_load(run.config.read_text("utf-8"))
+    recorded: dict[str, Any] = read_yaml(run.config)
     chosen = _chosen_checkpoint(config)
     if chosen is not None:
         recorded["model"] = _as_trained(recorded["model"], run)
@@ -104,7 +103,7 @@ def config_of_beginning(
     """
     run = existing_run(path)
     used = recorded_config(path, {**config, "checkpoint": None}, overrides)
-    trained = yaml.safe_load(run.config.read_text("utf-8"))["model"]
+    trained = read_yaml(run.config)["model"]
     lora = {**trained.get("lora", {}), "r": 0}
     return {**used, "model": {**_as_trained(trained, run), "lora": lora, "freeze": []}}
 
@@ -184,7 +183,7 @@ def config_to_inspect(config: Mapping[str, Any], overrides: Sequence[str]) -> di
     if not isinstance(config["run"], str):
         return dict(config)
     run = existing_run(Path(config["run"]))
-    recorded: dict[str, Any] = yaml.safe_load(run.config.read_text("utf-8"))
+    recorded: dict[str, Any] = read_yaml(run.config)
     recorded["model"] = _as_trained(recorded["model"], run)
     names = [override.lstrip("+~").partition("=")[0] for override in overrides]
     for key in (*config, *names):

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import yaml
+
 _ENDING = ".writing"  # suffix of temporary files
 
 
@@ -71,6 +73,11 @@ def stamp_of(path: Path) -> list[int]:
     """Return what tells that a file was changed: its size, and the times of its changes (ns)."""
     status = path.stat()
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
+
+def read_yaml(path: Path) -> Any:
+    """Return the content of a YAML file. libyaml reads it, where PyYAML has it: ten times as fast."""
+    return yaml.load(path.read_text("utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def read_json(path: Path) -> dict[str, Any]:

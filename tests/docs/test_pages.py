@@ -1,16 +1,16 @@
 """The pages of the documentation: their links, and what is written by commands."""
 
-import json
 import re
+import shlex
 
 import pytest
 import yaml
 from rich.text import Text
 
+import benchmarks.__main__ as benchmarks
 from docs.make import examples, figures, options, pictures, terminal
 from docs.make.links import CHECKOUT, SiteLinks, links_in
 from lmft.config.shipped import config_dir
-from lmft.system.files import read_json
 from tests.helpers.printed import DOCUMENTS
 
 YAMLS = sorted(file for file in config_dir().rglob("*.yaml") if file.parent.name != "hydra")
@@ -110,26 +110,40 @@ class TestOptions:
 class TestFigures:
     def test_the_page_has_the_tables_of_the_results(self):
         page = figures.PAGE.read_text("utf-8")
-        assert page == figures.written(page, read_json(figures.RESULTS))
+        assert page == figures.written(page, figures.of_machines())
 
     def test_every_result_is_in_a_table(self):
-        sections = {row["section"] for row in read_json(figures.RESULTS)["results"]}
+        sections = {row["section"] for machine in figures.of_machines() for row in machine["results"]}
         assert sections < set(re.findall(r"<!-- table: (.+?) -->", figures.PAGE.read_text("utf-8")))
 
-    def test_every_command_is_of_a_script_that_there_is(self):
-        for row in read_json(figures.RESULTS)["results"]:
-            script = re.search(r"benchmarks/\w+\.py", row["command"])
-            assert "lmft.train" in row["command"] or (CHECKOUT / script[0]).is_file()
+    def test_every_command_is_one_that_there_is(self):
+        commands = {row["command"] for machine in figures.of_machines() for row in machine["results"]}
+        commands |= set(re.findall(r"python -m benchmarks[^`\n#]*", figures.PAGE.read_text("utf-8")))
+        measuring = [command for command in commands if "benchmarks" in command and not command.startswith("git")]
+        assert len(measuring) > 5
+        for command in measuring:
+            words = shlex.split(command.removeprefix("python -m benchmarks"))
+            given = [word for word in words if word != "--help"]
+            assert set(benchmarks.parser().parse_args(given).suites) <= benchmarks.SUITES, command
+        assert all(each in measuring or each.startswith("git show ") or "lmft.train" in each for each in commands)
 
-    def test_a_result_is_told_with_range_and_rounds(self):
+    def test_a_result_is_told_with_machine_range_and_rounds(self):
         result = {"ratio": 2.2, "against": "a", "low": 2.1, "high": 2.4, "rounds": 2}
         row = {"section": "s", "figure": "f", "command": "c", "results": [result], "script": "earlier"}
-        page = figures.written("<!-- table: s -->\nold\n<!-- end -->\n", json.loads(json.dumps({"results": [row]})))
+        machine = {"machine": "two cores", "measured": "2026-11", "results": [row]}
+        page = figures.written("<!-- table: s -->\nold\n<!-- end -->\n", [machine])
         assert "| f | 2.2× a (2.1 to 2.4, 2 rounds) † | `c` |" in page and "old" not in page
+        assert "Measured in 2026-11 on two cores:" in page
+
+    def test_a_section_has_a_table_of_each_machine(self):
+        row = {"section": "s", "figure": "f", "command": "c", "results": [{"value": 1234, "rounds": 3}]}
+        machines = [{"machine": name, "measured": "2026", "results": [row]} for name in ("A", "B")]
+        page = figures.written("<!-- table: s -->\n<!-- end -->\n", machines)
+        assert page.index("on A:") < page.index("on B:") and page.count("| f | 1,234 | `c` |") == 2
 
     def test_a_section_without_results_is_an_error(self):
-        with pytest.raises(ValueError, match="no section 'x'"):
-            figures.written("<!-- table: x -->\n<!-- end -->", {"results": []})
+        with pytest.raises(ValueError, match="a section 'x'"):
+            figures.written("<!-- table: x -->\n<!-- end -->", [])
 
 
 class TestPictures:

@@ -8,7 +8,7 @@ import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from functools import wraps
+from functools import cache, wraps
 from typing import Any
 
 import omegaconf._utils
@@ -18,6 +18,7 @@ from hydra._internal import config_loader_impl
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.defaults_list import DefaultsList, Overrides
+from hydra.core.override_parser import overrides_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
@@ -29,6 +30,7 @@ _REAL = (
     (ConfigLoaderImpl, "_compose_config_from_defaults_list"),
     (ConfigRepository, "load_config"),
     (OverridesParser, "parse_rule"),
+    (overrides_parser, "create_functions"),
     (omegaconf.base, "parse"),
     (omegaconf._utils, "parse"),
 )
@@ -45,6 +47,7 @@ def yamls_read_once() -> Iterator[None]:
         lambda loader, **what: composed.config(loader, **what),
         _copies_of_files(ConfigRepository.load_config),
         _copies_of(OverridesParser.parse_rule),
+        cache(overrides_parser.create_functions),  # which nobody changes
         interpolations,
         interpolations,
     )

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# All that a run on a GPU has to show, in less than 8 minutes and without a network; --tiny tries it on a CPU.
+#   benchmarks/gpu.sh [--tiny] [FOLDER]      figures go to FOLDER, by default $OUT or gpu-figures
+set -uo pipefail
+cd "$(dirname "$0")/.."
+tiny=()
+if [[ ${1:-} == --tiny ]]; then
+    tiny=(--tiny --steps 5)
+    shift
+fi
+out=${1:-${OUT:-gpu-figures}}
+export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=true PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
+python -m benchmarks ceilings attention head train \
+    --in-process --rounds 1 --steps 40 --seconds 330 --out "$out" "${tiny[@]}"
+measured=$?
+[[ ${#tiny[@]} -gt 0 ]] && export LMFT_CUDA_TESTS=cpu
+python -m pytest -m cuda -p no:cacheprovider --timeout 120
+tested=$?
+exit $((measured || tested))
