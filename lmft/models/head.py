@@ -1,20 +1,20 @@
 """Logits at the targets only, and the loss over them in parts of bounded memory."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from copy import copy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import PreTrainedModel
 
+from lmft.models.cross_entropy import computed_in, linear_nats, linear_scores
+from lmft.models.inside_forward import Head, at_targets, rows_at
 from lmft.models.sharding import is_sharded
 
-Head = Callable[[Tensor], Tensor]
-"""Hidden states [n, D] to logits [n, V]."""
-
-_MOST_LOGITS = {"cpu": 1 << 24, "cuda": 1 << 27}  # at a time: 64 MB and 512 MB of float32
+# Bytes of logits at a time.
+_MOST_BYTES = {"cpu": 1 << 27, "cuda": 1 << 28}
+# Of a head that is the model's own code, whose logits have copies in float32 and gradients beside them.
+_MOST_LOGITS = {"cpu": 1 << 24, "cuda": 1 << 27}
 
 
 def target_logits(
@@ -34,7 +34,7 @@ def target_logits(
 
     def keep_targets(_module: nn.Module, _args: Any, output: Any) -> Any:
         # [1, K, D].
-        output.last_hidden_state = _rows(output.last_hidden_state, target_index).unsqueeze(0)
+        output.last_hidden_state = rows_at(output.last_hidden_state, target_index).unsqueeze(0)
         return output
 
     handle = body.register_forward_hook(keep_targets)
@@ -55,18 +55,27 @@ def target_nats(
 
     If there are too many logits to be held at once, they and their gradients are computed part by part.
     """
-    max_rows = rows_at_a_time(model, targets.device)
-    # Devices that share weights gather them for one call of the model.
-    if len(targets) <= max_rows or (is_sharded(model) and torch.is_grad_enabled()):
-        return nats(target_logits(model, body, inputs, target_index), targets)
-    hidden, head = _split_at_head(model, body, inputs, target_index)
-    if not torch.is_grad_enabled():
-        parts = zip(hidden.split(max_rows), targets.split(max_rows), strict=True)
-        return torch.stack([nats(head(rows), part_targets) for rows, part_targets in parts]).sum()
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
-    return _NatsByParts.apply(head, max_rows, targets, hidden, *weights)
+
+    def of_layer(rows: Tensor, layer: nn.Linear) -> Tensor:
+        max_rows = _rows_of_layer(layer, rows.device)
+        if torch.is_grad_enabled():
+            return linear_nats(rows, layer.weight, layer.bias, targets, max_rows)
+        return linear_scores(rows, layer.weight, layer.bias, targets, max_rows)[0].sum()
+
+    def of_head(rows: Tensor, head: Head) -> Tensor:
+        max_rows = rows_at_a_time(_MOST_LOGITS, _vocab_size(model), rows.device)
+        if not torch.is_grad_enabled():
+            return _scores_by_parts(head, rows, targets, max_rows)[0].sum()
+        # Devices that share weights gather them for one call of the model.
+        if len(rows) <= max_rows or is_sharded(model):
+            return nats(head(rows), targets)
+        weights = [weight for weight in model.parameters() if weight.requires_grad]
+        return _NatsByParts.apply(head, max_rows, targets, rows, *weights)
+
+    return at_targets(model, body, inputs, target_index, of_layer, of_head)
 
 
+@torch.no_grad()
 def target_scores(
     model: PreTrainedModel,
     body: nn.Module,
@@ -74,45 +83,44 @@ def target_scores(
     target_index: Tensor,
     targets: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Return the nats of each target [K] and whether it is predicted right [K], without gradients.
+    """Return the nats of each target [K] in float32 and whether it is predicted right [K].
 
-    In the padding of K both are 0.
+    Without gradients. In the padding of K both are 0.
     """
-    hidden, head = _split_at_head(model, body, inputs, target_index)
-    max_rows = rows_at_a_time(model, targets.device)
+
+    def of_layer(rows: Tensor, layer: nn.Linear) -> tuple[Tensor, Tensor]:
+        max_rows = _rows_of_layer(layer, rows.device)
+        return linear_scores(rows, layer.weight, layer.bias, targets, max_rows)
+
+    def of_head(rows: Tensor, head: Head) -> tuple[Tensor, Tensor]:
+        max_rows = rows_at_a_time(_MOST_LOGITS, _vocab_size(model), rows.device)
+        return _scores_by_parts(head, rows, targets, max_rows)
+
+    return at_targets(model, body, inputs, target_index, of_layer, of_head)
+
+
+def rows_at_a_time(most: dict[str, int], size: int, device: torch.device) -> int:
+    """Return how many rows of a size are held at once, given the most on each type of device."""
+    return max(1, most.get(device.type, most["cuda"]) // size)
+
+
+def _rows_of_layer(layer: nn.Linear, device: torch.device) -> int:
+    size = layer.out_features * computed_in(layer.weight).itemsize
+    return rows_at_a_time(_MOST_BYTES, size, device)
+
+
+def _vocab_size(model: PreTrainedModel) -> int:
+    return model.config.get_text_config().vocab_size
+
+
+def _scores_by_parts(head: Head, rows: Tensor, targets: Tensor, max_rows: int) -> tuple[Tensor, Tensor]:
     nats_of_parts = []
     hits = []
-    for rows, part_targets in zip(hidden.split(max_rows), targets.split(max_rows), strict=True):
-        logits = head(rows)
-        nats_of_parts.append(_each_nats(logits, part_targets))
+    for part, part_targets in zip(rows.split(max_rows), targets.split(max_rows), strict=True):
+        logits = head(part)
+        nats_of_parts.append(F.cross_entropy(logits.float(), part_targets, reduction="none"))
         hits.append(logits.argmax(-1) == part_targets)
     return torch.cat(nats_of_parts), torch.cat(hits)
-
-
-def each_target_nats(
-    model: PreTrainedModel,
-    body: nn.Module,
-    inputs: dict[str, Any],
-    target_index: Tensor,
-    targets: Tensor,
-) -> Tensor:
-    """Return −log p of each target [K] in float32, without gradients. [K]"""
-    max_rows = rows_at_a_time(model, targets.device)
-    if len(targets) <= max_rows:
-        return _each_nats(target_logits(model, body, inputs, target_index), targets)
-    hidden, head = _split_at_head(model, body, inputs, target_index)
-    parts = zip(hidden.split(max_rows), targets.split(max_rows), strict=True)
-    return torch.cat([_each_nats(head(rows), part_targets) for rows, part_targets in parts])
-
-
-def _each_nats(logits: Tensor, targets: Tensor) -> Tensor:
-    return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")
-
-
-def rows_at_a_time(model: PreTrainedModel, device: torch.device) -> int:
-    """Return how many rows of logits are held at once."""
-    vocab_size = model.config.get_text_config().vocab_size
-    return max(1, _MOST_LOGITS.get(device.type, _MOST_LOGITS["cuda"]) // vocab_size)
 
 
 def nats(logits: Tensor, targets: Tensor) -> Tensor:
@@ -122,68 +130,7 @@ def nats(logits: Tensor, targets: Tensor) -> Tensor:
         logits: [K, V].
         targets: [K] token ids.
     """
-    return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum", ignore_index=-100)
-
-
-def _rows(hidden: Tensor, target_index: Tensor) -> Tensor:
-    """Select rows of hidden states: [B, T, D] → [K, D]."""
-    return hidden.flatten(0, 1).index_select(0, target_index)
-
-
-def _split_at_head(
-    model: PreTrainedModel, body: nn.Module, inputs: dict[str, Any], target_index: Tensor
-) -> tuple[Tensor, Head]:
-    """Return the body's hidden states at the targets [K, D], and the model's head as a function of rows.
-
-    The head is the model itself with a body that returns the given rows.
-    """
-    kept: dict[str, Any] = {}
-
-    def keep_output(_module: nn.Module, _args: Any, output: Any) -> Any:
-        hidden = _rows(output.last_hidden_state, target_index)
-        kept["output"] = output
-        kept["hidden"] = hidden
-        # The head runs on one row, as it has to run on something; its result is not used.
-        output = copy(output)
-        output.last_hidden_state = hidden[:1].unsqueeze(0)
-        return output
-
-    def keep_encoded(_module: nn.Module, _args: Any, output: Any) -> None:
-        kept["encoded"] = copy(output)
-
-    handles = [body.register_forward_hook(keep_output)]
-    if model.config.is_encoder_decoder:
-        handles.append(model.get_encoder().register_forward_hook(keep_encoded))
-    try:
-        model(**inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    # With its output given, the encoder does not run again.
-    if encoded := kept.get("encoded"):
-        encoded.last_hidden_state = encoded.last_hidden_state.detach()
-        inputs = {**inputs, "encoder_outputs": encoded}
-
-    def head(rows: Tensor) -> Tensor:
-        output = copy(kept["output"])
-        output.last_hidden_state = rows.unsqueeze(0)
-        with _forward_replaced(body, lambda *args, **kwargs: output):
-            return model(**inputs).logits.squeeze(0)
-
-    return kept["hidden"], head
-
-
-@contextmanager
-def _forward_replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    before = module.__dict__.get("forward")  # set if the module is compiled
-    module.forward = forward
-    try:
-        yield
-    finally:
-        if before is None:
-            del module.forward
-        else:
-            module.forward = before
+    return F.cross_entropy(logits.float(), targets, reduction="sum", ignore_index=-100)
 
 
 class _NatsByParts(torch.autograd.Function):

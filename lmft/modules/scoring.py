@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lmft.errors import UserError
-from lmft.models.head import each_target_nats
+from lmft.models.head import target_scores
 
 
 @dataclass(frozen=True)
@@ -233,7 +233,7 @@ def _nats(module: Scorer, rows: Sequence[_Row]) -> np.ndarray:
             inputs["input_ids"][i, row.window.predicted_from[row.chosen]] = row.window.mask_id
     targets = [row.window.targets[row.chosen] for row in rows]
     device = module.device
-    nats = each_target_nats(
+    nats, _ = target_scores(
         module.model,
         module.body,
         module.inputs({name: value.to(device) for name, value in inputs.items()}),
