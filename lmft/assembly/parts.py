@@ -22,7 +22,7 @@ from lmft.data.sources.rows import Place
 from lmft.data.sources.source import open_source
 from lmft.errors import UserError
 from lmft.models.adapters import add_adapters
-from lmft.models.attention import enable_document_masking
+from lmft.models.attention import enable_document_masking, use_packed_attention
 from lmft.models.config import ModelConfig
 from lmft.models.export import check_can_be_saved
 from lmft.models.freezing import freeze
@@ -165,7 +165,10 @@ def _build_module(parts: Parts, is_tried: bool) -> LanguageModel:
         add_ends(model, parts.ends)
     if "train" in parts.corpus.examples:
         check_can_be_saved(model, parts.tokenizer)
-    if parts.data.isolate_documents:
+    isolates = parts.data.isolate_documents
+    if isolates or (family.is_causal and (parts.model.compile or torch.cuda.is_available())):
+        use_packed_attention(model, parts.tokenizer, family.is_causal, isolates)
+    if isolates:
         enable_document_masking(model, parts.tokenizer, family.is_causal)
     if not is_tried:
         _try(model, parts)

@@ -29,6 +29,8 @@ class Batch:
     """Padded positions."""
     num_targets: int
     """Targets that are not padding."""
+    document_starts: Tensor | None = None
+    """[N + 1] int32: where documents begin in the rows laid end to end, if they are kept apart."""
     target_documents: np.ndarray | None = None
     """[K] the document of each target, an index among the split's documents; −1 in the padding of K.
 

@@ -22,6 +22,7 @@ from lmft.data.schedule.sampler import MicroBatch, Schedule
 from lmft.data.tracing import target_documents
 from lmft.errors import UserError
 from lmft.objectives.base import IGNORED, Objective, Rows, Vocabulary
+from lmft.objectives.document_starts import document_starts
 from lmft.objectives.scheduled import Scheduled
 from lmft.system import loop_state
 from lmft.system.signals import let_parent_handle_signals
@@ -78,6 +79,9 @@ class Batches(Dataset):
             documents = target_documents(
                 self.examples, numbers, rows, objective, self.vocabulary, noise, arrays
             )
+        starts = None
+        if "document_ids" in arrays:
+            starts = torch.from_numpy(document_starts(arrays["document_ids"]))
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         return Batch(
             target_index=tensors.pop("target_index"),
@@ -86,6 +90,7 @@ class Batches(Dataset):
             num_tokens=num_tokens,
             num_padding=num_padding,
             num_targets=num_targets,
+            document_starts=starts,
             target_documents=documents,
         )
 

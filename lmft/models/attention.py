@@ -1,7 +1,6 @@
-"""Document masking: keep attention inside each document of a packed row."""
+"""Keep attention inside each document of a packed row: by kernels that skip the others, or by masks."""
 
-import functools
-import inspect
+import logging
 import sys
 from typing import Any
 
@@ -10,9 +9,21 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from lmft.errors import UserError
+from lmft.models import packed_attention
+from lmft.models.attention_inputs import (
+    document_inputs,
+    is_packed,
+    mask_inputs,
+    num_sliding_layers,
+    plain_inputs,
+)
 from lmft.models.trial import ordinary_tokens, to_be_tried
 
-_WITH_MASKS = ("eager", "sdpa")  # implementations of attention that take a mask of any shape
+log = logging.getLogger(__name__)
+
+# Implementations of attention that take a mask of any shape.
+_WITH_MASKS = ("eager", "sdpa", packed_attention.NAME)
+_MOST = 1e-3  # difference of hidden states that are to be equal, as a share of the largest
 _LAYER_TYPES = {"full_attention", "sliding_attention"}  # values of `layer_types` in configs
 
 
@@ -38,10 +49,62 @@ def cannot_mask_reason(model_class: type[PreTrainedModel], config: PreTrainedCon
     return None
 
 
+def use_packed_attention(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, causal: bool, isolates: bool
+) -> bool:
+    """Let the model attend without masks, if it uses torch's kernels and computes the same so.
+
+    Args:
+        model: the model; it stays as it is if it cannot.
+        tokenizer: its tokenizer, whose tokens the trial uses.
+        causal: whether a token sees only the tokens before it.
+        isolates: whether rows hold documents that must not see each other.
+
+    Returns: whether it does.
+    """
+    kind = model.config.model_type
+    if model.config._attn_implementation != "sdpa" or not model._can_set_attn_implementation():
+        return False
+    if isolates and cannot_mask_reason(type(model), model.config):
+        return False
+    try:
+        with to_be_tried(model) as tried:
+            tokens = ordinary_tokens(tokenizer, model.config, 12)[0][None]  # [1, T]
+            expected = tried.base_model(input_ids=tokens).last_hidden_state
+            tried.set_attn_implementation(packed_attention.NAME)
+            difference = 0.0
+            if causal:
+                found = _hidden(tried, tokens, plain_inputs(tried, tokens))
+                difference = float((found - expected).abs().max() / expected.abs().max())
+            if isolates:
+                difference = max(difference, _difference(tried, tokens, causal))
+    except Exception as error:  # of any kind: the model's code may take no such arguments
+        log.info("%s attends by masks: %s", kind, " ".join(str(error).split())[:200])
+        return False
+    if not difference < _MOST:
+        log.info("%s attends by masks: without them hidden states differ by %.2g", kind, difference)
+        return False
+    model.set_attn_implementation(packed_attention.NAME)
+    return True
+
+
+def _hidden(model: PreTrainedModel, tokens: Tensor, inputs: dict[str, Any]) -> Tensor:
+    """Return hidden states without masks. [1, T, D]
+
+    Raises: ValueError if a layer does not ask for its window, which only its mask would then keep to.
+    """
+    seen: list[int | None] = []
+    hidden = model.base_model(input_ids=tokens, windows_seen=seen, **inputs).last_hidden_state
+    asked_for = sum(window is not None for window in seen)
+    if not seen or asked_for != num_sliding_layers(model.config, len(seen)):
+        raise ValueError(f"{asked_for} of {len(seen)} layers ask for a window")
+    return hidden
+
+
 def enable_document_masking(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, causal: bool = False
 ) -> None:
-    """Prepare the model for `document_mask_inputs`, and check that documents in a row do not interact.
+    """Prepare the model for `document_inputs`, and check that documents in a row do not interact.
 
     Args:
         model: the model; some architectures get a hook.
@@ -69,29 +132,32 @@ def enable_document_masking(
         body.build_alibi_tensor = _alibi_ignoring_documents(body.build_alibi_tensor)
     try:
         with to_be_tried(model) as tried:
-            difference = _difference(tried, tokenizer, causal)
+            tokens = ordinary_tokens(tokenizer, tried.config, 12)[0][None]  # [1, T]
+            difference = _difference(tried, tokens, causal)
     except Exception as error:  # of any kind: the model's code may expect masks of another shape
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{model_type} cannot keep attention inside a document", reason, fix) from error
-    if not difference < 1e-3:
+    if not difference < _MOST:
         what = (
             f"{model_type} does not keep attention inside a document (logits differ by {difference:.2g})"
         )
         raise UserError(what, fix=fix)
 
 
-def _difference(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, causal: bool) -> float:
+def _difference(model: PreTrainedModel, tokens: Tensor, causal: bool) -> float:
     """Return the largest difference between hidden states of two documents in one row and of each alone.
 
-    It is relative to the largest hidden state.
+    It is relative to the largest hidden state. tokens: [1, T], those of both documents.
     """
-    tokens = ordinary_tokens(tokenizer, model.config, 12)[0][None]  # [1, T]
     documents = (torch.arange(tokens.shape[1]) >= tokens.shape[1] * 7 // 12).long()[None]  # [1, T]
-    inputs = document_mask_inputs(model, documents, causal)
-    together = model.base_model(input_ids=tokens, **inputs).last_hidden_state
     parts = [tokens[documents == number][None] for number in (0, 1)]
     alone = torch.cat([model.base_model(input_ids=part).last_hidden_state for part in parts], dim=1)
-    return float((together - alone).abs().max() / alone.abs().max())
+    # Masks are tried in any case: devices and number formats without a kernel need them.
+    inputs = mask_inputs(model, documents, causal)
+    found = [model.base_model(input_ids=tokens, **inputs).last_hidden_state]
+    if is_packed(model):
+        found.append(_hidden(model, tokens, document_inputs(model, documents, causal)))
+    return float(max((each - alone).abs().max() for each in found) / alone.abs().max())
 
 
 def _one_mask_a_token(
@@ -118,75 +184,3 @@ def _alibi_ignoring_documents(build_from_padding_mask: Any) -> Any:
         return build_from_padding_mask(attention_mask, num_heads, dtype)
 
     return build_alibi_tensor
-
-
-def document_mask_inputs(
-    model: PreTrainedModel, document_ids: Tensor, causal: bool = False
-) -> dict[str, Any]:
-    """Return inputs of the body that keep attention and positions within each token's document.
-
-    Args:
-        model: a model that `enable_document_masking` has prepared.
-        document_ids: [B, T] number of each token's document, −1 for padding.
-        causal: whether a token sees only the tokens before it.
-    """
-    same = document_ids[:, :, None] == document_ids[:, None, :]  # [B, T, T]
-    positions = document_positions(document_ids)
-    config = model.config
-    if config.model_type == "deberta-v2":
-        return {"attention_mask": same, "position_ids": positions}
-    if causal:
-        same = same.tril()
-    inputs: dict[str, Any] = {"attention_mask": _masks(model, same, positions, causal)}
-    if _takes_positions(type(model.base_model)):
-        embeddings: Any = getattr(model.base_model, "embeddings", None)
-        # RoBERTa's start after the padding id.
-        if hasattr(embeddings, "create_position_ids_from_input_ids"):
-            positions = positions + embeddings.padding_idx + 1
-        inputs["position_ids"] = positions
-    return inputs
-
-
-@functools.cache
-def _takes_positions(body: type[nn.Module]) -> bool:
-    return "position_ids" in inspect.signature(body.forward).parameters
-
-
-def _masks(model: PreTrainedModel, same: Tensor, positions: Tensor, causal: bool) -> Any:
-    """Return one mask [B, 1, T, T], or {layer type: mask} if the model has several types of layers.
-
-    Args:
-        model: the model.
-        same: [B, T, T] bool, which tokens each token may see.
-        positions: [B, T] positions inside the document.
-        causal: whether a token sees only the tokens before it.
-    """
-    config = model.config
-    window = getattr(config, "sliding_window", None)
-    default_type = "sliding_attention" if window else "full_attention"
-    layer_types = set(getattr(config, "layer_types", None) or [default_type])
-    allowed = {"full_attention": same}
-    if "sliding_attention" in layer_types and window:
-        distance = (positions[:, :, None] - positions[:, None, :]).abs()
-        is_near = distance < window if causal else distance <= window
-        allowed["sliding_attention"] = same & is_near
-    masks = {kind: _mask(model, mask) for kind, mask in allowed.items() if kind in layer_types}
-    return masks if len(masks) > 1 else next(iter(masks.values()))
-
-
-def _mask(model: PreTrainedModel, allowed: Tensor) -> Tensor:
-    """Return the mask [B, 1, T, T] of `allowed` [B, T, T]: bool for sdpa, else added to the scores."""
-    allowed = allowed.unsqueeze(1)
-    if model.config._attn_implementation == "sdpa":
-        return allowed
-    return torch.zeros_like(allowed, dtype=torch.float32).masked_fill_(
-        ~allowed, torch.finfo(torch.float32).min
-    )
-
-
-def document_positions(document_ids: Tensor) -> Tensor:
-    """Return each token's position in its document [B, T], from `document_ids` [B, T]."""
-    columns = torch.arange(document_ids.shape[1], device=document_ids.device).expand_as(document_ids)
-    begins = torch.ones_like(document_ids, dtype=torch.bool)
-    begins[:, 1:] = document_ids[:, 1:] != document_ids[:, :-1]
-    return columns - torch.where(begins, columns, 0).cummax(dim=1).values

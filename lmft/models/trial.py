@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
+from lmft.models import packed_attention
 from lmft.models.loading.positions import max_positions
 
 # Implementations of attention that need neither a GPU nor half precision.
-_RUNS_EVERYWHERE = ("eager", "sdpa")
+_RUNS_EVERYWHERE = ("eager", "sdpa", packed_attention.NAME)
 
 
 def ordinary_tokens(

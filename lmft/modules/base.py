@@ -20,7 +20,7 @@ from lmft.data.batch import Batch
 from lmft.data.datamodule import DataModule
 from lmft.errors import UserError
 from lmft.models.adapters import Adapted
-from lmft.models.attention import document_mask_inputs, document_positions
+from lmft.models.attention_inputs import document_inputs, document_positions, plain_inputs
 from lmft.models.family import Family
 from lmft.models.freezing import keep_trained
 from lmft.models.head import target_logits, target_nats, target_scores
@@ -237,22 +237,32 @@ class LanguageModel(LightningModule):
             fix="lmft's DataModule",
         )
 
-    def inputs(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the arguments of the model for a batch's inputs."""
+    def inputs(self, inputs: Mapping[str, Any], document_starts: Tensor | None = None) -> dict[str, Any]:
+        """Return the arguments of the model for a batch's inputs.
+
+        Args:
+            inputs: those of a Batch.
+            document_starts: those of the Batch, if there are any; else they are found where needed.
+        """
         inputs = {**inputs, **self.body_options}
+        is_causal = self.family.is_causal
         if "document_ids" in inputs:
-            inputs |= document_mask_inputs(self.model, inputs.pop("document_ids"), self.family.is_causal)
+            documents = inputs.pop("document_ids")
+            return inputs | document_inputs(self.model, documents, is_causal, document_starts)
+        if is_causal and "attention_mask" not in inputs:
+            return inputs | plain_inputs(self.model, inputs["input_ids"])
         return inputs
+
+    def _inputs(self, batch: Batch) -> dict[str, Any]:
+        return self.inputs(batch.inputs, batch.document_starts)
 
     def nats(self, batch: Batch) -> Tensor:
         """Return the sum of −log p over the batch's targets."""
-        return target_nats(
-            self.model, self.body, self.inputs(batch.inputs), batch.target_index, batch.targets
-        )
+        return target_nats(self.model, self.body, self._inputs(batch), batch.target_index, batch.targets)
 
     def target_logits(self, batch: Batch) -> Tensor:
         """Return the logits at the batch's targets. [K, V]"""
-        return target_logits(self.model, self.body, self.inputs(batch.inputs), batch.target_index)
+        return target_logits(self.model, self.body, self._inputs(batch), batch.target_index)
 
     def target_positions(self, batch: Batch) -> Tensor:
         """Return the position of each target: the tokens before it in its row. [K]
@@ -399,7 +409,7 @@ class LanguageModel(LightningModule):
             what = f"there are more validation DataLoaders than texts to measure ({len(self.scores)})"
             raise UserError(what, fix="validations=[ValidationText(NAME), …] of the module")
         batch = self.as_batch(batch)
-        inputs = self.inputs(batch.inputs)
+        inputs = self._inputs(batch)
         nats, correct = target_scores(self.model, self.body, inputs, batch.target_index, batch.targets)
         self.scores[dataloader_idx].update(nats.sum(), correct.sum(), batch.num_targets)
         if self._breakdowns:

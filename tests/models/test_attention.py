@@ -5,7 +5,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from lmft.errors import UserError
-from lmft.models.attention import cannot_mask_reason, document_mask_inputs, enable_document_masking
+from lmft.models.attention import cannot_mask_reason, enable_document_masking
+from lmft.models.attention_inputs import document_inputs
 from tests.helpers.closeness import assert_close, distance
 from tests.helpers.models import TINY, TINY_CAUSAL, tiny_model
 
@@ -25,7 +26,7 @@ def test_logits_equal_those_of_each_document_alone(architecture, attention, toke
     block = torch.cat([first, second, third], dim=1)
     documents = torch.tensor([[4] * 9 + [5] * 17 + [6] * 6])
     with torch.no_grad():
-        together = model(input_ids=block, **document_mask_inputs(model, documents, causal)).logits
+        together = model(input_ids=block, **document_inputs(model, documents, causal)).logits
         alone = torch.cat([model(input_ids=each).logits for each in (first, second, third)], dim=1)
         leaking = model(input_ids=block).logits
     assert_close(together, alone)
@@ -39,8 +40,8 @@ def test_padding_changes_nothing(architecture, tokenizer):
     block = torch.randint(5, len(tokenizer), (1, 12), generator=torch.Generator().manual_seed(3))
     documents = torch.tensor([[1] * 5 + [2] * 4 + [-1] * 3])
     with torch.no_grad():
-        padded = model(input_ids=block, **document_mask_inputs(model, documents)).logits[:, :9]
-        dense = model(input_ids=block[:, :9], **document_mask_inputs(model, documents[:, :9])).logits
+        padded = model(input_ids=block, **document_inputs(model, documents)).logits[:, :9]
+        dense = model(input_ids=block[:, :9], **document_inputs(model, documents[:, :9])).logits
     assert_close(padded, dense)
 
 
@@ -74,7 +75,7 @@ def test_a_model_that_fails_on_such_masks_is_refused(tokenizer, monkeypatch):
     def fail(*_args):
         raise IndexError("too many indices\nfor a tensor")
 
-    monkeypatch.setattr("lmft.models.attention._masks", fail)
+    monkeypatch.setattr("lmft.models.attention_inputs._masks", fail)
     with pytest.raises(UserError, match="gpt2 cannot keep attention inside a document") as error:
         enable_document_masking(tiny_model("gpt2", tokenizer), tokenizer, causal=True)
     assert error.value.where == "too many indices for a tensor" and "isolate_documents=false" in str(error.value.fix)
@@ -88,6 +89,6 @@ def test_padding_with_another_number_is_no_obstacle(bart_tokenizer):
 
 def test_a_model_that_only_seems_to_isolate_is_found_out(tokenizer, monkeypatch):
     model = tiny_model("gpt2", tokenizer)
-    monkeypatch.setattr("lmft.models.attention._masks", lambda *_: None)
+    monkeypatch.setattr("lmft.models.attention_inputs._masks", lambda *_: None)
     with pytest.raises(UserError, match="does not keep attention inside"):
         enable_document_masking(model, tokenizer, causal=True)

@@ -285,7 +285,7 @@ def test_an_order_that_is_not_kept(read, fault, xlnet_tokenizer):
 def test_a_row_that_sees_another_document(family, architecture, tokenizer, monkeypatch):
     model = tiny_model(architecture, tokenizer)
     check_sight(family, model, tokenizer, isolate_documents=True)
-    monkeypatch.setattr("lmft.modules.base.document_mask_inputs", lambda *_: {})
+    monkeypatch.setattr("lmft.modules.base.document_inputs", lambda *_: {})
     error = refused(family, model, tokenizer, isolate_documents=True)
     assert error.what == f"{architecture} does not keep attention inside a document"
     assert "data.isolate_documents=false" in str(error.fix)

@@ -237,14 +237,14 @@ def padding_attended_to_by_an_encoder(patch):
 
 @fault("packed equals alone", packing, causal, "data.examples=packs")
 def attention_leaks_between_documents(patch):
-    mask_inputs = base.document_mask_inputs
+    isolating = base.document_inputs
 
-    def leaking(model, documents, is_causal):
+    def leaking(model, documents, is_causal, starts):
         if documents.shape[1] <= 6:  # before a training lmft tries the model on six tokens
-            return mask_inputs(model, documents, is_causal)
+            return isolating(model, documents, is_causal, starts)
         return {}
 
-    patch.setattr(base, "document_mask_inputs", leaking)
+    patch.setattr(base, "document_inputs", leaking)
 
 
 @fault("packed equals alone", packing, masked, "data.isolate_documents=true")
@@ -254,7 +254,7 @@ def first_tokens_of_a_row_seen_by_all(patch):
             inputs["attention_mask"][..., 0] = 0.0
         return inputs
 
-    wrapped(patch, base, "document_mask_inputs", leaking)
+    wrapped(patch, base, "document_inputs", leaking)
 
 
 @fault("packed equals alone", packing, causal, "data.examples=packs")
