@@ -1,6 +1,7 @@
 """Train for a few steps to measure something; nothing is written."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -22,6 +23,7 @@ def brief_trainer(
     callbacks: list[Callback],
     num_steps: int,
     changes: Mapping[str, Any] = MappingProxyType({}),
+    folder: Path | None = None,
 ) -> Trainer:
     """Return a Trainer of the config that neither validates nor saves, and writes no files.
 
@@ -30,6 +32,7 @@ def brief_trainer(
         callbacks: the only ones; those of the config are left out.
         num_steps: optimizer steps.
         changes: options of the trainer.
+        folder: where callbacks write, if these write files.
     """
     kept = {name: value for name, value in parts.config["trainer"].items() if name not in _LEFT_OUT}
     options = {
@@ -43,7 +46,7 @@ def brief_trainer(
         **changes,
     }
     config = {**parts.config, "trainer": options, "callbacks": {}, "logger": {}}
-    return build_trainer(config, None, callbacks, [])
+    return build_trainer(config, folder, callbacks, [])
 
 
 def train_briefly(

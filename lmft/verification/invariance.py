@@ -68,7 +68,7 @@ def _validated(subject: Subject, examples: Examined, size: int) -> dict[str, Any
     module.validations = module.validations[:1]
     module.scores = module.scores[:1]
     try:
-        trainer_for(parts, [], **options).validate(module, parts.datamodule(), verbose=False)
+        trainer_for(parts, [], 1, **options).validate(module, parts.datamodule(), verbose=False)
     finally:
         module.validations = validations
         module.scores = scores

@@ -56,14 +56,13 @@ def _train(subject: Subject, folder: Path, checkpoint: Path | None) -> tuple[lis
     parts = subject.parts_of({"train": subject.step}, batch_size=1)
     module = subject.new_module()
     options = {
-        "max_steps": _NUM_STEPS,
         "accumulate_grad_batches": _ACCUMULATE,
         "enable_checkpointing": True,
         "precision": "32-true",
     }
     checkpoints = Checkpoints(folder, _SAVED_AFTER, -1)
     callbacks = [checkpoints, _Watch(seen, checkpoints)]
-    trainer = trainer_for(parts, callbacks, folder, **options)
+    trainer = trainer_for(parts, callbacks, _NUM_STEPS, folder, **options)
     trainer.fit(module, parts.datamodule(), ckpt_path=checkpoint, weights_only=True)
     return seen, module
 

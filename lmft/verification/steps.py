@@ -7,37 +7,31 @@ from typing import Any
 import torch
 from lightning import Callback, Trainer
 
+from lmft.assembly.briefly import brief_trainer
 from lmft.assembly.parts import Parts
 from lmft.modules.base import LanguageModel
 from lmft.training.optimizer import ScheduleConfig
-from lmft.training.trainer import build_trainer
 from lmft.verification.plain import Gradients
 
-# Options of the trainer that end a training, validate or record; here the number of steps decides alone.
-_LEFT_OUT = (
-    *("max_time", "max_tokens", "min_epochs", "min_steps", "fast_dev_run", "overfit_batches"),
-    *("profiler", "reload_dataloaders_every_n_epochs"),
-)
 _QUIET = {
-    "max_epochs": -1,
     "limit_train_batches": 1.0,
-    "limit_val_batches": 0,
-    "val_check_interval": 1.0,
-    "check_val_every_n_epoch": 1,
-    "enable_checkpointing": False,
     "enable_progress_bar": False,
     "log_every_n_steps": 1,
 }
 
 
 def trainer_for(
-    parts: Parts, callbacks: Sequence[Callback], folder: Path | None = None, **options: Any
+    parts: Parts,
+    callbacks: Sequence[Callback],
+    num_steps: int,
+    folder: Path | None = None,
+    **options: Any,
 ) -> Trainer:
-    """Return the Trainer of a training's config, with some of its options changed."""
-    kept = {name: value for name, value in parts.config["trainer"].items() if name not in _LEFT_OUT}
-    trainer = {**kept, **_QUIET, **options}
-    config = {**parts.config, "trainer": trainer, "callbacks": {}, "logger": {}}
-    return build_trainer(config, folder, list(callbacks), [])
+    """Return a Trainer of a training's config that makes some steps on all examples, or validates.
+
+    Arguments as of `brief_trainer`; options are those of the trainer.
+    """
+    return brief_trainer(parts, list(callbacks), num_steps, {**_QUIET, **options}, folder)
 
 
 def step_gradient(
@@ -73,14 +67,13 @@ def step_gradient(
     module.make_optimizer = make
     module.schedule = ScheduleConfig(name="constant")
     options = {
-        "max_steps": 1,
         "accumulate_grad_batches": accumulate,
         "precision": precision,
         "gradient_clip_val": None,
     }
     loss = _Loss()
     try:
-        trainer_for(parts, [loss], **options).fit(module, parts.datamodule())
+        trainer_for(parts, [loss], 1, **options).fit(module, parts.datamodule())
     finally:
         module.make_optimizer = make_before
         module.schedule = schedule_before
