@@ -4,8 +4,10 @@ lmft trains in an order of its own, chooses `data.max_train_examples` by seed an
 by their content, so the order of a file does not matter there. It matters for
 
 - `trainer.limit_val_batches`: the first batches of the validation text are measured;
-- `data.max_documents`: the first rows of a streamed data set are all of its text;
 - a file that was cut into training and validation text by row.
+
+Streamed text, of which `data.max_documents` takes the first rows, is not looked at: the store does not
+keep its labels, and its rows would have to be read once more over the network.
 """
 
 import time
