@@ -104,7 +104,8 @@ def test_it_prints_lines_of_80_columns_writes_json_and_exits_with_0(folder, caps
     monkeypatch.setenv("COLUMNS", "80")
     code, said, _ = run(folder, capsys, f"output={tmp_path}/checks.json", "run.name=x")
     assert code == 0
-    lines = [line for line in said.splitlines() if line.startswith(("passed", "does not apply", "  "))]
+    shown = [line for line in said.splitlines() if str(folder) not in line]  # a long path cannot be wrapped
+    lines = [line for line in shown if line.startswith(("passed", "does not apply", "  "))]
     assert len(lines) > 20 and max(map(len, lines)) <= 80
     assert "a verification does not read run.name=x" in said
     assert "0 failed" in said
