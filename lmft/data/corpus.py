@@ -236,10 +236,6 @@ class _Loader:
         config = opened.config
         texts = opened.texts
         if config.decontaminate and "train" in splits:
-            if not validations:
-                what = "data.decontaminate=true compares with validation text, and there is none"
-                fix = "data.decontaminate=false, or data.validation_fraction=0.05"
-                raise UserError(what, "data.validation_fraction=0", fix)
             removed = Finder(config, self.counting).shared(texts["train"], validations, self.tokenizer)
             texts = replace(opened, removed=removed).texts
         examples: dict[Split, Examples] = {}
@@ -295,6 +291,7 @@ def load_corpus(
     `seed` is that of samples of the examples, and `counting` shows progress.
     """
     loader = _Loader(tokenizer, objective, seed, counting)
+    _check_compared(config, splits)
     if not config.sources:
         return loader.load(config, splits)
     opened = []
@@ -339,6 +336,16 @@ def _mix(corpus: Corpus, config: DataConfig, pad_id: int) -> None:
             "share": count / sum(counts.values()),
             "passes_per_epoch": count / len(sources[name]),
         }
+
+
+def _check_compared(config: DataConfig, splits: tuple[Split, ...]) -> None:
+    """Raise UserError if training text is to be compared with validation text that there is none of."""
+    sources = [*config.by_source().values()] or [config]
+    compares = "train" in splits and any(source.decontaminate for source in sources)
+    if compares and all(source.train_only for source in sources):
+        what = "data.decontaminate=true compares with validation text, and there is none"
+        fix = "data.decontaminate=false, or data.validation_fraction=0.05"
+        raise UserError(what, "data.validation_fraction=0", fix)
 
 
 def _check_weights(config: DataConfig, stores: Mapping[Split, TokenStore]) -> None:

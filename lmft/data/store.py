@@ -57,14 +57,14 @@ class TokenStore:
         return (self.folder / "offsets.bin").stat().st_size // 8 - 1
 
     def read(self, name: str, first: int, stop: int) -> np.ndarray:
-        """Read values of documents into memory, where pages of a map would stay. [stop − first]
+        """Read values into memory, where pages of a map would stay. [stop − first]
 
         Args:
-            name: of an array of documents, such as hashes or offsets.
+            name: of an array, such as tokens or hashes.
             first: the first value.
             stop: the one after the last.
         """
-        dtype = np.dtype(_ARRAYS[name])
+        dtype = np.dtype(self.meta["dtype"] if name == "tokens" else _ARRAYS[name])
         path = self.folder / f"{name}.bin"
         return np.fromfile(path, dtype, stop - first, offset=first * dtype.itemsize)
 

@@ -15,7 +15,8 @@ Facts = Mapping[str, Any]
 _FLOAT16 = ("16-mixed", "16-true")
 # Relatives of T5 whose class does not tell it, as those with `_keep_in_fp32_modules` do.
 _LIKE_T5 = ("longt5", "switch_transformers")
-_SAMPLED = 2000  # documents whose ends and lengths are looked at
+_SAMPLED = 2000  # documents whose lengths are looked at
+_SAMPLED_ENDS = 100  # documents whose last tokens are
 _FAR_LONGER = 8  # times as long as a block, from which on documents are called far longer
 _USUAL_LENGTH = 512  # tokens; suggested for models without a limit
 
@@ -51,7 +52,7 @@ def too_short_training(facts: Facts) -> Finding | None:
 
 def no_end_of_text(texts: Documents, is_causal: bool) -> Finding | None:
     """Return a finding if no token tells a causal model where a document ends."""
-    starts, stops = texts.spans_at(spread(len(texts), _SAMPLED))
+    starts, stops = texts.spans_at(spread(len(texts), _SAMPLED_ENDS))
     last = stops[stops > starts] - 1
     if not is_causal or (texts.store.flags[last] & SPECIAL).any():
         return None

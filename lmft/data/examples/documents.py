@@ -39,7 +39,7 @@ class Documents:
         self.store = store
         self.trainable_bit = np.uint8(trainable_bit)
         if numbers is not None:
-            selection = Listed(numbers)
+            selection = Listed(numbers=numbers)
         self.selection = selection or Selection()
         totals = totals_of(store, self.selection)
         self.num_documents = totals.num_documents

@@ -66,12 +66,12 @@ class Selection:
             yield first, self.of(store, first, min(first + _STRETCH, store.num_documents))
 
 
+@dataclass(frozen=True, kw_only=True)
 class Listed(Selection):
     """Documents that are listed by their numbers."""
 
-    def __init__(self, numbers: np.ndarray):
-        super().__init__()
-        object.__setattr__(self, "numbers", numbers)  # [n] ascending
+    numbers: np.ndarray
+    """[n] ascending"""
 
     def of(self, store: TokenStore, first: int, stop: int) -> np.ndarray:
         """Return which documents from `first` to before `stop` are chosen. [stop − first] bool"""
@@ -102,7 +102,7 @@ class Totals:
 
 def totals_of(store: TokenStore, selection: Selection) -> Totals:
     """Add up the documents of a selection, stretch by stretch."""
-    sums = dict.fromkeys(_SUMMED, 0)
+    sums: dict[str, int] = dict.fromkeys(_SUMMED, 0)
     num_tokens = 0
     counts = [np.zeros(1, np.int64)]
     starts = [np.zeros(0, np.int64)]

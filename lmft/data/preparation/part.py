@@ -107,8 +107,8 @@ def _copy(part: TokenStore, writer: StoreWriter) -> None:
         stop = max(first + 1, int(np.searchsorted(part.offsets, limit, side="right")) - 1)
         start, end = part.offsets[[first, stop]].tolist()
         writer.append(
-            part.tokens[start:end],
-            part.flags[start:end],
+            part.read("tokens", start, end),
+            part.read("flags", start, end),
             np.diff(part.read("offsets", first, stop + 1)),
             {name: part.read(name, first, stop) for name in OF_DOCUMENTS},
         )

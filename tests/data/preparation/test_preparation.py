@@ -71,7 +71,13 @@ def many_files(draw):
     return {"train": "texts"}
 
 
-SOURCES = [lines, paragraphs, objects, tables, many_files]
+def chats(draw):
+    turns = [[{"role": role, "content": text(draw) + "a"} for role in ("user", "assistant")] for _ in range(200)]
+    Path("train.jsonl").write_text("".join(json.dumps({"messages": each, "x": 1}) + "\n" for each in turns))
+    return {"train": "train.jsonl", "format": "chat", "chat_template": "plain", "examples": "packs"}
+
+
+SOURCES = [lines, paragraphs, objects, tables, many_files, chats]
 
 
 def options(**values):
@@ -97,7 +103,7 @@ def test_a_source_in_shards_makes_the_store_of_the_whole(write, monkeypatch):
         assert store_of(f"cache{size}", prepare_processes=1, **values) == whole
 
 
-@pytest.mark.parametrize("write", [lines, many_files])
+@pytest.mark.parametrize("write", [many_files, chats])
 def test_several_processes_make_the_store_of_one(write, monkeypatch):
     values = write(random.Random(2))
     monkeypatch.setattr(shards, "SIZE", WHOLE)

@@ -217,8 +217,10 @@ class TestSharedText:
 
     def test_without_validation_it_is_refused(self):
         write("train.txt", unlike(3))
-        with pytest.raises(UserError, match="there is none"):
-            load(train="train.txt", decontaminate=True)
+        for options in ({"train": "train.txt"}, {"sources": {"one": {"train": "train.txt"}}}):
+            with pytest.raises(UserError, match="there is none"):
+                load(decontaminate=True, **options)
+        assert not Path("cache").exists()
 
 
 class TestStretches:
