@@ -50,19 +50,20 @@ def _gelu_of(module: nn.Module) -> Any:
 
 def _norm_of(module: nn.Module) -> Any:
     """Return torch's function for an RMS norm: a module with one vector of weights and one number."""
-    weight = dict(module.named_parameters()).get("weight")
-    has_one_vector = weight is not None and weight.dim() == 1 and len(module.state_dict()) == 1
-    if not has_one_vector or "norm" not in type(module).__name__.lower():
+    weights = list(module.parameters())
+    if len(weights) != 1 or weights[0].dim() != 1 or list(module.state_dict()) != ["weight"]:
+        return None
+    if "norm" not in type(module).__name__.lower():
         return None
     numbers = [value for value in vars(module).values() if type(value) is float]
     if isinstance(module, (nn.RMSNorm, nn.LayerNorm)) or len(numbers) != 1:
         return None
     generator = torch.Generator().manual_seed(0)
-    tried = copy.deepcopy(module)
+    tried: Any = copy.deepcopy(module)
     for dtype in (torch.float32, torch.bfloat16):
         tried.to(dtype)
-        tried.weight = nn.Parameter(torch.randn(weight.shape, generator=generator).to(dtype))
-        values = torch.randn(4, len(weight), generator=generator).to(dtype)
+        tried.weight = nn.Parameter(torch.randn(len(weights[0]), generator=generator).to(dtype))
+        values = torch.randn(4, len(weights[0]), generator=generator).to(dtype)
         if not _agree(tried, partial(_rms_norm, tried, numbers[0]), values):
             return None
     return partial(_rms_norm, module, numbers[0])
