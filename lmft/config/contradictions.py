@@ -288,9 +288,9 @@ DATA_RULES = (
     ),
     Rule(
         ("data.worker_timeout",),
-        lambda config: config["data"].get("num_workers") != 0,
+        lambda config: bool(config["data"].get("num_workers")),
         "loader processes, and data.num_workers=0 has none",
-        "leave one of them out",
+        "data.num_workers=2 as well, or leave it out",
     ),
     Rule(
         ("checkpoint.every_n_steps", "checkpoint.max_disk_gb"),

@@ -10,6 +10,7 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
+from lmft.data.ahead import LoaderAhead
 from lmft.data.batch import Batch
 from lmft.data.corpus import Corpus
 from lmft.data.examples.base import Examples, Located
@@ -123,7 +124,7 @@ class _Devices:
     world_size: int = 1
     accumulate: int = 1
     limit: int | float = 1.0
-    is_on_gpu: bool = False
+    on_gpu: torch.device | None = None  # the GPU, if there is one
 
 
 class DataModule(LightningDataModule):
@@ -158,7 +159,7 @@ class DataModule(LightningDataModule):
             vocabulary: the facts about the tokenizer that the objective needs.
             seed: seed of order and noise.
             batch_size: examples of a micro-batch on one device.
-            num_workers: loader processes; None: two if a GPU trains, else none.
+            num_workers: loader processes; 0 or None: none, and a thread if a GPU trains.
             worker_timeout: seconds to wait for a loader process; 0: for ever.
             fixed_noise: True: an example of training has the same noise in every epoch.
             names_documents: True: the batches of validation tell the document of each target.
@@ -212,12 +213,13 @@ class DataModule(LightningDataModule):
         trainer = self.trainer
         if trainer is None:
             return _Devices()
+        device = trainer.strategy.root_device
         return _Devices(
             rank=trainer.global_rank,
             world_size=trainer.world_size,
             accumulate=trainer.accumulate_grad_batches,
             limit=trainer.limit_train_batches,
-            is_on_gpu=trainer.strategy.root_device.type == "cuda",
+            on_gpu=device if device.type == "cuda" else None,
         )
 
     @property
@@ -321,19 +323,25 @@ class DataModule(LightningDataModule):
         schedule = self._schedule(split, devices.rank)
         if split == "train":
             schedule.start(*self._resume_at)
-        num_workers = self.num_workers
-        if num_workers is None:
-            num_workers = 2 if devices.is_on_gpu else 0
+        batches = self.batches(split)
+        options = {
+            "sampler": schedule,
+            "batch_size": None,  # the sampler already names whole batches
+            "generator": torch.Generator(),  # loading does not change the training's random numbers
+        }
+        if not self.num_workers:
+            # On a CPU a thread would take its time from the training's.
+            if devices.on_gpu is None:
+                return DataLoader(batches, **options)
+            return LoaderAhead(batches, device=devices.on_gpu, **options)
         return DataLoader(
-            self.batches(split),
-            sampler=schedule,
-            batch_size=None,  # the sampler already names whole batches
-            num_workers=num_workers,
-            timeout=self.worker_timeout if num_workers else 0,
-            worker_init_fn=let_parent_handle_signals if num_workers else None,
-            pin_memory=devices.is_on_gpu,
-            persistent_workers=num_workers > 0,
-            generator=torch.Generator(),  # so that loading does not change the training's random numbers
+            batches,
+            **options,
+            num_workers=self.num_workers,
+            timeout=self.worker_timeout,
+            worker_init_fn=let_parent_handle_signals,
+            pin_memory=devices.on_gpu is not None,
+            persistent_workers=True,
         )
 
     def train_dataloader(self) -> DataLoader:

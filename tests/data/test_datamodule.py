@@ -9,8 +9,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader
 
 from lmft.assembly.tokens import vocabulary_of
+from lmft.data.ahead import LoaderAhead
 from lmft.data.batch import Batch
 from lmft.data.corpus import Corpus
 from lmft.data.datamodule import Batches, DataModule
@@ -228,6 +230,26 @@ class TestDataModule:
         for one, other in zip(*passes, strict=True):
             assert_equal(one, other)
 
+    def test_a_thread_that_makes_them_ahead_changes_nothing(self, any_corpus, tokenizer):
+        """Nor does it where other micro-batches are asked for meanwhile."""
+        passes = []
+        for is_ahead in (False, True):
+            module = module_of(any_corpus, tokenizer)
+            module.load_state_dict(place(module, 1, 2))
+            loader = module.train_dataloader()
+            if is_ahead:
+                options = {"sampler": loader.sampler, "batch_size": None, "device": torch.device("cpu")}
+                loader = LoaderAhead(loader.dataset, **options)
+            batches = []
+            for epoch in (1, 2):
+                loader.sampler.set_epoch(epoch)
+                for batch in loader:
+                    batches.append(batch)
+                    module.num_examples(epoch + 5, 0)
+            passes.append(batches)
+        for one, other in zip(*passes, strict=True):
+            assert_equal(one, other)
+
     @pytest.mark.parametrize("position", [0, 1, 3])
     def test_a_loaded_position_continues_with_the_batches_that_follow(self, position, any_corpus, tokenizer):
         whole = module_of(any_corpus, tokenizer).train_dataloader()
@@ -328,9 +350,10 @@ class TestDataModule:
         loader = module.train_dataloader()
         assert (loader.num_workers, loader.pin_memory, loader.batch_size) == (0, False, None)
         assert isinstance(loader.sampler, Schedule)
+        assert type(loader) is DataLoader
         module.trainer.strategy.root_device = torch.device("cuda")
         loader = module.train_dataloader()
-        assert (loader.num_workers, loader.pin_memory) == (2, True)
+        assert isinstance(loader, LoaderAhead) and (loader.num_workers, loader.device.type) == (0, "cuda")
 
 
 def test_what_objectives_know_of_a_tokenizer(any_tokenizer):

@@ -1,12 +1,14 @@
 """Losses are sums over targets, divided once: neither batch size nor accumulation shows in gradients or scores."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from lmft.assembly import assemble
 from lmft.commands.evaluate import measure as evaluate
+from lmft.data.ahead import LoaderAhead
 from lmft.data.datamodule import DataModule
 from lmft.training.callbacks.checkpoint import Checkpoints
 from lmft.training.callbacks.metrics import Metrics, MetricsFile, read_rows
@@ -43,6 +45,20 @@ def test_micro_batches_give_the_gradient_of_the_whole(batch_size, accumulate, in
     for found, wanted in zip(steps, expected, strict=True):
         assert max(map(size_of, wanted.values())) > 0
         assert_close(found, wanted)
+
+
+def test_batches_made_ahead_count_only_once_they_are_trained(in_one_go, folder, monkeypatch):
+    devices = DataModule._devices.fget
+    ahead = property(lambda data: replace(devices(data), on_gpu=torch.device("cpu")))
+    monkeypatch.setattr(DataModule, "_devices", ahead)
+    options = ("data.batch_size=8", "trainer.max_epochs=null", "trainer.max_steps=2")
+    steps, module, batches = gradients_of_steps(folder, tiny(folder, *LINES, *options))
+    assert isinstance(module.trainer.train_dataloader, LoaderAhead) and len(batches) == 3
+    expected, _, _ = in_one_go
+    for found, wanted in zip(steps, expected, strict=False):
+        assert all(torch.equal(found[name], gradient) for name, gradient in wanted.items())
+    state = module.trainer.datamodule.state_dict()
+    assert len(steps) == 2 and (state["epoch"], state["position"]) == (0, 2)
 
 
 def test_micro_batches_in_bf16_give_nearly_the_gradient_of_the_whole(in_one_go, folder):

@@ -9,6 +9,7 @@ window       examples of 64 steps, within which they are sorted by length if the
 """
 
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -176,9 +177,12 @@ class Schedule(Sampler[MicroBatch]):
         return self.lengths[examples % len(self.lengths)]
 
     def __iter__(self) -> Iterator[MicroBatch]:
+        """Return the micro-batches of the present epoch; a thread may take them ahead."""
+        epoch = self.epoch
         start_epoch, start = self._start
-        for position in range(start if start_epoch == self.epoch else 0, len(self)):
-            yield self.micro_batch(self.epoch, position)
+        places = range(start if start_epoch == epoch else 0, len(self))
+        own = copy(self)  # with parts of the order of its own, as micro-batches are asked for meanwhile
+        return (own.micro_batch(epoch, position) for position in places)
 
 
 def balanced_split_points(lengths: np.ndarray, num_parts: int) -> np.ndarray:

@@ -15,6 +15,7 @@ from lmft.models.loading.folders import read
 from lmft.models.loading.generation_config import add_ends, mend_generation
 from lmft.models.loading.hf_config import folders_of
 from lmft.models.loading.rows import Rows, fit_rows
+from lmft.models.torch_functions import use_torch_functions
 from lmft.reporting.facts import short
 from lmft.system.token_ids import num_ids
 
@@ -43,6 +44,7 @@ def load_model(
         model = _build(config, family, hf_config, tokenizer)
     else:
         model = _load(config, family, hf_config, rows or Rows(num_ids(tokenizer), new={}))
+    use_torch_functions(model)
     mend_generation(model)
     end: Any = tokenizer.eos_token_id
     add_ends(model, [] if end is None else [end])
