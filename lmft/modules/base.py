@@ -320,6 +320,7 @@ class LanguageModel(LightningModule):
         """Move the schedule on, unless float16's scaler has left the step out."""
         if not self.step.outcomes.overflows.is_latest:
             super().lr_scheduler_step(scheduler, metric)
+
     def on_fit_end(self) -> None:
         """Tell how many micro-batches compiled code has computed."""
         if self.compiling is not None:

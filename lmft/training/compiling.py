@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch._dynamo import config as dynamo
 from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 from torch._dynamo.utils import counters
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from lmft.data.batch import Batch
 from lmft.data.padding import Widths
@@ -46,7 +47,9 @@ def check_compiler(device: torch.device) -> None:
 
 def keep_compiled_code(cache: Path) -> None:
     """Let torch keep compiled code between trainings, in lmft's cache unless the user named a folder."""
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "compiled"))
+    name = "TORCHINDUCTOR_CACHE_DIR"
+    if os.environ.get(name, default_cache_dir()) == default_cache_dir():  # torch sets it when imported
+        os.environ[name] = str(cache / "compiled")
 
 
 class Compiling:
