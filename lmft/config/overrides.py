@@ -354,6 +354,8 @@ def check_type(key: str, value: Any, default: Any, where: str | None) -> None:
     if value == _WORDS.get(key):
         return
     is_right, type_name = _compare_types(value, default)
+    if key in _WORDS:
+        type_name += f" or {_WORDS[key]}"
     if not is_right:
         fix = None
         if isinstance(value, dict) and key.startswith("objective."):
