@@ -58,5 +58,7 @@ def train_briefly(
 ) -> Trainer:
     """Train for some steps with a `brief_trainer`, and return it."""
     trainer = brief_trainer(parts, callbacks, num_steps, changes)
+    if module.compiling is not None and module.compiling.mode == "auto":
+        module.compiling.is_recorded = False  # so few steps tell nothing of compiling
     trainer.fit(module, parts.datamodule())
     return trainer

@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from lmft.data.batch import Batch
 from lmft.data.config import DataConfig, Split
 from lmft.data.corpus import Corpus
 from lmft.data.datamodule import DataModule
+from lmft.data.padding import Widths, widths_of
 from lmft.data.schedule.budget import steps_for_tokens
 from lmft.data.schedule.layout import Layout
 from lmft.data.sources.rows import Place
@@ -38,6 +40,7 @@ from lmft.objectives.base import Objective, Vocabulary
 from lmft.reporting.phase import phase
 from lmft.runs.redaction import Redactor
 from lmft.system.repositories import BaseModel
+from lmft.training.compiling import Compiling, keep_compiled_code
 from lmft.training.groups import Grouping, parameter_groups
 from lmft.training.optimizer import MakeOptimizer, ScheduleConfig, check_arguments
 from lmft.training.scores import ValidationText
@@ -107,6 +110,15 @@ class Parts:
             names_documents=names_documents,
         )
 
+    @property
+    def compiled_widths(self) -> Widths:
+        """What rows are padded to, so that compiled code is made for few shapes."""
+        longest = self.data.block_size
+        if "pairs" in self.data.formats:
+            longest = max(self.data.max_source_tokens, self.data.max_target_tokens)
+        is_causal = self.module_class.family.is_causal
+        return widths_of(self.data.examples, longest, self.vocabulary.pad_id, is_causal)
+
     def rows(self, split: Split) -> Iterator[tuple[Place, dict[str, Any]]]:
         """Read a split's text row by row; yield each row's place (file and row number) and its columns.
 
@@ -166,7 +178,8 @@ def _build_module(parts: Parts, is_tried: bool) -> LanguageModel:
     if "train" in parts.corpus.examples:
         check_can_be_saved(model, parts.tokenizer)
     isolates = parts.data.isolate_documents
-    if isolates or (family.is_causal and (parts.model.compile or torch.cuda.is_available())):
+    is_compiled = bool(parts.model.compile)
+    if isolates or (family.is_causal and (is_compiled or torch.cuda.is_available())):
         use_packed_attention(model, parts.tokenizer, family.is_causal, isolates)
     if isolates:
         enable_document_masking(model, parts.tokenizer, family.is_causal)
@@ -200,7 +213,7 @@ def _build_module(parts: Parts, is_tried: bool) -> LanguageModel:
         generation=parts.model.generation,
         adapted=adapted,
         warm_up=warm_up,
-        compile=parts.model.compile,
+        compiling=_compiling(parts),
         settings=Redactor(parts.config).value(parts.config),
     )
 
@@ -215,6 +228,14 @@ def _try(model: PreTrainedModel, parts: Parts) -> None:
         if "train" in parts.corpus.examples:
             check_training(module_class, model, parts.tokenizer, lambda: _first_and_last(parts))
         check_sight(module_class, model, parts.tokenizer, parts.data.isolate_documents, others)
+
+
+def _compiling(parts: Parts) -> Compiling | None:
+    """Return how the model is compiled for training; None: it is not."""
+    if not parts.model.compile or "train" not in parts.corpus.examples:
+        return None
+    keep_compiled_code(Path(parts.data.cache_dir).expanduser())
+    return Compiling(parts.model.compile, parts.compiled_widths)
 
 
 def _freeze(model: PreTrainedModel, parts: Parts, new_ids: list[int]) -> None:

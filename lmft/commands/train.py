@@ -85,6 +85,7 @@ def _fit(config: dict[str, Any], run: Run) -> dict[str, Any]:
     from lmft.data.ledger import check_enough_examples
     from lmft.reporting.notices import collecting_notices
     from lmft.training.callbacks.pruning import pruning_monitors
+    from lmft.training.compiling import check_compiler
     from lmft.training.extensions import lightnings_refusals_are_user_errors
     from lmft.training.further_callbacks import check_averaging
     from lmft.training.monitors import monitors
@@ -100,7 +101,10 @@ def _fit(config: dict[str, Any], run: Run) -> dict[str, Any]:
         schedule = build(ScheduleConfig, config["scheduler"], "scheduler")
         check_schedule(schedule)
         make_optimizer(config)
-        num_devices = try_out(config).world_size
+        trainer = try_out(config)
+        num_devices = trainer.world_size
+        if config["model"]["compile"] is True:
+            check_compiler(trainer.strategy.root_device)
         parts = assemble(config, kept_tokenizer=run.kept_tokenizer)
         check_enough_examples(
             len(parts.corpus.examples["train"]),

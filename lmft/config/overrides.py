@@ -14,6 +14,9 @@ from lmft.config.shipped import choices_with
 from lmft.config.stages import EXAMPLE, is_schedule
 from lmft.errors import UserError, did_you_mean
 
+# Words that options of true or false take, too.
+_WORDS = {"model.compile": "auto"}
+
 # Options whose values are taken literally: in them [MASK] is not a list.
 FREE_TEXT = {"text", "prompt", "chat", "completion"}
 # Options whose value is characters as they are typed, such as a quote or a space; or null.
@@ -348,7 +351,11 @@ def check_type(key: str, value: Any, default: Any, where: str | None) -> None:
     if key.startswith("objective.") and is_schedule(value):
         _check_schedule(key, value, default, where)
         return
+    if value == _WORDS.get(key):
+        return
     is_right, type_name = _compare_types(value, default)
+    if key in _WORDS:
+        type_name += f" or {_WORDS[key]}"
     if not is_right:
         fix = None
         if isinstance(value, dict) and key.startswith("objective."):

@@ -15,6 +15,7 @@ from lmft.data.batch import Batch
 from lmft.data.corpus import Corpus
 from lmft.data.examples.base import Examples, Located
 from lmft.data.examples.mixture import MixedExamples
+from lmft.data.padding import Widths, padded
 from lmft.data.schedule.budget import order_of
 from lmft.data.schedule.course import Course
 from lmft.data.schedule.layout import Layout, limited
@@ -43,6 +44,7 @@ class Batches(Dataset):
         split: str,
         names_documents: bool = False,
         fixed_noise: bool = False,
+        widths: Widths | None = None,
     ):
         """Create the batches of a split.
 
@@ -54,7 +56,9 @@ class Batches(Dataset):
             split: name of the split; each has noise of its own.
             names_documents: True: a batch tells the document of each target.
             fixed_noise: True: every epoch has the noise of the first.
+            widths: what rows are padded to, for compiled code; None: to the longest of their batch.
         """
+        self.widths = widths
         self.examples = examples
         self.names_documents = names_documents
         self.objective = objective
@@ -67,6 +71,8 @@ class Batches(Dataset):
         is_empty = not len(micro_batch.examples)
         rows, objective, noise = self.ingredients(micro_batch)
         arrays = objective(rows, self.vocabulary, noise)
+        if self.widths is not None:
+            arrays = padded(arrays, self.widths)
         num_tokens = int(rows.lengths.sum())
         num_padding = _num_padding(arrays)
         if is_empty:
@@ -150,6 +156,7 @@ class DataModule(LightningDataModule):
         worker_timeout: float = 0,
         fixed_noise: bool = False,
         names_documents: bool = False,
+        widths: Widths | None = None,
     ):
         """Create the loaders' recipe.
 
@@ -163,6 +170,7 @@ class DataModule(LightningDataModule):
             worker_timeout: seconds to wait for a loader process; 0: for ever.
             fixed_noise: True: an example of training has the same noise in every epoch.
             names_documents: True: the batches of validation tell the document of each target.
+            widths: what rows of training are padded to; None: to the longest of their batch.
         """
         super().__init__()
         self.corpus = corpus
@@ -174,6 +182,8 @@ class DataModule(LightningDataModule):
         self.worker_timeout = worker_timeout
         self.fixed_noise = fixed_noise
         self.names_documents = names_documents
+        self.widths = widths
+        self._training: Batches | None = None  # those of the latest DataLoader
         self._resume_at = (0, 0)  # (epoch, position)
         self._parent: Mapping[str, Any] | None = None
         # Epoch and position in the text where the training began; only a branch's are not 0.
@@ -316,7 +326,21 @@ class DataModule(LightningDataModule):
             noise_of,
             names_documents=self.names_documents and is_validation,
             fixed_noise=self.fixed_noise,
+            widths=None if split in self.corpus.validations else self.widths,
         )
+
+    def pad_training_to(self, widths: Widths | None) -> None:
+        """Pad the batches of training to these widths, also those of a DataLoader that has not begun."""
+        self.widths = widths
+        if self._training is not None:
+            self._training.widths = widths
+
+    def usual_batch(self) -> Batch:
+        """Return the first batch of training with as many rows as a batch has at most."""
+        schedule = self._schedule("train", self._devices.rank)
+        first = schedule.micro_batch(0, 0)
+        numbers = np.resize(first.examples, self.batch_size)
+        return self.batch(numbers, share=first.share)
 
     def _loader(self, split: str) -> DataLoader:
         devices = self._devices
@@ -324,6 +348,8 @@ class DataModule(LightningDataModule):
         if split == "train":
             schedule.start(*self._resume_at)
         batches = self.batches(split)
+        if split == "train":
+            self._training = batches
         options = {
             "sampler": schedule,
             "batch_size": None,  # the sampler already names whole batches

@@ -126,7 +126,7 @@ class ModelConfig:
     shape: dict[str, Any]
     config: dict[str, Any]
     attn_implementation: str
-    compile: bool
+    compile: bool | str
     gradient_checkpointing: bool
     tokenizer: TokenizerConfig
     lora: LoraConfig
@@ -144,6 +144,9 @@ class ModelConfig:
             value = getattr(self, name)
             if isinstance(value, dict):
                 object.__setattr__(self, name, build(kind, value, f"model.{name}"))
+        if isinstance(self.compile, str) and self.compile != "auto":
+            what = f"model.compile={self.compile} is unknown"
+            raise UserError(what, fix="one of: true, false, auto")
         if self.export not in EXPORTS:
             hint = did_you_mean(self.export, EXPORTS)
             raise UserError(

@@ -175,7 +175,7 @@ def _by_flash(
 
 
 @functools.cache
-def _varlen() -> Callable[..., Tensor] | None:
+def _varlen() -> Callable[..., Any] | None:
     """Return torch's `varlen_attn`; None if this torch has none with windows and groups of heads."""
     try:
         from torch.nn.attention.varlen import varlen_attn

@@ -1,13 +1,11 @@
 """LanguageModel: the LightningModule that every family of models shares."""
 
-import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-import torch
 from lightning import LightningModule
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
@@ -30,6 +28,8 @@ from lmft.modules.visibility import Sight
 from lmft.runs.checkpoint_io import load_weights, settings_of
 from lmft.system import loop_state, sharding
 from lmft.training.callbacks.averaging import averages_weights
+from lmft.training.compile_trial import begin_compiling
+from lmft.training.compiling import Compiling
 from lmft.training.ddp import complete_options
 from lmft.training.fully_sharded import FullySharded
 from lmft.training.groups import Grouping, parameter_groups
@@ -45,22 +45,6 @@ from lmft.training.step import OptimizerStep
 from lmft.training.warm_up import WarmUp
 
 log = logging.getLogger(__name__)
-
-
-def compiled_for_training(stack: nn.Module) -> Callable[..., Any]:
-    """Return a stack's `forward`, compiled for training and as it is for everything else.
-
-    Validations and probes have other shapes; a compiled function would be compiled again for each.
-    """
-    eager = stack.forward
-    compiled = torch.compile(eager)
-
-    @functools.wraps(eager)
-    def forward(*arguments: Any, **options: Any) -> Any:
-        is_training = stack.training and torch.is_grad_enabled()
-        return (compiled if is_training else eager)(*arguments, **options)
-
-    return forward
 
 
 class LanguageModel(LightningModule):
@@ -97,7 +81,7 @@ class LanguageModel(LightningModule):
         generation: dict[str, Any] | None = None,
         adapted: Adapted | None = None,
         warm_up: WarmUp | None = None,
-        compile: bool = False,
+        compiling: Compiling | None = None,
         settings: Mapping[str, Any] | None = None,
     ):
         """Create the module.
@@ -115,7 +99,7 @@ class LanguageModel(LightningModule):
             adapted: the model's adapters, if it has any.
             warm_up: the first steps, in which only the rows of new tokens are trained; None: there are
                 none.
-            compile: whether torch.compile compiles the model's stacks.
+            compiling: how torch.compile compiles the model's stacks for training; None: not at all.
             settings: the module's config, without secrets; written into checkpoints.
         """
         super().__init__()
@@ -132,22 +116,18 @@ class LanguageModel(LightningModule):
         self.validations = tuple(validations)
         self.scores = [Scores(text.tokens_per_byte) for text in validations]
         self.training_loss = TrainingLoss()
-        self.step = OptimizerStep(
-            self,
-            self.nats,
-            seed,
-            nonfinite,
-            has_fast_dropout=not compile,
-            record=self.training_loss.add,
-        )
+        record = self.training_loss.add
+        self.step = OptimizerStep(self, self.nats, seed, nonfinite, record=record)
+        self.compiling = compiling
         self.latest_scores: dict[str, Any] = {}  # scores of the last validation
         self.latest_sums: dict[str, Sums] = {}  # of the last validation, if losses are broken down
         self._breakdowns: Sequence[Breakdown] = ()
         self._num_counted = 0  # micro-batches when the loss was logged, or not due
         if settings is not None:
             self.save_hyperparameters(dict(settings))
-        for stack in self.stacks if compile else ():
-            stack.forward = compiled_for_training(stack)
+        if compiling is not None:
+            compiling.wrap(self.stacks)
+            self.step.has_fast_dropout = not compiling.is_on
 
     @property
     def exported(self) -> PreTrainedModel | Adapted:
@@ -258,6 +238,8 @@ class LanguageModel(LightningModule):
 
     def nats(self, batch: Batch) -> Tensor:
         """Return the sum of −log p over the batch's targets."""
+        if self.compiling is not None:
+            self.compiling.consider(batch, self.step.num_parts)
         return target_nats(self.model, self.body, self._inputs(batch), batch.target_index, batch.targets)
 
     def target_logits(self, batch: Batch) -> Tensor:
@@ -320,8 +302,10 @@ class LanguageModel(LightningModule):
             complete_options(self.trainer.strategy, self, lambda: may_leave_weights_out(self))
 
     def on_fit_start(self) -> None:
-        """Begin a training."""
+        """Begin a training; decide whether it is compiled, if `model.compile=auto` leaves that open."""
         self.step.begin()
+        if self.compiling is not None:
+            begin_compiling(self, self.compiling)
 
     def on_validation_start(self) -> None:
         """Wait for the steps so far: a validation is of weights that are as they should be."""
@@ -336,6 +320,11 @@ class LanguageModel(LightningModule):
         """Move the schedule on, unless float16's scaler has left the step out."""
         if not self.step.outcomes.overflows.is_latest:
             super().lr_scheduler_step(scheduler, metric)
+
+    def on_fit_end(self) -> None:
+        """Tell how many micro-batches compiled code has computed."""
+        if self.compiling is not None:
+            self.compiling.report()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed dropout, and begin a step with its first micro-batch."""
@@ -439,6 +428,7 @@ class LanguageModel(LightningModule):
         self.step.outcomes.read()
         checkpoint["state_dict"] = keep_trained(checkpoint["state_dict"], self.model, "model.")
         checkpoint["steps"] = self.step.state_dict()
+        checkpoint["steps"]["compiled"] = self.compiling is not None and self.compiling.is_on
         if checkpoint.get("optimizer_states"):
             optimizer: Any = self.optimizers(use_pl_optimizer=False)
             checkpoint["optimizer_names"] = names_of_weights(self, optimizer)
@@ -452,6 +442,8 @@ class LanguageModel(LightningModule):
             # The checkpoint's other weights are an average; it was trained on with these.
             checkpoint["state_dict"] = checkpoint["current_model_state"]
         self.step.load_state_dict(checkpoint["steps"])
+        if self.compiling is not None and self.compiling.mode == "auto":
+            self.compiling.is_recorded = checkpoint["steps"].get("compiled")
 
     build: ClassVar[Callable[..., "LanguageModel"] | None] = None
     """Builds a module from the config in a checkpoint; set by `lmft.assembly`."""

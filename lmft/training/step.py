@@ -102,7 +102,7 @@ class OptimizerStep:
 
         It is 0 if the micro-batch was split: its backward pass has then run already.
         """
-        with self._dropout():
+        with self.dropout():
             if self.module.trainer.world_size > 1:  # DDP needs the real loss, with its graph
                 return self._loss(batch)
             if self.num_parts == 1:
@@ -120,7 +120,7 @@ class OptimizerStep:
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of a micro-batch, given the loss that `forward` returned."""
-        with self._dropout():  # gradient checkpointing computes the forward pass again
+        with self.dropout():  # gradient checkpointing computes the forward pass again
             loss.backward()
             if self._whole is None:
                 return
@@ -189,7 +189,8 @@ class OptimizerStep:
         seed = hash((self.seed, micro_batch, self.module.global_rank)) & (2**63 - 1)
         seed_generators(seed, self.module.device)
 
-    def _dropout(self) -> Any:
+    def dropout(self) -> Any:
+        """Return a context in which lmft's dropout replaces that of PyTorch, where it may."""
         if self.has_fast_dropout and self.module.device.type == "cpu":
             return fast_cpu_dropout()
         return nullcontext()

@@ -22,7 +22,7 @@ DOCUMENTS = torch.tensor([[4] * 9 + [5] * 17 + [6] * 6, [1] * 3 + [2] + [3] * 24
 
 
 def slow_varlen(query, key, value, starts, _starts, longest, _longest, *, scale, window_size, enable_gqa=False):
-    """What `varlen_attn` is documented to return: softmax over the scores that the window allows, each document apart."""
+    """What `varlen_attn` is documented to return: softmax over scores that the window allows, each document apart."""
     assert query.dim() == 3 and starts.dtype == torch.int32 and longest >= starts.diff().max()
     assert enable_gqa == (query.shape[1] != key.shape[1])
     groups = query.shape[1] // key.shape[1]
@@ -174,7 +174,7 @@ def test_torch_takes_the_arguments_of_its_kernels(dropout, window, monkeypatch):
 
 def test_dropout_drops_weights_in_documents(tokenizer):
     """Each token's own value has to come through in some draws, and to be scaled."""
-    model, copied = packed("gpt2", tokenizer)
+    _, copied = packed("gpt2", tokenizer)
     module = copied.transformer.h[0].attn
     torch.manual_seed(0)
     values = torch.randn(3, 2, 32, 4)

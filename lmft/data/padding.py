@@ -1,0 +1,78 @@
+"""Pad a batch to one of few widths, for code that is compiled for each."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+_PADDABLE = {"input_ids", "attention_mask", "document_ids", "decoder_input_ids"}
+_OF_TARGETS = {"target_index", "targets"}
+
+
+@dataclass(frozen=True)
+class Widths:
+    """The few widths that batches of training are padded to."""
+
+    step: int
+    """Widths are multiples of it, or the longest."""
+    longest: int
+    """Most tokens of an example; rows that an objective makes longer are not padded."""
+    pad_id: int
+    """The padding token."""
+    is_causal: bool
+    """No token sees the padding after it, so it needs no mask."""
+
+    def of(self, width: int) -> int:
+        """Return the width that rows of this width are padded to."""
+        if width > self.longest:
+            return width
+        return min(-(-width // self.step) * self.step, self.longest)
+
+
+def widths_of(examples: str, longest: int, pad_id: int, is_causal: bool) -> Widths:
+    """Return the widths for a kind of examples.
+
+    Packs are nearly full, and blocks are of one width, or nearly so where an objective shortens them.
+    Lines have all lengths: they get eight widths.
+
+    Args:
+        examples: `data.examples`.
+        longest: most tokens of an example.
+        pad_id: the padding token.
+        is_causal: whether padding needs no mask.
+    """
+    steps = {"packs": longest, "blocks": 8}
+    return Widths(steps.get(examples, max(8, longest // 8)), longest, pad_id, is_causal)
+
+
+def padded(arrays: dict[str, np.ndarray], widths: Widths) -> dict[str, np.ndarray]:
+    """Return a batch padded to one of the widths; its targets stay the same.
+
+    Args:
+        arrays: what an objective returned; a batch with inputs of other kinds is not padded.
+        widths: the widths.
+    """
+    if not arrays.keys() - _OF_TARGETS <= _PADDABLE:
+        return arrays
+    wider = dict(arrays)
+    shape = arrays["input_ids"].shape
+    width = widths.of(shape[1])
+    is_masked = arrays.keys() & {"attention_mask", "document_ids"}
+    if width > shape[1] and not is_masked and not widths.is_causal:
+        wider["attention_mask"] = np.ones(shape, np.int64)
+    fillings = {"input_ids": widths.pad_id, "attention_mask": 0, "document_ids": -1}
+    for name, filling in fillings.items():
+        if name in wider:
+            wider[name] = _wider(wider[name], width, filling)
+    predicting = "input_ids"
+    if "decoder_input_ids" in arrays:
+        predicting = "decoder_input_ids"
+        width = widths.of(arrays[predicting].shape[1])
+        wider[predicting] = _wider(arrays[predicting], width, widths.pad_id)
+    rows, columns = np.divmod(arrays["target_index"], arrays[predicting].shape[1])
+    wider["target_index"] = rows * width + columns
+    return wider
+
+
+def _wider(array: np.ndarray, width: int, filling: int) -> np.ndarray:
+    more = width - array.shape[1]
+    return np.pad(array, ((0, 0), (0, more)), constant_values=filling)
