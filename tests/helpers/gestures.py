@@ -296,8 +296,6 @@ SHOWING = (
     _shown("--info searchpath --config-dir conf", "where YAMLs are looked for", "conf"),
     _shown("--from runs/first --cfg job --package seed", "of a run", "5"),
     _shown("--shell-completion install=bash", "a script, see below", "complete -o nospace"),
-    _refused("--cfg job +foo=1", "unknown option 'foo'"),
-    _refused("'objective={_target_: mine.X, width: 2}'", "+objective.width="),
     _refused("--cfg job --package nosuch", "there is no 'nosuch'"),
     _refused("--package optimizer", "goes with --cfg"),
     _refused("--resolve", "goes with --cfg"),

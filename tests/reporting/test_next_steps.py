@@ -13,9 +13,10 @@ COMMAND = "python -m lmft.predict run=runs/x prompt='a text with  blanks \\\\ an
 
 
 def printed(width, is_terminal):
-    console = Console(file=io.StringIO(), width=width, force_terminal=is_terminal, color_system=None)
+    page = io.StringIO()
+    console = Console(file=page, width=width, force_terminal=is_terminal, color_system=None)
     print_next_steps([("the model is in", Path("runs/x/model"))], [("ask it", COMMAND)], console)
-    return console.file.getvalue()
+    return page.getvalue()
 
 
 @pytest.mark.parametrize("width", [20, 40, 80, 200])
