@@ -115,6 +115,14 @@ def as_user_error(error: BaseException) -> UserError | None:
     return None
 
 
+def one_line(error: BaseException) -> str:
+    """Return all of a UserError in one line, or the first line of another error."""
+    user_error = as_user_error(error)
+    if user_error is not None:
+        return "; ".join(" ".join(line.split()) for line in str(user_error).splitlines())
+    return f"{type(error).__name__}: {error}".partition("\n")[0]
+
+
 _NO_SPACE = "free some space, or write elsewhere: run.dir=FOLDER, data.cache_dir=FOLDER"
 _NOT_WRITABLE = "allow it, or choose another folder: run.dir=FOLDER, data.cache_dir=FOLDER"
 _UNREACHABLE = "check the disk or the mount, then run the command again"

@@ -25,7 +25,7 @@ from lmft.cli.sweep_table import report, scores_of
 from lmft.config.hydra_errors import config_errors_are_user_errors, target_errors_are_user_errors
 from lmft.config.load import hydra_node_of
 from lmft.config.overrides import assignment, parse, quoted
-from lmft.errors import EXIT_CODE, UserError, as_user_error
+from lmft.errors import EXIT_CODE, UserError, as_user_error, one_line
 from lmft.runs.folder import (
     RunFolder,
     checked_name,
@@ -157,7 +157,7 @@ class Sweep:
                     yield
             except Exception as error:
                 bug = error if as_user_error(error) is None else None
-                log.error("%s: failed: %s", job, _one_line(error), exc_info=bug)
+                log.error("%s: failed: %s", job, one_line(error), exc_info=bug)
                 failure = _failure(error, redactor)
             record(Outcome(folder.name, None, failure))
             return
@@ -272,7 +272,7 @@ class _End(logging.Handler):
 
     def __str__(self) -> str:
         if self.error:
-            phrases = [f"failed: {_one_line(self.error)}"]
+            phrases = [f"failed: {one_line(self.error)}"]
         else:
             phrases = _result(read_json(self.run.metrics))
         if self.num_warnings and self.has_log:
@@ -300,16 +300,8 @@ def _logged_only(folder: Path, redactor: Redactor) -> Iterator[_End]:
             # A refused job leaves the log of an earlier run unchanged.
             if not buffer.was_handed_over and (bug or not run.log.exists()):
                 with logging_to(run.log, redactor):
-                    log.error("%s", _one_line(error), exc_info=bug)
+                    log.error("%s", one_line(error), exc_info=bug)
         end.has_log = buffer.was_handed_over
-
-
-def _one_line(error: Exception) -> str:
-    """Return all of a UserError in one line, or the first line of another error."""
-    user_error = as_user_error(error)
-    if user_error is not None:
-        return "; ".join(" ".join(line.split()) for line in str(user_error).splitlines())
-    return f"{type(error).__name__}: {error}".partition("\n")[0]
 
 
 def _result(metrics: Mapping[str, Any]) -> list[str]:

@@ -99,7 +99,9 @@ def report(
     cells = [tuple(row[column] for column in fitting) for row in rows]
     title = f"{sweep_folder}: validation, loss in nats per target"
     if best is not None:
-        notes.append(f"best: {RunFolder(best).model}; {sweep_folder / 'best'} leads to its run")
+        model = RunFolder(best).model
+        where = model if model.is_dir() else best
+        notes.append(f"best: {where}; {sweep_folder / 'best'} leads to its run")
     # The error of a job of this sweep stands in the job's own line.
     errors = [
         Text(f"{row['job']}: {row['error']}", style="red")

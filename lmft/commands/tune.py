@@ -136,7 +136,7 @@ def _rate(found: "RangeTest") -> tuple[dict[str, Any], list[dict[str, float]]]:
     suggested, reason = found.suggestion()
     smoothed = [float(loss) for loss in found.smoothed]
     rows = zip(found.rates, found.losses, smoothed, strict=True)
-    tried = [dict(zip(("lr", "loss", "smoothed"), row, strict=True)) for row in rows]
+    tried = [{"lr": rate, "loss": loss, "smoothed": mean} for rate, loss, mean in rows]
     overrides = None if suggested is None else f"optimizer.lr={suggested:g}"
     rate = {
         "overrides": overrides,

@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lmft.reporting.axes import Axis
 from lmft.reporting.broken_down import cell, compared_cells
-from lmft.reporting.charts import Axis, Row, Spec, intervals, lines, scatter
+from lmft.reporting.charts import Spec, intervals, lines, scatter
+from lmft.reporting.plotted_rows import Row
 from lmft.reporting.tables import Table
 
 _CHANGE = Axis("change", "change, nats per target (left of 0: better)", "+.4~f", "+~f")

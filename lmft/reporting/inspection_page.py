@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lmft.reporting.charts import Axis, Spec, histogram
+from lmft.reporting.axes import Axis
+from lmft.reporting.charts import Spec, histogram
 from lmft.reporting.inspection import (
     Inspected,
     counts_line,

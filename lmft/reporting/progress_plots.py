@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lmft.reporting.charts import STEPS, Axis, Spec, lines
+from lmft.reporting.axes import STEPS, Axis
+from lmft.reporting.charts import Spec, lines
 
 Rows = Sequence[Mapping[str, float]]
 _SMALL = 180  # height in pixels

@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lmft.reporting.charts import Axis, lines
+from lmft.reporting.axes import Axis
+from lmft.reporting.charts import lines
 from lmft.reporting.page import fill_page
 from lmft.reporting.tables import Table
 

@@ -91,9 +91,8 @@ def _metrics(
     steps = int(rows[-1]["step"]) if rows else None
     if is_final or (status != "running" and recorded.get("steps") == steps):
         return {**recorded, "status": status}
-    kept = {name: recorded[name] for name in ("parent", "error") if name in recorded}
-    if status != "running" and "command" in recorded:
-        kept["command"] = recorded["command"]
+    of_end = () if status == "running" else ("error", "command")
+    kept = {name: recorded[name] for name in ("parent", *of_end) if name in recorded}
     passes = [row for row in rows if "val/loss" in row]
     trained = [row for row in passes if row["step"] > 0]
     before = next((row for row in passes if row["step"] == 0), None)

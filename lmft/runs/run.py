@@ -13,7 +13,7 @@ from typing import Any, Self
 import yaml
 
 from lmft.config.overrides import assignment
-from lmft.errors import UserError
+from lmft.errors import UserError, one_line
 from lmft.runs import checkpoints
 from lmft.runs.branch import (
     Parent,
@@ -347,7 +347,7 @@ class Run:
             self._delete_on_exit = False
             if not self._metrics_written:
                 status = "failed" if isinstance(error, Exception) else "stopped"
-                self._write_end(status)
+                self._write_end(status, error)
                 self._write_report(status)
 
     def _log_end(self, error: BaseException) -> None:
@@ -363,13 +363,15 @@ class Run:
             record["exc_info"] = (type(error), error, error.__traceback__)
         self._log_file.handle(logging.makeLogRecord(record))
 
-    def _write_end(self, status: str) -> None:
+    def _write_end(self, status: str, error: BaseException) -> None:
         try:
             metrics = {**read_json(self.paths.metrics), "status": status}
             if self.parent is not None:
                 metrics["parent"] = self.parent.record()
             if status == "stopped":
                 metrics["command"] = self.command
+            else:
+                metrics["error"] = one_line(error)
             self.write_metrics(metrics)
         except OSError as failure:  # the run's own error matters more, and may be the full disk
             log.warning("%s could not be written: %s", self.paths.metrics, failure.strerror)

@@ -2,9 +2,11 @@
 
 import csv
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
+from typing import Any
 from urllib.parse import quote
 
 import yaml
@@ -14,6 +16,7 @@ from lmft.reporting.templates import fill
 from lmft.runs.folder import RunFolder, runs_in
 from lmft.runs.report import last_change, page_of, status_of
 from lmft.runs.rows import read_rows
+from lmft.system.files import read_json
 
 
 @dataclass
@@ -83,9 +86,28 @@ class Pages:
                     "name": name,
                     "address": f"/run/{quote(name)}",
                     "status": status_of(run),
-                    "step": f"{steps[-1]['step']:,.0f}" if steps else "-",
+                    "error": _told(run.metrics).get("error"),
+                    "step": _step(run, steps),
                     "loss": f"{losses[-1]:.4f}" if losses else "-",
                     "time": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(changed.stat().st_mtime)),
                 }
             )
         return fill_page("runs.html.jinja", str(self.folder), {}, {}, note="", runs=rows)
+
+
+def _step(run: RunFolder, rows: Sequence[Mapping[str, float]]) -> str:
+    """Return how far a run is: `40 of 300`, or `40` if its end is not known."""
+    if not rows:
+        return "-"
+    step = f"{rows[-1]['step']:,.0f}"
+    total = (_told(run.facts).get("training") or {}).get("steps")
+    return step if total is None else f"{step} of {total:,}"
+
+
+def _told(path: Path) -> Mapping[str, Any]:
+    """Return what a JSON file of a run tells; nothing if it is broken, which the status says."""
+    try:
+        told = read_json(path)
+    except ValueError:
+        return {}
+    return told if isinstance(told, dict) else {}

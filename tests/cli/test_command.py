@@ -93,6 +93,8 @@ def mistake(capsys, command, *argv):
         (["seed=${nothing}"], "where: seed"),
         (["--config-dir", "nowhere"], "nowhere"),
         (["--multirun", "--cfg", "job"], "exclude each other"),
+        (["--cfg", "job", "+foo=1"], "unknown option 'foo'"),
+        (["objective={_target_: mine.X, width: 2}"], "+objective.width="),
         (["hydra/launcher=jobllib"], "no hydra/launcher named"),
     ],
 )

@@ -7,6 +7,7 @@ import re
 import shlex
 import signal
 import warnings
+from pathlib import Path
 
 import pytest
 import yaml
@@ -82,7 +83,7 @@ def test_each_job_has_a_folder_that_says_its_overrides(in_empty_folder, capsys):
     assert exit_code(train, "-m", "optimizer.lr=1e-5,5e-5", "seed=1,2", "data.batch_size=8", "run.name=sw") == 0
     sweep = in_empty_folder / "runs" / "sw"
     jobs = [f"optimizer.lr={lr},seed={seed}" for lr in ("1e-05", "5e-05") for seed in (1, 2)]
-    assert sorted(path.name for path in sweep.iterdir()) == [*jobs, "sweep.csv"]
+    assert sorted(path.name for path in sweep.iterdir()) == ["best", *jobs, "sweep.csv"]
     assert [path.name for path in in_empty_folder.iterdir()] == ["runs"]
     config = yaml.safe_load((sweep / jobs[1] / "config.yaml").read_text())
     assert config["seed"] == 2 and config["optimizer"]["lr"] == 1e-5 and config["data"]["batch_size"] == 8
@@ -218,7 +219,10 @@ def test_the_best_model_is_named(in_empty_folder, capfd):
     (in_empty_folder / "runs/sw/seed=2/model").mkdir(parents=True)
     (in_empty_folder / "runs/sw/seed=2/config.yaml").touch()
     exit_code(train, "-m", "seed=1,2", "run.name=sw")
-    assert "best: runs/sw/seed=2/model" in capfd.readouterr().out
+    assert "best: runs/sw/seed=2/model; runs/sw/best leads to its run" in capfd.readouterr().out
+    assert (in_empty_folder / "runs/sw/best").readlink() == Path("seed=2")
+    exit_code(train, "-m", "seed=13", "run.name=none")  # a sweep without a complete run has no best one
+    assert "best:" not in capfd.readouterr().out and not (in_empty_folder / "runs/none/best").exists()
 
 
 def test_a_failed_job_does_not_end_the_sweep(in_empty_folder, capfd):
@@ -276,8 +280,8 @@ def test_a_terminal_has_a_table_below_the_lines_of_jobs(in_empty_folder, capfd, 
     assert "1 failed" in states[2] and "left" in states[2] and "left" not in states[3]
     num_erased = shown.count("\x1b[1A\x1b[2K")
     erased = re.split(r"(?:\x1b\[1A\x1b\[2K)+", shown)
-    assert len(erased) == 5 and num_erased > 4
-    assert all("jobs have ended" in part for part in erased[:-1]) and "jobs have ended" not in erased[-1]
+    assert len(erased) == 6 and "reading the options" in erased[0] and num_erased > 4
+    assert all("jobs have ended" in part for part in erased[1:-1]) and "jobs have ended" not in erased[-1]
 
 
 def test_what_is_no_terminal_has_no_such_table(in_empty_folder, capfd):
@@ -288,7 +292,7 @@ def test_what_is_no_terminal_has_no_such_table(in_empty_folder, capfd):
 def test_an_interpolation_names_the_folder_as_without_a_sweep(in_empty_folder):
     assert exit_code(train, "-m", "run.dir=${hydra:runtime.cwd}/out", "run.name=x-${now:%Y}", "seed=1,2") == 0
     [sweep] = (in_empty_folder / "out").iterdir()
-    assert sorted(path.name for path in sweep.iterdir()) == ["seed=1", "seed=2", "sweep.csv"]
+    assert sorted(path.name for path in sweep.iterdir()) == ["best", "seed=1", "seed=2", "sweep.csv"]
 
 
 def test_the_command_of_a_job_has_the_folders_of_ones_own_yamls(in_empty_folder):

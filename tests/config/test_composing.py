@@ -3,7 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
-from lmft.config.load import compose, composed
+from lmft.config.load import compose, compose_job, composed
 from lmft.config.sources import Sources
 from lmft.errors import UserError
 from tests.helpers.composing import yamls_read_anew
@@ -59,3 +59,15 @@ def test_an_option_of_another_choice_names_that_choice(argument, choice):
     with pytest.raises(UserError) as error:
         compose([argument])
     assert choice in error.value.fix
+
+
+def test_flags_of_folders_are_read_and_others_refused(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/mine.yaml").write_text("defaults: [files, _self_]\ntrain: a.txt\nbatch_size: 3\n")
+    for flags in ([f"--config-dir={tmp_path}"], ["--config-dir", str(tmp_path)]):
+        job = compose_job([*flags, "data=mine"], "train")
+        assert job.config["data"]["batch_size"] == 3 and job.arguments[:2] == ["--config-dir", str(tmp_path)]
+    with pytest.raises(UserError, match="no such folder of YAML files"):
+        compose(["--config-dir=nowhere"])
+    with pytest.raises(UserError, match="--multirun is a flag of the command line"):
+        compose(["--multirun", "seed=1,2"])

@@ -9,8 +9,10 @@ import pytest
 from jinja2 import FileSystemLoader
 
 from lmft.reporting import templates
-from lmft.reporting.charts import MAX_POINTS, STEPS, Axis, bars, histogram, intervals, lines, scatter
+from lmft.reporting.axes import STEPS, Axis
+from lmft.reporting.charts import bars, histogram, intervals, lines, scatter
 from lmft.reporting.page import fill_page
+from lmft.reporting.plotted_rows import MAX_POINTS
 from tests.helpers.browser import VIEWS, assert_fits, browser, color_of, needs_browser, opened
 
 __all__ = ["browser"]

@@ -9,7 +9,18 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.text import Text
 
-from lmft.reporting.terminal import NARROWEST, draws, is_muted, muted, parted, record, show, table_page, terminal
+from lmft.reporting.terminal import (
+    NARROWEST,
+    draws,
+    flowing,
+    is_muted,
+    muted,
+    parted,
+    record,
+    show,
+    table_page,
+    terminal,
+)
 
 
 @pytest.fixture
@@ -132,3 +143,16 @@ def test_bars_are_drawn_on_terminals_only():
     assert not draws(console())
     assert draws(console(force_terminal=True, _environ={"TERM": "xterm"}))
     assert not draws(console(force_terminal=True, _environ={"TERM": "dumb"}))
+
+
+def test_lines_in_a_pipe_do_not_end_in_blanks(capsys):
+    show(*table_page("t", ("", "before"), [("a label", "1")], [], 80), console=Console(width=80))
+    lines = capsys.readouterr().out.split("\n")
+    assert len(lines) > 4 and lines == [line.rstrip() for line in lines]
+
+
+@given(st.text(alphabet="ab /\n", max_size=80), st.integers(1, 20))
+def test_texts_are_broken_between_words_alone(text, width):
+    broken = flowing(text, width)
+    assert broken.replace("\n", " ") == text.replace("\n", " ")
+    assert all(len(line) <= width or " " not in line.strip() for line in broken.split("\n"))

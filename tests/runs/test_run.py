@@ -177,6 +177,8 @@ def test_how_a_run_ended(tmp_path, error, status):
     with pytest.raises(type(error)), Begun(a_config(tmp_path, "x")) as run:
         raise error
     assert run.status() == status and "Traceback" in run.paths.log.read_text()
+    told = json.loads(run.paths.metrics.read_text())
+    assert told.get("error") == ("RuntimeError: bug" if status == "failed" else None)
     with pytest.raises(type(error)), Begun(a_config(tmp_path, "x")) as run:
         run.write_metrics({"status": "complete"})
         raise error
