@@ -1,6 +1,6 @@
-"""What several GPUs would reach, computed from sizes: `python -m benchmarks.scaling` writes the tables of docs/scaling.md.
+"""What several GPUs would reach, computed from sizes.
 
-Nothing here is measured. Each number follows from the formulas of that page and the assumptions below.
+`python -m benchmarks.scaling` writes the tables of docs/scaling.md. Nothing here is measured. Each number follows from the formulas of that page and the assumptions below.
 """
 
 from collections.abc import Iterator
@@ -41,10 +41,12 @@ class Model:
 
     @property
     def weights(self) -> int:
+        """All weights."""
         return self.num_layers * self.layer + self.outside
 
     @property
     def tokens(self) -> int:
+        """Tokens of a micro-batch on each device."""
         return self.block_size * self.num_rows
 
     @property

@@ -1,6 +1,7 @@
 """One training on the GPUs of a Ray cluster, by Ray Train. The first argument is the number of GPUs.
 
-python docs/launch/ray_train.py 8 model=smollm2 data=files data.train=/shared/text.txt run.dir=/shared/runs run.name=first
+    python docs/launch/ray_train.py 8 model=smollm2 data=files data.train=/shared/text.txt \\
+        run.dir=/shared/runs run.name=first
 
 With CPUS=1 in the environment the processes compute on CPUs.
 """

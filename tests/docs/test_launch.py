@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from benchmarks import scaling
@@ -27,7 +28,7 @@ def trained(tmp_path, *command, **further):
     arguments = [each for each in tiny_arguments(tmp_path, "gpt2_tiny") if each != "trainer=cpu"]
     arguments += ["run.name=launched", "data.batch_size=2", "trainer.max_steps=2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(CHECKOUT), **further}
-    environment["PATH"] = os.pathsep.join([str(tmp_path), os.path.dirname(sys.executable), os.environ["PATH"]])
+    environment["PATH"] = os.pathsep.join([str(tmp_path), str(Path(sys.executable).parent), os.environ["PATH"]])
     ended = subprocess.run(
         [*command, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
     )
