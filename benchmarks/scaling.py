@@ -1,6 +1,7 @@
 """What several GPUs would reach, computed from sizes.
 
-`python -m benchmarks.scaling` writes the tables of docs/scaling.md. Nothing here is measured. Each number follows from the formulas of that page and the assumptions below.
+`python -m benchmarks.scaling` writes the tables of docs/scaling.md. Nothing here is measured: each number follows from
+the formulas of that page and the assumptions below.
 """
 
 from collections.abc import Iterator
