@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from lmft.models import head
 from lmft.runs import checkpoint_io
 from lmft.runs.folder import RunFolder
 from lmft.system import sharding
@@ -171,6 +172,13 @@ def test_two_devices_train_in_every_way_as_one(folder, options):
     one = train_noting_losses(folder, "gpt2_tiny", f"run.name={name}-1", "data.batch_size=4", *FEW, *options)
     two = train_on(2, folder, f"{name}-2", "gpt2_tiny", "data.batch_size=2", *FEW, *options)
     assert_alike(folder, f"{name}-2", two, f"{name}-1", one)
+
+
+@pytest.mark.slow
+def test_logits_are_computed_in_parts_of_the_targets(folder, one, monkeypatch):
+    monkeypatch.setattr(head, "_MOST_BYTES", {"cpu": 10_000})  # of seven targets
+    two = train_on(2, folder, "parts", "gpt2_tiny", "data.batch_size=2", *FEW)
+    assert_alike(folder, "parts", two, "whole", one)
 
 
 @pytest.mark.slow
