@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from benchmarks import scaling
 
+from benchmarks import scaling
 from tests.helpers.runs import CHECKOUT, tiny_arguments
 
 LAUNCH = CHECKOUT / "docs" / "launch"

@@ -30,7 +30,6 @@ def trainer(folder):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("trainer.precision=16-mixed",), "trainer.precision=bf16-mixed, or 32-true"),
         (("+trainer.inference_mode=true",), "leave it out"),
         (("optimizer=adamw_8bit",), "optimizer=adamw, lion, muon or sgd"),
         (("optimizer=adafactor", "optimizer.lr=1e-3"), "whole weights"),
@@ -43,6 +42,22 @@ def trainer(folder):
 )
 def test_what_would_be_wrong_is_refused(folder, trainer, options, said):
     assert said in refusal(tiny(folder, *SHARDED, *options), trainer)
+
+
+@pytest.mark.parametrize("precision", ["16-mixed", "16-true"])
+def test_float16_is_refused(folder, precision):
+    config = tiny(folder, *SHARDED, f"trainer.precision={precision}")
+    with pytest.raises(UserError) as error:
+        sharded_options.check_precision(config)
+    assert "trainer.precision=bf16-mixed, or 32-true" in str(error.value)
+    sharded_options.check_precision(tiny(folder, *SHARDED))
+    sharded_options.check_precision(tiny(folder, f"trainer.precision={precision}"))
+
+
+@pytest.mark.parametrize("option", ["reduce_each_micro_batch", "gather_in_bf16"])
+def test_options_are_true_or_false(folder, option):
+    with pytest.raises(UserError, match=f"{option} must be true or false, got perhaps"):
+        build_trainer(tiny(folder, *SHARDED, f"trainer.strategy.{option}=perhaps"), None, [], [])
 
 
 def test_other_trainers_are_not_refused_what_they_can(folder):
