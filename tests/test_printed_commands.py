@@ -80,7 +80,7 @@ def commands() -> dict[str, Printed]:
 def parameters(several_processes: bool = False) -> Iterator[Any]:
     """The commands as pytest takes them; they run among the slow tests."""
     for typed, command in commands().items():
-        if (command.given.get("trainer") == "ddp") == several_processes:
+        if (command.given.get("trainer") in ("ddp", "fsdp2")) == several_processes:
             yield pytest.param(command, id=typed)
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from lightning import Trainer
-from lightning.fabric.plugins.collectives.torch_collective import default_pg_timeout
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.strategies.strategy import Strategy
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
@@ -34,7 +33,9 @@ class FullySharded(ModelParallelStrategy):
         gather_in_bf16: whether weights are gathered in bfloat16, for messages of half the size.
             Gradients are summed in float32, and the optimizer's weights stay as they are.
         process_group_backend: `nccl` or `gloo`; None: that of the device.
-        timeout: how long a process waits for others.
+        timeout_minutes: how long a process waits for others.
+
+    Raises: ValueError.
     """
 
     def __init__(
@@ -42,13 +43,19 @@ class FullySharded(ModelParallelStrategy):
         reduce_each_micro_batch: bool = False,
         gather_in_bf16: bool = False,
         process_group_backend: str | None = None,
-        timeout: timedelta | None = default_pg_timeout,
+        timeout_minutes: float = 30.0,
     ):
+        for name, value in (
+            ("reduce_each_micro_batch", reduce_each_micro_batch),
+            ("gather_in_bf16", gather_in_bf16),
+        ):
+            if not isinstance(value, bool):
+                raise ValueError(f"{name} must be true or false, got {value}")
         super().__init__(
             tensor_parallel_size=1,
             save_distributed_checkpoint=False,
             process_group_backend=process_group_backend,
-            timeout=timeout,
+            timeout=timedelta(minutes=timeout_minutes),
         )
         self.reduce_each_micro_batch = reduce_each_micro_batch
         self.gather_in_bf16 = gather_in_bf16

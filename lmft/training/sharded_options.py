@@ -39,6 +39,20 @@ def check_name(option: Any) -> None:
         raise UserError(what, fix="trainer=fsdp2 shares weights and the optimizer's state among devices")
 
 
+def check_precision(config: Mapping[str, Any]) -> None:
+    """Raise UserError for a precision that shared weights cannot have; there need be no Trainer yet."""
+    node = config["trainer"].get("strategy")
+    if not isinstance(node, Mapping):
+        return
+    target = trusted_class(node, config["trust"]["targets"], "trainer.strategy")
+    if not isinstance(target, type) or not issubclass(target, FullySharded):
+        return
+    precision = resolve_precision(str(config["trainer"]["precision"]), config["trainer"]["accelerator"])
+    if precision not in _PRECISIONS:
+        why = "float16 gradients need a scale that all devices agree on"
+        _refuse(f"trainer.precision={precision}", why, "trainer.precision=bf16-mixed, or 32-true")
+
+
 def check_sharded(config: Mapping[str, Any], trainer: Trainer) -> None:
     """Raise UserError if a config has what does not work with weights that devices share."""
     if not isinstance(trainer.strategy, FullySharded):
@@ -52,10 +66,6 @@ def check_sharded(config: Mapping[str, Any], trainer: Trainer) -> None:
         _refuse(
             "trainer.accelerator=cpu", "this torch has no gloo, which connects processes", "trainer=cpu"
         )
-    precision = resolve_precision(str(config["trainer"]["precision"]), config["trainer"]["accelerator"])
-    if precision not in _PRECISIONS:
-        why = "float16 gradients need a scale that all devices agree on"
-        _refuse(f"trainer.precision={precision}", why, "trainer.precision=bf16-mixed, or 32-true")
     if config["trainer"].get("inference_mode"):
         why = "gathered weights of a validation could not be trained on"
         _refuse("trainer.inference_mode=true", why, "leave it out")

@@ -56,6 +56,7 @@ def try_out(config: dict[str, Any]) -> Trainer:
     check_loggers(config)
     strategy = config["trainer"].get("strategy", "auto")
     sharded_options.check_name(strategy)
+    sharded_options.check_precision(config)
     trainer = build_trainer(config, None, [Progress(LatestMetrics())], [])
     precision = resolve_precision(str(config["trainer"]["precision"]), config["trainer"]["accelerator"])
     sharded_options.check_sharded(config, trainer)

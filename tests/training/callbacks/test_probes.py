@@ -11,6 +11,11 @@ class Module(nn.Module):
 
     asked = 0
 
+    def __init__(self, rank=0):
+        super().__init__()
+        self.global_rank = rank
+        self.model = nn.Linear(1, 1)
+
     def answer(self, prompts):
         return [self.probe(prompt) for prompt in prompts]
 
@@ -19,8 +24,8 @@ class Module(nn.Module):
         return {"prompt": prompt, "fills": [[{"token": f"é{self.asked}", "probability": 0.5}]]}
 
 
-def trainer(fn, step, rank=0):
-    return SimpleNamespace(state=SimpleNamespace(fn=fn), global_step=step, is_global_zero=rank == 0)
+def trainer(fn, step):
+    return SimpleNamespace(state=SimpleNamespace(fn=fn), global_step=step)
 
 
 def test_answers_before_during_and_after(tmp_path):
@@ -53,6 +58,14 @@ def test_the_first_answers_survive_resuming(tmp_path):
 
 
 def test_of_several_processes_one_asks(tmp_path):
-    probes, module = Probes(["A"], tmp_path / "samples.jsonl"), Module()
-    probes.on_validation_end(trainer("fit", 3, rank=1), module)
+    probes, module = Probes(["A"], tmp_path / "samples.jsonl"), Module(rank=1)
+    probes.on_validation_end(trainer("fit", 3), module)
     assert module.asked == 0 and not probes.path.exists()
+
+
+def test_of_processes_that_share_the_weights_all_answer_and_one_writes(tmp_path, monkeypatch):
+    monkeypatch.setattr("lmft.training.callbacks.probes.is_sharded", lambda model: True)
+    probes, module = Probes(["A"], tmp_path / "samples.jsonl"), Module(rank=1)
+    probes.on_validation_end(trainer("validate", 0), module)
+    assert module.asked == 1 and not probes.path.exists()
+    assert probes.first  # else this process alone would ask once more at the start of training
