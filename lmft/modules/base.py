@@ -47,6 +47,10 @@ from lmft.training.warm_up import WarmUp
 log = logging.getLogger(__name__)
 
 
+def _warn_of_nothing(*_: Any) -> None:
+    """Replace a warning of transformers."""
+
+
 def compiled_for_training(stack: nn.Module) -> Callable[..., Any]:
     """Return a stack's `forward`, compiled for training and as it is for everything else.
 
@@ -146,6 +150,10 @@ class LanguageModel(LightningModule):
         self._num_counted = 0  # micro-batches when the loss was logged, or not due
         if settings is not None:
             self.save_hyperparameters(dict(settings))
+        for part in model.modules():
+            if hasattr(part, "warn_if_padding_and_no_attention_mask"):
+                # It reads tokens in each forward pass; lmft's padding is masked, or seen by no target.
+                part.warn_if_padding_and_no_attention_mask = _warn_of_nothing
         for stack in self.stacks if compile else ():
             stack.forward = compiled_for_training(stack)
 
