@@ -108,3 +108,24 @@ def test_a_read_would_be_found(folder, monkeypatch):
 
     monkeypatch.setattr(LanguageModel, "nats", reading)
     assert reads_of_a_step(folder, monkeypatch, model="distilbert_tiny").total() == 1
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("options", [(), ("trainer.accumulate_grad_batches=2",)])
+def test_a_step_on_a_gpu_waits_for_nothing(options, folder, monkeypatch):
+    gpu = ("trainer=gpu", "trainer.precision=bf16-mixed", "data.block_size=64")
+    config = tiny(folder, *COMMON, *gpu, *options)
+    parts = assemble(config)
+    trainer = build_trainer(config, None, [], [])
+    advance = trainer.fit_loop.epoch_loop.advance
+
+    def watched(fetcher):
+        torch.cuda.set_sync_debug_mode("error" if trainer.global_step == 3 else "default")
+        try:
+            return advance(fetcher)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    monkeypatch.setattr(trainer.fit_loop.epoch_loop, "advance", watched)
+    trainer.fit(parts.module(), parts.datamodule())
+    assert trainer.global_step == 6
