@@ -150,6 +150,7 @@ class LanguageModel(LightningModule):
         self._num_counted = 0  # micro-batches when the loss was logged, or not due
         if settings is not None:
             self.save_hyperparameters(dict(settings))
+        part: Any
         for part in model.modules():
             if hasattr(part, "warn_if_padding_and_no_attention_mask"):
                 # It reads tokens in each forward pass; lmft's padding is masked, or seen by no target.
