@@ -47,6 +47,10 @@ from lmft.training.warm_up import WarmUp
 log = logging.getLogger(__name__)
 
 
+def _warn_of_nothing(*_: Any) -> None:
+    """Replace a warning of transformers."""
+
+
 class LanguageModel(LightningModule):
     """A Hugging Face model, trained on the targets of its batches.
 
@@ -128,6 +132,11 @@ class LanguageModel(LightningModule):
         if compiling is not None:
             compiling.wrap(self.stacks)
             self.step.has_fast_dropout = not compiling.is_on
+        part: Any
+        for part in model.modules():
+            if hasattr(part, "warn_if_padding_and_no_attention_mask"):
+                # It reads tokens in each forward pass; lmft's padding is masked, or seen by no target.
+                part.warn_if_padding_and_no_attention_mask = _warn_of_nothing
 
     @property
     def exported(self) -> PreTrainedModel | Adapted:

@@ -93,9 +93,9 @@ class Update:
         self._has_stopped = None
 
 
-def multiply(gradients: Sequence[Tensor], factor: Any) -> None:
+def multiply(gradients: list[Tensor], factor: Any) -> None:
     """Multiply the gradients by a number, or a tensor []."""
-    if isinstance(factor, Tensor) or factor != 1.0:
+    if gradients and (isinstance(factor, Tensor) or factor != 1.0):
         torch._foreach_mul_(gradients, factor)  # pyright: ignore[reportPrivateImportUsage]
 
 
