@@ -453,6 +453,8 @@ class LanguageModel(LightningModule):
         self.step.load_state_dict(checkpoint["steps"])
         if self.compiling is not None and self.compiling.mode == "auto":
             self.compiling.is_recorded = checkpoint["steps"].get("compiled")
+            if self.compiling.usual is not None:  # some strategies read checkpoints after that
+                begin_compiling(self, self.compiling)
 
     build: ClassVar[Callable[..., "LanguageModel"] | None] = None
     """Builds a module from the config in a checkpoint; set by `lmft.assembly`."""

@@ -15,6 +15,7 @@ from lmft.data.datamodule import DataModule
 from lmft.errors import UserError
 from lmft.reporting.terminal import show
 from lmft.training.compiling import Compiling, check_compiler, missing_compiler
+from lmft.training.fully_sharded import FullySharded
 from lmft.training.step import is_out_of_memory
 
 log = logging.getLogger(__name__)
@@ -73,6 +74,8 @@ def _try(module: Any, compiling: Compiling, reason: str | None) -> tuple[bool, s
     if compiling.usual is None:
         return False, "not compiled: the batches are not lmft's, so nothing is known of their shapes"
     trainer = module.trainer
+    if isinstance(trainer.strategy, FullySharded):
+        return False, "not compiled: a trial would leave gradients in sharded weights"
     batch = trainer.strategy.batch_to_device(compiling.usual)
     num_left = trainer.estimated_stepping_batches * trainer.accumulate_grad_batches
     with _unchanged(module):
