@@ -155,8 +155,10 @@ class DataConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"data.{name}={value} must be at least 1")
-        if self.probe_conversations < 0:
-            raise UserError(f"data.probe_conversations={self.probe_conversations} must not be negative")
+        for name in ("probe_conversations", "num_workers", "worker_timeout"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise UserError(f"data.{name}={value} must not be negative")
         for name, known in _CHOICES.items():
             value = getattr(self, name)
             if value not in known:

@@ -49,10 +49,10 @@ def linear_scores(
         for part in _equal_parts(len(rows), max_rows):
             logits = layer.logits(rows[part])
             hits.append(logits.argmax(-1) == targets[part])
-            nats += [
-                F.cross_entropy(logits[some].float(), targets[part][some], reduction="none")
-                for some in _in_float32(logits)
-            ]
+            is_target = targets[part].ge(0)
+            tokens = targets[part].clamp(min=0).unsqueeze(1)  # [n, 1]
+            each = [_softmax(logits[some], tokens[some])[2] for some in _in_float32(logits)]
+            nats.append(torch.cat(each).squeeze(1).where(is_target, 0))
     return torch.cat(nats), torch.cat(hits)
 
 

@@ -77,6 +77,7 @@ def test_a_failure_of_the_network_names_the_row(streamed, tmp_path, monkeypatch)
         ({"path": "acme/web", "max_documents": 3}, "read only with data.streaming=true"),
         ({"train": "x.txt", "streaming": True, "max_documents": 3}, "data.path names none"),
         ({"path": "acme/web", "streaming": True, "max_documents": 0}, "data.max_documents=0 must be at least 1"),
+        ({"path": "acme/web", "num_workers": -1}, "data.num_workers=-1 must not be negative"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(values, said):
