@@ -1,7 +1,5 @@
 """What only a GPU can show. With LMFT_CUDA_TESTS=cpu a CPU runs those that it can, to try the tests themselves."""
 
-import os
-
 import pytest
 import torch
 from lightning.fabric.utilities import move_data_to_device
@@ -12,16 +10,12 @@ from lmft.modules.base import LanguageModel
 from tests.helpers.faults import broken_at
 from tests.helpers.runs import TINY_MODELS, rows, tiny, train
 
-ON_CPU = os.environ.get("LMFT_CUDA_TESTS") == "cpu"
 HAS_CUDA = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if HAS_CUDA else "cpu")
 ACCELERATOR = f"trainer.accelerator={'gpu' if HAS_CUDA else 'cpu'}"
 STEPS = ("trainer.log_every_n_steps=1", "checkpoint.every_n_steps=1", "checkpoint.keep_last=-1", ACCELERATOR)
 
-pytestmark = [
-    pytest.mark.cuda,
-    pytest.mark.skipif(not (HAS_CUDA or ON_CPU), reason="this machine has no CUDA GPU"),
-]
+pytestmark = pytest.mark.cuda(on_cpu=True)
 only_cuda = pytest.mark.skipif(not HAS_CUDA, reason="a CPU cannot do this")
 
 
