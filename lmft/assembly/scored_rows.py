@@ -88,7 +88,7 @@ class ScoredRows:
             tally = source.tally()
             yield from self._encoded(data, format, placed(format, source, tally, share))
             self.counts += tally.counts
-            self.warnings += [*tally.warnings(), *format.warnings()]
+            self.warnings += [*tally.warnings(), *format.warnings(format.counts)]
 
     def _encoded(
         self, data: DataConfig, format: Format, placed: Iterator[tuple[Place, Any]]
