@@ -45,7 +45,7 @@ def are_equal(one, other):
 
 def fitted(folder, *options):
     """A training that writes nothing: its states after each step, its trainer and module, and what ended it."""
-    config = tiny(folder, "data.validation_fraction=0", *COMMON, *options)
+    config = tiny(folder, "data.validation_fraction=0", "+trainer.enable_checkpointing=false", *COMMON, *options)
     parts = assemble(config)
     torch.manual_seed(0)
     module = parts.module()
@@ -106,7 +106,8 @@ def test_a_training_after_one_that_was_not_finite_trains(folder, monkeypatch, be
     module.step.compute_nats = module.nats
     parts = assemble(tiny(folder, "data.validation_fraction=0", *COMMON))
     before = {name: weight.detach().clone() for name, weight in module.named_parameters()}
-    config = tiny(folder, "data.validation_fraction=0", *COMMON, "+trainer.enable_progress_bar=false")
+    quiet = ("+trainer.enable_progress_bar=false", "+trainer.enable_checkpointing=false")
+    config = tiny(folder, "data.validation_fraction=0", *COMMON, *quiet)
     build_trainer(config, None, [], []).fit(module, parts.datamodule())
     assert not are_equal(before, dict(module.named_parameters()))
 
