@@ -112,8 +112,10 @@ def _ways(q: Any, k: Any, v: Any, documents: Any) -> dict[str, Callable[[], Any]
     starts = _starts(documents).to(q.device)
 
     def packed() -> Any:
-        flat = (tensor.transpose(1, 2).reshape(rows * tokens, heads, width) for tensor in (q, k, v))
-        found: Any = varlen_attn(*flat, starts, starts, tokens, tokens, window_size=(-1, 0))
+        flat = [tensor.transpose(1, 2).reshape(rows * tokens, heads, width) for tensor in (q, k, v)]
+        found: Any = varlen_attn(
+            flat[0], flat[1], flat[2], starts, starts, tokens, tokens, window_size=(-1, 0)
+        )
         return found.view(rows, tokens, heads, width).transpose(1, 2)
 
     ways["varlen_attn"] = packed

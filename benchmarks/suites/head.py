@@ -41,7 +41,8 @@ def measured(num_rows: int, vocab_size: int, width: int) -> dict[str, float]:
     config = GPT2Config(
         vocab_size=vocab_size, n_embd=width, n_layer=0, n_positions=num_rows, embd_pdrop=0.0
     )
-    model: Any = GPT2LMHeadModel(config).to(device()).train()
+    built: Any = GPT2LMHeadModel(config)
+    model = built.to(device()).train()
     tokens = torch.randint(0, vocab_size, (1, num_rows), device=device())
     targets = tokens.roll(-1).flatten()
     index = torch.arange(num_rows, device=device())
