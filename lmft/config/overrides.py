@@ -351,7 +351,7 @@ def check_type(key: str, value: Any, default: Any, where: str | None) -> None:
     if key.startswith("objective.") and is_schedule(value):
         _check_schedule(key, value, default, where)
         return
-    if value == _WORDS.get(key):
+    if key in _WORDS and value == _WORDS[key]:
         return
     is_right, type_name = _compare_types(value, default)
     if key in _WORDS:

@@ -66,7 +66,7 @@ def test_a_run_leaves_the_documented_files(trained):
     model = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md"}
     model.add("training_curve.svg")
     top = {"config.yaml", "command.txt", "train.log", "metrics.csv", "metrics.json", "samples.jsonl", "report.html"}
-    top |= {"setup.json", "example.json"}
+    top |= {"setup.json", "example.json", "facts.json"}
     tokenizer = {f"tokenizer/{name}" for name in VOCABULARY}
     measured = {"details.json", *(f"measurements/{name}.npz" for name in ("before", "best", "last"))}
     assert names == {*top, *measured, *checkpoints, *tokenizer, *(f"model/{name}" for name in model)}
@@ -131,7 +131,7 @@ def test_metrics_json_holds_scores_counts_and_environment(trained):
     _, run = trained
     metrics = json.loads(run.metrics.read_text())
     stages = ("before", "after", "best", "exported")
-    assert list(metrics) == ["status", "steps", "epochs", *stages, "train", "data", "environment"]
+    assert list(metrics) == ["status", "steps", "epochs", *stages, "train", "data", "environment", "facts"]
     assert (metrics["status"], metrics["steps"]) == ("complete", 6) and 0 < metrics["epochs"] < 1
     assert all(metrics[stage].keys() >= SCORES for stage in stages)
     assert metrics["exported"]["step"] == metrics["best"]["step"] == 6

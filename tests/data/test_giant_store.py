@@ -70,8 +70,8 @@ def loaded(tokenizer, tmp_path, monkeypatch):
 
 
 def test_a_text_of_ten_billion_tokens_takes_hardly_more_memory_than_a_tenth_of_it(loaded):
-    corpus, most = loaded(NUM_DOCUMENTS, train="text.txt")
     _, most_of_tenth = loaded(TENTH, train="text.txt")
+    corpus, most = loaded(NUM_DOCUMENTS, train="text.txt")
     ledger = corpus.ledger
     assert sum(ledger[split]["tokens"] for split in ledger) == NUM_DOCUMENTS * TOKENS_EACH
     assert abs(ledger["validation"]["documents"] - NUM_DOCUMENTS / 100) < 400

@@ -3,6 +3,7 @@
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
@@ -59,6 +60,9 @@ def _run(home: Path, command: str, argv: Sequence[str], out: int, err: int, colu
         os.environ.update(LMFT_CACHE=str(home / "cache"), COLUMNS=str(columns))
         os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads have stayed in the other process
         os.environ.pop("LMFT_DEBUG", None)
+        warnings.resetwarnings()  # pytest's filters show what Python hides from users
+        for kind in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+            warnings.simplefilter("ignore", kind)
         import_module(f"lmft.{command}").main(argv)
         code = 0
     except SystemExit as exit:
