@@ -16,6 +16,7 @@ from lmft.objectives.base import SPECIAL, Vocabulary
 _MOST_EXAMPLES = 4096  # read for counts of tokens and words; more would hardly change them
 _AT_A_TIME = 256
 _NUM_BINS = 24
+_FAR = 16  # times the median: lengths beyond it would leave the others in one range
 _EXCERPT = 120  # characters of a repeated text
 
 
@@ -71,13 +72,21 @@ def statistics(
 
 
 def summary(lengths: np.ndarray) -> dict[str, Any]:
-    """Return the number of lengths, their quantiles, and a histogram of at most 24 equal ranges."""
-    low = int(lengths.min())
-    high = int(lengths.max())
-    width = max(1, -(-(high + 1 - low) // _NUM_BINS))
-    edges = np.arange(low, high + width + 1, width)
-    counts, _ = np.histogram(lengths, edges)
+    """Return the number of lengths, their quantiles, and a histogram of at most 24 ranges.
+
+    The ranges are equally wide, or, if a few lengths are far beyond the others, each wider than the one
+    before by the same factor (`log`).
+    """
     quantiles = np.quantile(lengths, [0, 0.1, 0.5, 0.9, 1], method="inverted_cdf")
+    low = int(lengths.min())
+    end = int(lengths.max()) + 1
+    is_log = low > 0 and end > _FAR * quantiles[2]
+    if is_log:
+        edges = np.unique(np.geomspace(low, end, _NUM_BINS + 1).round().astype(np.int64))
+    else:
+        width = max(1, -(-(end - low) // _NUM_BINS))
+        edges = np.arange(low, end + width, width)
+    counts, _ = np.histogram(lengths, edges)
     return {
         "number": len(lengths),
         "mean": float(lengths.mean()),
@@ -85,9 +94,10 @@ def summary(lengths: np.ndarray) -> dict[str, Any]:
             name: int(value)
             for name, value in zip(("min", "p10", "median", "p90", "max"), quantiles, strict=True)
         },
+        "log": bool(is_log),
         "histogram": [
-            {"low": int(start), "high": int(start) + width, "count": int(count)}
-            for start, count in zip(edges, counts, strict=False)
+            {"low": int(start), "high": int(stop), "count": int(count)}
+            for start, stop, count in zip(edges, edges[1:], counts, strict=False)
         ],
     }
 

@@ -1,6 +1,7 @@
 """The page of `lmft inspect`: examples one at a time, statistics of the text, the ledger."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from lmft.reporting.axes import Axis
@@ -77,7 +78,7 @@ def _split(name: str, statistics: Mapping[str, Any], charts: dict[str, Spec]) ->
     placed = []
     for kind, lengths in statistics["lengths"].items():
         key = f"{name} {kind}"
-        charts[key] = histogram(lengths["histogram"], _LENGTH, _COUNT)
+        charts[key] = histogram(lengths["histogram"], replace(_LENGTH, log=lengths["log"]), _COUNT)
         placed.append((key, f"lengths of {kind}"))
     return {
         "name": name,

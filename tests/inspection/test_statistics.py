@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from lmft import api
+from lmft.inspection.statistics import summary
 from tests.helpers.runs import tiny_arguments
 
 TEXTS = ["the lazy dog", "the fox jumps over the dog", "the lazy dog", "a fox", "the lazy dog", "a fox"]
@@ -45,6 +46,16 @@ def test_lengths_words_and_frequencies_are_those_of_the_text(found):
         for part in summary["histogram"]:
             assert part["count"] == ((lengths >= part["low"]) & (lengths < part["high"])).sum()
         assert sum(part["count"] for part in summary["histogram"]) == len(TEXTS)
+
+
+def test_a_few_long_documents_leave_the_others_in_many_ranges():
+    lengths = np.array([*range(5, 131), 16_254])
+    found = summary(lengths)
+    assert found["log"] and not summary(lengths[:-1])["log"]
+    parts = found["histogram"]
+    assert sum(part["count"] > 0 for part in parts) > 8 and sum(part["count"] for part in parts) == len(lengths)
+    assert parts[0]["low"] == 5 and parts[-1]["high"] == 16_255
+    assert [part["high"] for part in parts[:-1]] == [part["low"] for part in parts[1:]]
 
 
 def test_repeated_documents_are_counted_and_shown(found):

@@ -41,6 +41,7 @@ def inspected(num_examples=3, num_epochs=2):
         "number": 40,
         "mean": 7.5,
         "quantiles": {"min": 2, "p10": 3, "median": 7, "p90": 9, "max": 12},
+        "log": False,
         "histogram": [{"low": low, "high": low + 1, "count": low} for low in range(2, 13)],
     }
     statistics = {
