@@ -345,7 +345,9 @@ def check_training(command: Printed, folder: Path, said: str) -> None:
             jobs = list(csv.DictReader(file))
         num_jobs = NUM_TRIALS if is_search(command) else 4
         assert [job["status"] for job in jobs] == ["complete"] * num_jobs
-        runs = sorted(path for path in table.parent.glob("*/") if not path.name.startswith("."))
+        assert (table.parent / "best").is_symlink() or is_search(command)
+        folders = (path for path in table.parent.glob("*/") if not path.is_symlink())
+        runs = sorted(path for path in folders if not path.name.startswith("."))
         assert len(runs) == num_jobs
     else:
         found = [path.parent for path in folder.glob("runs/*/config.yaml")]  # some loggers have folders there, too

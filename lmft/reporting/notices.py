@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lmft.reporting import python_warnings
-from lmft.reporting.terminal import flowing, is_muted, terminal, writes_on_terminal
+from lmft.reporting.terminal import flowing, is_muted, print_plain, terminal, writes_on_terminal
 
 _MOST_CHARACTERS = 600  # of a notice; the log has all of it
 
@@ -110,8 +110,11 @@ def _print(block: Text) -> None:
         return
     console = terminal()
     if console.is_terminal:
-        block = Text(flowing(block.plain, console.width), style=block.style)
-    console.print(block, soft_wrap=True)
+        console.print(Text(flowing(block.plain, console.width), style=block.style), soft_wrap=True)
+    elif console.is_jupyter:
+        console.print(block, soft_wrap=True)
+    else:
+        print_plain(block.plain + "\n", console)
 
 
 def _print_bullet(text: str) -> None:

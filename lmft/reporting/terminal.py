@@ -2,6 +2,7 @@
 
 import io
 import logging
+import signal
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,8 @@ from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
+
+from lmft.system import signals
 
 Row = tuple[str, ...]
 
@@ -76,9 +79,21 @@ def show(*blocks: RenderableType, console: Console | None = None) -> None:
         if console.is_terminal or console.is_jupyter:
             console.print(page)
         else:
-            console.print(Text(plain), soft_wrap=True, end="")
+            print_plain(plain, console)
     # A newline first, so that the first line is not indented by the record's time.
     record("\n" + plain.rstrip("\n"))
+
+
+def print_plain(text: str, console: Console) -> None:
+    """Print text to a pipe or a file; nothing if its reader is gone and a training is to end for that.
+
+    rich would end the process at once, without saving the step.
+    """
+    try:
+        print(text, end="", file=console.file, flush=True)
+    except BrokenPipeError:
+        if signals.recorded_signal() != signal.SIGPIPE:
+            raise
 
 
 def _plain(page: RenderableType, width: int) -> str:

@@ -70,7 +70,8 @@ def test_a_training_whose_output_is_closed_ends_as_an_interrupted_one(tmp_path):
     code = process.wait()
     run = RunFolder(tmp_path / "runs" / "x")
     metrics = read_json(run.metrics)
-    first, goes_on = said.splitlines()
+    *loading, first, goes_on = said.splitlines()
+    assert all(line.startswith("loading PyTorch") for line in loading)
     assert code == 141 and metrics["status"] == "stopped"
     assert first.startswith("stopped by SIGPIPE, saved in ") and Path(first.rpartition(" ")[2]).is_file()
     assert goes_on == f"  continue: {metrics['command']}"

@@ -441,7 +441,8 @@ def watch(patched: pytest.MonkeyPatch, seen: Seen, fails: bool) -> None:
     def clipped(self: Any, optimizer: Any, *args: Any) -> None:
         clip(self, optimizer, *args)
         gradients = (weight.grad for group in optimizer.param_groups for weight in group["params"])
-        seen.gradients = [gradient.clone() for gradient in gradients if gradient is not None]
+        scale = getattr(optimizer, "grad_scale", None)  # by which the optimizer divides them in its step
+        seen.gradients = [gradient / (1 if scale is None else scale) for gradient in gradients if gradient is not None]
 
     patched.setattr(LanguageModel, "on_train_batch_start", on_train_batch_start)
     patched.setattr(LanguageModel, "validation_step", validation_step)

@@ -95,7 +95,7 @@ def lines(path: Path) -> list[str]:
 
 def trial_folders(folder: Path) -> list[Path]:
     """The run folders of the trials that were begun, by number."""
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "best")))
 
 
 def forked(work: Callable[[], Any]) -> int:

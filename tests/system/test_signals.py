@@ -129,7 +129,8 @@ def test_fault_10_sigterm_amid_a_training(tmp_path):
     options = ("trainer.max_epochs=10000", "trainer.val_check_interval=3", "checkpoint.every_n_steps=100000")
     code, said = end(tmp_path, signal.SIGTERM, (run / "checkpoints" / "last.ckpt").exists, *options)
     metrics = json.loads((run / "metrics.json").read_text())
-    first, second = said.splitlines()
+    *loading, first, second = said.splitlines()
+    assert all(line.startswith("loading PyTorch") for line in loading)
     assert code == 143 and metrics["status"] == "stopped"
     assert first.startswith("stopped by SIGTERM, saved in ") and Path(first.rpartition(" ")[2]).exists()
     assert second == f"  continue: {metrics['command']}" and second.endswith("run.name=x")
