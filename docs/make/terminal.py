@@ -89,7 +89,9 @@ def picture(shown: list[Text], columns: int, title: str) -> str:
         console.print(line, soft_wrap=True)
     svg = console.export_svg(title=title, theme=SVG_EXPORT_THEME, unique_id="run")
     without_fonts = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
-    fonts = without_fonts.replace("Fira Code, monospace", _FONTS)
+    # A picture without a size is shown as one of 150 pixels by pages that do not say how wide it should be.
+    sized = re.sub(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', r'width="\1" height="\2" \g<0>', without_fonts, count=1)
+    fonts = sized.replace("Fira Code, monospace", _FONTS)
     return "\n".join(line.rstrip() for line in fonts.splitlines()) + "\n"
 
 
