@@ -26,7 +26,7 @@ class RunDetails:
 
     @property
     def broken_down_by(self) -> list[BrokenDown]:
-        """For each validation text what its losses are broken down by."""
+        """Return what the losses of each validation text are broken down by."""
         documents = self.parts.corpus.documents
         return [
             BrokenDown(len(documents[split]), len(self._classes), self._classes, NUM_CLASSES)

@@ -112,7 +112,7 @@ class Parts:
 
     @property
     def compiled_widths(self) -> Widths:
-        """What rows are padded to, so that compiled code is made for few shapes."""
+        """Return what rows are padded to, so that compiled code is made for few shapes."""
         longest = self.data.block_size
         if "pairs" in self.data.formats:
             longest = max(self.data.max_source_tokens, self.data.max_target_tokens)

@@ -47,7 +47,8 @@ class _Transfer:
 
     def send(self, batch: Batch) -> tuple[Batch, Tensor, Any]:
         """Return the batch on the device, the memory of all its tensors, and the event of the copy."""
-        tensors = {**batch.inputs, "target_index": batch.target_index, "targets": batch.targets}
+        others = batch.tensors_besides_inputs()
+        tensors = {**batch.inputs, **others}
         places = []
         size = 0
         for tensor in tensors.values():
@@ -61,9 +62,8 @@ class _Transfer:
             name: buffer[place].view(tensor.dtype).view(tensor.shape)
             for (name, tensor), place in zip(tensors.items(), places, strict=True)
         }
-        target_index = moved.pop("target_index")
-        targets = moved.pop("targets")
-        return replace(batch, inputs=moved, target_index=target_index, targets=targets), buffer, event
+        others = {name: moved.pop(name) for name in others}
+        return replace(batch, inputs=moved, **others), buffer, event
 
     def _copied(self, buffer: Tensor) -> tuple[Tensor, Any]:
         if self.stream is None:

@@ -40,9 +40,10 @@ class Batch:
     def pin_memory(self) -> "Batch":
         """Return the batch in page-locked memory, from which GPUs copy faster; DataLoader calls it."""
         inputs = {name: tensor.pin_memory() for name, tensor in self.inputs.items()}
-        tensors = {
-            field.name: getattr(self, field.name).pin_memory()
-            for field in fields(self)
-            if isinstance(getattr(self, field.name), Tensor)
-        }
-        return replace(self, inputs=inputs, **tensors)
+        others = {name: tensor.pin_memory() for name, tensor in self.tensors_besides_inputs().items()}
+        return replace(self, inputs=inputs, **others)
+
+    def tensors_besides_inputs(self) -> dict[str, Tensor]:
+        """Return the attributes that are tensors, by name."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}

@@ -18,7 +18,7 @@ _WITHOUT_FLOAT16 = (
 
 @dataclass(frozen=True)
 class Place:
-    """Which optimizer step it is."""
+    """The place of an optimizer step in a training."""
 
     step: int  # counted from 1
     epoch: int
@@ -51,7 +51,7 @@ class Overflows:
 
     @property
     def is_latest(self) -> bool:
-        """Whether the latest step overflowed."""
+        """Return whether the latest step overflowed."""
         return self.in_a_row > 0
 
     def count(self, has_overflowed: bool, step: int, scale: Callable[[], float]) -> None:

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Sent:
-    """What the host knows of a step when its numbers leave the device."""
+    """Facts about a step that the host knows when its numbers leave the device."""
 
     place: Place
     num_targets: int  # on this device

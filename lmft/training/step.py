@@ -81,7 +81,7 @@ class OptimizerStep:
 
     @property
     def steps_behind(self) -> int:
-        """How many steps the device may be behind when the host reads an outcome."""
+        """Return how many steps the device may be behind when the host reads an outcome."""
         if self._scaler is not None:  # it reads whether a step overflows, and the schedule depends on it
             return 0
         return STEPS_BEHIND.get(self.module.device.type, 0)

@@ -26,7 +26,8 @@ class Made(torch.utils.data.Dataset):
             "is_text": torch.tensor([number % 2 == 0] * 5),
             "mask": torch.full((7,), number, dtype=torch.float16),
         }
-        return Batch(inputs, torch.arange(number), torch.arange(number) + 1, number, 0, number)
+        starts = torch.arange(3, dtype=torch.int32) * number
+        return Batch(inputs, torch.arange(number), torch.arange(number) + 1, number, 0, number, starts)
 
 
 def loader_of(batches, count=9):
@@ -46,12 +47,13 @@ def test_batches_are_those_of_the_data_set():
             assert torch.equal(batch.inputs[name], tensor) and batch.inputs[name].dtype == tensor.dtype
         assert torch.equal(batch.target_index, expected.target_index)
         assert torch.equal(batch.targets, expected.targets)
+        assert torch.equal(batch.document_starts, expected.document_starts)
     assert not threads()
 
 
 def test_all_tensors_of_a_batch_share_one_buffer():
     batch = list(loader_of(Made()))[4]
-    tensors = [*batch.inputs.values(), batch.target_index, batch.targets]
+    tensors = [*batch.inputs.values(), batch.target_index, batch.targets, batch.document_starts]
     assert len({tensor.untyped_storage().data_ptr() for tensor in tensors}) == 1
 
 

@@ -57,12 +57,12 @@ class Documents:
 
     @property
     def key(self) -> list[Any]:
-        """What tells these documents from others, as JSON can write it."""
+        """Return what tells these documents from others, as JSON can write it."""
         return [self.store.folder.name, *self.selection.key]
 
     @cached_property
     def num_removed(self) -> dict[str, int]:
-        """How many documents of the same side are left out, by reason."""
+        """Count the documents of the same side that are left out, by reason."""
         return self.selection.num_removed(self.store)
 
     @cached_property
@@ -74,7 +74,7 @@ class Documents:
 
     @cached_property
     def starts(self) -> np.ndarray:
-        """Where each document begins in the store. [n]"""
+        """Return where each document begins in the store. [n]"""
         return self.store.offsets[self.numbers]
 
     @cached_property
@@ -84,7 +84,7 @@ class Documents:
 
     @cached_property
     def stream_starts(self) -> np.ndarray:
-        """Where each document begins in the stream of these documents. [n]"""
+        """Return where each document begins in the stream of these documents. [n]"""
         return np.cumsum(self.lengths) - self.lengths
 
     def holds(self, numbers: np.ndarray) -> np.ndarray:

@@ -33,7 +33,7 @@ class Selection:
 
     @property
     def key(self) -> list[Any]:
-        """What tells this selection from others of the same store, as JSON can write it."""
+        """Return what tells this selection from others of the same store, as JSON can write it."""
         removed = None if self.removed is None else self.removed.folder.name
         return [self.held_out, self.is_validation, removed]
 
@@ -83,7 +83,7 @@ class Listed(Selection):
 
 @dataclass(frozen=True)
 class Totals:
-    """What documents add up to, and where their runs are.
+    """Sums over documents, and where their runs are.
 
     A run is a sequence of documents that are consecutive in the store too.
     """

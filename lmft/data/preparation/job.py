@@ -37,7 +37,7 @@ class Job:
 
     @property
     def num_processes(self) -> int:
-        """How many processes tokenise, if there are enough shards."""
+        """Return how many processes tokenise, if there are enough shards."""
         asked = self.config.prepare_processes
         if asked is not None:
             return asked

@@ -19,7 +19,7 @@ _AT_A_TIME = 1 << 20  # tokens that are copied at a time
 
 
 class Met:
-    """What was met in the parts of a source, added up in their order."""
+    """Counts and notes of the parts of a source, added up in their order."""
 
     def __init__(self, source: Source):
         self.tally = source.tally()
