@@ -3,7 +3,6 @@
 from typing import Any
 
 from lmft.assembly.parts import Parts
-from lmft.errors import UserError
 from lmft.training.callbacks.learnt import is_asked_with_gaps, seen_text
 
 _MOST = 3
@@ -33,10 +32,4 @@ def _prompt(parts: Parts, batch: Any) -> str:
 
 
 def _can_be_asked(parts: Parts, prompt: str) -> bool:
-    if not prompt or len(prompt) > _LONGEST:
-        return False
-    try:
-        parts.module_class.check_prompts([prompt], parts.tokenizer, parts.hf_config)
-    except UserError:
-        return False
-    return True
+    return 0 < len(prompt) <= _LONGEST and parts.can_answer(prompt)

@@ -8,7 +8,6 @@ from lmft.assembly.parts import Parts
 from lmft.assembly.scored_rows import placed, source_of_split
 from lmft.data.corpus import FORMATS
 from lmft.data.formats.chat.conversation import Chat
-from lmft.errors import UserError
 
 _MOST_TRIED = 1000  # conversations from which those are chosen that a model can be asked
 
@@ -23,7 +22,9 @@ def held_out_conversations(parts: Parts) -> list[dict[str, Any]]:
     if not count or not parts.corpus.validations or not parts.module_class.family.is_causal:
         return []
     prompts = (_prompt(chat) for chat in islice(_chats(parts), _MOST_TRIED) if chat.answers)
-    return [*islice((prompt for prompt in prompts if _can_be_asked(parts, prompt)), count)]
+    return [
+        *islice((prompt for prompt in prompts if prompt["chat"] and parts.can_answer(prompt)), count)
+    ]
 
 
 def _chats(parts: Parts) -> Iterator[Chat]:
@@ -46,14 +47,3 @@ def _prompt(chat: Chat) -> dict[str, Any]:
     if chat.variables:
         prompt["chat_template_kwargs"] = chat.variables
     return prompt
-
-
-def _can_be_asked(parts: Parts, prompt: dict[str, Any]) -> bool:
-    """Return whether the model can be asked: a prompt without messages or room for an answer cannot."""
-    if not prompt["chat"]:
-        return False
-    try:
-        parts.module_class.check_prompts([prompt], parts.tokenizer, parts.hf_config)
-    except UserError:
-        return False
-    return True

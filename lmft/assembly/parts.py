@@ -143,6 +143,14 @@ class Parts:
             limit=trainer["limit_train_batches"],
         )
 
+    def can_answer(self, prompt: Any) -> bool:
+        """Return whether the model can be asked a prompt: one that leaves room for an answer."""
+        try:
+            self.module_class.check_prompts([prompt], self.tokenizer, self.hf_config)
+        except UserError:
+            return False
+        return True
+
     def step_limits(self, num_devices: int = 1) -> dict[str, int]:
         """Return, for each option that can end the training, after how many optimizer steps it does."""
         trainer = self.config["trainer"]
