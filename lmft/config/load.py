@@ -136,14 +136,14 @@ def plain(config: DictConfig, command_line: Iterable[str] = ()) -> dict[str, Any
     Raises: UserError, also for classes that are not trusted; only `command_line` can add trusted ones.
     """
     config = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    assert isinstance(resolved, dict)
-    resolved = {str(key): value for key, value in resolved.items()}
-    _check_types(resolved)
-    if "trainer" in resolved:  # `~logger`, `logger=null`: there may be none
-        resolved = {**{group: {} for group in _OPTIONAL_GROUPS}, **resolved}
-    trust.check(resolved, command_line)
-    return resolved
+    container = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    assert isinstance(container, dict)
+    values = {str(key): value for key, value in container.items()}
+    _check_types(values)
+    if "trainer" in values:  # `~logger`, `logger=null`: there may be none
+        values = {**{group: {} for group in _OPTIONAL_GROUPS}, **values}
+    trust.check(values, command_line)
+    return values
 
 
 def _check_types(config: Mapping[str, Any]) -> None:
@@ -160,14 +160,13 @@ def _check_types(config: Mapping[str, Any]) -> None:
 
 
 @config_errors_are_user_errors()
-def plain_values(overrides: Sequence[str], sources: Sources) -> dict[str, Any]:
-    """Return the config of a training as resolved dicts and lists, unchecked. Raises: UserError."""
-    node = composed(overrides, "train", sources)
+def resolved(node: DictConfig) -> dict[str, Any]:
+    """Return what `composed` gives as resolved dicts and lists, unchecked. Raises: UserError."""
     with hydra_node_of(node):
         values = OmegaConf.masked_copy(node, [str(key) for key in node if key != "hydra"])
-        resolved = OmegaConf.to_container(values, resolve=True, throw_on_missing=False)
-    assert isinstance(resolved, dict)
-    return {str(key): value for key, value in resolved.items()}
+        container = OmegaConf.to_container(values, resolve=True, throw_on_missing=False)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
 
 
 @config_errors_are_user_errors()

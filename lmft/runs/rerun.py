@@ -54,7 +54,8 @@ def recorded_command(path: Path, given: Sequence[str]) -> RecordedCommand:
     replaced = {override.key_or_group for override in new}
     groups = load.groups(sources)
     choices = [override for override in recorded if load.is_choice(override, groups)]
-    base = load.plain_values([str(override.input_line) for override in choices], sources)
+    chosen = [str(override.input_line) for override in choices]
+    base = load.resolved(load.composed(chosen, "train", sources))
     kept = [str(override.input_line) for override in choices if override.key_or_group not in replaced]
     values = [
         override

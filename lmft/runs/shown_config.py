@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hydra._internal.utils import get_args_parser
+from omegaconf import DictConfig
 
 from lmft.config import load
 from lmft.config.load import Job
@@ -41,7 +42,7 @@ def differing_arguments(
         for group, name in choices.items()
         if group in usual and name is not None and group not in _BUNDLES
     }
-    base = _composed(tuple(f"{group}={name}" for group, name in chosen.items()), sources)
+    base = load.resolved(_composed(tuple(f"{group}={name}" for group, name in chosen.items()), sources))
     known = {name: value for name, value in settings.items() if name in base}
     values = [
         str(each.input_line).lstrip("+") for each in differences(base, known, "") if not each.is_delete()
@@ -63,9 +64,12 @@ def print_if_verbose(job: Job, config: Mapping[str, Any]) -> None:
 
 
 @functools.cache
-def _composed(choices: tuple[str, ...], sources: Sources) -> dict[str, Any]:
-    """Return the values that YAMLs state; composing takes a third of a second."""
-    return load.plain_values(choices, sources)
+def _composed(choices: tuple[str, ...], sources: Sources) -> DictConfig:
+    """Return what YAMLs state. Kept, as composing takes a third of a second.
+
+    Not resolved: environment variables may change.
+    """
+    return load.composed(choices, "train", sources)
 
 
 def _sources(arguments: Sequence[str] | None) -> Sources:

@@ -40,3 +40,9 @@ def test_without_a_command_line_all_that_differs_is_shown():
     job = compose_job(["data.batch_size=16"], "train")
     arguments = differing_arguments({}, job.config, None)
     assert "data.batch_size=16" in arguments
+
+
+def test_a_default_that_follows_an_environment_variable_is_read_anew(monkeypatch):
+    for folder in ("one", "two"):
+        monkeypatch.setenv("LMFT_CACHE", folder)
+        assert [argument for argument in shown() if argument.startswith("data.")] == []
