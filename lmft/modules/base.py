@@ -131,7 +131,6 @@ class LanguageModel(LightningModule):
             self.save_hyperparameters(dict(settings))
         if compiling is not None:
             compiling.wrap(self.stacks)
-            self.step.has_fast_dropout = not compiling.is_on
         part: Any
         for part in model.modules():
             if hasattr(part, "warn_if_padding_and_no_attention_mask"):

@@ -53,7 +53,6 @@ def begin_compiling(module: Any, compiling: Compiling) -> None:
             if trainer.is_global_zero:
                 show(f"model.compile=auto: {found}")
         compiling.is_on = decision
-    module.step.has_fast_dropout = not compiling.is_on
     if isinstance(data, DataModule) and not compiling.is_on:
         data.pad_training_to(None)
 
@@ -108,7 +107,6 @@ def _seconds(module: Any, batch: Batch, is_compiled: bool) -> float:
     """Return the time of a batch's forward and backward pass, whose gradients are thrown away."""
     compiling = module.compiling
     compiling.is_on = is_compiled
-    module.step.has_fast_dropout = not is_compiled
     weights = [weight for weight in module.parameters() if weight.requires_grad]
     _synchronize(module.device)
     began = time.perf_counter()

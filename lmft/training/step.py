@@ -50,7 +50,6 @@ class OptimizerStep:
         compute_nats: Callable[[Batch], Tensor],
         seed: int,
         nonfinite: Literal["stop", "skip"] = "stop",
-        has_fast_dropout: bool = True,
         record: Callable[[float, int], object] = lambda nats, num_targets: None,
     ):
         """Create the step of a module's training.
@@ -61,14 +60,11 @@ class OptimizerStep:
             seed: seed of dropout.
             nonfinite: what happens if loss or gradient are not finite: `stop` raises NonFiniteStepError,
                 `skip` leaves the weights as they are.
-            has_fast_dropout: whether lmft's dropout replaces that of PyTorch on CPUs; must be False with
-                torch.compile, which can only fuse PyTorch's own dropout.
             record: gets the nats and targets of each step on all devices, unless they are not finite.
         """
         self.module = module
         self.compute_nats = compute_nats
         self.seed = seed
-        self.has_fast_dropout = has_fast_dropout
         self.num_parts = 1  # of each micro-batch
         self.update = Update(nonfinite)
         self.outcomes = Outcomes(nonfinite, record)
@@ -190,8 +186,8 @@ class OptimizerStep:
         seed_generators(seed, self.module.device)
 
     def dropout(self) -> Any:
-        """Return a context in which lmft's dropout replaces that of PyTorch, where it may."""
-        if self.has_fast_dropout and self.module.device.type == "cpu":
+        """Return a context in which lmft's dropout replaces that of PyTorch on CPUs."""
+        if self.module.device.type == "cpu":
             return fast_cpu_dropout()
         return nullcontext()
 

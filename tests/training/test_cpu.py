@@ -3,10 +3,12 @@
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.utils import counters
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from lmft.training.cpu import dropout, fast_cpu_dropout
+from tests.helpers.closeness import assert_close
 
 ONES = torch.ones(400, 501)  # no multiple of four in a row
 
@@ -79,3 +81,31 @@ def test_what_is_computed_again_has_the_same_mask():
             compute(ONES.clone().requires_grad_()).sum().backward()
         gradients.append(layer[0].weight.grad.clone())
     assert torch.equal(*gradients)
+
+
+@pytest.mark.parametrize("is_checkpointed", [False, True])
+def test_compiled_code_uses_it(is_checkpointed):
+    """Its masks follow the seed, and are those of the backward pass, also where it is computed again."""
+    torch._dynamo.reset()
+    counters.clear()
+
+    def double(values):
+        return F.dropout(values, 0.25) * 2
+
+    @torch.compile(backend="aot_eager", dynamic=False)
+    def compiled(values):
+        return checkpoint(double, values, use_reentrant=False) if is_checkpointed else double(values)
+
+    results = []
+    for seed in (5, 5, 6):
+        values = ONES.clone().requires_grad_()
+        torch.manual_seed(seed)
+        with fast_cpu_dropout():
+            result = compiled(values)
+            result.sum().backward()
+        assert torch.equal(values.grad, result)
+        results.append(result.detach())
+    assert torch.equal(results[0], results[1]) and not torch.equal(results[0], results[2])
+    assert abs(float((results[0] == 0).float().mean()) - 0.25) < 0.02
+    assert_close(results[0].max(), torch.tensor(2 / 0.75))
+    assert counters["stats"]["unique_graphs"] == 1

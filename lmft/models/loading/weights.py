@@ -59,10 +59,16 @@ def load_model(
     return model.train()  # from_pretrained returns it in evaluation mode, without dropout
 
 
-def _options(config: ModelConfig, family: Family) -> dict[str, Any]:
+_RATES_OF_ATTENTION = ("attention_dropout", "attn_pdrop", "attention_probs_dropout_prob")
+
+
+def _options(config: ModelConfig, family: Family, hf_config: PreTrainedConfig) -> dict[str, Any]:
     """Return arguments of `from_pretrained`: float32 weights, and the fastest attention."""
     attention = config.attn_implementation
-    if attention == "auto" and family.is_fast_with_eager_attention and not torch.cuda.is_available():
+    # With dropout, scaled_dot_product_attention stores the scores too, and uses torch's slower dropout.
+    drops_scores = any(getattr(hf_config, rate, 0) for rate in _RATES_OF_ATTENTION)
+    is_fast_with_eager = family.is_fast_with_eager_attention or drops_scores
+    if attention == "auto" and is_fast_with_eager and not torch.cuda.is_available():
         attention = "eager"
     options: dict[str, Any] = {"dtype": torch.float32}
     if attention != "auto":
@@ -75,7 +81,7 @@ def _build(
 ) -> PreTrainedModel:
     fit_to_tokenizer(hf_config, tokenizer)
     try:
-        model = family.auto_class.from_config(hf_config, **_options(config, family))
+        model = family.auto_class.from_config(hf_config, **_options(config, family, hf_config))
     except (ValueError, KeyError) as error:
         raise UserError(f"{config.name} cannot be built: {error}", where="model.config") from error
     names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
@@ -108,7 +114,7 @@ def _load(
         )
     options = {
         **config.hub_options,
-        **_options(config, family),
+        **_options(config, family, hf_config),
         "output_loading_info": True,
         "config": hf_config,
     }

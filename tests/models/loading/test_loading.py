@@ -273,6 +273,17 @@ def test_attention(asked, expected, from_scratch, bert, tokenizer, monkeypatch):
     assert model.config._attn_implementation == expected
 
 
+@pytest.mark.parametrize(
+    ("has_gpu", "rate", "expected"), [(False, 0.1, "eager"), (False, 0.0, "sdpa"), (True, 0.1, "sdpa")]
+)
+def test_attention_that_drops_its_scores(has_gpu, rate, expected, tokenizer, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    shape = {"n_embd": 32, "n_layer": 1, "n_head": 2, "attn_pdrop": rate}
+    config = model_options(from_scratch=True, architecture="gpt2", config=shape)
+    model = load_model(config, FAMILIES[config.family], load_config(config, FAMILIES), tokenizer)
+    assert model.config._attn_implementation == expected
+
+
 def test_new_weights_are_named(bert, tokenizer, tmp_path, caplog):
     body = AutoModel.from_pretrained(bert)
     body.save_pretrained(tmp_path)
