@@ -17,21 +17,28 @@ COMMAND = "python -m benchmarks train"
 SECTION = "Training"
 CEILING = "its matrix products alone"
 TRAINER = "the Trainer"
+COMPILED = "lmft compiled"
+OURS = {"lmft": "", COMPILED: ", model.compile=true"}
 
 
 def run(session: Session) -> None:
     """Measure each training."""
     for workload in session.trainings:
         rounds = session.in_turns(sides(session, workload))
-        results = [
-            *compared(without(rounds, CEILING), "tokens_per_s", "tokens/s"),
-            *best_of(rounds),
-            *share(rounds),
-        ]
-        session.row(SECTION, f"{workload.name}, bf16: tokens/s", COMMAND, results)
-        if session.has_gpu or not session.in_process:
-            memory = compared(without(rounds, CEILING), "peak_gb", "GB")
-            session.row(SECTION, f"{workload.name}: peak memory", COMMAND, memory)
+        for ours, setting in OURS.items():
+            if not rounds.get(ours):
+                continue
+            others = [name for name in rounds if name not in OURS and name != CEILING]
+            beside = {name: rounds[name] for name in (ours, *others)}
+            speeds = [
+                *compared(beside, "tokens_per_s", "tokens/s", ours),
+                *best_of(beside, ours),
+                *share(rounds, beside),
+            ]
+            session.row(SECTION, f"{workload.name}, bf16{setting}: tokens/s", COMMAND, speeds)
+            if session.has_gpu or not session.in_process:
+                memory = compared(beside, "peak_gb", "GB", ours)
+                session.row(SECTION, f"{workload.name}{setting}: peak memory", COMMAND, memory)
 
 
 def sides(session: Session, workload: Workload) -> dict[str, Side]:
@@ -44,8 +51,8 @@ def sides(session: Session, workload: Workload) -> dict[str, Side]:
     common: dict[str, Any] = {"workload": workload.plain, "folder": str(folder), "steps": session.steps}
     bf16 = "trainer.precision=bf16-mixed"
     found = {"lmft": session.side("ours:train", more=[bf16], **common)}
-    if session.has_gpu:
-        found["lmft compiled"] = session.side("ours:train", more=[bf16, "model.compile=true"], **common)
+    if not session.is_tiny:
+        found[COMPILED] = session.side("ours:train", more=[bf16, "model.compile=true"], **common)
     for name, more in trainers(session, workload).items():
         found[name] = session.side("trainer:train", more=more, **common)
     if workload.job == "chats" and find_spec("trl"):
@@ -72,12 +79,7 @@ def trainers(session: Session, workload: Workload) -> dict[str, dict[str, Any]]:
     return found
 
 
-def without(rounds: Rounds, side: str) -> Rounds:
-    """Return the rounds of the other sides."""
-    return {name: rows for name, rows in rounds.items() if name != side}
-
-
-def best_of(rounds: Rounds) -> list[dict[str, Any]]:
+def best_of(rounds: Rounds, ours: str) -> list[dict[str, Any]]:
     """Return the ratio to the fastest of the Trainer's settings, if there were several."""
     speeds = {
         name: values_of(rounds, name, "tokens_per_s") for name in rounds if name.startswith(TRAINER)
@@ -86,17 +88,17 @@ def best_of(rounds: Rounds) -> list[dict[str, Any]]:
     if len(speeds) < 2:
         return []
     best = max(speeds, key=lambda name: value(speeds[name], "")["value"])
-    chosen = {"lmft": rounds["lmft"], f"{TRAINER}'s best of its settings ({best})": rounds[best]}
-    return list(compared(chosen, "tokens_per_s", ""))[1:]
+    chosen = {ours: rounds[ours], f"{TRAINER}'s best of its settings ({best})": rounds[best]}
+    return list(compared(chosen, "tokens_per_s", "", ours))[1:]
 
 
-def share(rounds: Rounds) -> list[dict[str, Any]]:
-    """Return the share of the ceiling's tokens per second that each side reaches."""
+def share(rounds: Rounds, beside: Rounds) -> list[dict[str, Any]]:
+    """Return the share of the ceiling's tokens per second that each of some sides reaches."""
     ceiling = values_of(rounds, CEILING, "tokens_per_s")
     if not ceiling:
         return []
     found = []
-    for name in without(rounds, CEILING):
+    for name in beside:
         speeds = values_of(rounds, name, "tokens_per_s")
         shares = [100 * a / b for a, b in zip(speeds, ceiling, strict=False)]
         if shares:
