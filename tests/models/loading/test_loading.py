@@ -279,7 +279,7 @@ def test_attention(asked, expected, from_scratch, bert, tokenizer, monkeypatch):
 def test_attention_that_drops_its_scores(has_gpu, rate, expected, tokenizer, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
     shape = {"n_embd": 32, "n_layer": 1, "n_head": 2, "attn_pdrop": rate}
-    config = model_options(from_scratch=True, architecture="gpt2", config=shape)
+    config = model_options(family="causal", from_scratch=True, architecture="gpt2", config=shape)
     model = load_model(config, FAMILIES[config.family], load_config(config, FAMILIES), tokenizer)
     assert model.config._attn_implementation == expected
 
