@@ -29,10 +29,10 @@ from lmft.system import loop_state
 from lmft.system.files import write_json
 from lmft.system.processes import processes_end
 from lmft.training.beginning import Beginning
-from lmft.training.callbacks.metrics import read_rows
 from lmft.training.callbacks.spike import Rewound
 from lmft.training.cpu import keep_freed_memory_in_process
 from lmft.training.loggers import running_loggers
+from lmft.training.metrics_file import read_rows
 from lmft.training.nonfinite import NonFiniteStepError, non_finite_error
 from lmft.training.records import Records
 from lmft.training.scores import LOGGED

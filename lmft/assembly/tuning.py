@@ -12,9 +12,9 @@ from lmft.assembly.briefly import train_briefly
 from lmft.assembly.parts import Parts
 from lmft.errors import UserError
 from lmft.modules.base import LanguageModel
-from lmft.training.callbacks.metrics import LatestMetrics
 from lmft.training.callbacks.progress import Progress
 from lmft.training.callbacks.tuning import GivenRates, StepCosts
+from lmft.training.latest_metrics import LatestMetrics
 from lmft.training.micro_batches import (
     DOES_NOT_FIT,
     FITS,

@@ -15,7 +15,6 @@ from lightning.pytorch.strategies import Strategy
 from lmft.runs.checkpoint_io import AtomicCheckpointIO
 from lmft.training import sharded_options
 from lmft.training.callbacks.measured import MeasuredWeights
-from lmft.training.callbacks.metrics import LatestMetrics
 from lmft.training.callbacks.progress import Progress
 from lmft.training.callbacks.time_limit import TimeLimit
 from lmft.training.extensions import (
@@ -27,6 +26,7 @@ from lmft.training.extensions import (
 )
 from lmft.training.fully_sharded import FullySharded
 from lmft.training.further_callbacks import callbacks_of
+from lmft.training.latest_metrics import LatestMetrics
 from lmft.training.loggers import check_loggers
 from lmft.training.precision import check_accelerator, check_precision, resolve_precision
 

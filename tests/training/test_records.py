@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lmft.runs.folder import RunFolder
-from lmft.training.callbacks.metrics import TIMES, read_rows
+from lmft.training.metrics_file import TIMES, read_rows
 from lmft.training.services.wandb_files import histories, last_steps, records
 from tests.helpers.closeness import SIX_DIGITS, assert_close
 from tests.helpers.resuming import COMMON, cut
