@@ -19,8 +19,9 @@ import yaml
 
 from lmft.cli import checks
 from lmft.config import overrides
+from lmft.config.hydra_config import composed
 from lmft.config.implied import with_implied_choices
-from lmft.config.load import compose, composed, plain
+from lmft.config.load import compose, plain
 from lmft.config.sources import Sources
 from lmft.system.files import read_json
 from lmft.system.signals import Stopped

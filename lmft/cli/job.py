@@ -18,10 +18,11 @@ from omegaconf.errors import OmegaConfBaseException
 from lmft.cli import help
 from lmft.cli.sweep import Outcome, Sweep, job_name
 from lmft.cli.sweep_secrets import revealed
-from lmft.config import contradictions, load, overrides
+from lmft.config import contradictions, hydra_config, load, overrides
+from lmft.config.hydra_config import OF_SWEEPS, choices_of
 from lmft.config.hydra_errors import config_errors_are_user_errors
 from lmft.config.implied import with_implied_choices, with_implied_end
-from lmft.config.load import OF_SWEEPS, Job, choices_of
+from lmft.config.load import Job
 from lmft.config.overrides import parse
 from lmft.config.sources import Sources
 from lmft.runs.redaction import Redactor
@@ -89,7 +90,7 @@ class SweepJob:
         global_hydra.clear()
         try:
             completed = [*self._hydra_overrides, *completed]
-            composed = load.composed(completed, self.command, self.sources)
+            composed = hydra_config.composed(completed, self.command, self.sources)
         finally:
             global_hydra.hydra = hydra_of_sweep
         before = HydraConfig.get()

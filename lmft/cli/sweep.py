@@ -22,8 +22,8 @@ from lmft.cli import grid
 from lmft.cli.sweep_live import LiveTable
 from lmft.cli.sweep_secrets import has_secret
 from lmft.cli.sweep_table import report, scores_of
+from lmft.config.hydra_config import hydra_node_of
 from lmft.config.hydra_errors import config_errors_are_user_errors, target_errors_are_user_errors
-from lmft.config.load import hydra_node_of
 from lmft.config.overrides import assignment, parse, quoted
 from lmft.errors import EXIT_CODE, UserError, as_user_error, one_line
 from lmft.runs.folder import (

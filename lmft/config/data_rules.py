@@ -1,6 +1,5 @@
 """Options of `data` that have an effect only under a condition."""
 
-
 from lmft.config.rule import Config, Rule, is_local
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, Quote, QuotedString, ValueType
+from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import OverrideParseException
 
 from lmft.config.shipped import choices_with
@@ -223,19 +223,6 @@ def full_name(name: str, known: Collection[str]) -> str:
     if name in _OTHER_NAMES:
         return _OTHER_NAMES[name]
     return next(iter(_ending_alike(name, known)), name)
-
-
-def refuse_several_values(overrides: Collection[str]) -> None:
-    """Raise UserError if an override has several values, which a single run cannot use."""
-    for override in map(parse, overrides):
-        if override.is_sweep_override():
-            key, _, values = (override.input_line or "").partition("=")
-            fix = "--multirun tries them one after the other"
-            if override.is_interval_sweep():
-                fix = "--multirun sweep=optuna searches in the interval"
-            elif override.value_type == ValueType.SIMPLE_CHOICE_SWEEP:
-                fix += f"; {key}=[{values}] is a list"
-            raise UserError(f"several values for '{key}'", override.input_line, fix)
 
 
 def check_launcher(overrides: Collection[str], is_sweep: bool) -> None:

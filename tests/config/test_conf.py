@@ -9,8 +9,10 @@ import yaml
 from hydra.utils import get_object, instantiate
 
 from lmft.config import contradictions, overrides
-from lmft.config.load import compose, composed, first_value, plain
+from lmft.config.hydra_config import composed
+from lmft.config.load import compose, plain
 from lmft.config.schema import build
+from lmft.config.several_values import first_value
 from lmft.config.shipped import config_dir, defaults_of
 from lmft.data.config import DataConfig
 from lmft.models.config import LoraConfig, ModelConfig, TokenizerConfig

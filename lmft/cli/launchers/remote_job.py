@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from lmft.cli.job import SweepJob
 from lmft.cli.launchers.launch_folder import LaunchFolder
 from lmft.cli.sweep import Outcome
-from lmft.config.load import HYDRA_VERSION
+from lmft.config.hydra_config import HYDRA_VERSION
 from lmft.runs.log import buffering_logs
 from lmft.system.signals import Stopped, handling_signals
 
