@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
+from lmft.config.quantities import number_of_tokens
 from lmft.config.schema import build
-from lmft.config.trainer_options import number_of_tokens
 from lmft.config.trust import trusted_instance
 from lmft.data.batch import Batch
 from lmft.data.config import DataConfig, Split

@@ -3,7 +3,7 @@
 import pytest
 
 from lmft.assembly import assemble
-from lmft.config.trainer_options import number_of_tokens
+from lmft.config.quantities import number_of_tokens
 from lmft.training.metrics_file import read_rows
 from tests.helpers.resuming import assert_same, cut
 from tests.helpers.runs import rows, tiny, train
