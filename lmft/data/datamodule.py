@@ -8,118 +8,25 @@ from typing import Any
 import numpy as np
 import torch
 from lightning import LightningDataModule
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from lmft.data.ahead import LoaderAhead
 from lmft.data.batch import Batch
+from lmft.data.batches import Batches
 from lmft.data.corpus import Corpus
-from lmft.data.examples.base import Examples, Located
 from lmft.data.examples.mixture import MixedExamples
-from lmft.data.padding import Widths, padded
+from lmft.data.padding import Padding, Widths
 from lmft.data.schedule.budget import order_of
 from lmft.data.schedule.course import Course
 from lmft.data.schedule.layout import Layout, limited
-from lmft.data.schedule.noise import TokenNoise, key
 from lmft.data.schedule.sampler import MicroBatch, Schedule
-from lmft.data.tracing import target_documents
 from lmft.errors import UserError
-from lmft.objectives.base import IGNORED, Objective, Rows, Vocabulary
-from lmft.objectives.document_starts import document_starts
+from lmft.objectives.base import Objective, Vocabulary
 from lmft.objectives.scheduled import Scheduled
 from lmft.system import loop_state
 from lmft.system.signals import let_parent_handle_signals
 
 log = logging.getLogger(__name__)
-
-
-class Batches(Dataset):
-    """A split as a data set that is indexed by micro-batches."""
-
-    def __init__(
-        self,
-        examples: Examples,
-        objective: Objective,
-        vocabulary: Vocabulary,
-        seed: int,
-        split: str,
-        names_documents: bool = False,
-        fixed_noise: bool = False,
-        widths: Widths | None = None,
-    ):
-        """Create the batches of a split.
-
-        Args:
-            examples: what batches are made of.
-            objective: makes batches of examples.
-            vocabulary: the facts about the tokenizer that the objective needs.
-            seed: seed of the examples' noise.
-            split: name of the split; each has noise of its own.
-            names_documents: True: a batch tells the document of each target.
-            fixed_noise: True: every epoch has the noise of the first.
-            widths: what rows are padded to, for compiled code; None: to the longest of their batch.
-        """
-        self.widths = widths
-        self.examples = examples
-        self.names_documents = names_documents
-        self.objective = objective
-        self.vocabulary = vocabulary
-        self.noise_seed = int(key(seed, split))
-        self.fixed_noise = fixed_noise
-
-    def __getitem__(self, micro_batch: MicroBatch) -> Batch:
-        """Return the batch of a micro-batch; if that has no examples, a batch of one without targets."""
-        is_empty = not len(micro_batch.examples)
-        rows, objective, noise = self.ingredients(micro_batch)
-        arrays = objective(rows, self.vocabulary, noise)
-        if self.widths is not None:
-            arrays = padded(arrays, self.widths)
-        num_tokens = int(rows.lengths.sum())
-        num_padding = _num_padding(arrays)
-        if is_empty:
-            arrays["targets"][:] = IGNORED
-            num_tokens = 0
-            num_padding = arrays["input_ids"].size
-        num_targets = int((arrays["targets"] != IGNORED).sum())
-        documents = None
-        if self.names_documents and isinstance(self.examples, Located):
-            numbers = micro_batch.examples
-            documents = target_documents(
-                self.examples, numbers, rows, objective, self.vocabulary, noise, arrays
-            )
-        starts = None
-        if "document_ids" in arrays:
-            starts = torch.from_numpy(document_starts(arrays["document_ids"]))
-        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        return Batch(
-            target_index=tensors.pop("target_index"),
-            targets=tensors.pop("targets"),
-            inputs=tensors,
-            num_tokens=num_tokens,
-            num_padding=num_padding,
-            num_targets=num_targets,
-            document_starts=starts,
-            target_documents=documents,
-        )
-
-    def ingredients(self, micro_batch: MicroBatch) -> tuple[Rows, Objective, TokenNoise]:
-        """Return what a micro-batch is made of: its examples, its objective and its noise.
-
-        If it has no examples, it is made of the first one.
-        """
-        is_empty = not len(micro_batch.examples)
-        rows = self.examples.rows(np.zeros(1, np.int64) if is_empty else micro_batch.examples)
-        epoch = 0 if self.fixed_noise else micro_batch.epoch
-        noise = TokenNoise(self.noise_seed, epoch, rows.numbers)
-        return rows, self.objective.at(micro_batch.share), noise
-
-
-def _num_padding(arrays: dict[str, np.ndarray]) -> int:
-    """Return the number of padded positions of the inputs; in sequence to sequence, of the encoder's."""
-    if "attention_mask" in arrays:
-        return int(arrays["attention_mask"].size - arrays["attention_mask"].sum())
-    if "document_ids" in arrays:
-        return int((arrays["document_ids"] < 0).sum())
-    return 0
 
 
 @dataclass(frozen=True)
@@ -156,7 +63,6 @@ class DataModule(LightningDataModule):
         worker_timeout: float = 0,
         fixed_noise: bool = False,
         names_documents: bool = False,
-        widths: Widths | None = None,
     ):
         """Create the loaders' recipe.
 
@@ -170,7 +76,6 @@ class DataModule(LightningDataModule):
             worker_timeout: seconds to wait for a loader process; 0: for ever.
             fixed_noise: True: an example of training has the same noise in every epoch.
             names_documents: True: the batches of validation tell the document of each target.
-            widths: what rows of training are padded to; None: to the longest of their batch.
         """
         super().__init__()
         self.corpus = corpus
@@ -182,8 +87,7 @@ class DataModule(LightningDataModule):
         self.worker_timeout = worker_timeout
         self.fixed_noise = fixed_noise
         self.names_documents = names_documents
-        self.widths = widths
-        self._training: Batches | None = None  # those of the latest DataLoader
+        self._padding = Padding()  # of training
         self._resume_at = (0, 0)  # (epoch, position)
         self._parent: Mapping[str, Any] | None = None
         # Epoch and position in the text where the training began; only a branch's are not 0.
@@ -326,14 +230,12 @@ class DataModule(LightningDataModule):
             noise_of,
             names_documents=self.names_documents and is_validation,
             fixed_noise=self.fixed_noise,
-            widths=None if split in self.corpus.validations else self.widths,
+            padding=None if is_validation else self._padding,
         )
 
     def pad_training_to(self, widths: Widths | None) -> None:
-        """Pad the batches of training to these widths, also those of a DataLoader that has not begun."""
-        self.widths = widths
-        if self._training is not None:
-            self._training.widths = widths
+        """Pad the batches of training to these widths from now on; None: to their longest row."""
+        self._padding.widths = widths
 
     def usual_batch(self) -> Batch:
         """Return the first batch of training with as many rows as a batch has at most."""
@@ -348,8 +250,6 @@ class DataModule(LightningDataModule):
         if split == "train":
             schedule.start(*self._resume_at)
         batches = self.batches(split)
-        if split == "train":
-            self._training = batches
         options = {
             "sampler": schedule,
             "batch_size": None,  # the sampler already names whole batches

@@ -17,7 +17,7 @@ from lmft import evaluate, predict, prepare, train, verify
 from lmft.config import overrides
 from lmft.config.load import compose
 from lmft.config.shipped import config_dir
-from lmft.data.datamodule import Batches
+from lmft.data.batches import Batches
 from lmft.errors import UserError
 from lmft.system.signals import Stopped
 from tests.helpers.runs import tiny_arguments
