@@ -60,9 +60,9 @@ from lmft.objectives.base import (
     threshold,
 )
 from lmft.reporting.facts import detail_lines, estimate_lines, facts_line
+from lmft.reporting.family_card import FamilyCard
 from lmft.reporting.inspection import objective_line
 from lmft.reporting.inspection_page import inspection_page
-from lmft.reporting.model_card import FamilyCard
 from lmft.reporting.tables import scores_text
 from lmft.reporting.tokens import examples_html
 from lmft.runs.folder import RunFolder
