@@ -16,7 +16,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from lmft.cli import help
-from lmft.cli.sweep import Outcome, Sweep, job_name
+from lmft.cli.job_end import Outcome
+from lmft.cli.sweep import Sweep
+from lmft.cli.sweep_folder import job_name
 from lmft.cli.sweep_secrets import revealed
 from lmft.config import contradictions, hydra_config, load, overrides
 from lmft.config.hydra_config import OF_SWEEPS, choices_of
