@@ -185,12 +185,7 @@ def _build_module(parts: Parts, is_tried: bool) -> LanguageModel:
         add_ends(model, parts.ends)
     if "train" in parts.corpus.examples:
         check_can_be_saved(model, parts.tokenizer)
-    isolates = parts.data.isolate_documents
-    is_compiled = bool(parts.model.compile)
-    if isolates or (family.is_causal and (is_compiled or torch.cuda.is_available())):
-        use_packed_attention(model, parts.tokenizer, family.is_causal, isolates)
-    if isolates:
-        enable_document_masking(model, parts.tokenizer, family.is_causal)
+    _set_attention(model, parts)
     if not is_tried:
         _try(model, parts)
     new_ids: list[int] = []
@@ -224,6 +219,17 @@ def _build_module(parts: Parts, is_tried: bool) -> LanguageModel:
         compiling=_compiling(parts),
         settings=Redactor(parts.config).value(parts.config),
     )
+
+
+def _set_attention(model: PreTrainedModel, parts: Parts) -> None:
+    """Let the model keep documents apart, if they are to be, and without masks, if it can."""
+    is_causal = parts.module_class.family.is_causal
+    isolates = parts.data.isolate_documents
+    is_compiled = bool(parts.model.compile)
+    if isolates or (is_causal and (is_compiled or torch.cuda.is_available())):
+        use_packed_attention(model, parts.tokenizer, is_causal, isolates)
+    if isolates:
+        enable_document_masking(model, parts.tokenizer, is_causal)
 
 
 def _try(model: PreTrainedModel, parts: Parts) -> None:

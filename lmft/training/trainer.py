@@ -87,12 +87,7 @@ def build_trainer(
     options["precision"] = resolve_precision(str(options["precision"]), options["accelerator"])
     trusted = config["trust"]["targets"]
     plugins = cluster_plugins(options.pop("plugins", None), trusted)
-    further = callbacks_of(config)
-    if further or config["model"].get("module"):  # nothing else changes weights between steps
-        further.append(MeasuredWeights())
-    max_time = options.pop("max_time", None)
-    if max_time is not None:
-        further.append(TimeLimit(max_time, verbose=False))
+    further = _further_callbacks(config, options.pop("max_time", None))
     if isinstance(options.get("strategy"), Mapping):
         strategy = make_plugin(options.pop("strategy"), Strategy, trusted, "trainer.strategy")
         objects["strategy"] = strategy
@@ -117,3 +112,13 @@ def build_trainer(
         trainer.val_check_interval = math.inf
     show_profile(trainer, folder)
     return trainer
+
+
+def _further_callbacks(config: dict[str, Any], max_time: Any) -> list[Callback]:
+    """Return the config's callbacks, and those that it needs besides."""
+    further = callbacks_of(config)
+    if further or config["model"].get("module"):  # nothing else changes weights between steps
+        further.append(MeasuredWeights())
+    if max_time is not None:
+        further.append(TimeLimit(max_time, verbose=False))
+    return further
