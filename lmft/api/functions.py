@@ -23,8 +23,8 @@ from lmft.commands.train import fit
 from lmft.commands.tune import tuned
 from lmft.commands.verify import verified
 from lmft.config.given import check_is_of_a_training
+from lmft.config.grammar import quoted
 from lmft.config.load import compose, compose_job
-from lmft.config.overrides import quoted
 from lmft.errors import UserError, did_you_mean
 from lmft.runs.run import Run
 from lmft.verification.result import Verification

@@ -25,7 +25,7 @@ from lmft.cli.job import SweepJob, Task, implied_choices, implied_end, single_jo
 from lmft.cli.launchers import own_launchers
 from lmft.cli.sweep import LinkBest, Sweep
 from lmft.cli.sweep_secrets import in_environment, split
-from lmft.config import command_line, contradictions, hydra_config, overrides
+from lmft.config import command_line, contradictions, grammar, hydra_config, overrides
 from lmft.config.hydra_errors import (
     check_launcher_is_installed,
     config_errors_are_user_errors,
@@ -71,7 +71,7 @@ def run_command(
         takes_from = makes_runs
     if argv is None:
         argv = sys.argv[1:]
-    argv = [overrides.quote_for_hydra(argument) for argument in argv]
+    argv = [grammar.quote_for_hydra(argument) for argument in argv]
     if not {"", str(Path.cwd())} & set(sys.path):
         # For the user's own classes; `python -m` adds this folder itself.
         sys.path.append(str(Path.cwd()))
@@ -136,7 +136,7 @@ def _show(command: str, task: Task, flags: Namespace) -> None:
     nothing = functools.wraps(task)(lambda _: None)
     try:
         if flags.help:  # faster than Hydra's own, which lists all groups of all search paths
-            single = [first_value(overrides.parse(override)) for override in flags.overrides]
+            single = [first_value(grammar.parse(override)) for override in flags.overrides]
             print(hydra_config.composed(single, command, flags.sources).hydra.help.template)
         elif flags.shell_completion:
             completion.complete(command, flags)
@@ -248,7 +248,7 @@ def _run_sweep(
     command: str, task: Task, flags: Namespace, makes_runs: bool, link_best: LinkBest | None
 ) -> None:
     sources = flags.sources
-    given = [overrides.parse(override) for override in flags.overrides]
+    given = [grammar.parse(override) for override in flags.overrides]
     first = hydra_config.composed([first_value(override) for override in given], command, sources)
     check_sweep(given, first, command, sources, makes_runs)
     if params := grid.params_of(first):

@@ -23,9 +23,9 @@ from lmft.cli.sweep_folder import make_sweep_folder, remove_hydra_record
 from lmft.cli.sweep_live import LiveTable
 from lmft.cli.sweep_secrets import has_secret
 from lmft.cli.sweep_table import report
+from lmft.config.grammar import assignment, parse, quoted
 from lmft.config.hydra_config import hydra_node_of
 from lmft.config.hydra_errors import config_errors_are_user_errors, target_errors_are_user_errors
-from lmft.config.overrides import assignment, parse, quoted
 from lmft.errors import UserError, as_user_error, one_line
 from lmft.runs.folder import RunFolder, missing_folders, remove_empty
 from lmft.runs.redaction import Redactor

@@ -8,9 +8,10 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 from omegaconf import DictConfig, OmegaConf
 
 from lmft.config import hydra_options, trust
+from lmft.config.grammar import parse
 from lmft.config.hydra_config import composed
 from lmft.config.hydra_errors import config_errors_are_user_errors
-from lmft.config.overrides import check_overrides, parse
+from lmft.config.overrides import check_overrides
 from lmft.config.several_values import first_value, single_values
 from lmft.config.shipped import config_dir
 from lmft.config.sources import SHIPPED, Sources

@@ -6,7 +6,7 @@ run.
 
 from collections.abc import Iterable, Mapping
 
-from lmft.config import overrides
+from lmft.config import grammar
 from lmft.config.data_rules import DATA_RULES
 from lmft.config.model_rules import MODEL_RULES
 from lmft.config.rule import Config, Rule
@@ -52,7 +52,7 @@ def check(config: Config, command_line: Iterable[str]) -> None:
     if "data" in config:
         rules += (*DATA_RULES, *TRAINING_RULES)
     # Of several values for one option the last counts.
-    typed = {override.key_or_group: override for override in map(overrides.parse, command_line)}
+    typed = {override.key_or_group: override for override in map(grammar.parse, command_line)}
     for option, override in typed.items():
         if override.is_delete() or override.is_sweep_override() or override.value() is None:
             continue
@@ -72,7 +72,7 @@ def refuse_unread(command_line: Iterable[str], fixes: Mapping[str, str], command
 
     Raises: UserError, for the first such option.
     """
-    for override in map(overrides.parse, command_line):
+    for override in map(grammar.parse, command_line):
         for key, fix in fixes.items():
             if f"{override.key_or_group}.".startswith(f"{key}."):
                 what = f"{command} does not read {override.key_or_group}"

@@ -8,10 +8,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from lmft.config import contradictions, trust
 from lmft.config.command_line import OPTIONAL_GROUPS, check
+from lmft.config.grammar import quote_for_hydra
 from lmft.config.hydra_config import choices_of, composed, hydra_node_of
 from lmft.config.hydra_errors import config_errors_are_user_errors
 from lmft.config.implied import with_implied_choices, with_implied_end
-from lmft.config.overrides import check_type, quote_for_hydra
+from lmft.config.option_types import check_type
 from lmft.config.several_values import refuse_several_values
 from lmft.config.shipped import config_dir
 from lmft.config.sources import sources_in

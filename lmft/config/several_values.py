@@ -6,9 +6,9 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override, ValueType
 
+from lmft.config.grammar import parse, quoted_if_needed
 from lmft.config.hydra_config import initialized
 from lmft.config.hydra_errors import config_errors_are_user_errors
-from lmft.config.overrides import parse, quoted_if_needed
 from lmft.config.sources import Sources
 from lmft.errors import UserError
 

@@ -10,8 +10,9 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.types import Override
 
 from lmft.config import command_line, hydra_config, several_values
+from lmft.config.grammar import assignment, parse, quote_for_hydra, written
 from lmft.config.hydra_errors import config_errors_are_user_errors
-from lmft.config.overrides import assignment, may_be_new, parse, quote_for_hydra, written
+from lmft.config.overrides import may_be_new
 from lmft.config.sources import Sources
 from lmft.config.trust import COMMAND_LINE_ALONE
 from lmft.errors import UserError

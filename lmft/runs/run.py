@@ -12,17 +12,10 @@ from typing import Any, Self
 
 import yaml
 
-from lmft.config.overrides import assignment
+from lmft.config.grammar import assignment
 from lmft.errors import UserError, one_line
 from lmft.runs import checkpoints
-from lmft.runs.branch import (
-    Parent,
-    check_folder,
-    folder_of,
-    is_branch,
-    parent_of,
-    recorded_parent,
-)
+from lmft.runs.branch import Parent, check_folder, folder_of, is_branch, parent_of, recorded_parent
 from lmft.runs.folder import (
     RunFolder,
     checked_name,

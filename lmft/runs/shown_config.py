@@ -8,8 +8,8 @@ from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig
 
 from lmft.config import hydra_config
+from lmft.config.grammar import assignment
 from lmft.config.load import Job
-from lmft.config.overrides import assignment
 from lmft.config.shipped import config_dir
 from lmft.config.sources import SHIPPED, Sources
 from lmft.runs.redaction import Redactor
