@@ -17,7 +17,7 @@ from lmft.commands.predict import checked_config as _config_to_predict
 from lmft.commands.prepare import tokenise
 from lmft.commands.probe import checked_configs as _configs_to_probe
 from lmft.commands.probe import measured
-from lmft.commands.score import Total, scored
+from lmft.commands.score import Scores
 from lmft.commands.score import checked_config as _config_to_score
 from lmft.commands.train import fit
 from lmft.commands.tune import tuned
@@ -149,9 +149,8 @@ def score(config: Sequence[str]) -> dict[str, Any]:
         raise UserError("score takes arguments, not a config", "config", fix)
     job = compose_job(config, "score")
     checked = _config_to_score(job.config, job.overrides)
-    total = Total(checked["model"]["family"] == "masked")
-    rows = list(scored(checked, total))
-    return {"rows": rows, "total": total.result}
+    scores = Scores(checked)
+    return {"rows": list(scores), "total": scores.total.result}
 
 
 def probe(config: Sequence[str]) -> dict[str, Any]:

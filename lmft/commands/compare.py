@@ -197,17 +197,16 @@ def _tested(pair: Sequence[tuple[str, list["Record"]]], options: Mapping[str, An
 
 def _documents(record: "Record", options: Mapping[str, Any]) -> dict["Place", "Scored"]:
     """Return the score of each document of a run's validation text by its model. Raises: UserError."""
-    from lmft.commands.score import Total, checked_config, scored
+    from lmft.commands.score import Scores, checked_config
     from lmft.comparison.bootstrap import Scored
     from lmft.config.load import compose_job
 
     run = f"run={grammar.quoted(str(record.folder.path))}"
     job = compose_job([run, "split=validation", "worst=0", f"device={options['device']}"], "score")
     config = checked_config(job.config, job.overrides)
-    rows = scored(config, Total(config["model"]["family"] == "masked"))
     return {
         (number, Path(row["file"]).name, row["row"]): Scored(row["nats"], row["tokens"])
-        for number, row in enumerate(islice(rows, options["max_documents"]))
+        for number, row in enumerate(islice(Scores(config), options["max_documents"]))
         if row["tokens"]
     }
 
