@@ -1,6 +1,5 @@
 """DataLoaders for training and validation; each item is one ready micro-batch."""
 
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,6 +15,7 @@ from lmft.data.batches import Batches
 from lmft.data.corpus import Corpus
 from lmft.data.examples.mixture import MixedExamples
 from lmft.data.padding import Padding, Widths
+from lmft.data.schedule.branch import micro_batches_before, place_after
 from lmft.data.schedule.budget import order_of
 from lmft.data.schedule.course import Course
 from lmft.data.schedule.layout import Layout, limited
@@ -25,8 +25,6 @@ from lmft.objectives.base import Objective, Vocabulary
 from lmft.objectives.scheduled import Scheduled
 from lmft.system import loop_state
 from lmft.system.signals import let_parent_handle_signals
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,13 @@ class DataModule(LightningDataModule):
         self._resume_at = (0, 0)
         self._began_at = (0, 0)
         if self._parent is not None and stage == "fit":
-            self._began_at = self._place_after(self._parent)
+            self._began_at = place_after(
+                self._parent,
+                self.layout,
+                text=self.corpus.fingerprint,
+                seed=self.seed,
+                are_grouped=self.corpus.examples["train"].lengths is not None,
+            )
         if stage == "fit" and isinstance(self.objective, Scheduled) and not self._course.num_steps:
             what = "the objective changes with the share of the steps, but no number of steps is set"
             raise UserError(what, "lightning.Trainer", "Trainer(max_steps=…) or Trainer(max_epochs=…)")
@@ -152,32 +156,6 @@ class DataModule(LightningDataModule):
         """Begin where a training with this state ended, instead of at the beginning of the text."""
         self._parent = state_dict
 
-    def _place_after(self, parent: Mapping[str, Any]) -> tuple[int, int]:
-        """Return epoch and position in the text of the micro-batch that comes next after a parent's.
-
-        (0, 0) if its examples, or their order, are others; the log tells which.
-        """
-        if parent["text"] != self.corpus.fingerprint or parent["seed"] != self.seed:
-            log.info("other training text, examples or seed than the parent's: they begin anew")
-            return 0, 0
-        before = Layout(**parent["layout"])
-        course = Course(before.num_used, start=_micro_batches(parent["began_at"], before))
-        epoch, position = course.place(parent["epoch"], parent["position"])
-        layout = self.layout
-        are_grouped = self.corpus.examples["train"].lengths is not None
-        if position and are_grouped and layout.examples_per_step != before.examples_per_step:
-            log.info(
-                "other batches than the parent's, by length: the text continues with its next epoch"
-            )
-            return epoch + 1, 0
-        num_examples = position * before.batch_size * before.world_size
-        position = -(-num_examples // (layout.batch_size * layout.world_size))
-        epoch, position = divmod(
-            epoch * layout.num_used + min(position, layout.num_used), layout.num_used
-        )
-        log.info("the training text continues in epoch %d, after %d micro-batches", epoch, position)
-        return epoch, position
-
     @property
     def _course(self) -> Course:
         layout = self.layout
@@ -185,7 +163,7 @@ class DataModule(LightningDataModule):
         if self.trainer is not None:
             steps_per_epoch = -(-layout.num_used // layout.accumulate)
             num_steps = loop_state.num_steps_asked_for(self.trainer, steps_per_epoch)
-        start = _micro_batches(self._began_at, layout)
+        start = micro_batches_before(self._began_at, layout)
         return Course(layout.num_used, layout.accumulate, num_steps, start)
 
     @property
@@ -391,9 +369,3 @@ class DataModule(LightningDataModule):
         self.layout.convert_counters(
             checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"], before
         )
-
-
-def _micro_batches(place: Sequence[int], layout: Layout) -> int:
-    """Return the number of micro-batches before an epoch and position of the text."""
-    epoch, position = place
-    return epoch * layout.num_used + position
