@@ -18,9 +18,10 @@ import torch
 import yaml
 
 from lmft.cli import checks
-from lmft.config import overrides
+from lmft.config import grammar
+from lmft.config.hydra_config import composed
 from lmft.config.implied import with_implied_choices
-from lmft.config.load import compose, composed, plain
+from lmft.config.load import compose, plain
 from lmft.config.sources import Sources
 from lmft.system.files import read_json
 from lmft.system.signals import Stopped
@@ -220,7 +221,7 @@ def appended(command: Printed) -> list[str]:
     if command.command == "probe":
         return ["device=cpu"]
     chosen = (word for word in command.argv if re.match(r"(model|data|experiment)\b", word))
-    choosing = tuple(map(overrides.quote_for_hydra, chosen))
+    choosing = tuple(map(grammar.quote_for_hydra, chosen))
     own = command.argv[command.argv.index("--config-dir") + 1] if "--config-dir" in command.argv else None
     model = _model(command.command, *with_implied_choices(choosing), config_dir=own)
     wanted = dict(SIZES) if command.command == "predict" else {**DEVICE, **SIZES}
@@ -249,7 +250,7 @@ def appended(command: Printed) -> list[str]:
 
 @cache
 def _model(command: str, *choosing: str, config_dir: str | None) -> dict[str, Any]:
-    given = [overrides.quote_for_hydra(word) for word in choosing]
+    given = [grammar.quote_for_hydra(word) for word in choosing]
     return plain(composed(given, command, Sources(folder=config_dir)), choosing)["model"]
 
 

@@ -47,16 +47,6 @@ def measured(num_rows: int, vocab_size: int, width: int) -> dict[str, float]:
     targets = tokens.roll(-1).flatten()
     index = torch.arange(num_rows, device=device())
 
-    def backward(nats: Callable[[], Any]) -> Callable[[], Any]:
-        def step() -> Any:
-            model.zero_grad()
-            with torch.autocast(device(), torch.bfloat16, cache_enabled=False):
-                loss = nats()
-            (loss / 1024).backward()
-            return loss.detach()
-
-        return step
-
     def whole() -> Any:
         logits = model(input_ids=tokens).logits[0]
         return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
@@ -64,7 +54,7 @@ def measured(num_rows: int, vocab_size: int, width: int) -> dict[str, float]:
     def ours() -> Any:
         return target_nats(model, model.transformer, {"input_ids": tokens}, index, targets)
 
-    ways = {WHOLE: backward(whole), "lmft": backward(ours)}
+    ways = {WHOLE: _step(model, whole), "lmft": _step(model, ours)}
     fused = getattr(torch.nn.functional, "linear_cross_entropy", None)
     if fused and device() == "cuda":
 
@@ -72,7 +62,7 @@ def measured(num_rows: int, vocab_size: int, width: int) -> dict[str, float]:
             hidden = model.transformer(input_ids=tokens).last_hidden_state[0].bfloat16()
             return fused(hidden, model.lm_head.weight.bfloat16(), targets, reduction="sum")
 
-        ways["torch's linear_cross_entropy"] = backward(by_torch)
+        ways["torch's linear_cross_entropy"] = _step(model, by_torch)
     table = kernels.measured(ways, 3)
     ways[WHOLE]()
     truth = model.lm_head.weight.grad.clone()
@@ -83,3 +73,19 @@ def measured(num_rows: int, vocab_size: int, width: int) -> dict[str, float]:
         found |= {f"{name}, {unit}": number for unit, number in figures.items()}
         found[f"{name}, relative distance of the gradient"] = error
     return found
+
+
+def _step(model: Any, nats: Callable[[], Any]) -> Callable[[], Any]:
+    """Return a function that computes the loss `nats` and its gradients in bfloat16."""
+    import torch
+
+    from benchmarks.clock import device
+
+    def step() -> Any:
+        model.zero_grad()
+        with torch.autocast(device(), torch.bfloat16, cache_enabled=False):
+            loss = nats()
+        (loss / 1024).backward()
+        return loss.detach()
+
+    return step

@@ -17,12 +17,14 @@ from lmft.sweeps.trial import TrialReference
 from lmft.system.files import write_json
 from lmft.training.callbacks.checkpoint import Checkpoints
 from lmft.training.callbacks.details import Details
-from lmft.training.callbacks.metrics import LatestMetrics, Metrics, MetricsFile
+from lmft.training.callbacks.metrics import Metrics
 from lmft.training.callbacks.probes import Probes
 from lmft.training.callbacks.progress import Progress
 from lmft.training.callbacks.pruning import Pruning
 from lmft.training.callbacks.report import Report
 from lmft.training.callbacks.stop_on_signal import StopOnSignal
+from lmft.training.latest_metrics import LatestMetrics
+from lmft.training.metrics_file import MetricsFile
 
 
 @dataclass(frozen=True)

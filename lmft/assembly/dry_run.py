@@ -20,10 +20,10 @@ from lmft.runs.branch import is_branch
 from lmft.runs.checkpoint_io import step_of
 from lmft.runs.resume import checkpoint_to_resume
 from lmft.runs.run import Run
-from lmft.training.callbacks.metrics import LatestMetrics
 from lmft.training.callbacks.progress import Progress
 from lmft.training.callbacks.tuning import BatchTimes, SignalsEndAtOnce, StepCosts
 from lmft.training.cpu import keep_freed_memory_in_process
+from lmft.training.latest_metrics import LatestMetrics
 from lmft.training.micro_batches import (
     FITS,
     MicroBatch,

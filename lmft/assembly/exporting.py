@@ -21,8 +21,8 @@ from lmft.runs.folder import RunFolder
 from lmft.system import hub
 from lmft.training.callbacks.checkpoint import Exported
 from lmft.training.callbacks.measured import measure_unrecorded
-from lmft.training.callbacks.metrics import read_rows
 from lmft.training.fully_sharded import put_together
+from lmft.training.metrics_file import read_rows
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from lightning import Trainer
 
 from lmft.assembly.by_heart import examples_as_prompts
 from lmft.assembly.parts import Parts
-from lmft.config.overrides import assignment
-from lmft.config.trainer_options import number_of_tokens
+from lmft.config.grammar import assignment
+from lmft.config.quantities import number_of_tokens
 from lmft.config.trust import COMMAND_LINE_ALONE
 from lmft.data.config import CHAT_FORMATS
 from lmft.errors import UserError

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
+from lmft.assembly.optimizer import grouping_of, make_optimizer
+from lmft.config.quantities import number_of_tokens
 from lmft.config.schema import build
-from lmft.config.trainer_options import number_of_tokens
-from lmft.config.trust import trusted_instance
 from lmft.data.batch import Batch
 from lmft.data.config import DataConfig, Split
 from lmft.data.corpus import Corpus
@@ -41,12 +41,10 @@ from lmft.reporting.phase import phase
 from lmft.runs.redaction import Redactor
 from lmft.system.repositories import BaseModel
 from lmft.training.compiling import Compiling, keep_compiled_code
-from lmft.training.groups import Grouping, parameter_groups
-from lmft.training.optimizer import MakeOptimizer, ScheduleConfig, check_arguments
+from lmft.training.groups import parameter_groups
+from lmft.training.optimizer import ScheduleConfig
 from lmft.training.scores import ValidationText
 from lmft.training.warm_up import WarmUp
-
-_OF_GROUPING = ("layer_decay", "groups")  # options of `optimizer` that lmft reads, not its class
 
 
 @dataclass(frozen=True)
@@ -185,12 +183,7 @@ def _build_module(parts: Parts, is_tried: bool) -> LanguageModel:
         add_ends(model, parts.ends)
     if "train" in parts.corpus.examples:
         check_can_be_saved(model, parts.tokenizer)
-    isolates = parts.data.isolate_documents
-    is_compiled = bool(parts.model.compile)
-    if isolates or (family.is_causal and (is_compiled or torch.cuda.is_available())):
-        use_packed_attention(model, parts.tokenizer, family.is_causal, isolates)
-    if isolates:
-        enable_document_masking(model, parts.tokenizer, family.is_causal)
+    _set_attention(model, parts)
     if not is_tried:
         _try(model, parts)
     new_ids: list[int] = []
@@ -224,6 +217,17 @@ def _build_module(parts: Parts, is_tried: bool) -> LanguageModel:
         compiling=_compiling(parts),
         settings=Redactor(parts.config).value(parts.config),
     )
+
+
+def _set_attention(model: PreTrainedModel, parts: Parts) -> None:
+    """Let the model keep documents apart, if they are to be, and without masks, if it can."""
+    is_causal = parts.module_class.family.is_causal
+    isolates = parts.data.isolate_documents
+    is_compiled = bool(parts.model.compile)
+    if isolates or (is_causal and (is_compiled or torch.cuda.is_available())):
+        use_packed_attention(model, parts.tokenizer, is_causal, isolates)
+    if isolates:
+        enable_document_masking(model, parts.tokenizer, is_causal)
 
 
 def _try(model: PreTrainedModel, parts: Parts) -> None:
@@ -263,25 +267,6 @@ def _first_and_last(parts: Parts) -> list[Batch]:
     data = parts.datamodule()
     last = len(parts.corpus.examples["train"]) - 1
     return [data.batch([number]) for number in (0, last)]
-
-
-def make_optimizer(config: dict[str, Any]) -> MakeOptimizer:
-    """Return the function that makes the optimizer from groups of weights. Raises: UserError."""
-    options = {name: value for name, value in config["optimizer"].items() if name not in _OF_GROUPING}
-    make = trusted_instance(options, config["trust"]["targets"], "optimizer")
-    check_arguments(make, config["optimizer"].get("groups") or {})
-    return make
-
-
-def grouping_of(config: dict[str, Any], make: MakeOptimizer) -> Grouping:
-    """Return how the optimizer's weights are grouped."""
-    options = config["optimizer"]
-    return Grouping(
-        lr=options.get("lr"),
-        layer_decay=options.get("layer_decay"),
-        groups=options.get("groups") or {},
-        splits_layers=getattr(getattr(make, "func", make), "splits_layers", False),
-    )
 
 
 def _validation_texts(parts: Parts) -> list[ValidationText]:

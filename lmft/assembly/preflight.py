@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from lightning import Trainer
 
-from lmft.assembly.parts import Parts, grouping_of, make_optimizer
+from lmft.assembly.optimizer import grouping_of, make_optimizer
+from lmft.assembly.parts import Parts
 from lmft.config.schema import build
 from lmft.data.examples.mixture import MixedExamples
 from lmft.models.loading.positions import max_positions

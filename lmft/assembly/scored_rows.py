@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from lmft.config.schema import build
+from lmft.config.texts import texts_of
 from lmft.data.config import DataConfig, Split
 from lmft.data.corpus import FORMATS
 from lmft.data.examples.documents import TRAIN_ON, is_held_out
@@ -48,7 +49,7 @@ class ScoredRows:
 
         Raises: UserError.
         """
-        self.texts = _texts(config["text"])
+        self.texts = texts_of(config["text"])
         # Texts on the command line are plain, whatever the rows of the run's training were.
         self.data = build(DataConfig, config["data"] if self.texts is None else {}, "data")
         self.split: Split = config["split"]
@@ -170,16 +171,6 @@ def _cut(places: np.ndarray, limit: int, num_after: int) -> np.ndarray:
     if len(places) <= limit:
         return places
     return np.concatenate([places[: limit - num_after], places[len(places) - num_after :]])
-
-
-def _texts(given: Any) -> list[str] | None:
-    """Return the texts of `text=…`; None if it is not given. Raises: UserError."""
-    if given is None:
-        return None
-    texts = [str(text) for text in (given if isinstance(given, list) else [given])]
-    if not texts or not all(text.strip() for text in texts):
-        raise UserError("a text is empty", f"text={given!r}", 'text="…"')
-    return texts
 
 
 def _window(wanted: int | None, positions: int | None) -> int | None:

@@ -29,14 +29,14 @@ from lmft.system import loop_state
 from lmft.system.files import write_json
 from lmft.system.processes import processes_end
 from lmft.training.beginning import Beginning
-from lmft.training.callbacks.metrics import read_rows
 from lmft.training.callbacks.spike import Rewound
 from lmft.training.cpu import keep_freed_memory_in_process
 from lmft.training.loggers import running_loggers
+from lmft.training.memory import is_out_of_memory
+from lmft.training.metrics_file import read_rows
 from lmft.training.nonfinite import NonFiniteStepError, non_finite_error
 from lmft.training.records import Records
 from lmft.training.scores import LOGGED
-from lmft.training.step import is_out_of_memory
 from lmft.training.trainer import build_trainer
 
 log = logging.getLogger("lmft")

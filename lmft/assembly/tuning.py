@@ -12,9 +12,10 @@ from lmft.assembly.briefly import train_briefly
 from lmft.assembly.parts import Parts
 from lmft.errors import UserError
 from lmft.modules.base import LanguageModel
-from lmft.training.callbacks.metrics import LatestMetrics
 from lmft.training.callbacks.progress import Progress
 from lmft.training.callbacks.tuning import GivenRates, StepCosts
+from lmft.training.latest_metrics import LatestMetrics
+from lmft.training.memory import is_out_of_memory
 from lmft.training.micro_batches import (
     DOES_NOT_FIT,
     FITS,
@@ -27,7 +28,6 @@ from lmft.training.micro_batches import (
 )
 from lmft.training.nonfinite import NonFiniteStepError
 from lmft.training.range_test import RangeTest, has_diverged, rising_rates
-from lmft.training.step import is_out_of_memory
 
 log = logging.getLogger("lmft")
 

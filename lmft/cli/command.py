@@ -25,12 +25,13 @@ from lmft.cli.job import SweepJob, Task, implied_choices, implied_end, single_jo
 from lmft.cli.launchers import own_launchers
 from lmft.cli.sweep import LinkBest, Sweep
 from lmft.cli.sweep_secrets import in_environment, split
-from lmft.config import contradictions, load, overrides
+from lmft.config import command_line, contradictions, grammar, hydra_config, overrides
 from lmft.config.hydra_errors import (
     check_launcher_is_installed,
     config_errors_are_user_errors,
     target_errors_are_user_errors,
 )
+from lmft.config.several_values import first_value, last_value, refuse_several_values, with_names
 from lmft.errors import UserError, user_errors_end_the_process
 from lmft.reporting.phase import first_phase
 from lmft.runs.log import buffering_logs
@@ -70,7 +71,7 @@ def run_command(
         takes_from = makes_runs
     if argv is None:
         argv = sys.argv[1:]
-    argv = [overrides.quote_for_hydra(argument) for argument in argv]
+    argv = [grammar.quote_for_hydra(argument) for argument in argv]
     if not {"", str(Path.cwd())} & set(sys.path):
         # For the user's own classes; `python -m` adds this folder itself.
         sys.path.append(str(Path.cwd()))
@@ -78,7 +79,7 @@ def run_command(
         flags = parsed(argv, command)
         if flags.from_run is not None:
             _begin_from_run(flags, command, takes_from)
-        flags.overrides = load.with_names(implied_end(flags.overrides), command, flags.sources)
+        flags.overrides = with_names(implied_end(flags.overrides), command, flags.sources)
         if flags.config_name is None:  # a YAML named by --config-name makes its own choices
             flags.overrides = implied_choices(flags.overrides, ask_hub=False)
         if shows_something(flags):
@@ -135,8 +136,8 @@ def _show(command: str, task: Task, flags: Namespace) -> None:
     nothing = functools.wraps(task)(lambda _: None)
     try:
         if flags.help:  # faster than Hydra's own, which lists all groups of all search paths
-            single = [load.first_value(overrides.parse(override)) for override in flags.overrides]
-            print(load.composed(single, command, flags.sources).hydra.help.template)
+            single = [first_value(grammar.parse(override)) for override in flags.overrides]
+            print(hydra_config.composed(single, command, flags.sources).hydra.help.template)
         elif flags.shell_completion:
             completion.complete(command, flags)
         elif flags.cfg or flags.info:
@@ -158,16 +159,16 @@ def _check_package(command: str, flags: Namespace) -> None:
     """Raise UserError if --package names nothing in the config."""
     if flags.package in (None, "_global_"):
         return
-    composed = load.composed(flags.overrides, command, flags.sources)
+    composed = hydra_config.composed(flags.overrides, command, flags.sources)
     if OmegaConf.select(composed, flags.package, throw_on_resolution_failure=False) is None:
-        known = load.options_of(composed)
+        known = command_line.options_of(composed)
         what = f"there is no '{flags.package}' in the config{overrides.nearest(flags.package, known)}"
         raise UserError(what, f"--package {flags.package}")
 
 
 def _without_secrets(shown: str, command: str, flags: Namespace) -> str:
     """Return what is shown of a config with its secrets replaced."""
-    composed = load.composed(flags.overrides, command, flags.sources)
+    composed = hydra_config.composed(flags.overrides, command, flags.sources)
     redactor = Redactor({"config": OmegaConf.to_container(composed)})
     tree = yaml.safe_load(shown) if flags.cfg else None
     if isinstance(tree, dict):
@@ -182,13 +183,13 @@ def _check(command: str, flags: Namespace) -> bool:
     if command != "train":
         fix = "leave it out; it is an option of lmft.train"
         contradictions.refuse_unread(flags.overrides, {"run.dry": fix}, f"lmft.{command}")
-    defaults = load.check(flags.overrides, command, flags.sources)
+    defaults = command_line.check(flags.overrides, command, flags.sources)
     if flags.multirun and "hydra.mode=RUN" in flags.overrides:
         raise UserError("--multirun and hydra.mode=RUN exclude each other", fix="leave one of them out")
     is_sweep = flags.multirun or defaults.hydra.mode == RunMode.MULTIRUN
     if not is_sweep:
         refuse_single_run(defaults)
-        overrides.refuse_several_values(flags.overrides)
+        refuse_several_values(flags.overrides)
     overrides.check_launcher(flags.overrides, is_sweep)
     if is_sweep and flags.verbose:
         what = "--verbose shows the whole config of a single run, and this is a sweep"
@@ -200,14 +201,14 @@ def _check(command: str, flags: Namespace) -> bool:
 
 def _run_once(command: str, task: Task, flags: Namespace, makes_runs: bool) -> None:
     errors: list[Exception] = []
-    composing = ExitStack()
+    reading = ExitStack()
     arguments = [*flags.sources.arguments, *flags.overrides]
 
     @functools.wraps(task)  # Hydra takes the command's name from the task
     def job(composed: DictConfig) -> None:
         from lmft.reporting.notices import collecting_notices
 
-        composing.close()
+        reading.close()
         try:
             with (
                 target_errors_are_user_errors(),
@@ -221,8 +222,8 @@ def _run_once(command: str, task: Task, flags: Namespace, makes_runs: bool) -> N
             # Raised below: Hydra would add a message of its own, with every override in it.
             errors.append(error)
 
-    with composing:
-        composing.enter_context(first_phase("reading the options"))
+    with reading:
+        reading.enter_context(first_phase("reading the options"))
         _hydra_main(command, job, flags)
     if errors:
         raise errors[0]
@@ -247,15 +248,15 @@ def _run_sweep(
     command: str, task: Task, flags: Namespace, makes_runs: bool, link_best: LinkBest | None
 ) -> None:
     sources = flags.sources
-    given = [overrides.parse(override) for override in flags.overrides]
-    first = load.composed([load.first_value(override) for override in given], command, sources)
+    given = [grammar.parse(override) for override in flags.overrides]
+    first = hydra_config.composed([first_value(override) for override in given], command, sources)
     check_sweep(given, first, command, sources, makes_runs)
     if params := grid.params_of(first):
-        load.check([*params, *flags.overrides], command, sources)
+        command_line.check([*params, *flags.overrides], command, sources)
     if makes_runs:
-        last = load.composed([load.last_value(override) for override in given], command, sources)
+        last = hydra_config.composed([last_value(override) for override in given], command, sources)
         Sweep.check_has_one_folder(first, last)
-    with load.hydra_node_of(first):
+    with hydra_config.hydra_node_of(first):
         sweep = Sweep.begin(given, first, makes_runs)
 
     without_secrets, secrets = split(flags.overrides)
@@ -292,7 +293,7 @@ def _hydra_main(command: str, task: Callable[[DictConfig], Any], flags: Namespac
     try:
         # HYDRA_FULL_ERROR: otherwise Hydra prints errors itself, and exits.
         with _environment("HYDRA_FULL_ERROR", "1"), flags.sources.searched():
-            hydra.main(folder, command, load.HYDRA_VERSION)(task)()
+            hydra.main(folder, command, hydra_config.HYDRA_VERSION)(task)()
     finally:
         sys.argv = before
 

@@ -8,7 +8,7 @@ from typing import Any
 from hydra._internal.core_plugins.bash_completion import BashCompletion
 from hydra.core.global_hydra import GlobalHydra
 
-from lmft.config import load
+from lmft.config import hydra_config
 from lmft.config.sources import Sources
 from lmft.errors import UserError
 
@@ -62,7 +62,7 @@ def _answers(command: str, line: str) -> list[str]:
         path=_value_of("config-path|cp", line),
         folder=_value_of("config-dir|cd", line),
     )
-    with load.initialized(command, sources):
+    with hydra_config.initialized(command, sources):
         plugin: Any = BashCompletion(GlobalHydra.instance().config_loader())
         words = plugin._query(sources.name or command, re.sub(r"--from[ =]\S+ ", "", line))
     return [word for word in words if "=_" not in word]  # YAMLs that others start from

@@ -9,7 +9,7 @@ from typing import NoReturn
 from hydra._internal.utils import get_args_parser
 
 from lmft import __version__
-from lmft.config import load, overrides
+from lmft.config import command_line, overrides
 from lmft.config.sources import Sources
 from lmft.errors import UserError
 
@@ -66,7 +66,7 @@ def _check_names(argv: Sequence[str], known: Sequence[str], command: str) -> Non
             continue
         if not value:
             value = "…" if following.startswith("-") else following
-        name = overrides.full_name(flag.lstrip("-"), load.known_options(command))
+        name = overrides.full_name(flag.lstrip("-"), command_line.known_options(command))
         raise UserError(f"there is no flag {flag}", fix=f"options are written key=value: {name}={value}")
 
 

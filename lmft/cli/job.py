@@ -16,13 +16,16 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from lmft.cli import help
-from lmft.cli.sweep import Outcome, Sweep, job_name
+from lmft.cli.job_end import Outcome
+from lmft.cli.sweep import Sweep
+from lmft.cli.sweep_folder import job_name
 from lmft.cli.sweep_secrets import revealed
-from lmft.config import contradictions, load, overrides
+from lmft.config import contradictions, grammar, hydra_config, load
+from lmft.config.grammar import parse
+from lmft.config.hydra_config import OF_SWEEPS, choices_of
 from lmft.config.hydra_errors import config_errors_are_user_errors
 from lmft.config.implied import with_implied_choices, with_implied_end
-from lmft.config.load import OF_SWEEPS, Job, choices_of
-from lmft.config.overrides import parse
+from lmft.config.load import Job
 from lmft.config.sources import Sources
 from lmft.runs.redaction import Redactor
 
@@ -89,7 +92,7 @@ class SweepJob:
         global_hydra.clear()
         try:
             completed = [*self._hydra_overrides, *completed]
-            composed = load.composed(completed, self.command, self.sources)
+            composed = hydra_config.composed(completed, self.command, self.sources)
         finally:
             global_hydra.hydra = hydra_of_sweep
         before = HydraConfig.get()
@@ -106,7 +109,7 @@ class SweepJob:
         if self.sweep.has_runs:
             name = f"{self.sweep.folder.name}/{folder.name}"
             job.config["run"] = {**job.config["run"], "dir": str(self.sweep.folder.parent), "name": name}
-            job.arguments.append(overrides.assignment("run.name", name))
+            job.arguments.append(grammar.assignment("run.name", name))
         # A trainer that starts processes passes them these arguments: of this job, not of the sweep.
         sys.argv[1:] = job.arguments
         return job

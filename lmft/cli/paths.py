@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hydra._internal.utils import get_args_parser
 
-from lmft.config import overrides
+from lmft.config import grammar
 from lmft.errors import UserError
 
 
@@ -23,7 +23,7 @@ def with_paths(argv: Sequence[str], option: str) -> list[str]:
     if any(word.startswith(f"{option}=") for word in kept):
         what = f"folders are given with {option}= and without"
         raise UserError(what, " ".join(paths), f"leave {option}= out")
-    return [*kept, f"{option}=[{','.join(map(overrides.quoted, paths))}]"]
+    return [*kept, f"{option}=[{','.join(map(grammar.quoted, paths))}]"]
 
 
 def _is_path(word: str) -> bool:

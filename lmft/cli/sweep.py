@@ -4,11 +4,10 @@ The terminal shows a line for each job when it ends, and a table of all jobs at 
 """
 
 import logging
-import re
 import shlex
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,53 +18,24 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from lmft.cli import grid
+from lmft.cli.job_end import Outcome, failure_of, logged_only
+from lmft.cli.sweep_folder import make_sweep_folder, remove_hydra_record
 from lmft.cli.sweep_live import LiveTable
 from lmft.cli.sweep_secrets import has_secret
-from lmft.cli.sweep_table import report, scores_of
+from lmft.cli.sweep_table import report
+from lmft.config.grammar import assignment, parse, quoted
+from lmft.config.hydra_config import hydra_node_of
 from lmft.config.hydra_errors import config_errors_are_user_errors, target_errors_are_user_errors
-from lmft.config.load import hydra_node_of
-from lmft.config.overrides import assignment, parse, quoted
-from lmft.errors import EXIT_CODE, UserError, as_user_error, one_line
-from lmft.runs.folder import (
-    RunFolder,
-    checked_name,
-    default_name,
-    make_folder,
-    missing_folders,
-    new_folder,
-    remove_empty,
-)
-from lmft.runs.log import buffering_logs, capturing_logs, logging_to
+from lmft.errors import UserError, as_user_error, one_line
+from lmft.runs.folder import RunFolder, missing_folders, remove_empty
 from lmft.runs.redaction import Redactor
 from lmft.sweeps.checks import is_search, num_trials
 from lmft.system.files import read_json, write_json
 
 log = logging.getLogger(__name__)
 
-_LONGEST_NAME = 120  # characters of a job's folder; file systems end at 255 bytes
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The end of a job; another process may send it."""
-
-    job: str
-    """The name of its folder."""
-    line: str | None
-    """What the terminal shows of it; None if its own output has told it."""
-    failure: dict[str, Any] | None
-    """Status, error and exit code, if it failed."""
-    output: str = ""
-    """What it printed in another process."""
-
-    @property
-    def was_stopped(self) -> bool:
-        """True if a signal has stopped it."""
-        return self.failure is not None and self.failure["status"] == "stopped"
-
-
 LinkBest = Callable[[Path], Path | None]
-"""Given a sweep's folder, links its best run there and returns that run's folder; None: None: no run."""
+"""Given a sweep's folder, links its best run there and returns its folder; None: there is no run."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +88,7 @@ class Sweep:
         unswept = [override.key_or_group for override in given if override.key_or_group not in swept]
         if has_runs:
             missing = missing_folders(Path(first.run.dir))
-            folder = _make_folder(first, swept)
+            folder = make_sweep_folder(first, swept)
         else:
             missing = []
             folder = Path(tempfile.mkdtemp(prefix="lmft-"))
@@ -158,16 +128,16 @@ class Sweep:
             except Exception as error:
                 bug = error if as_user_error(error) is None else None
                 log.error("%s: failed: %s", job, one_line(error), exc_info=bug)
-                failure = _failure(error, redactor)
+                failure = failure_of(error, redactor)
             record(Outcome(folder.name, None, failure))
             return
         metrics = RunFolder(folder).metrics
         before = metrics.read_bytes() if metrics.exists() else None
         failure = None
-        with _logged_only(folder, redactor) as end:
+        with logged_only(folder, redactor) as end:
             yield
         if end.error is not None:
-            failure = _failure(end.error, redactor)
+            failure = failure_of(end.error, redactor)
             after = metrics.read_bytes() if metrics.exists() else None
             # A refused job leaves the files of an earlier run unchanged.
             if after != before or not RunFolder(folder).is_run():
@@ -220,117 +190,6 @@ class Sweep:
         if len(codes) > 1:
             return 1
         return max(codes, default=0)
-
-
-def job_name(differing: str, number: int) -> str:
-    """Return the name of a job's folder: the overrides that differ between jobs, as a file name."""
-    differing = differing.replace("++", "")
-    name = re.sub(r"[^\w.,=+-]+", "-", differing).strip("-.,+")[:_LONGEST_NAME]
-    if not name:
-        return f"job-{number}"
-    if name == differing:
-        return name
-    return f"{name}-{number}"  # without the number two jobs might have the same name
-
-
-def remove_hydra_record(sweep_folder: Path) -> None:
-    """Delete the copy of the config, secrets included, that Hydra writes into a sweep's folder."""
-    (sweep_folder / "multirun.yaml").unlink(missing_ok=True)
-
-
-def _make_folder(first: DictConfig, swept: set[str]) -> Path:
-    if first.run.name is None:
-        choices = first.hydra.runtime.choices
-        name = default_name(
-            {group: choices.get(group) for group in ("model", "data") if group not in swept}
-        )
-        return new_folder(Path(first.run.dir) / name)
-    name = checked_name(str(first.run.name))
-    if "/" in name:
-        raise UserError("a sweep's name has no '/'", f"run.name={name}")
-    folder = Path(first.run.dir) / name
-    if RunFolder(folder).is_run():
-        what = f"run name '{name}' is in use"
-        raise UserError(what, f"{folder} is a single run", "choose another run.name")
-    make_folder(folder)
-    return folder
-
-
-class _End(logging.Handler):
-    """The result of a job's run in one line; counts the run's warnings while they are logged."""
-
-    def __init__(self, run: RunFolder):
-        super().__init__(logging.WARNING)
-        self.run = run
-        self.error: Exception | None = None
-        self.has_log = False
-        self.num_warnings = 0
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Count a warning."""
-        self.num_warnings += 1
-
-    def __str__(self) -> str:
-        if self.error:
-            phrases = [f"failed: {one_line(self.error)}"]
-        else:
-            phrases = _result(read_json(self.run.metrics))
-        if self.num_warnings and self.has_log:
-            plural = "s" if self.num_warnings > 1 else ""
-            phrases.append(f"{self.num_warnings} warning{plural} in its train.log")
-        if not self.has_log and not self.error:
-            phrases.insert(0, "already complete")
-        return ", ".join(phrases)
-
-
-@contextmanager
-def _logged_only(folder: Path, redactor: Redactor) -> Iterator[_End]:
-    """Keep the block's output off the terminal; write an error, with the log, to the job's log."""
-    from lmft.reporting.terminal import muted
-
-    run = RunFolder(folder)
-    end = _End(run)
-    with muted(), buffering_logs(starts_empty=True) as buffer:
-        try:
-            with capturing_logs(end), target_errors_are_user_errors():
-                yield end
-        except Exception as error:
-            end.error = error
-            bug = error if as_user_error(error) is None else None
-            # A refused job leaves the log of an earlier run unchanged.
-            if not buffer.was_handed_over and (bug or not run.log.exists()):
-                with logging_to(run.log, redactor):
-                    log.error("%s", one_line(error), exc_info=bug)
-        end.has_log = buffer.was_handed_over
-
-
-def _result(metrics: Mapping[str, Any]) -> list[str]:
-    """Return the scores, or else the status, and the time of training if it is known."""
-    from lmft.reporting.tables import duration
-
-    scores = scores_of(metrics)
-    numbers = [("perplexity {:,.2f}", scores.get("perplexity")), ("loss {:.4f}", scores.get("loss"))]
-    phrases = [form.format(number) for form, number in numbers if number is not None]
-    if not phrases:
-        phrases = [metrics.get("status", "unknown")]
-    elif metrics.get("status") == "pruned":
-        phrases.insert(0, "pruned")
-    seconds = (metrics.get("train") or {}).get("seconds")
-    if seconds is not None:
-        phrases.append(duration(seconds))
-    return phrases
-
-
-def _failure(error: Exception, redactor: Redactor) -> dict[str, Any]:
-    """Return the entries of a failed job in metrics.json and in the table."""
-    user_error = as_user_error(error)
-    if user_error is None:
-        what = f"{type(error).__name__}: {error}"
-        exit_code = 1
-    else:
-        what = user_error.what
-        exit_code = EXIT_CODE
-    return {"status": "failed", "error": redactor.text(what), "exit_code": exit_code}
 
 
 def _num_jobs(given: Sequence[Override], first: DictConfig) -> int | None:

@@ -13,7 +13,7 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
-from lmft.config.overrides import parse
+from lmft.config.grammar import parse
 from lmft.runs.redaction import Redactor
 
 _PREFIX = "LMFT_SECRET_"

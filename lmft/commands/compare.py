@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmft.cli.command import run_command
 from lmft.cli.paths import with_paths
-from lmft.config import overrides
+from lmft.config import grammar
 from lmft.config.load import Job
 from lmft.errors import UserError, user_errors_end_the_process
 from lmft.runs.shown_config import print_if_verbose
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def with_options(argv: Sequence[str]) -> list[str]:
     """Return the arguments with the folders among them as `runs=[…]`, and `test=A,B` as one value."""
     return [
-        f"test={overrides.quoted(word[5:])}" if re.match(r"test=[^\[{'\"]", word) else word
+        f"test={grammar.quoted(word[5:])}" if re.match(r"test=[^\[{'\"]", word) else word
         for word in with_paths(argv, "runs")
     ]
 
@@ -197,17 +197,16 @@ def _tested(pair: Sequence[tuple[str, list["Record"]]], options: Mapping[str, An
 
 def _documents(record: "Record", options: Mapping[str, Any]) -> dict["Place", "Scored"]:
     """Return the score of each document of a run's validation text by its model. Raises: UserError."""
-    from lmft.commands.score import Total, checked_config, scored
+    from lmft.commands.score import Scores, checked_config
     from lmft.comparison.bootstrap import Scored
     from lmft.config.load import compose_job
 
-    run = f"run={overrides.quoted(str(record.folder.path))}"
+    run = f"run={grammar.quoted(str(record.folder.path))}"
     job = compose_job([run, "split=validation", "worst=0", f"device={options['device']}"], "score")
     config = checked_config(job.config, job.overrides)
-    rows = scored(config, Total(config["model"]["family"] == "masked"))
     return {
         (number, Path(row["file"]).name, row["row"]): Scored(row["nats"], row["tokens"])
-        for number, row in enumerate(islice(rows, options["max_documents"]))
+        for number, row in enumerate(islice(Scores(config), options["max_documents"]))
         if row["tokens"]
     }
 

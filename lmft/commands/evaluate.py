@@ -84,9 +84,10 @@ def _measure(config: dict[str, Any]) -> dict[str, Any]:
     from lmft.reporting.broken_down import print_broken_down
     from lmft.reporting.notices import collecting_notices
     from lmft.reporting.results import environment, scores_of
-    from lmft.training.callbacks.metrics import LatestMetrics, Metrics
+    from lmft.training.callbacks.metrics import Metrics
     from lmft.training.callbacks.progress import Progress
     from lmft.training.extensions import lightnings_refusals_are_user_errors
+    from lmft.training.latest_metrics import LatestMetrics
     from lmft.training.trainer import build_trainer, silence_libraries, try_out
 
     with lightnings_refusals_are_user_errors(), collecting_notices() as notices:

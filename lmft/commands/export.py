@@ -249,9 +249,9 @@ def _load(
     from lmft.assembly import assemble, load_chosen_weights
     from lmft.assembly.exporting import measured_export
     from lmft.training.callbacks.checkpoint import Exported
-    from lmft.training.callbacks.metrics import LatestMetrics
     from lmft.training.callbacks.progress import Progress
     from lmft.training.extensions import lightnings_refusals_are_user_errors
+    from lmft.training.latest_metrics import LatestMetrics
     from lmft.training.trainer import build_trainer, silence_libraries, try_out
 
     silence_libraries()

@@ -10,6 +10,7 @@ from typing import Any
 
 from lmft.cli.command import run_command
 from lmft.config.load import Job
+from lmft.config.texts import texts_of
 from lmft.errors import UserError
 from lmft.runs.folder import checked_name, default_name
 from lmft.runs.trained import config_to_inspect
@@ -58,7 +59,7 @@ def checked_config(config: dict[str, Any], overrides: Sequence[str]) -> dict[str
     config = config_to_inspect(config, overrides)
     checks.check(config, trains=config["text"] is None)
     _check_options(config["inspect"])
-    texts_of(config)
+    texts_of(config["text"])
     given = [override.lstrip("+~").partition("=")[0] for override in overrides]
     if config["text"] is not None:
         for name in given:
@@ -71,17 +72,6 @@ def checked_config(config: dict[str, Any], overrides: Sequence[str]) -> dict[str
     return config
 
 
-def texts_of(config: Mapping[str, Any]) -> list[str] | None:
-    """Return the texts of `text=…`; None if it is not given. Raises: UserError."""
-    given = config["text"]
-    if given is None:
-        return None
-    texts = [str(text) for text in (given if isinstance(given, list) else [given])]
-    if not texts or not all(text.strip() for text in texts):
-        raise UserError("a text is empty", f"text={given!r}", 'text="…"')
-    return texts
-
-
 def looked_at(config: dict[str, Any]) -> dict[str, Any]:
     """Return what a checked config's training reads and predicts, as plain data. Raises: UserError."""
     from lmft.reporting.phase import load_libraries
@@ -91,7 +81,7 @@ def looked_at(config: dict[str, Any]) -> dict[str, Any]:
     from lmft.training.trainer import silence_libraries
 
     silence_libraries()
-    return inspected(config, texts_of(config), config["inspect"])
+    return inspected(config, texts_of(config["text"]), config["inspect"])
 
 
 def _check_options(options: Mapping[str, Any]) -> None:

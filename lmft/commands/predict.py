@@ -142,21 +142,26 @@ def answer(
     torch_device = device_named(device)
     module = load_module(config, prompts if completion is None else ()).to(torch_device)
     notices.flush()
-    if completion is not None:
-        if not isinstance(module, CausalLanguageModel):
-            raise UserError(
-                "teacher_forced=true needs a causal model", fix="model=causal, or the run of one"
-            )
+    if not isinstance(module, CausalLanguageModel):
+        _check_needs_no_causal_model(prompts, completion)
+    elif completion is not None:
         return [module.teacher_forced(prompt, completion) for prompt in prompts]
-    has_chat = any(isinstance(prompt, dict) for prompt in prompts)
-    if has_chat and not isinstance(module, CausalLanguageModel):
-        fix = 'prompt="…", or model=causal, or the run of a causal model'
-        raise UserError("chat=… needs a causal model", fix=fix)
     if batch_size is None or len(prompts) <= batch_size:
         with phase("answering"):
             return module.answer(prompts, num_return_sequences)
     with counting_progress("answering", len(prompts), "prompts") as advance:
         return module.answer(prompts, num_return_sequences, batch_size, advance)
+
+
+def _check_needs_no_causal_model(prompts: Sequence[Any], completion: str | None) -> None:
+    """Raise UserError if only a causal model could do what is asked."""
+    if completion is not None:
+        raise UserError(
+            "teacher_forced=true needs a causal model", fix="model=causal, or the run of one"
+        )
+    if any(isinstance(prompt, dict) for prompt in prompts):
+        fix = 'prompt="…", or model=causal, or the run of a causal model'
+        raise UserError("chat=… needs a causal model", fix=fix)
 
 
 if __name__ == "__main__":

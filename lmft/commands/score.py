@@ -57,11 +57,11 @@ def score(job: Job) -> None:
             file = stdout.buffer
         stack.enter_context(collecting_notices())
         print_if_verbose(job, config)
-        total = Total(config["model"]["family"] == "masked")
-        for row in scored(config, total, shows_progress=not shows_rows):
+        scores = Scores(config, shows_progress=not shows_rows)
+        for row in scores:
             file.write(json_line(row))
         file.flush()
-        show(str(total))
+        show(str(scores.total))
 
 
 def checked_config(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -148,43 +148,56 @@ def perplexity(nats: float, num_tokens: int) -> float | None:
     return math.exp(mean) if mean < 700 else None
 
 
-def scored(
-    config: dict[str, Any], total: Total, shows_progress: bool = True
-) -> Iterator[dict[str, Any]]:
-    """Yield each row's score, in the order of the rows, and add it to the total. Raises: UserError."""
-    from rich.console import Console
+class Scores:
+    """The scores of rows, made while they are read, in the order of the rows."""
 
-    from lmft.reporting.phase import load_libraries
+    def __init__(self, config: dict[str, Any], shows_progress: bool = True):
+        """Take a config; nothing is read before the first row is asked for.
 
-    load_libraries("lmft.assembly")
-    from lmft.assembly import ScoredRows, load_module
-    from lmft.models.device import device_named
-    from lmft.modules.scoring import score
-    from lmft.reporting.notices import notices
-    from lmft.reporting.progress import counting_progress
-    from lmft.training.trainer import silence_libraries
+        Args:
+            config: as `checked_config` returns it.
+            shows_progress: False: the rows are shown, and tell it themselves.
+        """
+        self.config = config
+        self.shows_progress = shows_progress
+        self.total = Total(config["model"]["family"] == "masked")
+        """The sums of the rows that have been read."""
 
-    silence_libraries()
-    device = device_named(config["device"])
-    module = load_module(config).to(device)
-    # Windows of one length need no mask, and without one it is faster than eager attention.
-    if config["model"]["attn_implementation"] == "auto" and module.model._supports_sdpa:
-        module.model.set_attn_implementation("sdpa")
-    rows = ScoredRows(config, module)
-    batch_tokens = config["batch_tokens"] or (4096 if module.device.type == "cpu" else 65536)
-    notices.flush()
-    console = Console(stderr=True)
-    if not shows_progress:
-        console = Console(file=io.StringIO())
-    with counting_progress("scoring", None, "tokens", console) as advance:
-        for chunk in rows.chunks():
-            texts = [row.text for row in chunk]
-            nats = score(module, texts, rows.window, config["stride"], batch_tokens, advance)
-            for row, of_tokens in zip(chunk, nats, strict=True):
-                found = _row(row, of_tokens, config["worst"], module.tokenizer)
-                total.add(found)
-                yield found
-    _tell(rows, total)
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Yield each row's score. Raises: UserError, also if there is no row."""
+        from rich.console import Console
+
+        from lmft.reporting.phase import load_libraries
+
+        load_libraries("lmft.assembly")
+        from lmft.assembly import ScoredRows, load_module
+        from lmft.models.device import device_named
+        from lmft.modules.scoring import score
+        from lmft.reporting.notices import notices
+        from lmft.reporting.progress import counting_progress
+        from lmft.training.trainer import silence_libraries
+
+        silence_libraries()
+        device = device_named(self.config["device"])
+        module = load_module(self.config).to(device)
+        # Windows of one length need no mask, and without one it is faster than eager attention.
+        if self.config["model"]["attn_implementation"] == "auto" and module.model._supports_sdpa:
+            module.model.set_attn_implementation("sdpa")
+        rows = ScoredRows(self.config, module)
+        batch_tokens = self.config["batch_tokens"] or (4096 if module.device.type == "cpu" else 65536)
+        notices.flush()
+        console = Console(stderr=True)
+        if not self.shows_progress:
+            console = Console(file=io.StringIO())
+        with counting_progress("scoring", None, "tokens", console) as advance:
+            for chunk in rows.chunks():
+                texts = [row.text for row in chunk]
+                nats = score(module, texts, rows.window, self.config["stride"], batch_tokens, advance)
+                for row, of_tokens in zip(chunk, nats, strict=True):
+                    found = _row(row, of_tokens, self.config["worst"], module.tokenizer)
+                    self.total.add(found)
+                    yield found
+        _tell(rows, self.total)
 
 
 def _tell(rows: Any, total: Total) -> None:

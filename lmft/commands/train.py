@@ -6,7 +6,7 @@ Only light modules are imported at the top, so that `--help` and checks do not n
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lmft.cli.command import run_command
 from lmft.config.load import Job
@@ -22,6 +22,9 @@ from lmft.runs.resume import (
 )
 from lmft.runs.run import Run
 from lmft.system.files import read_json
+
+if TYPE_CHECKING:
+    from lmft.assembly import Parts
 
 log = logging.getLogger("lmft")
 # Options of the export, whose change exports a complete run once more, and their values in older runs.
@@ -82,47 +85,24 @@ def _fit(config: dict[str, Any], run: Run) -> dict[str, Any]:
     from lmft.assembly.training import train_parts
     from lmft.config import trainer_options
     from lmft.config.schema import build
-    from lmft.data.ledger import check_enough_examples
     from lmft.reporting.notices import collecting_notices
-    from lmft.training.callbacks.pruning import pruning_monitors
     from lmft.training.compiling import check_compiler
     from lmft.training.extensions import lightnings_refusals_are_user_errors
-    from lmft.training.further_callbacks import check_averaging
-    from lmft.training.monitors import monitors
     from lmft.training.optimizer import ScheduleConfig, check_schedule
-    from lmft.training.scores import names_of_logged
     from lmft.training.trainer import silence_libraries, try_out
-    from lmft.training.validations import check_validations
 
     # Again, since the libraries just imported have their own loggers.
     with buffering_logs(), collecting_notices():
         silence_libraries()
         trainer_options.check(config)
-        schedule = build(ScheduleConfig, config["scheduler"], "scheduler")
-        check_schedule(schedule)
+        check_schedule(build(ScheduleConfig, config["scheduler"], "scheduler"))
         make_optimizer(config)
         trainer = try_out(config)
         num_devices = trainer.world_size
         if config["model"]["compile"] is True:
             check_compiler(trainer.strategy.root_device)
         parts = assemble(config, kept_tokenizer=run.kept_tokenizer)
-        check_enough_examples(
-            len(parts.corpus.examples["train"]),
-            parts.data.batch_size,
-            num_devices,
-            are_few_meant=parts.data.validate_on_train,
-        )
-        limits = parts.step_limits(num_devices)
-        check_schedule(schedule, min(limits.values()))
-        scores = names_of_logged(parts.corpus.measured_sources) if parts.corpus.validations else []
-        check_validations(
-            config["trainer"],
-            [*monitors(config), *pruning_monitors()],
-            num_batches=parts.layout(num_devices).num_used,
-            num_steps=min(limits.values()),
-            measured=scores,
-        )
-        check_averaging(config, min(limits.values()), parts.layout(num_devices).num_used)
+        limits = _checked_limits(parts, num_devices)
         if config["run"].get("dry"):  # older configs do not have it
             return dry_run(parts, run)
         if run.status() == "complete" and _is_done(config, run, limits):
@@ -132,6 +112,43 @@ def _fit(config: dict[str, Any], run: Run) -> dict[str, Any]:
             for line in described(config["objective"], "objective"):
                 log.info(line)
             return train_parts(config, parts, run)
+
+
+def _checked_limits(parts: "Parts", num_devices: int) -> dict[str, int]:
+    """Return, for each option that can end the training, after how many optimizer steps it does.
+
+    Raises: UserError for options that do not fit the number of examples and of steps.
+    """
+    from lmft.config.schema import build
+    from lmft.data.ledger import check_enough_examples
+    from lmft.training.callbacks.pruning import pruning_monitors
+    from lmft.training.further_callbacks import check_averaging
+    from lmft.training.monitors import monitors
+    from lmft.training.optimizer import ScheduleConfig, check_schedule
+    from lmft.training.scores import names_of_logged
+    from lmft.training.validations import check_validations
+
+    config = parts.config
+    check_enough_examples(
+        len(parts.corpus.examples["train"]),
+        parts.data.batch_size,
+        num_devices,
+        are_few_meant=parts.data.validate_on_train,
+    )
+    limits = parts.step_limits(num_devices)
+    num_steps = min(limits.values())
+    num_batches = parts.layout(num_devices).num_used
+    check_schedule(build(ScheduleConfig, config["scheduler"], "scheduler"), num_steps)
+    scores = names_of_logged(parts.corpus.measured_sources) if parts.corpus.validations else []
+    check_validations(
+        config["trainer"],
+        [*monitors(config), *pruning_monitors()],
+        num_batches=num_batches,
+        num_steps=num_steps,
+        measured=scores,
+    )
+    check_averaging(config, num_steps, num_batches)
+    return limits
 
 
 def _log_limits(trainer: Mapping[str, Any], limits: Mapping[str, int]) -> None:

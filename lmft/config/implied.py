@@ -9,7 +9,7 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override
 
-from lmft.config.overrides import parse
+from lmft.config.grammar import parse
 from lmft.errors import UserError
 from lmft.system.repositories import read_config, shape_file, stored_config
 

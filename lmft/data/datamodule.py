@@ -1,6 +1,5 @@
 """DataLoaders for training and validation; each item is one ready micro-batch."""
 
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -8,118 +7,24 @@ from typing import Any
 import numpy as np
 import torch
 from lightning import LightningDataModule
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from lmft.data.ahead import LoaderAhead
 from lmft.data.batch import Batch
+from lmft.data.batches import Batches
 from lmft.data.corpus import Corpus
-from lmft.data.examples.base import Examples, Located
 from lmft.data.examples.mixture import MixedExamples
-from lmft.data.padding import Widths, padded
+from lmft.data.padding import Padding, Widths
+from lmft.data.schedule.branch import micro_batches_before, place_after
 from lmft.data.schedule.budget import order_of
 from lmft.data.schedule.course import Course
 from lmft.data.schedule.layout import Layout, limited
-from lmft.data.schedule.noise import TokenNoise, key
 from lmft.data.schedule.sampler import MicroBatch, Schedule
-from lmft.data.tracing import target_documents
 from lmft.errors import UserError
-from lmft.objectives.base import IGNORED, Objective, Rows, Vocabulary
-from lmft.objectives.document_starts import document_starts
+from lmft.objectives.base import Objective, Vocabulary
 from lmft.objectives.scheduled import Scheduled
 from lmft.system import loop_state
 from lmft.system.signals import let_parent_handle_signals
-
-log = logging.getLogger(__name__)
-
-
-class Batches(Dataset):
-    """A split as a data set that is indexed by micro-batches."""
-
-    def __init__(
-        self,
-        examples: Examples,
-        objective: Objective,
-        vocabulary: Vocabulary,
-        seed: int,
-        split: str,
-        names_documents: bool = False,
-        fixed_noise: bool = False,
-        widths: Widths | None = None,
-    ):
-        """Create the batches of a split.
-
-        Args:
-            examples: what batches are made of.
-            objective: makes batches of examples.
-            vocabulary: the facts about the tokenizer that the objective needs.
-            seed: seed of the examples' noise.
-            split: name of the split; each has noise of its own.
-            names_documents: True: a batch tells the document of each target.
-            fixed_noise: True: every epoch has the noise of the first.
-            widths: what rows are padded to, for compiled code; None: to the longest of their batch.
-        """
-        self.widths = widths
-        self.examples = examples
-        self.names_documents = names_documents
-        self.objective = objective
-        self.vocabulary = vocabulary
-        self.noise_seed = int(key(seed, split))
-        self.fixed_noise = fixed_noise
-
-    def __getitem__(self, micro_batch: MicroBatch) -> Batch:
-        """Return the batch of a micro-batch; if that has no examples, a batch of one without targets."""
-        is_empty = not len(micro_batch.examples)
-        rows, objective, noise = self.ingredients(micro_batch)
-        arrays = objective(rows, self.vocabulary, noise)
-        if self.widths is not None:
-            arrays = padded(arrays, self.widths)
-        num_tokens = int(rows.lengths.sum())
-        num_padding = _num_padding(arrays)
-        if is_empty:
-            arrays["targets"][:] = IGNORED
-            num_tokens = 0
-            num_padding = arrays["input_ids"].size
-        num_targets = int((arrays["targets"] != IGNORED).sum())
-        documents = None
-        if self.names_documents and isinstance(self.examples, Located):
-            numbers = micro_batch.examples
-            documents = target_documents(
-                self.examples, numbers, rows, objective, self.vocabulary, noise, arrays
-            )
-        starts = None
-        if "document_ids" in arrays:
-            starts = torch.from_numpy(document_starts(arrays["document_ids"]))
-        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        return Batch(
-            target_index=tensors.pop("target_index"),
-            targets=tensors.pop("targets"),
-            inputs=tensors,
-            num_tokens=num_tokens,
-            num_padding=num_padding,
-            num_targets=num_targets,
-            document_starts=starts,
-            target_documents=documents,
-        )
-
-    def ingredients(self, micro_batch: MicroBatch) -> tuple[Rows, Objective, TokenNoise]:
-        """Return what a micro-batch is made of: its examples, its objective and its noise.
-
-        If it has no examples, it is made of the first one.
-        """
-        is_empty = not len(micro_batch.examples)
-        rows = self.examples.rows(np.zeros(1, np.int64) if is_empty else micro_batch.examples)
-        epoch = 0 if self.fixed_noise else micro_batch.epoch
-        noise = TokenNoise(self.noise_seed, epoch, rows.numbers)
-        return rows, self.objective.at(micro_batch.share), noise
-
-
-def _num_padding(arrays: dict[str, np.ndarray]) -> int:
-    """Return the number of padded positions of the inputs; in sequence to sequence, of the encoder's."""
-    if "attention_mask" in arrays:
-        return int(arrays["attention_mask"].size - arrays["attention_mask"].sum())
-    if "document_ids" in arrays:
-        return int((arrays["document_ids"] < 0).sum())
-    return 0
 
 
 @dataclass(frozen=True)
@@ -156,7 +61,6 @@ class DataModule(LightningDataModule):
         worker_timeout: float = 0,
         fixed_noise: bool = False,
         names_documents: bool = False,
-        widths: Widths | None = None,
     ):
         """Create the loaders' recipe.
 
@@ -170,7 +74,6 @@ class DataModule(LightningDataModule):
             worker_timeout: seconds to wait for a loader process; 0: for ever.
             fixed_noise: True: an example of training has the same noise in every epoch.
             names_documents: True: the batches of validation tell the document of each target.
-            widths: what rows of training are padded to; None: to the longest of their batch.
         """
         super().__init__()
         self.corpus = corpus
@@ -182,8 +85,7 @@ class DataModule(LightningDataModule):
         self.worker_timeout = worker_timeout
         self.fixed_noise = fixed_noise
         self.names_documents = names_documents
-        self.widths = widths
-        self._training: Batches | None = None  # those of the latest DataLoader
+        self._padding = Padding()  # of training
         self._resume_at = (0, 0)  # (epoch, position)
         self._parent: Mapping[str, Any] | None = None
         # Epoch and position in the text where the training began; only a branch's are not 0.
@@ -203,7 +105,13 @@ class DataModule(LightningDataModule):
         self._resume_at = (0, 0)
         self._began_at = (0, 0)
         if self._parent is not None and stage == "fit":
-            self._began_at = self._place_after(self._parent)
+            self._began_at = place_after(
+                self._parent,
+                self.layout,
+                text=self.corpus.fingerprint,
+                seed=self.seed,
+                are_grouped=self.corpus.examples["train"].lengths is not None,
+            )
         if stage == "fit" and isinstance(self.objective, Scheduled) and not self._course.num_steps:
             what = "the objective changes with the share of the steps, but no number of steps is set"
             raise UserError(what, "lightning.Trainer", "Trainer(max_steps=…) or Trainer(max_epochs=…)")
@@ -248,32 +156,6 @@ class DataModule(LightningDataModule):
         """Begin where a training with this state ended, instead of at the beginning of the text."""
         self._parent = state_dict
 
-    def _place_after(self, parent: Mapping[str, Any]) -> tuple[int, int]:
-        """Return epoch and position in the text of the micro-batch that comes next after a parent's.
-
-        (0, 0) if its examples, or their order, are others; the log tells which.
-        """
-        if parent["text"] != self.corpus.fingerprint or parent["seed"] != self.seed:
-            log.info("other training text, examples or seed than the parent's: they begin anew")
-            return 0, 0
-        before = Layout(**parent["layout"])
-        course = Course(before.num_used, start=_micro_batches(parent["began_at"], before))
-        epoch, position = course.place(parent["epoch"], parent["position"])
-        layout = self.layout
-        are_grouped = self.corpus.examples["train"].lengths is not None
-        if position and are_grouped and layout.examples_per_step != before.examples_per_step:
-            log.info(
-                "other batches than the parent's, by length: the text continues with its next epoch"
-            )
-            return epoch + 1, 0
-        num_examples = position * before.batch_size * before.world_size
-        position = -(-num_examples // (layout.batch_size * layout.world_size))
-        epoch, position = divmod(
-            epoch * layout.num_used + min(position, layout.num_used), layout.num_used
-        )
-        log.info("the training text continues in epoch %d, after %d micro-batches", epoch, position)
-        return epoch, position
-
     @property
     def _course(self) -> Course:
         layout = self.layout
@@ -281,7 +163,7 @@ class DataModule(LightningDataModule):
         if self.trainer is not None:
             steps_per_epoch = -(-layout.num_used // layout.accumulate)
             num_steps = loop_state.num_steps_asked_for(self.trainer, steps_per_epoch)
-        start = _micro_batches(self._began_at, layout)
+        start = micro_batches_before(self._began_at, layout)
         return Course(layout.num_used, layout.accumulate, num_steps, start)
 
     @property
@@ -326,14 +208,12 @@ class DataModule(LightningDataModule):
             noise_of,
             names_documents=self.names_documents and is_validation,
             fixed_noise=self.fixed_noise,
-            widths=None if split in self.corpus.validations else self.widths,
+            padding=None if is_validation else self._padding,
         )
 
     def pad_training_to(self, widths: Widths | None) -> None:
-        """Pad the batches of training to these widths, also those of a DataLoader that has not begun."""
-        self.widths = widths
-        if self._training is not None:
-            self._training.widths = widths
+        """Pad the batches of training to these widths from now on; None: to their longest row."""
+        self._padding.widths = widths
 
     def usual_batch(self) -> Batch:
         """Return the first batch of training with as many rows as a batch has at most."""
@@ -348,8 +228,6 @@ class DataModule(LightningDataModule):
         if split == "train":
             schedule.start(*self._resume_at)
         batches = self.batches(split)
-        if split == "train":
-            self._training = batches
         options = {
             "sampler": schedule,
             "batch_size": None,  # the sampler already names whole batches
@@ -491,9 +369,3 @@ class DataModule(LightningDataModule):
         self.layout.convert_counters(
             checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"], before
         )
-
-
-def _micro_batches(place: Sequence[int], layout: Layout) -> int:
-    """Return the number of micro-batches before an epoch and position of the text."""
-    epoch, position = place
-    return epoch * layout.num_used + position

@@ -28,6 +28,22 @@ class Widths:
         return min(-(-width // self.step) * self.step, self.longest)
 
 
+@dataclass
+class Padding:
+    """What the batches of a training are padded to, asked for whenever a batch is made.
+
+    Whether compiled code pays is tried when a training begins. Lightning has made the DataLoader by
+    then, since the learning rate's schedule needs the number of its batches.
+    """
+
+    widths: Widths | None = None
+    """None: to the longest row of the batch."""
+
+    def applied(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return a batch, as an objective returned it, padded to one of the widths."""
+        return arrays if self.widths is None else padded(arrays, self.widths)
+
+
 def widths_of(examples: str, longest: int, pad_id: int, is_causal: bool) -> Widths:
     """Return the widths for a kind of examples.
 

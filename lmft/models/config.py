@@ -144,20 +144,7 @@ class ModelConfig:
             value = getattr(self, name)
             if isinstance(value, dict):
                 object.__setattr__(self, name, build(kind, value, f"model.{name}"))
-        if isinstance(self.compile, str) and self.compile != "auto":
-            what = f"model.compile={self.compile} is unknown"
-            raise UserError(what, fix="one of: true, false, auto")
-        if self.export not in EXPORTS:
-            hint = did_you_mean(self.export, EXPORTS)
-            raise UserError(
-                f"model.export={self.export} is unknown{hint}", fix=f"one of: {', '.join(EXPORTS)}"
-            )
-        if self.export_dtype is not None and self.export_dtype not in EXPORT_DTYPES:
-            hint = did_you_mean(self.export_dtype, EXPORT_DTYPES)
-            raise UserError(
-                f"model.export_dtype={self.export_dtype} is unknown{hint}",
-                fix=f"one of: {', '.join(EXPORT_DTYPES)}, null (that of the base model)",
-            )
+        self._check_choices()
         if named := {"dtype", "torch_dtype"}.intersection(self.config):
             raise UserError(
                 "the config of a model does not decide in which format lmft trains or exports it",
@@ -189,6 +176,23 @@ class ModelConfig:
             )
             raise UserError(
                 what, f"model.revision={self.revision}", "model.revision=COMMIT, all 40 digits of it"
+            )
+
+    def _check_choices(self) -> None:
+        """Raise UserError for a value that is none of its option's."""
+        if isinstance(self.compile, str) and self.compile != "auto":
+            what = f"model.compile={self.compile} is unknown"
+            raise UserError(what, fix="one of: true, false, auto")
+        if self.export not in EXPORTS:
+            hint = did_you_mean(self.export, EXPORTS)
+            raise UserError(
+                f"model.export={self.export} is unknown{hint}", fix=f"one of: {', '.join(EXPORTS)}"
+            )
+        if self.export_dtype is not None and self.export_dtype not in EXPORT_DTYPES:
+            hint = did_you_mean(self.export_dtype, EXPORT_DTYPES)
+            raise UserError(
+                f"model.export_dtype={self.export_dtype} is unknown{hint}",
+                fix=f"one of: {', '.join(EXPORT_DTYPES)}, null (that of the base model)",
             )
 
     def _check_vocabulary(self) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from lmft.reporting.model_card import FamilyCard
+from lmft.reporting.family_card import FamilyCard
 
 
 @dataclass(frozen=True)

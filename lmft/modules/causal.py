@@ -18,7 +18,7 @@ from lmft.modules.generation import GeneratingModel, text_ids, up_to_mask
 from lmft.modules.labels import batch_of_labels
 from lmft.modules.scoring import ScoredText, Window, stretches_of
 from lmft.modules.visibility import Sight
-from lmft.reporting.model_card import FamilyCard
+from lmft.reporting.family_card import FamilyCard
 
 
 class CausalLanguageModel(GeneratingModel):

@@ -13,7 +13,7 @@ from lmft.models.family import Family
 from lmft.modules.generation import GeneratingModel, text_ids, up_to_mask
 from lmft.modules.labels import batch_of_labels
 from lmft.modules.visibility import Sight
-from lmft.reporting.model_card import FamilyCard
+from lmft.reporting.family_card import FamilyCard
 
 
 class PermutedLanguageModel(GeneratingModel):

@@ -19,7 +19,7 @@ from lmft.modules.labels import batch_of_labels
 from lmft.modules.scoring import ScoredText, Window
 from lmft.modules.visibility import Sight
 from lmft.objectives.span_corruption import sentinel, sentinel_ids
-from lmft.reporting.model_card import FamilyCard
+from lmft.reporting.family_card import FamilyCard
 
 
 class Seq2SeqLanguageModel(GeneratingModel):

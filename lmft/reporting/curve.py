@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 Point = tuple[float, float]
@@ -50,22 +51,7 @@ def line_plot(
         low = min(values)
     num_y_ticks = 5 if height > 200 else 3
     y_ticks = ticks(low, max(values), num_y_ticks)
-
-    def x_of(step: float) -> float:
-        return round(LEFT + step / (last_step or 1) * (WIDTH - LEFT - RIGHT), 1)
-
-    def y_of(value: float) -> float:
-        share = (value - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
-        return round(TOP + (1 - share) * (height - TOP - BOTTOM), 1)
-
-    def line_of(name: str, points: Sequence[Point]) -> dict[str, Any]:
-        places = [(x_of(step), y_of(value)) for step, value in points]
-        dots = []
-        if name == "val" or len(points) == 1:
-            titles = [f"step {step:,.0f}: {value:.5g}" for step, value in points]
-            dots = [(x, y, title) for (x, y), title in zip(places, titles, strict=True)]
-        return {"name": name, "points": places, "dots": dots}
-
+    scale = _Scale(last_step, y_ticks[0], y_ticks[-1], height)
     x_ticks = [step for step in ticks(0, last_step, 6) if step <= (last_step or 1) and step.is_integer()]
     return {
         "label": label,
@@ -76,10 +62,39 @@ def line_plot(
         "right": WIDTH - RIGHT,
         "top": TOP,
         "bottom": height - BOTTOM,
-        "x_ticks": [(x_of(step), _tick_label(step)) for step in x_ticks],
-        "y_ticks": [(y_of(value), _tick_label(value)) for value in y_ticks],
-        "lines": [line_of(name, points) for name, points in drawn.items()],
+        "x_ticks": [(scale.x(step), _tick_label(step)) for step in x_ticks],
+        "y_ticks": [(scale.y(value), _tick_label(value)) for value in y_ticks],
+        "lines": [_line(name, points, scale) for name, points in drawn.items()],
     }
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """The place of steps and values in a plot, in pixels."""
+
+    last_step: float
+    low: float
+    high: float
+    height: int
+
+    def x(self, step: float) -> float:
+        """Return the distance from the left edge."""
+        return round(LEFT + step / (self.last_step or 1) * (WIDTH - LEFT - RIGHT), 1)
+
+    def y(self, value: float) -> float:
+        """Return the distance from the upper edge."""
+        share = (value - self.low) / (self.high - self.low)
+        return round(TOP + (1 - share) * (self.height - TOP - BOTTOM), 1)
+
+
+def _line(name: str, points: Sequence[Point], scale: _Scale) -> dict[str, Any]:
+    """Return a line's points, and the dots on it with their titles."""
+    places = [(scale.x(step), scale.y(value)) for step, value in points]
+    dots = []
+    if name == "val" or len(points) == 1:
+        titles = [f"step {step:,.0f}: {value:.5g}" for step, value in points]
+        dots = [(x, y, title) for (x, y), title in zip(places, titles, strict=True)]
+    return {"name": name, "points": places, "dots": dots}
 
 
 def ticks(low: float, high: float, about: int) -> list[float]:

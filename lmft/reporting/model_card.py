@@ -2,18 +2,18 @@
 
 import math
 import re
-import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
 
 from lmft.reporting.answers import Answer, excerpt, token_text
+from lmft.reporting.card_settings import listed_settings
 from lmft.reporting.curve import loss_plot
+from lmft.reporting.family_card import FamilyCard
+from lmft.reporting.public_names import dataset_ids, dataset_name, hub_id, public_command, public_name
 from lmft.reporting.tables import (
     Table,
     ledger_equations,
@@ -23,38 +23,6 @@ from lmft.reporting.tables import (
     training_line,
 )
 from lmft.reporting.templates import fill
-
-
-@dataclass(frozen=True)
-class FamilyCard:
-    """A family's words for model cards, which fit the sentences of model_card.md.jinja.
-
-    >>> CausalLanguageModel.family.card.task
-    'text-generation'
-    """
-
-    name: str
-    """The model's kind: "A masked language model, trained further from …"."""
-    does: str
-    """What it does: "it fills in tokens that are hidden from it"."""
-    task: str
-    """The task of transformers' pipelines."""
-    mean_over: str
-    """The tokens over which the loss is the mean."""
-    comparison: str
-    """A sentence on the models with which the perplexity may be compared."""
-    peft_class: str
-    """The class of peft that loads an adapter with its model."""
-    verb: str = "generate"
-    """The pipeline's name in the example."""
-    call: str = "generate({prompt}, max_new_tokens=64)"
-    """The example's call of the pipeline."""
-    loader: str | None = None
-    """The auto class in the example, if transformers has no pipeline for the task."""
-    prompt: str = "Once upon a time"
-    """The example's prompt, if there are no probes."""
-    is_causal: bool = False
-    """Whether each token is predicted from those before it, so that chats can be answered."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +43,6 @@ class Card:
     """The fields of `LICENCE_FIELDS` that are known."""
 
 
-# An absolute path, or one from a home or outer folder, in a list or mapping; group 1 is its last part.
-_PATH = re.compile(r"(?<![\w.*])(?:~|\.{0,2})/(?:[^\s,\[\]{}'\"]+/)*([^\s,/\[\]{}'\"]+)")
 LICENCE_FIELDS = ("license", "license_name", "license_link")
 CURVE = "training_curve.svg"
 _NAMES = {"train": "training", "val": "validation"}  # of the lines in that picture
@@ -89,38 +55,6 @@ _MEAN_OVER = {
     "assistant": "the tokens of the assistant's answers",
     "completion": "the tokens of the completions",
     "last_turn": "the tokens of each chat's last answer",
-}
-
-# The options of each group that the card lists; of the objective it lists all.
-_SETTINGS = {
-    "optimizer": ("_target_", "lr", "betas", "weight_decay"),
-    "scheduler": ("name", "warmup"),
-    "data": (
-        *("format", "chat_template", "chat_template_kwargs", "turns", "train_on", "examples"),
-        *("block_size", "stride", "too_long", "isolate_documents", "batch_size"),
-    ),
-    "trainer": (
-        "max_epochs",
-        "max_steps",
-        "max_tokens",
-        "accumulate_grad_batches",
-        "gradient_clip_val",
-        "precision",
-        "devices",
-    ),
-}
-# Values that are not listed.
-_USUAL = {
-    "format": "text",
-    "turns": "together",
-    "train_on": "all",
-    "too_long": "windows",
-    "use_dora": False,
-    "use_rslora": False,
-    "init_lora_weights": "kaiming",
-    "max_epochs": -1,
-    "max_steps": -1,
-    "max_tokens": None,
 }
 
 
@@ -153,12 +87,12 @@ def write_model_card(folder: Path, card: Card, family: FamilyCard, mask_token: s
         block_size=config["data"]["block_size"],
         has_bits_per_byte=(metrics.get("exported") or {}).get("bits_per_byte") is not None,
         probes=[(excerpt(answer["prompt"]), _answer(answer)) for answer in card.answers],
-        dataset=_dataset_name(config["data"]),
+        dataset=dataset_name(config["data"]),
         ledger=ledger_table(ledger),
         equations=ledger_equations(ledger),
         training_line=training_line(metrics),
-        settings=_settings(config),
-        command=_public_command(card.command),
+        settings=listed_settings(config),
+        command=public_command(card.command),
         licence=card.licence.get("license_name") or card.licence.get("license"),
         num_targets=(metrics.get("exported") or {}).get("targets"),
         few_targets=_FEW_TARGETS,
@@ -175,21 +109,6 @@ def _write_curve(folder: Path, card: Card) -> str | None:
         return None
     (folder / CURVE).write_text(fill("curve.svg.jinja", {}, plot=plot, names=_NAMES), encoding="utf-8")
     return CURVE
-
-
-def _public_command(command: str | None) -> str | None:
-    """Return a command whose paths are named by their last part only."""
-    if command is None:
-        return None
-    words = []
-    for word in shlex.split(command):
-        key, equals, value = word.partition("=")
-        if value.startswith(("[", "{")):
-            value = _PATH.sub(r"\1", value)
-        elif "/" in value:
-            value = _public(value)
-        words.append(f"{key}{equals}{value}")
-    return shlex.join(words)
 
 
 def _family_values(
@@ -232,8 +151,8 @@ def _metadata(name: str, card: Card, task: str) -> ModelCardData:
         eval_results = [
             EvalResult(
                 task_type=task,
-                dataset_type=next(iter(_dataset_ids(data)), "text"),
-                dataset_name=_dataset_name(data),
+                dataset_type=next(iter(dataset_ids(data)), "text"),
+                dataset_name=dataset_name(data),
                 metric_type=metric,
                 metric_value=float(f"{scores[metric]:.6g}"),
             )
@@ -241,14 +160,14 @@ def _metadata(name: str, card: Card, task: str) -> ModelCardData:
         ]
     base_model = None
     if not model["from_scratch"]:
-        base_model = _hub_id(model["name_or_path"])
+        base_model = hub_id(model["name_or_path"])
     licence: dict[str, Any] = dict(card.licence)
     relation = "adapter" if _is_adapter(model) else "finetune"
     return ModelCardData(
         model_name=name,
         base_model=base_model,
         base_model_relation=relation if base_model else None,
-        datasets=_dataset_ids(data) or None,
+        datasets=dataset_ids(data) or None,
         library_name="peft" if _is_adapter(model) else "transformers",
         pipeline_tag=task,
         tags=["lmft", task],
@@ -266,9 +185,9 @@ def _is_adapter(model: Mapping[str, Any]) -> bool:
 
 def _origin(model: Mapping[str, Any]) -> str:
     if model["from_scratch"]:
-        shape = model["architecture"] or _public(model["shape_from"])
+        shape = model["architecture"] or public_name(model["shape_from"])
         return f"trained from random weights in the shape of {_code(shape)}"
-    return f"trained further from {_code(_public(model['name_or_path']))}"
+    return f"trained further from {_code(public_name(model['name_or_path']))}"
 
 
 def _answer(answer: Answer) -> str:
@@ -284,41 +203,6 @@ def _answer(answer: Answer) -> str:
     return "; ".join(f"{name} {text}" for name, text in texts.items())
 
 
-def _settings(config: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Return (name, values) of each line of settings; the values are empty if all are usual."""
-    model = config["model"]
-    return [
-        ("objective", _values(config["objective"], config["objective"])),
-        ("LoRA", _lora(model.get("lora") or {})),
-        ("frozen", ", ".join(model.get("freeze") or [])),
-        *((group, _values(config.get(group, {}), keys)) for group, keys in _SETTINGS.items()),
-        ("seed", config["seed"]),
-    ]
-
-
-def _lora(lora: Mapping[str, Any]) -> str:
-    if not lora.get("r"):
-        return ""
-    defaults = {"alpha": 2 * lora["r"], "target_modules": "all linear layers"}  # the meaning of null
-    given = {key: value for key, value in lora.items() if value is not None}
-    names = ("r", "alpha", "dropout", "target_modules", "modules_to_save")
-    return _values(defaults | given, (*names, "use_dora", "use_rslora", "init_lora_weights"))
-
-
-def _values(group: Mapping[str, Any], keys: Iterable[str]) -> str:
-    """Return on one line the values that are set and unusual; classes and files by their last name."""
-    parts = []
-    for key in keys:
-        value = group.get(key)
-        if key == "_target_":
-            parts.append(str(value).rpartition(".")[2])
-        elif value not in (None, [], {}, _USUAL.get(key)):
-            if key == "chat_template":
-                value = Path(value).name
-            parts.append(f"{key} {value}")
-    return ", ".join(parts)
-
-
 def _table(table: Table) -> str:
     rule = ["---", *("--:" for _ in table.heads[1:])]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (table.heads, rule, *table.rows))
@@ -331,39 +215,3 @@ def _code(text: str) -> str:
         return f"`{text}`"
     fence = "`" * (longest + 1)
     return f"{fence} {text} {fence}"
-
-
-def _dataset_ids(data: Mapping[str, Any]) -> list[str]:
-    """Return the hub ids of the training text; none if it is read from files."""
-    paths = [source["path"] for source in _trained_sources(data) if not source.get("train")]
-    return [name for path in paths if (name := _hub_id(path))]
-
-
-def _dataset_name(data: Mapping[str, Any]) -> str:
-    names: list[str] = []
-    for source in _trained_sources(data):
-        named = source.get("train") or source["path"]
-        names += [named] if isinstance(named, str) else named
-    return ", ".join(map(_public, names))
-
-
-def _trained_sources(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the sources of a mixture that were trained on, or the one source."""
-    sources = (data.get("sources") or {"": data}).values()
-    return [source for source in sources if source.get("weight", 1)]
-
-
-def _public(name_or_path: str) -> str:
-    """Return a hub id as it is, a path by its last part."""
-    return _hub_id(name_or_path) or Path(name_or_path).name
-
-
-def _hub_id(name_or_path: str) -> str | None:
-    """Return `name_or_path` if it can be a hub id, None if it is a folder or anything else."""
-    if Path(name_or_path).expanduser().exists():
-        return None
-    try:
-        validate_repo_id(name_or_path)
-    except HFValidationError:
-        return None
-    return name_or_path

@@ -40,16 +40,6 @@ def results(
         ledger: what happened to the text of each split.
         spikes: the spikes of the loss from which training went back.
     """
-    trained = [scores for scores in passes if scores["step"] > 0]
-    before = None
-    if passes and passes[0]["step"] == 0:
-        before = scores_of(passes[0])
-    after = None
-    best = None
-    if trained:
-        after = scores_of(trained[-1])
-        best_pass = min(trained, key=_loss_or_infinity)
-        best = {"step": best_pass["step"], **scores_of(best_pass)}
     tokens_per_second = None
     if totals["seconds"]:
         tokens_per_second = totals["tokens"] / totals["seconds"]
@@ -57,10 +47,8 @@ def results(
         "status": "complete",
         "steps": trainer.global_step,
         "epochs": num_epochs,
-        "before": before,
-        "after": after,
-        "best": best,
-        "exported": {**_exported_scores(trained, exported), **exported},
+        **_before_after_and_best(passes),
+        "exported": {**_exported_scores(_trained(passes), exported), **exported},
         "train": {
             **totals,
             "tokens_per_second": tokens_per_second,
@@ -70,6 +58,27 @@ def results(
         },
         "data": ledger,
         "environment": environment(trainer),
+    }
+
+
+def _trained(passes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the validations after at least one optimizer step."""
+    return [scores for scores in passes if scores["step"] > 0]
+
+
+def _before_after_and_best(passes: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the scores `before` the training, `after` it and the `best`; None if not measured."""
+    before = None
+    if passes and passes[0]["step"] == 0:
+        before = scores_of(passes[0])
+    trained = _trained(passes)
+    if not trained:
+        return {"before": before, "after": None, "best": None}
+    best = min(trained, key=_loss_or_infinity)
+    return {
+        "before": before,
+        "after": scores_of(trained[-1]),
+        "best": {"step": best["step"], **scores_of(best)},
     }
 
 

@@ -9,9 +9,10 @@ from typing import Any
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.types import Override
 
-from lmft.config import load
+from lmft.config import command_line, hydra_config, several_values
+from lmft.config.grammar import assignment, parse, quote_for_hydra, written
 from lmft.config.hydra_errors import config_errors_are_user_errors
-from lmft.config.overrides import assignment, may_be_new, parse, quote_for_hydra, written
+from lmft.config.overrides import may_be_new
 from lmft.config.sources import Sources
 from lmft.config.trust import COMMAND_LINE_ALONE
 from lmft.errors import UserError
@@ -49,13 +50,13 @@ def recorded_command(path: Path, given: Sequence[str]) -> RecordedCommand:
     flags = get_args_parser().parse_intermixed_args(_arguments_of(run))
     sources = Sources(flags.config_name, flags.config_path, flags.config_dir)
     recorded = [parse(quote_for_hydra(argument)) for argument in flags.overrides]
-    given = load.with_names(given, "train", sources)
+    given = several_values.with_names(given, "train", sources)
     new = [parse(argument) for argument in given]
     replaced = {override.key_or_group for override in new}
-    groups = load.groups(sources)
-    choices = [override for override in recorded if load.is_choice(override, groups)]
+    groups = command_line.groups(sources)
+    choices = [override for override in recorded if command_line.is_choice(override, groups)]
     chosen = [str(override.input_line) for override in choices]
-    base = load.resolved(load.composed(chosen, "train", sources))
+    base = hydra_config.resolved(hydra_config.composed(chosen, "train", sources))
     kept = [str(override.input_line) for override in choices if override.key_or_group not in replaced]
     values = [
         override

@@ -3,7 +3,6 @@
 import logging
 import os
 import shlex
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,28 +11,13 @@ from typing import Any, Self
 
 import yaml
 
-from lmft.config.overrides import assignment
+from lmft.config.grammar import assignment
 from lmft.errors import UserError, one_line
 from lmft.runs import checkpoints
-from lmft.runs.branch import (
-    Parent,
-    check_folder,
-    folder_of,
-    is_branch,
-    parent_of,
-    recorded_parent,
-)
-from lmft.runs.folder import (
-    RunFolder,
-    checked_name,
-    default_name,
-    make_folder,
-    missing_folders,
-    new_folder,
-    remove_empty,
-)
-from lmft.runs.lock import LOCK, locked, this_process
-from lmft.runs.log import logging_to
+from lmft.runs.branch import Parent, check_folder, folder_of, is_branch, parent_of, recorded_parent
+from lmft.runs.folder import RunFolder, checked_name, default_name
+from lmft.runs.lock import this_process
+from lmft.runs.opened import OpenedFolder, visible_names
 from lmft.runs.redaction import Redactor
 from lmft.runs.report import write_report
 from lmft.runs.resume import (
@@ -97,6 +81,7 @@ class Run:
     """The run that this one is a branch of; set on entering."""
     facts: Mapping[str, Any] | None = None
     """What is known before the first step, for facts.json; set by the training."""
+    _opened_folder: OpenedFolder  # of the process that writes, while the run is open
 
     def __init__(
         self,
@@ -114,14 +99,8 @@ class Run:
         inherited = None if self._writes else os.environ.get(_NAME_VARIABLE)
         self._given_name = inherited or config["run"]["name"]
         self._redactor = Redactor(config)
-        self._is_new = False
-        self._delete_on_exit = False
         self._metrics_written = False
         self._has_begun = False
-        # Size of train.log when this run started, in bytes; None if there was none.
-        self._log_length: int | None = None
-        self._keeps_log = False
-        self._made: list[Path] = []  # folders that did not exist before
         self._opened = ExitStack()
         name = self._given_name
         if name is None:
@@ -213,8 +192,7 @@ class Run:
         if self._has_begun or not self._writes:
             return False
         self._has_begun = True
-        self._keeps_log = True
-        self._delete_on_exit = False
+        self._opened_folder.keep()
         files.remove_leftovers(self.folder)
         checkpoints.remove_leftovers(self.paths.checkpoints)
         if self.parent is not None:
@@ -273,15 +251,9 @@ class Run:
     def __enter__(self) -> Self:
         with ExitStack() as opening:
             if self._writes:
-                self._make_folder()
-                opening.callback(self._remove_if_unwanted)
-                opening.enter_context(locked(self.paths))
-                self._is_new = not _visible(self.folder)
-                self._delete_on_exit = self._is_new
-                path = self.paths.log
-                self._log_length = path.stat().st_size if path.exists() else None
-                opening.callback(self._restore_log)
-                self._log_file = opening.enter_context(logging_to(self.paths.log, self._redactor))
+                folder = OpenedFolder(self.paths, self._given_name is not None, self._redactor)
+                self._opened_folder = opening.enter_context(folder)
+                self.paths = folder.paths
             elif self._given_name is None:
                 what = "a run on several processes needs a name"
                 raise UserError(what, fix="add run.name=NAME")
@@ -336,15 +308,15 @@ class Run:
                 return
             if not self._has_begun and not is_fault:
                 return  # leaving `_opened` undoes everything
-            self._keeps_log = True
+            self._opened_folder.keep_log()
             startup_names = {path.name for path in self.paths.startup_files}
-            if isinstance(error, UserError) and startup_names.issuperset(_visible(self.folder)):
-                self._delete_on_exit = self._is_new
+            if isinstance(error, UserError) and startup_names.issuperset(visible_names(self.folder)):
+                self._opened_folder.undo_if_new()
                 return
             self._log_end(error)
-            if not self._has_begun and not self._is_new:
+            if not self._has_begun and not self._opened_folder.is_new:
                 return  # a bug; no file of the earlier run has been changed yet
-            self._delete_on_exit = False
+            self._opened_folder.keep()
             if not self._metrics_written:
                 status = "failed" if isinstance(error, Exception) else "stopped"
                 self._write_end(status, error)
@@ -361,7 +333,7 @@ class Run:
         if not isinstance(error, Stopped):
             record |= {"levelno": logging.ERROR, "levelname": "ERROR", "msg": "the run ended early"}
             record["exc_info"] = (type(error), error, error.__traceback__)
-        self._log_file.handle(logging.makeLogRecord(record))
+        self._opened_folder.log_file.handle(logging.makeLogRecord(record))
 
     def _write_end(self, status: str, error: BaseException) -> None:
         try:
@@ -384,43 +356,3 @@ class Run:
             write_report(self.paths, self.name, status)
         except Exception as failure:
             log.warning("%s could not be written: %s", self.paths.report, failure, exc_info=True)
-
-    def _make_folder(self) -> None:
-        if self._given_name is None:
-            self._made = missing_folders(self.folder.parent)
-            self.paths = RunFolder(new_folder(self.folder))
-            self._made.insert(0, self.folder)
-            return
-        visible = _visible(self.folder)
-        is_run = self.paths.is_run() or self.paths.metrics.exists() or (self.folder / LOCK).exists()
-        if visible and not is_run:
-            what = f"{self.folder} is not a run's folder"
-            raise UserError(what, f"it holds {visible[0]}", "choose another run.name")
-        self._made = missing_folders(self.folder)
-        make_folder(self.folder)
-
-    def _restore_log(self) -> None:
-        """Undo what was logged, unless the run has begun."""
-        if self._keeps_log or not self.paths.log.exists():
-            return
-        if self._log_length is None:
-            self.paths.log.unlink()
-        else:
-            os.truncate(self.paths.log, self._log_length)
-
-    def _remove_if_unwanted(self) -> None:
-        """Delete the files and folders that entering made, and nothing else."""
-        if not self._delete_on_exit:
-            return
-        for folder in (self.paths.tokenizer, self.paths.measurements):
-            shutil.rmtree(folder, ignore_errors=True)
-        for path in (*self.paths.startup_files, self.folder / LOCK):
-            path.unlink(missing_ok=True)
-        remove_empty(self._made)
-
-
-def _visible(folder: Path) -> list[str]:
-    """Return the names of a folder's files that are not hidden; none if it does not exist."""
-    if not folder.is_dir():
-        return []
-    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))

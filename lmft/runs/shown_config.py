@@ -7,9 +7,9 @@ from typing import Any
 from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig
 
-from lmft.config import load
+from lmft.config import hydra_config
+from lmft.config.grammar import assignment
 from lmft.config.load import Job
-from lmft.config.overrides import assignment
 from lmft.config.shipped import config_dir
 from lmft.config.sources import SHIPPED, Sources
 from lmft.runs.redaction import Redactor
@@ -42,7 +42,9 @@ def differing_arguments(
         for group, name in choices.items()
         if group in usual and name is not None and group not in _BUNDLES
     }
-    base = load.resolved(_composed(tuple(f"{group}={name}" for group, name in chosen.items()), sources))
+    base = hydra_config.resolved(
+        _composed(tuple(f"{group}={name}" for group, name in chosen.items()), sources)
+    )
     known = {name: value for name, value in settings.items() if name in base}
     values = [
         str(each.input_line).lstrip("+") for each in differences(base, known, "") if not each.is_delete()
@@ -69,7 +71,7 @@ def _composed(choices: tuple[str, ...], sources: Sources) -> DictConfig:
 
     Not resolved: environment variables may change.
     """
-    return load.composed(choices, "train", sources)
+    return hydra_config.composed(choices, "train", sources)
 
 
 def _sources(arguments: Sequence[str] | None) -> Sources:

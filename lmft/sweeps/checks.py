@@ -7,7 +7,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from lmft.config import load
+from lmft.config import command_line, hydra_config
 from lmft.config.extras import install_command, is_installed
 from lmft.config.hydra_errors import config_errors_are_user_errors
 from lmft.config.sources import Sources
@@ -73,14 +73,14 @@ def check_sweep(
     _check_installed(options)
     _check_plugins(first, options)
     single = [override.input_line or "" for override in given if not override.is_sweep_override()]
-    default = load.composed(single, command, sources)
+    default = hydra_config.composed(single, command, sources)
     params = {**(first.hydra.sweeper.params or {}), **options.params}
     with config_errors_are_user_errors():
         space = read_space(given, params, default)
     _check_space(space, options)
     _check_validation(default, options)
     for combination in _combinations_of_all_values(space, {*params}):
-        load.check([*single, *combination], command, sources)
+        command_line.check([*single, *combination], command, sources)
 
 
 def num_trials(given: Sequence[Override], first: DictConfig) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from omegaconf import DictConfig, OmegaConf
 
-from lmft.config.overrides import parse
+from lmft.config.grammar import parse
 from lmft.errors import UserError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lmft.config.overrides import quoted
+from lmft.config.grammar import quoted
 from lmft.runs.redaction import Redactor
 from lmft.sweeps.config import search_options
 from lmft.sweeps.search import Claim, Search

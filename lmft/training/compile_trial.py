@@ -16,7 +16,7 @@ from lmft.errors import UserError
 from lmft.reporting.terminal import show
 from lmft.training.compiling import Compiling, check_compiler, missing_compiler
 from lmft.training.fully_sharded import FullySharded
-from lmft.training.step import is_out_of_memory
+from lmft.training.memory import is_out_of_memory
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from lightning.pytorch.callbacks import (
     WeightAveraging,
 )
 
-from lmft.config.trainer_options import DURATION, duration
+from lmft.config.quantities import DURATION, duration
 from lmft.config.trust import trusted_class
 from lmft.errors import UserError
 from lmft.training.callbacks.averaging import AveragedWeights

@@ -19,7 +19,8 @@ from lmft.runs.run import Run
 from lmft.system.files import read_json
 from lmft.training.extensions import make_plugin, one_line, refusal, target_class
 from lmft.training.records import Records
-from lmft.training.services import Start, service_of
+from lmft.training.services.base import Start
+from lmft.training.services.by_logger import service_of
 
 
 def check_loggers(config: Mapping[str, Any]) -> None:

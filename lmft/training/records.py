@@ -12,7 +12,7 @@ from lmft.errors import UserError
 from lmft.reporting.answers import plain
 from lmft.system.files import write_json
 from lmft.training.extensions import one_line
-from lmft.training.services import Answers, Service, Start
+from lmft.training.services.base import Answers, Service, Start
 
 log = logging.getLogger(__name__)
 

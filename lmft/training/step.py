@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import torch
 from lightning import LightningModule
@@ -17,13 +17,13 @@ from lmft.errors import UserError
 from lmft.system import loop_state, sharding, signals
 from lmft.system.processes import sum_over_processes
 from lmft.training.cpu import fast_cpu_dropout
+from lmft.training.memory import none_if_out_of_memory
 from lmft.training.nonfinite import Place
 from lmft.training.outcome import Outcomes, Sent
 from lmft.training.seeding import seed_generators
 from lmft.training.update import Update, clip, multiply, weights_with_gradient
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 # How many steps a device may be behind; where it is not listed, reading costs nothing.
 STEPS_BEHIND = {"cuda": 2}
 # Provisional divisor of the loss while the number of targets is unknown; a power of two, so that no
@@ -334,18 +334,3 @@ def _datamodule(trainer: Any, where: str) -> DataModule:
 def _zero_gradients(module: LightningModule) -> None:
     optimizer: Any = module.optimizers(use_pl_optimizer=False)
     optimizer.zero_grad()
-
-
-def none_if_out_of_memory(compute: Callable[[], T]) -> T | None:
-    """Return what `compute` returns; None if memory was too small for it."""
-    try:
-        return compute()
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        return None
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an allocator of torch ran out of memory."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -15,7 +15,6 @@ from lightning.pytorch.strategies import Strategy
 from lmft.runs.checkpoint_io import AtomicCheckpointIO
 from lmft.training import sharded_options
 from lmft.training.callbacks.measured import MeasuredWeights
-from lmft.training.callbacks.metrics import LatestMetrics
 from lmft.training.callbacks.progress import Progress
 from lmft.training.callbacks.time_limit import TimeLimit
 from lmft.training.extensions import (
@@ -27,6 +26,7 @@ from lmft.training.extensions import (
 )
 from lmft.training.fully_sharded import FullySharded
 from lmft.training.further_callbacks import callbacks_of
+from lmft.training.latest_metrics import LatestMetrics
 from lmft.training.loggers import check_loggers
 from lmft.training.precision import check_accelerator, check_precision, resolve_precision
 
@@ -87,12 +87,7 @@ def build_trainer(
     options["precision"] = resolve_precision(str(options["precision"]), options["accelerator"])
     trusted = config["trust"]["targets"]
     plugins = cluster_plugins(options.pop("plugins", None), trusted)
-    further = callbacks_of(config)
-    if further or config["model"].get("module"):  # nothing else changes weights between steps
-        further.append(MeasuredWeights())
-    max_time = options.pop("max_time", None)
-    if max_time is not None:
-        further.append(TimeLimit(max_time, verbose=False))
+    further = _further_callbacks(config, options.pop("max_time", None))
     if isinstance(options.get("strategy"), Mapping):
         strategy = make_plugin(options.pop("strategy"), Strategy, trusted, "trainer.strategy")
         objects["strategy"] = strategy
@@ -117,3 +112,13 @@ def build_trainer(
         trainer.val_check_interval = math.inf
     show_profile(trainer, folder)
     return trainer
+
+
+def _further_callbacks(config: dict[str, Any], max_time: Any) -> list[Callback]:
+    """Return the config's callbacks, and those that it needs besides."""
+    further = callbacks_of(config)
+    if further or config["model"].get("module"):  # nothing else changes weights between steps
+        further.append(MeasuredWeights())
+    if max_time is not None:
+        further.append(TimeLimit(max_time, verbose=False))
+    return further

@@ -7,8 +7,8 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from lmft.assembly.parts import Parts
+from lmft.data.batches import Batches
 from lmft.data.config import DataConfig
-from lmft.data.datamodule import Batches
 from lmft.data.examples.documents import TRAIN_ON, Documents
 from lmft.data.examples.windows import Lines
 from lmft.data.schedule.sampler import MicroBatch

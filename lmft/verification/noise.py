@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from transformers import DataCollatorForPermutationLanguageModeling
 
-from lmft.data.datamodule import Batches
+from lmft.data.batches import Batches
 from lmft.data.schedule.sampler import MicroBatch
 from lmft.objectives.base import Objective
 from lmft.objectives.causal import NextToken

@@ -14,10 +14,10 @@ from omegaconf import OmegaConf
 from torch.utils.data import get_worker_info
 
 from lmft import evaluate, predict, prepare, train, verify
-from lmft.config import overrides
+from lmft.config import grammar, overrides
 from lmft.config.load import compose
 from lmft.config.shipped import config_dir
-from lmft.data.datamodule import Batches
+from lmft.data.batches import Batches
 from lmft.errors import UserError
 from lmft.system.signals import Stopped
 from tests.helpers.runs import tiny_arguments
@@ -122,16 +122,16 @@ KNOWN = {"seed": 1, "data": {"block_size": 128}, "data.block_size": 128, "lr": 0
 )
 def test_keys_and_values_are_checked(argument, said):
     with pytest.raises(UserError) as error:
-        overrides.check_overrides([overrides.parse(overrides.quote_for_hydra(argument))], KNOWN)
+        overrides.check_overrides([grammar.parse(grammar.quote_for_hydra(argument))], KNOWN)
     assert said in str(error.value)
 
 
 @pytest.mark.parametrize("typed", ['"', "'", ",", ". ", "\t", "\\", " ", "|", "\\n\\n", ""])
 def test_characters_are_taken_as_they_are_typed(typed):
-    for key in overrides.CHARACTERS:
-        override = overrides.parse(overrides.quote_for_hydra(f"{key}={typed}"))
+    for key in grammar.CHARACTERS:
+        override = grammar.parse(grammar.quote_for_hydra(f"{key}={typed}"))
         assert override.value() == typed and not override.is_sweep_override()
-        assert overrides.parse(overrides.quote_for_hydra(f"{key}=null")).value() is None
+        assert grammar.parse(grammar.quote_for_hydra(f"{key}=null")).value() is None
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_characters_are_taken_as_they_are_typed(typed):
     ],
 )
 def test_what_fits_is_let_through(argument):
-    overrides.check_overrides([overrides.parse(argument)], KNOWN)
+    overrides.check_overrides([grammar.parse(argument)], KNOWN)
 
 
 @pytest.mark.parametrize("flags", [["--cfg", "job"], ["--help"]])
@@ -352,21 +352,21 @@ def test_several_texts(fit):
 
 @given(st.text(st.sampled_from("ab\\'\"${}[](),:=~#é\n\t MASK"), min_size=1, max_size=12))
 def test_quoting_holds_for_any_text(text):
-    override = overrides.parse(f"text={overrides.quoted(text)}")
+    override = grammar.parse(f"text={grammar.quoted(text)}")
     assert OmegaConf.create({"text": override.value()}).text == text
-    assert overrides.quote_for_hydra(f"text={overrides.quoted(text)}") == f"text={overrides.quoted(text)}"
+    assert grammar.quote_for_hydra(f"text={grammar.quoted(text)}") == f"text={grammar.quoted(text)}"
 
 
 @pytest.mark.parametrize("value", ["runs/sweep/lr=1e-05,seed=1", "a (1).txt", "a=b"])
 def test_what_the_grammar_cannot_read_is_a_string(value):
-    override = overrides.parse(overrides.quote_for_hydra(f"data.train={value}"))
+    override = grammar.parse(grammar.quote_for_hydra(f"data.train={value}"))
     assert override.value() == value
-    assert overrides.parse(overrides.quote_for_hydra(overrides.assignment("run.name", value))).value() == value
+    assert grammar.parse(grammar.quote_for_hydra(grammar.assignment("run.name", value))).value() == value
 
 
 def test_home_is_found(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
-    assert overrides.quote_for_hydra("data.path=~/text") == "data.path=/home/me/text"
+    assert grammar.quote_for_hydra("data.path=~/text") == "data.path=/home/me/text"
 
 
 def test_a_missing_text_or_model_is_refused(capsys, fit):

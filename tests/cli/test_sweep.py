@@ -14,7 +14,8 @@ import yaml
 from rich.text import Text
 
 from lmft import evaluate, train
-from lmft.cli.sweep import Sweep, job_name
+from lmft.cli.sweep import Sweep
+from lmft.cli.sweep_folder import job_name
 from lmft.errors import UserError
 from lmft.reporting.terminal import show
 

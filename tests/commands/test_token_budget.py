@@ -3,8 +3,8 @@
 import pytest
 
 from lmft.assembly import assemble
-from lmft.config.trainer_options import number_of_tokens
-from lmft.training.callbacks.metrics import read_rows
+from lmft.config.quantities import number_of_tokens
+from lmft.training.metrics_file import read_rows
 from tests.helpers.resuming import assert_same, cut
 from tests.helpers.runs import rows, tiny, train
 

@@ -3,7 +3,8 @@
 import pytest
 from omegaconf import OmegaConf
 
-from lmft.config.load import compose, compose_job, composed
+from lmft.config.hydra_config import composed
+from lmft.config.load import compose, compose_job
 from lmft.config.sources import Sources
 from lmft.errors import UserError
 from tests.helpers.composing import yamls_read_anew

@@ -8,9 +8,11 @@ import torch
 import yaml
 from hydra.utils import get_object, instantiate
 
-from lmft.config import contradictions, overrides
-from lmft.config.load import compose, composed, first_value, plain
+from lmft.config import contradictions, grammar
+from lmft.config.hydra_config import composed
+from lmft.config.load import compose, plain
 from lmft.config.schema import build
+from lmft.config.several_values import first_value
 from lmft.config.shipped import config_dir, defaults_of
 from lmft.data.config import DataConfig
 from lmft.models.config import LoraConfig, ModelConfig, TokenizerConfig
@@ -101,8 +103,8 @@ def test_a_choice_begins_with_a_command_that_chooses_it_and_fits(choice):
     group, name = choice.split("/")
     chosen = []
     for each in commands_in(CONF / f"{choice}.yaml"):
-        typed = [overrides.quote_for_hydra(argument) for argument in each.argv if argument != "--multirun"]
-        given = [first_value(overrides.parse(argument)) for argument in typed]
+        typed = [grammar.quote_for_hydra(argument) for argument in each.argv if argument != "--multirun"]
+        given = [first_value(grammar.parse(argument)) for argument in typed]
         node = composed(given, each.command)
         chosen.append(node.hydra.runtime.choices[group])
         config = plain(node)
@@ -118,7 +120,7 @@ def test_a_commands_yaml_begins_with_itself(command):
     used = list(commands_in(CONF / f"{command}.yaml"))
     assert used and {each.command for each in used} == {command}
     for each in used:
-        plain(composed([overrides.quote_for_hydra(argument) for argument in each.options], command))
+        plain(composed([grammar.quote_for_hydra(argument) for argument in each.options], command))
 
 
 def test_groups_are_those_of_the_defaults():

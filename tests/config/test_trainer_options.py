@@ -10,7 +10,7 @@ import pytest
 from lightning.fabric.plugins.precision.precision import _PRECISION_INPUT_STR, _PRECISION_INPUT_STR_ALIAS
 from transformers import SchedulerType
 
-from lmft.config import extras, overrides, trainer_options
+from lmft.config import extras, grammar, trainer_options
 from lmft.config.load import compose
 from lmft.errors import UserError
 
@@ -28,7 +28,7 @@ def with_values(*given):
     ):
         return compose(["scheduler=cosine", *given])
     config = deepcopy(composed())
-    for override in map(overrides.parse, map(overrides.quote_for_hydra, given)):
+    for override in map(grammar.parse, map(grammar.quote_for_hydra, given)):
         *groups, name = override.key_or_group.split(".")
         place = config
         for group in groups:

@@ -7,7 +7,7 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.strategies import DDPStrategy
 
-from lmft.config import load
+from lmft.config import command_line, hydra_config, load
 from lmft.config.load import compose
 from lmft.config.sources import Sources
 from lmft.config.trust import trusted_instance
@@ -143,8 +143,8 @@ def folder(tmp_path):
 def composed(folder, *overrides):
     """What the commands do with the user's folder of YAML files."""
     overrides = ["experiment=mine", *overrides]
-    load.check(overrides, "train", folder)
-    return load.plain(load.composed(overrides, "train", folder), overrides)
+    command_line.check(overrides, "train", folder)
+    return load.plain(hydra_config.composed(overrides, "train", folder), overrides)
 
 
 OPENS = "logger: {x: {_target_: builtins.open, file: stolen, mode: w}}"
@@ -192,9 +192,9 @@ def test_hydras_own_node_takes_only_hydras_own(node, where, swept, folder):
     folder("seed: 2", "harmless")
     text = f"seed_of: {{_target_: builtins.open}}\nhydra: {{{node}}}"
     overrides = ["experiment=harmless,mine" if swept else "experiment=mine"]
-    assert refused(load.check, overrides, "train", folder(text)).where == where
+    assert refused(command_line.check, overrides, "train", folder(text)).where == where
 
 
 def test_hydras_own_pass(folder):
     node = "hydra: {callbacks: {x: {_target_: hydra.experimental.callbacks.LogJobReturnCallback}}}"
-    load.check(["experiment=mine"], "train", folder(node))
+    command_line.check(["experiment=mine"], "train", folder(node))

@@ -14,8 +14,9 @@ from torch.utils.data import DataLoader
 from lmft.assembly.tokens import vocabulary_of
 from lmft.data.ahead import LoaderAhead
 from lmft.data.batch import Batch
+from lmft.data.batches import Batches
 from lmft.data.corpus import Corpus
-from lmft.data.datamodule import Batches, DataModule
+from lmft.data.datamodule import DataModule
 from lmft.data.examples.base import Sample
 from lmft.data.examples.blocks import Blocks
 from lmft.data.examples.documents import Documents, split_by_content

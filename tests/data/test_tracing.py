@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from lmft.data.datamodule import Batches
+from lmft.data.batches import Batches
 from lmft.data.examples.base import Sample
 from lmft.data.examples.blocks import Blocks
 from lmft.data.examples.documents import Documents

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from lmft.runs.folder import RunFolder
-from lmft.training.callbacks.metrics import read_rows
+from lmft.training.metrics_file import read_rows
 from tests.helpers.closeness import SIX_DIGITS, assert_close
 from tests.helpers.runs import model_arguments, start, write_text
 

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from lmft.runs.folder import RunFolder
-from lmft.training.callbacks.metrics import read_rows
+from lmft.training.metrics_file import read_rows
 from tests.helpers.closeness import SIX_DIGITS, assert_close, assert_same_scores
 from tests.helpers.runs import model_arguments, start, write_text
 

@@ -9,7 +9,7 @@ import time
 import pytest
 from safetensors.torch import load_file
 
-from lmft.data.datamodule import Batches
+from lmft.data.batches import Batches
 from lmft.modules.base import LanguageModel
 from lmft.runs.checkpoint_io import read
 from lmft.runs.folder import RunFolder

@@ -12,7 +12,7 @@ from typing import Any
 from lmft.commands.train import fit
 from lmft.config.load import compose
 from lmft.runs.run import Run
-from lmft.training.callbacks.metrics import TIMES
+from lmft.training.metrics_file import TIMES
 from lmft.training.trainer import silence_libraries
 from tests.helpers.models import WORDS
 

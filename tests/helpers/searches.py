@@ -11,7 +11,7 @@ from typing import Any
 import optuna
 from omegaconf import DictConfig, OmegaConf
 
-from lmft.config.overrides import parse
+from lmft.config.grammar import parse
 from lmft.config.shipped import defaults_of
 from lmft.runs.folder import RunFolder
 from lmft.runs.lock import locked

@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import constants
 
-from lmft.config.load import composed, plain
+from lmft.config.hydra_config import composed
+from lmft.config.load import plain
 from lmft.data.formats.chat import template as chat_template
 from lmft.data.sources import python_docs
 from lmft.data.sources.streamed import StreamedRows

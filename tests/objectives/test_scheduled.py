@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from lmft.cli import checks
+from lmft.config.grammar import parse
 from lmft.config.load import compose
-from lmft.config.overrides import check_overrides, parse
+from lmft.config.overrides import check_overrides
 from lmft.config.stages import described, stages
 from lmft.data.schedule.course import Course
 from lmft.errors import UserError

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lmft.assembly import make_optimizer
-from lmft.assembly.parts import grouping_of
+from lmft.assembly.optimizer import grouping_of
 from lmft.config.load import compose
 from lmft.preflight import sizes
 from lmft.training.groups import parameter_groups

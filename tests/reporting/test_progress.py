@@ -17,8 +17,8 @@ from lmft.reporting.progress import counting_progress
 from lmft.reporting.screen import Screen
 from lmft.reporting.terminal import muted
 from lmft.training.callbacks import progress as callback
-from lmft.training.callbacks.metrics import LatestMetrics
 from lmft.training.callbacks.progress import Progress
+from lmft.training.latest_metrics import LatestMetrics
 from tests.helpers.pseudo_terminal import lines_of
 
 

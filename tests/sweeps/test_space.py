@@ -4,7 +4,7 @@ import optuna
 import pytest
 from omegaconf import OmegaConf
 
-from lmft.config.overrides import parse
+from lmft.config.grammar import parse
 from lmft.errors import UserError
 from lmft.sweeps.space import log_scales, read_space
 from tests.helpers.searches import Launcher, search, states

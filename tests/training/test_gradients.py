@@ -11,7 +11,8 @@ from lmft.commands.evaluate import measure as evaluate
 from lmft.data.ahead import LoaderAhead
 from lmft.data.datamodule import DataModule
 from lmft.training.callbacks.checkpoint import Checkpoints
-from lmft.training.callbacks.metrics import Metrics, MetricsFile, read_rows
+from lmft.training.callbacks.metrics import Metrics
+from lmft.training.metrics_file import MetricsFile, read_rows
 from lmft.training.trainer import build_trainer
 from tests.helpers.closeness import BFLOAT16, assert_close, assert_same_scores, size_of
 from tests.helpers.gradients import gradients_of_steps
@@ -101,7 +102,7 @@ def test_without_a_target_loss_and_gradient_are_zero(accumulate, folder, tokeniz
         f"trainer.accumulate_grad_batches={accumulate}",
         "trainer.log_every_n_steps=1",
     )
-    from lmft.training.callbacks.metrics import LatestMetrics
+    from lmft.training.latest_metrics import LatestMetrics
 
     csv = MetricsFile(tmp_path / "metrics.csv")
     config = tiny(folder, *LINES, *given)

@@ -12,7 +12,7 @@ from lmft.errors import UserError
 from lmft.runs.run import Run
 from lmft.training.loggers import add_loggers, check_loggers, running_loggers
 from lmft.training.records import Records
-from lmft.training.services import Start
+from lmft.training.services.base import Start
 from tests.helpers.runs import tiny
 
 HERE = "tests.training.test_loggers"

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from lmft.runs.folder import RunFolder
-from lmft.training.callbacks.metrics import TIMES, read_rows
-from lmft.training.wandb_files import histories, last_steps, records
+from lmft.training.metrics_file import TIMES, read_rows
+from lmft.training.services.wandb_files import histories, last_steps, records
 from tests.helpers.closeness import SIX_DIGITS, assert_close
 from tests.helpers.resuming import COMMON, cut
 from tests.helpers.runs import rows, tiny, train

@@ -17,15 +17,9 @@ from lmft.cli.job import SweepJob
 from lmft.cli.launchers.launch_folder import LaunchFolder
 from lmft.cli.launchers.remote_job import RemoteJob, Result
 from lmft.cli.launchers.shares import gpus_of_a_job, visible_gpus
-from lmft.cli.sweep import remove_hydra_record
+from lmft.cli.sweep_folder import remove_hydra_record
 from lmft.errors import UserError
-from lmft.system.signals import (
-    Stopped,
-    defer_signals,
-    install_handlers,
-    raise_signals,
-    recorded_signal,
-)
+from lmft.system.signals import Stopped, defer_signals, install_handlers, raise_signals, recorded_signal
 
 
 class ParallelLauncher(Launcher):

@@ -17,9 +17,9 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lmft.cli.job import SweepJob
+from lmft.cli.job_end import Outcome
 from lmft.cli.launchers.launch_folder import LaunchFolder
-from lmft.cli.sweep import Outcome
-from lmft.config.load import HYDRA_VERSION
+from lmft.config.hydra_config import HYDRA_VERSION
 from lmft.runs.log import buffering_logs
 from lmft.system.signals import Stopped, handling_signals
 

@@ -131,15 +131,8 @@ def train_vocabulary(
     hide_words = set()
     if algorithm != "wordpiece":
         hide_words = {special.names.get("mask"), *special.last}
-
-    def added(tokens: Iterable[str]) -> list[AddedToken]:
-        return [
-            AddedToken(token, lstrip=token in hide_words, special=True)
-            for token in dict.fromkeys(tokens)
-        ]
-
-    first = added((*special.names.values(), *special.further))
-    last = added(special.last)
+    first = _special_tokens((*special.names.values(), *special.further), hide_words)
+    last = _special_tokens(special.last, hide_words)
     room = Room(vocab_size, first, num_last=len(last), unknown=special.names["unk"])
     backend = builders[algorithm](texts, room, asked_changes(lowercase, strip_accents))
     backend.add_special_tokens(last)
@@ -149,6 +142,13 @@ def train_vocabulary(
         extra_special_tokens=[*special.further, *special.last],
         **{f"{name}_token": token for name, token in special.names.items()},
     )
+
+
+def _special_tokens(tokens: Iterable[str], hide_words: Collection[str | None]) -> list[AddedToken]:
+    """Return special tokens, each once; those that hide words include the space before them."""
+    return [
+        AddedToken(token, lstrip=token in hide_words, special=True) for token in dict.fromkeys(tokens)
+    ]
 
 
 def _set_template(backend: Tokenizer, special: SpecialTokens) -> None:

@@ -1,177 +1,18 @@
 """Measure a training: write metrics.csv, keep the validation passes and the totals of a run."""
 
-import csv
-import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities import rank_zero_only
 
 from lmft.data.batch import Batch
 from lmft.system import loop_state
+from lmft.training.latest_metrics import LatestMetrics
 from lmft.training.memory import held_gb
-from lmft.training.scores import logged_scores, names_of_logged
-
-log = logging.getLogger(__name__)
-
-
-@dataclass
-class LatestMetrics:
-    """The newest numbers of a run, written by `Metrics` and read by `Progress`."""
-
-    loss: float | None = None  # training loss in nats per target, the mean since it was logged last
-    val_loss: float | None = None  # loss of the last validation, in nats per target
-    tokens_per_second: float | None = None  # over all devices
-    grad_norm: float | None = None  # of the last step's gradient, before clipping
-    lr: float | None = None  # of the first group of weights
-    memory_gb: float | None = None  # held now: of the GPU if there is one, else of this process
-    losses: list[float] = field(default_factory=list)  # all values that `loss` has had
-
-    def __str__(self) -> str:
-        return "  ".join([*self.of_losses, *self.of_speed])
-
-    @property
-    def of_losses(self) -> list[str]:
-        """The newest training loss and validation loss as texts."""
-        parts = [("loss {:.3f}", self.loss), ("val {:.3f}", self.val_loss)]
-        return _written(parts)
-
-    @property
-    def of_speed(self) -> list[str]:
-        """The speed as a text, if it is known."""
-        return _written([("{:,.0f} tokens/s", self.tokens_per_second)])
-
-    @property
-    def of_step(self) -> list[str]:
-        """Gradient, learning rate and memory as texts, as far as they are known."""
-        return _written(
-            [
-                ("gradient norm {:.3g}", self.grad_norm),
-                ("lr {:.3g}", self.lr),
-                ("{:.2f} GB", self.memory_gb),
-            ]
-        )
-
-
-def _written(parts: Sequence[tuple[str, float | None]]) -> list[str]:
-    return [form.format(value) for form, value in parts if value is not None]
-
-
-COLUMNS = (
-    *("step", "epoch", "train/loss", *names_of_logged(), "lr", "tokens_per_second"),
-    *("train/grad_norm", "train/tokens", "train/targets", "train/seconds_per_step", "memory_gb"),
-)
-TIMES = ("tokens_per_second", "train/seconds_per_step", "memory_gb")
-"""Columns that differ between two runs of the same training."""
-
-
-class MetricsFile(Logger):
-    """metrics.csv: a row for each logged step and one for each validation, written at once.
-
-    It is a Logger because Lightning's callbacks save into the folder of the first logger:
-    <run>/lightning. `Metrics` writes the rows itself, before the checkpoint of the same step. Lightning
-    would log them after it, and resuming would lose the row.
-    """
-
-    def __init__(self, path: Path, sources: Sequence[str] = ()):
-        """Create the logger.
-
-        Args:
-            path: the file.
-            sources: the names of a mixture's validation texts, whose scores get columns.
-        """
-        super().__init__()
-        self.path = path
-        own = [name for name in names_of_logged(sources) if name not in COLUMNS]
-        self.columns = (*COLUMNS, *own)
-        self._has_reported = False
-
-    @property
-    def save_dir(self) -> str:
-        """The run's folder."""
-        return str(self.path.parent)
-
-    @property
-    def name(self) -> str:
-        """The subfolder for files of Lightning's callbacks; checkpoints/ holds lmft's only."""
-        return "lightning"
-
-    @property
-    def version(self) -> str:
-        """Required by Logger; there is one file a run."""
-        return ""
-
-    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Do nothing: config.yaml has them."""
-
-    @rank_zero_only
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Report once which of the metrics that Lightning logs have no column."""
-        self._report_others(metrics.keys() - set(self.columns))
-
-    def _report_others(self, names: Iterable[str]) -> None:
-        others = sorted(names)
-        if others and not self._has_reported:
-            self._has_reported = True
-            log.info(
-                "metrics.csv has no column for %s: "
-                "another logger, such as logger=tensorboard, keeps all",
-                ", ".join(others),
-            )
-
-    @rank_zero_only
-    def append(self, row: dict[str, Any]) -> None:
-        """Append a row; columns that it lacks stay empty.
-
-        A file that was begun with fewer columns keeps those: checkpoints know its length in bytes.
-        """
-        columns = self._header() or list(self.columns)
-        self._report_others(row.keys() - set(columns))
-        is_new = not self.path.exists() or not self.path.stat().st_size
-        with self.path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, columns, extrasaction="ignore")
-            if is_new:
-                writer.writeheader()
-            writer.writerow({name: _short(value) for name, value in row.items()})
-
-    @rank_zero_only
-    def add_columns(self, names: Sequence[str]) -> None:
-        """Add columns, also to the rows so far; no checkpoint may have been saved yet."""
-        self.columns += tuple(name for name in names if name not in self.columns)
-        rows = read_rows(self.path)
-        if rows:
-            self.path.unlink()
-            for row in rows:
-                self.append(row)
-
-    def _header(self) -> list[str] | None:
-        if not self.path.exists():
-            return None
-        with self.path.open(newline="") as file:
-            return next(csv.reader(file), None)
-
-
-def _short(value: Any) -> Any:
-    return f"{value:.6g}" if isinstance(value, float) else value
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a metrics.csv; none if there is no file."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def losses_in(rows: Iterable[Mapping[str, str]]) -> list[float]:
-    """Return the training losses in the rows of a metrics.csv."""
-    return [float(row["train/loss"]) for row in rows if row.get("train/loss")]
+from lmft.training.metrics_file import MetricsFile, losses_in, read_rows
+from lmft.training.scores import logged_scores
 
 
 class Metrics(Callback):

@@ -16,7 +16,7 @@ from lmft.reporting.progress import REFRESH_SECONDS, log_line
 from lmft.reporting.screen import Screen, make_screen
 from lmft.reporting.tables import duration
 from lmft.reporting.terminal import is_muted
-from lmft.training.callbacks.metrics import LatestMetrics
+from lmft.training.latest_metrics import LatestMetrics
 
 LINE_SECONDS = 30.0
 LINES_PER_RUN = 10

@@ -7,7 +7,9 @@ from lightning.pytorch.utilities import rank_zero_only
 from lmft.assembly import assemble
 from lmft.data.batch import Batch
 from lmft.training.callbacks import metrics as module
-from lmft.training.callbacks.metrics import COLUMNS, LatestMetrics, Metrics, MetricsFile, read_rows
+from lmft.training.callbacks.metrics import Metrics
+from lmft.training.latest_metrics import LatestMetrics
+from lmft.training.metrics_file import COLUMNS, MetricsFile, read_rows
 from tests.helpers.closeness import SIX_DIGITS, assert_close, distance
 from tests.helpers.resuming import cut
 from tests.helpers.runs import rows, tiny, train

@@ -12,9 +12,10 @@ from typing import Any, Self
 import jinja2
 from transformers import PreTrainedTokenizerFast
 
+from lmft.data.formats.chat.answer_ends import AnswerEnds
 from lmft.data.formats.chat.conversation import Chat, Conversation, Messages
 from lmft.data.formats.chat.rendering import Rendering, TrackedTemplate, as_seen, variables_of
-from lmft.data.formats.chat.turns import CONTENTS, Answer, TurnEnds, Turns
+from lmft.data.formats.chat.turns import CONTENTS, Answer, Turns
 from lmft.data.sources.files import expanded
 from lmft.errors import UserError, did_you_mean
 
@@ -30,7 +31,7 @@ _GIVEN = {"messages", "tools", "documents", "add_generation_prompt"}  # to every
 class ChatTemplate:
     """A jinja template that renders conversations, and finds the answers in the text.
 
-    `Turns` tells where an answer begins, and `TurnEnds` where it ends.
+    `Turns` tells where an answer begins, and `AnswerEnds` where it ends.
     """
 
     source: str
@@ -171,13 +172,13 @@ class ChatTemplate:
         return variables_of(self.source)
 
     @cached_property
-    def _ends(self) -> TurnEnds:
+    def _ends(self) -> AnswerEnds:
         added = [
             token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special
         ]
         specials = sorted({*added, *self.tokenizer.all_special_tokens})
         eos: Any = self.tokenizer.eos_token
-        return TurnEnds(specials, eos)
+        return AnswerEnds(specials, eos)
 
 
 @contextmanager

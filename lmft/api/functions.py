@@ -1,21 +1,10 @@
-"""The public Python API of lmft.
-
-    from lmft import api
-
-    result = api.train(["model=gpt2_tiny", "trainer.max_steps=20"])
-    result.metrics["after"]["perplexity"]
-
-`compose` makes a config; `assemble` makes its LightningModule and DataModule, which work with any
-`lightning.Trainer`. `train`, `evaluate`, `predict`, `prepare`, `probe`, `score`, `inspect`, `verify`,
-`compare`, `tune` and `export` do the same as the commands of these names.
-"""
+"""The commands as functions of Python."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmft.assembly import Parts, assemble
+from lmft.api.results import Inspection, Result
 from lmft.cli import checks
 from lmft.commands.compare import compared as _compared
 from lmft.commands.evaluate import checked_config as _config_to_evaluate
@@ -28,127 +17,20 @@ from lmft.commands.predict import checked_config as _config_to_predict
 from lmft.commands.prepare import tokenise
 from lmft.commands.probe import checked_configs as _configs_to_probe
 from lmft.commands.probe import measured
-from lmft.commands.score import Total, scored
+from lmft.commands.score import Scores
 from lmft.commands.score import checked_config as _config_to_score
 from lmft.commands.train import fit
 from lmft.commands.tune import tuned
 from lmft.commands.verify import verified
+from lmft.config.given import check_is_of_a_training
+from lmft.config.grammar import quoted
 from lmft.config.load import compose, compose_job
-from lmft.config.overrides import quoted
-from lmft.data.batch import Batch
-from lmft.data.datamodule import DataModule
-from lmft.data.schedule.noise import TokenNoise
 from lmft.errors import UserError, did_you_mean
-from lmft.models.family import Family
-from lmft.modules.base import LanguageModel
-from lmft.modules.causal import CausalLanguageModel
-from lmft.modules.masked import MaskedLanguageModel
-from lmft.modules.permuted import PermutedLanguageModel
-from lmft.modules.seq2seq import Seq2SeqLanguageModel
-from lmft.objectives.base import (
-    ANSWER,
-    IGNORED,
-    LAST_ANSWER,
-    SPECIAL,
-    WORD_START,
-    Noise,
-    Objective,
-    Rows,
-    Vocabulary,
-    body_inputs,
-    padded_targets,
-    threshold,
-)
-from lmft.reporting.facts import detail_lines, estimate_lines, facts_line
-from lmft.reporting.inspection import objective_line
-from lmft.reporting.inspection_page import inspection_page
-from lmft.reporting.model_card import FamilyCard
-from lmft.reporting.tables import scores_text
-from lmft.reporting.tokens import examples_html
-from lmft.runs.folder import RunFolder
 from lmft.runs.run import Run
-from lmft.training.scores import ValidationText
-from lmft.verification.check import Check
 from lmft.verification.result import Verification
-
-__all__ = [
-    "ANSWER",
-    "IGNORED",
-    "LAST_ANSWER",
-    "SPECIAL",
-    "WORD_START",
-    "Batch",
-    "CausalLanguageModel",
-    "Check",
-    "DataModule",
-    "Family",
-    "FamilyCard",
-    "Inspection",
-    "LanguageModel",
-    "MaskedLanguageModel",
-    "Noise",
-    "Objective",
-    "Parts",
-    "PermutedLanguageModel",
-    "Result",
-    "Rows",
-    "Seq2SeqLanguageModel",
-    "TokenNoise",
-    "UserError",
-    "ValidationText",
-    "Verification",
-    "Vocabulary",
-    "assemble",
-    "body_inputs",
-    "compare",
-    "compose",
-    "evaluate",
-    "export",
-    "inspect",
-    "padded_targets",
-    "predict",
-    "prepare",
-    "probe",
-    "score",
-    "threshold",
-    "train",
-    "tune",
-    "verify",
-]
 
 Config = Mapping[str, Any]
 """A config, as `compose` returns it."""
-
-
-@dataclass(frozen=True, repr=False)
-class Result:
-    """The result of a training; its repr is the table of scores.
-
-    >>> result = train(["model=gpt2_tiny", "trainer.max_steps=2", "run.name=result"])
-    >>> result.model_folder.name
-    'model'
-    """
-
-    metrics: dict[str, Any]
-    """The content of metrics.json: scores before and after, speed, the ledger of tokens."""
-    folder: Path
-    """The run's folder."""
-
-    @property
-    def model_folder(self) -> Path:
-        """The Hugging Face folder of the trained model."""
-        return RunFolder(self.folder).model
-
-    @property
-    def report(self) -> Path:
-        """The HTML report."""
-        return RunFolder(self.folder).report
-
-    def __repr__(self) -> str:
-        if self.metrics.get("status") == "dry":
-            facts = self.metrics["facts"]
-            return "\n".join((facts_line(facts), *detail_lines(facts), *estimate_lines(facts)))
-        return scores_text(self.metrics)
 
 
 def train(config: Config | Sequence[str]) -> Result:
@@ -173,28 +55,12 @@ def train(config: Config | Sequence[str]) -> Result:
 
 def _run(config: Config | Sequence[str]) -> Run:
     if isinstance(config, Mapping):
-        _check_is_of_a_training(config)
+        check_is_of_a_training(config)
         checks.check(config)
         return Run(config)
     job = compose_job(config, "train")
     checks.check(job.config)
     return Run(job.config, job.choices, job.arguments)
-
-
-def _check_is_of_a_training(config: Config) -> None:
-    """Refuse a config of another command, and keys that nothing reads. Raises: UserError."""
-    known = compose_job([], "train").config
-    if isinstance(config.get("run"), str):  # which of its values count besides the run's is not known
-        fix = f'the arguments themselves: ["run={config["run"]}", …]'
-        raise UserError("a config with run=FOLDER does not tell which values were given", "run", fix)
-    for name in config:
-        if name not in known:
-            what = f"nothing reads '{name}'{did_you_mean(str(name), known)}"
-            raise UserError(what, "the config", f"take it out; known: {', '.join(known)}")
-    for name in known:
-        if name not in config:
-            fix = "compose([…]) returns a whole config"
-            raise UserError(f"'{name}' is missing", "the config", fix)
 
 
 def evaluate(config: Config | Sequence[str]) -> dict[str, Any]:
@@ -216,7 +82,7 @@ def evaluate(config: Config | Sequence[str]) -> dict[str, Any]:
     Raises: UserError.
     """
     if isinstance(config, Mapping):
-        _check_is_of_a_training(config)
+        check_is_of_a_training(config)
         checks.check(config, trains=False)
         return measure(dict(config))
     return measure(_config_to_evaluate(compose(config, "evaluate"), config))
@@ -283,15 +149,15 @@ def score(config: Sequence[str]) -> dict[str, Any]:
         raise UserError("score takes arguments, not a config", "config", fix)
     job = compose_job(config, "score")
     checked = _config_to_score(job.config, job.overrides)
-    total = Total(checked["model"]["family"] == "masked")
-    rows = list(scored(checked, total))
-    return {"rows": rows, "total": total.result}
+    scores = Scores(checked)
+    return {"rows": list(scores), "total": scores.total.result}
 
 
 def probe(config: Sequence[str]) -> dict[str, Any]:
     """Measure what a linear classifier reads from a model, as `python -m lmft.probe` does.
 
     >>> import json
+    >>> from pathlib import Path
     >>> done = train(["model=gpt2_tiny", "trainer.max_steps=2", "run.name=probed"])
     >>> rows = [{"text": f"return {word} {n}", "kind": word} for word in ("a", "b") for n in range(20)]
     >>> _ = Path("kinds.jsonl").write_text("".join(json.dumps(row) + chr(10) for row in rows))
@@ -350,41 +216,12 @@ def prepare(config: Config | Sequence[str]) -> dict[str, Any]:
     Raises: UserError.
     """
     if isinstance(config, Mapping):
-        _check_is_of_a_training(config)
+        check_is_of_a_training(config)
         composed = dict(config)
     else:
         composed = compose(config, "prepare")
     checks.check(composed)
     return tokenise(composed)
-
-
-@dataclass(frozen=True, repr=False)
-class Inspection:
-    """Holds what a training reads and predicts; a notebook shows its examples in colour.
-
-    >>> view = inspect(["model=t5_tiny", "text=The cute dog walks in the green park"])
-    >>> [stream["name"] for stream in view.examples[0]["streams"]]
-    ['input_ids', 'decoder_input_ids']
-    """
-
-    data: dict[str, Any]
-    """`batches`, `statistics` and `ledger` of each split, `objective`, `model`."""
-
-    @property
-    def examples(self) -> list[dict[str, Any]]:
-        """The examples of all batches: `text`, `streams` and `counts` of each."""
-        return [example for batch in self.data["batches"] for example in batch["examples"]]
-
-    @property
-    def page(self) -> str:
-        """The page that `python -m lmft.inspect` writes, as HTML."""
-        return inspection_page(self.data)
-
-    def _repr_html_(self) -> str:
-        return examples_html(self.examples)
-
-    def __repr__(self) -> str:
-        return f"{objective_line(self.data)}, {len(self.examples)} examples"
 
 
 def inspect(config: Config | Sequence[str], **options: Any) -> Inspection:
@@ -403,7 +240,7 @@ def inspect(config: Config | Sequence[str], **options: Any) -> Inspection:
     Raises: UserError.
     """
     if isinstance(config, Mapping):
-        _check_is_of_a_training(config)
+        check_is_of_a_training(config)
         composed = {**compose([], "inspect"), **config}
         overrides: Sequence[str] = ()
     else:
@@ -434,7 +271,7 @@ def verify(config: Config | Sequence[str]) -> Verification:
     Raises: UserError.
     """
     if isinstance(config, Mapping):
-        _check_is_of_a_training(config)
+        check_is_of_a_training(config)
         return verified(config)
     return verified(compose(config, "train"))
 
@@ -456,7 +293,7 @@ def tune(config: Config | Sequence[str]) -> dict[str, Any]:
     """
     if isinstance(config, Mapping):
         given = {name: value for name, value in config.items() if name != "tune"}
-        _check_is_of_a_training(given)
+        check_is_of_a_training(given)
         return tuned({**compose([], "tune"), **config}, {})
     job = compose_job(config, "tune")
     return tuned(job.config, job.choices)
