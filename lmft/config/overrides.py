@@ -256,13 +256,15 @@ def check_launcher(overrides: Collection[str], is_sweep: bool) -> None:
 
 def nearest(key: str, known: Collection[str]) -> str:
     """Return ` (did you mean 'optimizer.lr'?)` for `lr` and for `optimizer.lrr`, or the empty string."""
-    group, _, name = key.rpartition(".")
-    siblings = [each for each in known if each.rpartition(".")[0] == group]
-    if near := did_you_mean(key, siblings):
+    group, dot, name = key.rpartition(".")
+    siblings = [each.rpartition(".")[2] for each in known if each.rpartition(".")[0] == group]
+    if near := did_you_mean(name, siblings, f"{group}{dot}"):
         return near
     alike = _ending_alike(name, known)
     if alike:
-        return f" (did you mean '{alike[0]}'?)"
+        return did_you_mean(key, alike) or f" (did you mean '{alike[0]}'?)"
+    if group and siblings:
+        return ""  # the name of a group that exists makes all its options look alike
     return did_you_mean(key, known)
 
 
