@@ -43,13 +43,13 @@ def next_commands(parts: Parts, run: Run, trainer: Trainer, has_checkpoint: bool
     if prompt is not None:
         commands.append(NextCommand("ask the model", _of_run("predict", run, prompt)))
     if parts.corpus.validations and parts.data.train != "-":
-        commands.append(NextCommand("measure it once more, or on other text", _of_run("evaluate", run)))
+        commands.append(NextCommand("measure it again, or on other text", _of_run("evaluate", run)))
     if _has_neighbours(run):
         words = ["python", "-m", "lmft.compare", str(run.folder.parent)]
         commands.append(NextCommand("compare it with the other runs", shlex.join(words)))
     longer = _longer(parts, run, trainer) if has_checkpoint else None
     if longer is not None:
-        commands.append(NextCommand("train on, twice as long in all", longer))
+        commands.append(NextCommand("continue to twice as many steps", longer))
     return commands
 
 

@@ -57,7 +57,7 @@ def _folder(options: Mapping[str, Any]) -> Path:
         raise UserError(what, fix="lmft watch runs/NAME, or lmft watch runs for all in it")
     for name, least, most in (("port", 0, _LAST_PORT), ("every", 0.1, 3600)):
         if not least <= options[name] <= most:
-            raise UserError(f"{name}={options[name]} is no number from {least} to {most}")
+            raise UserError(f"{name}={options[name]} must be a number from {least} to {most}")
     folder = Path(str(paths[0])).expanduser()
     if not runs_in(folder):
         existing_run(folder)
@@ -72,7 +72,7 @@ def _bound(handler: Any, port: int) -> "Server":
         return Server((HOST, port), handler)
     except OSError as error:
         what = f"cannot serve at port {port}: {error.strerror}"
-        raise UserError(what, "port", "port=0 takes one that is free") from error
+        raise UserError(what, "port", "port=0 chooses a free port") from error
 
 
 if __name__ == "__main__":

@@ -170,7 +170,7 @@ class LanguageModel(LightningModule):
 
         Raises: UserError if models of the family do not score texts, or windows would not overlap.
         """
-        what = f"a {self.family.name} model gives a text no score: it predicts tokens in many orders"
+        what = f"a {self.family.name} model cannot score a text: it predicts tokens in many orders"
         raise UserError(what, fix="a causal, masked or seq2seq model")
 
     def answer(

@@ -194,4 +194,4 @@ def test_what_cannot_chat_is_refused(arguments, said, folder, run, tokenizer, te
 
 def test_a_line_that_is_no_text_is_refused(run, terminal, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9\n"), "utf-8"))
-    assert "no text in UTF-8" in terminal.refuses("chat", f"run={run}")
+    assert "not UTF-8 text" in terminal.refuses("chat", f"run={run}")

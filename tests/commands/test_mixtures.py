@@ -123,7 +123,7 @@ def test_a_chat_among_texts_gets_its_templates_tokens(tmp_path):
         (["data.sources={a: {train: 3}}"], "'data.sources.a.train' must be"),
         (["data.sources={a: {train: x}}", "data.epoch=b"], "data.epoch=b names no source"),
         (["data.epoch=7"], "data.epoch is read only for a mixture"),
-        (["data.sources={a: {train: x}}", "data.train=y"], "data.train names text beside data.sources"),
+        (["data.sources={a: {train: x}}", "data.train=y"], "data.train and data.sources both name text"),
         (["data.sources={a: {train: nowhere.txt}}"], "nowhere.txt"),
         (["data.sources={a: {train: x}, b: {train: y, weight: 0, validation_fraction: 0}}"], "neither trained on nor"),
         (["data.sources={a: {train: x, source_language: en_XX}}"], "data.source_language is the same for all sources"),

@@ -263,14 +263,14 @@ def test_several_answers(model, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("num_return_sequences=0",), "no number of 1 or more"),
+        (("num_return_sequences=0",), "must be a number, 1 or more"),
         (("num_return_sequences=2", "model.generation.do_sample=false"), "greedy decoding gives one answer"),
         (
             ("num_return_sequences=4", "model.generation.do_sample=false", "model.generation.num_beams=3"),
             "3 beams give 3 answers at most",
         ),
         (("num_return_sequences=2", "teacher_forced=true"), "writes no answers"),
-        (("batch_size=0",), "no number of 1 or more"),
+        (("batch_size=0",), "must be a number, 1 or more"),
         (("output=none/answers.jsonl",), "no such folder"),
         (("output=.",), "this is a folder"),
         (("prompts=prompts.txt",), "prompt and prompts exclude each other"),

@@ -170,7 +170,7 @@ ADDING = (
     _used("++seed=3", "adds or changes it", {"seed": 3}),
     _used("~optimizer.weight_decay", "removes an argument of a class", {"optimizer.weight_decay": "(absent)"}),
     _used("~trainer.deterministic", "removes an argument of the trainer", {"trainer.deterministic": "(absent)"}),
-    _refused("+seed=3", "a plus sign adds what is not"),
+    _refused("+seed=3", "a plus sign adds new options"),
     _refused("+data.foo=1", "unknown option 'data.foo'"),
     _refused("+run.nmae=x", "did you mean 'run.name'?"),
     _refused("++checkpoint.keep=1", "unknown option 'checkpoint.keep'"),
@@ -178,7 +178,7 @@ ADDING = (
     _refused("+objective.foo=1", "takes no 'foo'"),
     _refused("~data.block_size", "is needed"),
     _refused("~optimizer.weight_decay=5", "is 0.01 and not 5"),
-    _refused("model.name_or_path.x=1", "is no group of options"),
+    _refused("model.name_or_path.x=1", "is not a group of options"),
 )
 GROUPS = (
     _used("model=gpt2_tiny", "a YAML of conf/model/", {"model.family": "causal"}),
@@ -224,7 +224,7 @@ SWEEPS = (
     _refused("-m 'optimizer.lr=interval(1e-5,1e-3)'", "sweep=optuna"),
     _refused("-m 'seed=range(3,3)'", "there is no value to try"),
     _refused("-m 'model=glob(nosuch*)'", "no name matches"),
-    _refused("-m 'seed=glob(*)'", "is no group of YAMLs"),
+    _refused("-m 'seed=glob(*)'", "is not a group of YAMLs"),
     _refused("-m seed=1,x", "must be a whole number, not 'x'"),
     _refused("-m 'run.name=lr${optimizer.lr}' optimizer.lr=1,2", "differs between the jobs"),
     _refused("-m hydra.mode=RUN", "exclude each other"),

@@ -151,7 +151,7 @@ def test_plain_texts_are_marked_with_their_language(case, caplog):
     assert "the tokenizer's own choice" not in caplog.text
     assemble(compose(arguments))
     assert f"texts are marked as {source}, the tokenizer's own choice" in caplog.text
-    with pytest.raises(UserError, match="is read of pairs only"):
+    with pytest.raises(UserError, match="is read only for pairs"):
         assemble(compose([*arguments, f"data.target_language={target}"]))
 
 
