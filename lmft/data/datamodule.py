@@ -254,7 +254,7 @@ class DataModule(LightningDataModule):
         (0, 0) if its examples, or their order, are others; the log tells which.
         """
         if parent["text"] != self.corpus.fingerprint or parent["seed"] != self.seed:
-            log.info("other training text, examples or seed than the parent's: they begin anew")
+            log.info("training text, examples or seed differ from the parent's: this run starts at the beginning of the text")
             return 0, 0
         before = Layout(**parent["layout"])
         course = Course(before.num_used, start=_micro_batches(parent["began_at"], before))
@@ -263,7 +263,7 @@ class DataModule(LightningDataModule):
         are_grouped = self.corpus.examples["train"].lengths is not None
         if position and are_grouped and layout.examples_per_step != before.examples_per_step:
             log.info(
-                "other batches than the parent's, by length: the text continues with its next epoch"
+                "batches by length differ from the parent's: the text continues with its next epoch"
             )
             return epoch + 1, 0
         num_examples = position * before.batch_size * before.world_size

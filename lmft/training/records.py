@@ -124,7 +124,7 @@ class Records:
                 record.service.attach(record.logger, report, step)
                 record.logger.save()
             except Exception as error:
-                log.warning("%s has not got the report: %s", record.where, one_line(error))
+                log.warning("%s did not get the report: %s", record.where, one_line(error))
 
     def close(self, status: str) -> None:
         """End the records in this process. status: `success` or `failed`."""

@@ -129,7 +129,7 @@ def test_commands_and_sweeps_that_cannot_be_dry_say_so(terminal):
     for command in ("prepare", "tune"):
         assert f"lmft.{command} does not read run.dry" in terminal.refuses(command, DRY)
     said = terminal.refuses("train", "--multirun", DRY, "seed=1,2")
-    assert "a dry run is of one training" in said
+    assert "run.dry=true estimates one training" in said
 
 
 def test_several_devices_are_not_measured_and_it_says_so(tmp_path, monkeypatch):

@@ -116,7 +116,7 @@ def test_an_answer_in_a_chat_is_looked_at(chat_run, capsys):
         (("prompt=a", "chat=b"), ("prompt and chat exclude each other",)),
         (("prompt=a", "text=b", "chat=c"), ("prompt and text and chat exclude each other",)),
         (("prompt=a", "completion=b"), ("completion is read only with teacher_forced=true", "add teacher_forced=true")),
-        (('chat=[{"role": "user"',), ("no valid JSON", 'chat="')),
+        (('chat=[{"role": "user"',), ("not valid JSON", 'chat="')),
         (('chat=[{"role": "user"}]',), ("a role and a content",)),
         (('chat=[{"role": "user", "content": "a"}, "b"]',), ("a role and a content",)),
         (("chat=the fox?",), ("no chat template", "prompt=")),
@@ -148,7 +148,7 @@ def test_a_masked_model_is_not_forced(folder, tokenizer, capsys):
     tokenizer.save_pretrained(path)
     given = (f"model.name_or_path={path}", "prompt=the [MASK] fox")
     assert "needs a causal model" in mistake(capsys, *given, "teacher_forced=true")
-    assert "masked models answer no chats" in mistake(capsys, *given[:1], "chat=a")
+    assert "masked models cannot answer chats" in mistake(capsys, *given[:1], "chat=a")
     assert "%" in printed(capsys, *given)
 
 

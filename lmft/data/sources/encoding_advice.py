@@ -37,7 +37,7 @@ def check_is_text(file: File, head: bytes, encoding: str) -> None:
         if kind.extension not in opening.COMPRESSIONS:
             name = name.partition(".")[0]
         fix = f"name it {name}{kind.extension}, as it is read by its extension"
-    raise UserError(f"this is no text but a {kind.name}", file.label, fix)
+    raise UserError(f"this is not text but a {kind.name}", file.label, fix)
 
 
 def advice_for(kind: Kind) -> str:

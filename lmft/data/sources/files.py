@@ -115,7 +115,7 @@ def _explicit(path: Path, where: str, format: str | None) -> File:
     if not file.format:
         kind = kind_of(opening.beginning(file))
         if kind and kind.extension is None:
-            what = f"this is no text but a {kind.name}: {path}"
+            what = f"this is not text but a {kind.name}: {path}"
             raise UserError(what, where, advice_for(kind))
     return _readable(file, where)
 

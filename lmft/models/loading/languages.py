@@ -52,7 +52,7 @@ def set_languages(
     for side, code in named.items():
         if code is not None and code.strip("_") not in codes:
             what = (
-                f"data.{side}_language={code} is no language of the tokenizer{did_you_mean(code, codes)}"
+                f"data.{side}_language={code} is not a language of the tokenizer{did_you_mean(code, codes)}"
             )
             raise UserError(what, type(tokenizer).__name__, f"one of: {listed}")
     if has_pairs and (source is None or target is None):

@@ -133,7 +133,7 @@ def test_pairs_need_both_languages(case):
 
 def test_an_unknown_language_is_refused_with_the_known_ones(case):
     folder, (source, target) = case
-    with pytest.raises(UserError, match=r"data\.target_language=klingon is no language") as error:
+    with pytest.raises(UserError, match=r"data\.target_language=klingon is not a language") as error:
         parts_of(folder, f"data.source_language={source}", "data.target_language=klingon")
     assert target in error.value.fix
 
