@@ -131,7 +131,9 @@ def _notes(comparison: "Comparison", content: Mapping[str, Any], folder: Path) -
             notes.append(f"{column.key} also sets {also}{f' and {more} more' if more > 0 else ''}")
     if comparison.why_apart:
         apart = " and ".join(comparison.why_apart)
-        notes.append(f"ranked separately because the groups differ in {apart}: compare only within a group")
+        notes.append(
+            f"ranked separately because the groups differ in {apart}: compare only within a group"
+        )
     notes += _left_out(comparison.records)
     winner = comparison.winner
     if winner is not None:

@@ -103,7 +103,9 @@ def _check_options(options: Mapping[str, Any]) -> None:
     numbers = options["numbers"]
     is_list = isinstance(numbers, list) and all(type(number) is int for number in numbers)
     if numbers is not None and not (is_list and numbers):
-        raise UserError(f"inspect.numbers={numbers} must be a list of numbers", fix="inspect.numbers=[0,17]")
+        raise UserError(
+            f"inspect.numbers={numbers} must be a list of numbers", fix="inspect.numbers=[0,17]"
+        )
     if numbers is not None and options["find"] is not None:
         what = "inspect.numbers and inspect.find both choose the examples"
         raise UserError(what, fix="leave one of them out")

@@ -199,7 +199,9 @@ def _predictions(
         config["seed"],
     )
     if not found.converged:
-        log.warning("the classifier did not converge in 2,000 steps; it converges faster with a smaller penalty=")
+        log.warning(
+            "the classifier did not converge in 2,000 steps; it converges faster with a smaller penalty="
+        )
     return found, num_cut
 
 

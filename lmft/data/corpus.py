@@ -368,7 +368,8 @@ def _check_split(train: Documents, validation: Documents, share: float) -> None:
         what = "the text is one document, and whole documents are held out"
     elif not len(validation):
         what = (
-            f"none of the {num_documents} documents is selected for validation: too few for a share of {share:g}"
+            f"none of the {num_documents} documents is selected for validation: too few for a share of "
+            f"{share:g}"
         )
     else:
         what = f"all {num_documents} documents are selected for validation, and none is left to train on"

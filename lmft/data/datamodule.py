@@ -102,9 +102,9 @@ class Batches(Dataset):
         )
 
     def ingredients(self, micro_batch: MicroBatch) -> tuple[Rows, Objective, TokenNoise]:
-        """Return what a micro-batch is made of: its examples, its objective and its noise.
+        """Return the examples, the objective and the noise of a micro-batch.
 
-        If it has no examples, it is made of the first one.
+        A micro-batch without examples gets the first one.
         """
         is_empty = not len(micro_batch.examples)
         rows = self.examples.rows(np.zeros(1, np.int64) if is_empty else micro_batch.examples)
@@ -136,8 +136,8 @@ class _Devices:
 class DataModule(LightningDataModule):
     """DataLoaders for training and validation; each item is one ready micro-batch.
 
-    Order and noise follow from the seed, and the position in training is two integers. The loaders work
-    with a Trainer and without one.
+    Order and noise are functions of the seed, and the position in training is two integers. The loaders
+    work with and without a Trainer.
 
     >>> data = parts.datamodule()
     >>> batch = next(iter(data.train_dataloader()))
@@ -191,7 +191,7 @@ class DataModule(LightningDataModule):
         self._schedules: dict[tuple[str, int], Schedule] = {}  # by split and rank
 
     def setup(self, stage: str) -> None:
-        """Forget what holds for an earlier trainer, or for none: its devices, and where it resumed.
+        """Reset the state of an earlier trainer: its devices, and its position after resuming.
 
         Lightning is made to use one batch if it would round a share of the batches down to none.
 
@@ -254,7 +254,10 @@ class DataModule(LightningDataModule):
         (0, 0) if its examples, or their order, are others; the log tells which.
         """
         if parent["text"] != self.corpus.fingerprint or parent["seed"] != self.seed:
-            log.info("training text, examples or seed differ from the parent's: this run starts at the beginning of the text")
+            log.info(
+                "training text, examples or seed differ from the parent's: this run starts at the "
+                "beginning of the text"
+            )
             return 0, 0
         before = Layout(**parent["layout"])
         course = Course(before.num_used, start=_micro_batches(parent["began_at"], before))
@@ -393,7 +396,7 @@ class DataModule(LightningDataModule):
     ) -> Batch:
         """Return these examples of a split as one batch, with the noise that they have in that epoch.
 
-        share: the share of the training that is over, by which the objective's rates may change.
+        share: share of the training that is done, on which the objective's options may depend.
         """
         return self.batches(split)[MicroBatch(epoch, np.asarray(examples), share)]
 

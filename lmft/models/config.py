@@ -47,7 +47,8 @@ class LoraConfig:
             )
         if not 0 <= self.dropout < 1:
             raise UserError(
-                f"model.lora.dropout={self.dropout} must be a share from 0 to below 1", fix="model.lora.dropout=0.05"
+                f"model.lora.dropout={self.dropout} must be a share from 0 to below 1",
+                fix="model.lora.dropout=0.05",
             )
         if self.target_modules is not None and not self.target_modules:
             raise UserError("model.lora.target_modules is empty", fix="null, for all linear layers")
@@ -98,7 +99,9 @@ class TokenizerConfig:
                 "leave one of them out",
             )
         if self.warm_up_steps < 0:
-            raise UserError(f"model.tokenizer.warm_up_steps={self.warm_up_steps} must be a number of steps")
+            raise UserError(
+                f"model.tokenizer.warm_up_steps={self.warm_up_steps} must be a number of steps"
+            )
 
 
 def num_auto_words(value: str) -> int:

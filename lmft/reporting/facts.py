@@ -194,7 +194,8 @@ def _micro_batch(estimate: Mapping[str, Any]) -> str:
     about = f"about {rounded:,.0f} examples would fit"
     if largest == estimate["step"]:
         return f"{size}, the whole step; {about}"
-    return f"{size} is the largest size that fits and divides the {estimate['step']} examples of a step; {about}"
+    divides = f"divides the {estimate['step']} examples of a step"
+    return f"{size} is the largest size that fits and {divides}; {about}"
 
 
 def warning_lines(facts: Facts) -> list[str]:

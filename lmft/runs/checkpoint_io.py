@@ -86,7 +86,9 @@ def read(path: Path, map_location: Any = "cpu", mmap: bool = False) -> dict[str,
         return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:  # its own text would tell how to switch the protection off
         fix = "only tensors and plain values are read: other objects could run code"
-        raise UserError(f"{path} is not a checkpoint, or contains objects that are not allowed in one", fix=fix) from error
+        raise UserError(
+            f"{path} is not a checkpoint, or contains objects that are not allowed in one", fix=fix
+        ) from error
     except Exception as error:  # corrupt bytes raise errors of any kind
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise UserError(

@@ -39,7 +39,9 @@ class Beginning(Callback):
         """Load the weights, and let the data continue after the parent's. Raises: UserError."""
         state = self._checkpoint["state_dict"]
         if "current_model_state" in self._checkpoint:
-            log.info("this run starts from the parent's weights, not from their average; averages start over")
+            log.info(
+                "this run starts from the parent's weights, not from their average; averages start over"
+            )
             state = self._checkpoint["current_model_state"]
         state = _fitted(state, module.state_dict(), self.path)
         try:

@@ -155,7 +155,11 @@ VALUES = (
     _used(f"""'{COLUMN}="a, b"'""", "quotes keep a comma", {COLUMN: "a, b"}),
     _used(f"'{COLUMN}=a\\,b'", "a backslash keeps a comma, too", {COLUMN: "a,b"}),
     _used(f"'{COLUMN}=[title,body]'", "a list", {COLUMN: ["title", "body"]}),
-    _used("'model.config={dim: 32, n_heads: 2}'", "a dict changes only the options that it names", {"model.config.n_heads": 2}),
+    _used(
+        "'model.config={dim: 32, n_heads: 2}'",
+        "a dict changes only the options that it names",
+        {"model.config.n_heads": 2},
+    ),
     _used("seed=int(3.7)", "a cast", {"seed": 3}),
     _refused("validate_before=yes", "must be true or false"),
     _refused("seed=null", "must be a whole number"),
@@ -165,7 +169,9 @@ VALUES = (
     _refused("'optimizer.lr=interval(1e-5,1e-3)'", "sweep=optuna"),
 )
 ADDING = (
-    _used("model.config.dim=32", "sets an option of the model's config; no plus sign is needed", {"model.config.dim": 32}),
+    _used(
+        "model.config.dim=32", "sets an option of the model's config; no plus sign is needed", {"model.config.dim": 32}
+    ),
     _used("+model.config.dim=32", "the same; a plus sign is allowed", {"model.config.dim": 32}),
     _used("++seed=3", "adds or changes it", {"seed": 3}),
     _used("~optimizer.weight_decay", "removes an argument of a class", {"optimizer.weight_decay": "(absent)"}),
@@ -220,7 +226,9 @@ SWEEPS = (
     _used("-m seed=3", "one job", *_seeds(3)),
     _used("hydra.mode=MULTIRUN seed=1,2", "the same as -m", *_seeds(1, 2)),
     _used("--config-dir conf experiment=grid", "a YAML with hydra.mode and hydra.sweeper.params", *_seeds(1, 2)),
-    _used("-m seed=1,2,3 hydra.sweeper.max_batch_size=2", "the launcher gets at most two jobs at a time", *_seeds(1, 2, 3)),
+    _used(
+        "-m seed=1,2,3 hydra.sweeper.max_batch_size=2", "the launcher gets at most two jobs at a time", *_seeds(1, 2, 3)
+    ),
     _refused("-m 'optimizer.lr=interval(1e-5,1e-3)'", "sweep=optuna"),
     _refused("-m 'seed=range(3,3)'", "there is no value to try"),
     _refused("-m 'model=glob(nosuch*)'", "no name matches"),
@@ -233,7 +241,9 @@ SWEEPS = (
 )
 INTERPOLATIONS = (
     _used("'optimizer.weight_decay=${optimizer.lr}'", "the value of another option", {"optimizer.weight_decay": 0.003}),
-    _used("'optimizer.weight_decay=${.lr}'", "the value of an option of the same group", {"optimizer.weight_decay": 0.003}),
+    _used(
+        "'optimizer.weight_decay=${.lr}'", "the value of an option of the same group", {"optimizer.weight_decay": 0.003}
+    ),
     _used("'data.train=${oc.env:MY_TEXT}'", "an environment variable", {"data.train": "a.txt"}),
     _used("'data.train=${oc.env:NOPE,a.txt}'", "an environment variable with a default", {"data.train": "a.txt"}),
     _used("'optimizer.lr=${oc.decode:${oc.env:MY_LR}}'", "an environment variable read as a number", *_lr(0.002)),
@@ -248,9 +258,13 @@ INTERPOLATIONS = (
 FOLDERS_OF_YAMLS = (
     _used("--config-dir conf model=small", "conf/model/small.yaml", {"model.config.dim": 32}),
     _used("--config-dir conf --config-name mine", "uses conf/mine.yaml as the main config", *_lr(7e-4)),
-    _used("--config-path conf --config-name mine", "the same; YAMLs in conf replace lmft's of the same name", *_lr(7e-4)),
+    _used(
+        "--config-path conf --config-name mine", "the same; YAMLs in conf replace lmft's of the same name", *_lr(7e-4)
+    ),
     _used("-m --config-dir conf --config-name mine seed=1,2", "the same in each job", *_lr(7e-4, 7e-4)),
-    _used("'hydra.searchpath=[file://conf]' model=small", "searches a further folder for YAMLs", {"model.config.dim": 32}),
+    _used(
+        "'hydra.searchpath=[file://conf]' model=small", "searches a further folder for YAMLs", {"model.config.dim": 32}
+    ),
     _refused("--config-name mine", "--config-dir or --config-path"),
     _refused("--config-dir nowhere", "no such folder"),
     _refused("'hydra.searchpath=[file://nowhere]'", "no such folder"),
@@ -260,8 +274,14 @@ FOLDERS_OF_YAMLS = (
 AGAIN = (
     _used("--from runs/first", "a new run with the config of an earlier run", {"seed": 5, "model.family": "causal"}),
     _used("--from runs/first seed=6", "the same with another seed", {"seed": 6, "optimizer.lr": 3e-4}),
-    _used("--from runs/first model=distilbert_tiny", "the same with another YAML", {"model.family": "masked", "seed": 5}),
-    _used("-m --from runs/first seed=1,2", "the same in a sweep", *[{"seed": seed, "optimizer.lr": 3e-4} for seed in (1, 2)]),
+    _used(
+        "--from runs/first model=distilbert_tiny", "the same with another YAML", {"model.family": "masked", "seed": 5}
+    ),
+    _used(
+        "-m --from runs/first seed=1,2",
+        "the same in a sweep",
+        *[{"seed": seed, "optimizer.lr": 3e-4} for seed in (1, 2)],
+    ),
     _refused("--config-path runs/first --config-name config", "--from runs/first"),
     _refused("--from runs/nosuch", "no run in runs/nosuch"),
     _refused("--experimental-rerun x.pickle", "--from"),
@@ -317,18 +337,18 @@ SECTIONS = {
 ALL = [gesture for gestures in SECTIONS.values() for gesture in gestures]
 
 _INTRODUCTION = """\
-These tables list the command-line syntax that Hydra's documentation shows, and what it does in `lmft train`. Tests run each
-row (`tests/cli/test_gestures.py`). *Refused* means that lmft exits with code 2 and an error of at most three lines, before it
-writes anything. In the examples, `conf` is a folder with your own YAMLs, `runs/first` is a finished run, and `MY_LR` and
-`MY_TEXT` are environment variables."""
+These tables list the command-line syntax that Hydra's documentation shows, and what it does in `lmft train`. Tests
+run each row (`tests/cli/test_gestures.py`). *Refused* means that lmft exits with code 2 and an error of at most
+three lines, before it writes anything. In the examples, `conf` is a folder with your own YAMLs, `runs/first` is a
+finished run, and `MY_LR` and `MY_TEXT` are environment variables."""
 
 
 _COMPLETION = """\
 ### Completion in the shell
 
-`lmft train --shell-completion install=bash` prints a completion script for bash, `install=zsh` one for zsh. To load it in every
-shell, put that command into `eval "$(…)"` in `~/.bashrc` or `~/.zshrc`. The tab key then completes commands, groups, YAMLs,
-options and their values, also for modules run with python."""
+`lmft train --shell-completion install=bash` prints a completion script for bash, `install=zsh` one for zsh. To load
+it in every shell, put that command into `eval "$(…)"` in `~/.bashrc` or `~/.zshrc`. The tab key then completes
+commands, groups, YAMLs, options and their values, also for modules run with python."""
 
 
 def row(gesture: Gesture, outcome: Outcome) -> str:

@@ -412,12 +412,12 @@ ALL = tuple(outcome for outcomes in TABLES.values() for outcome in outcomes)
 _REQUIREMENT = "Requirement '"  # so begins what Lightning says of a package that is not installed
 _INTRODUCTION = """## Lightning
 
-Set an argument of `lightning.Trainer` with `trainer.NAME=VALUE`, or `+trainer.NAME=VALUE` if the YAMLs in `conf/trainer` do not
-list it. lmft refuses arguments and classes before the first step, with exit code 2 and an error that names the replacement. It
-treats a subclass of one of these classes like its parent. To add your own callback, use
-`+callbacks.NAME._target_=my_package.MyCallback 'trust.targets=[my_package.MyCallback]'`. A callback can monitor any score that
-lmft logs, or a name that occurs as a string in the file of your callback or module. lmft refuses the environment variables
-`PL_TRAINER_…`."""
+Set an argument of `lightning.Trainer` with `trainer.NAME=VALUE`, or `+trainer.NAME=VALUE` if the YAMLs in
+`conf/trainer` do not list it. lmft refuses arguments and classes before the first step, with exit code 2 and an
+error that names the replacement. It treats a subclass of one of these classes like its parent. To add your own
+callback, use `+callbacks.NAME._target_=my_package.MyCallback 'trust.targets=[my_package.MyCallback]'`. A callback
+can monitor any score that lmft logs, or a name that occurs as a string in the file of your callback or module. lmft
+refuses the environment variables `PL_TRAINER_…`."""
 
 
 def watch(patched: pytest.MonkeyPatch, seen: Seen, fails: bool) -> None:

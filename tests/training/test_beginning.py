@@ -90,7 +90,10 @@ def test_a_branch_from_a_certain_checkpoint(parent, folder):
 def test_other_text_begins_anew_and_the_optimizer_goes_on(parent, folder, tmp_path):
     text = write_text(tmp_path / "other.txt", 50)
     run, _ = branch(folder, parent, "other-text", *CONSTANT, "trainer.max_steps=2", f"data.train={text}")
-    assert "training text, examples or seed differ from the parent's: this run starts at the beginning of the text" in log_of(run)
+    assert (
+        "training text, examples or seed differ from the parent's: this run starts at the beginning of the text"
+        in log_of(run)
+    )
     assert "the optimizer continues with its parent's state of" in log_of(run)
     saved = torch.load(run.paths.checkpoints / "last.ckpt", weights_only=True)
     assert saved["DataModule"]["began_at"] == [0, 0]
@@ -104,7 +107,10 @@ def test_larger_batches_continue_in_the_text(parent, folder):
 
 def test_another_optimizer_begins_anew(parent, folder):
     run, _ = branch(folder, parent, "sgd", *CONSTANT, "trainer.max_steps=2", "optimizer=sgd")
-    assert "the optimizer starts without the parent's state: it was torch.optim.AdamW, and is torch.optim.SGD" in log_of(run)
+    assert (
+        "the optimizer starts without the parent's state: it was torch.optim.AdamW, and is torch.optim.SGD"
+        in log_of(run)
+    )
     run, _ = branch(folder, parent, "amsgrad", *CONSTANT, "trainer.max_steps=2", "+optimizer.amsgrad=true")
     assert "its state depends on amsgrad" in log_of(run)
 

@@ -435,7 +435,10 @@ def test_a_shape_that_is_not_there(name):
             "a newly trained vocabulary does not fit the pretrained",
         ),
         ({"from_scratch": True, "architecture": "bert", "tokenizer": {"replace": True}}, "has no embeddings to keep"),
-        ({"from_scratch": True, "architecture": "bert", "tokenizer": {"warm_up_steps": 3}}, "has no embeddings to keep"),
+        (
+            {"from_scratch": True, "architecture": "bert", "tokenizer": {"warm_up_steps": 3}},
+            "has no embeddings to keep",
+        ),
         ({"name_or_path": "m", "tokenizer": {"add_tokens": "auto:many"}}, "does not give a number of words"),
         ({"name_or_path": "m", "tokenizer": {"add_tokens": "auto"}}, "does not give a number of words"),
         ({"name_or_path": "m", "tokenizer": {"add_tokens": ["a"], "train": True}}, "takes its words from the text"),
