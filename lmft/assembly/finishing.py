@@ -162,8 +162,8 @@ def _say_what_continues(limit: TimeLimit, trainer: Trainer, parts: Parts, run: R
     """Log that the time was over, and the command that continues the training."""
     num_steps = trainer.global_step
     if parts.config["checkpoint"]["keep_last"] == 0:
-        message = "%s ended the training after %d steps; "
-            "no checkpoint was kept, so the same command starts over"
+        message = "%s ended the training after %d steps; no checkpoint was kept, so the same command "
+        message += "starts over"
         log.warning(message, limit.option, num_steps)
         return
     message = "%s ended the training after %d of %d steps\n  continue: %s"
