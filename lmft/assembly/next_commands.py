@@ -36,7 +36,7 @@ def next_commands(parts: Parts, run: Run, trainer: Trainer, has_checkpoint: bool
         parts: the parts of its config.
         run: the run.
         trainer: the Trainer that has trained it.
-        has_checkpoint: whether training could go on.
+        has_checkpoint: whether training can continue.
     """
     commands = []
     prompt = _prompt(parts)
@@ -112,7 +112,7 @@ def _first_source(parts: Parts) -> str:
 
 
 def _has_neighbours(run: Run) -> bool:
-    """Return whether a complete run is in the folder beside this one."""
+    """Return whether there is another complete run in the same folder."""
     for path in run.folder.parent.iterdir():
         if path != run.folder and path.is_dir() and RunFolder(path).status() == "complete":
             return True

@@ -155,7 +155,7 @@ def _typed_lines(stdout: TextIO) -> Iterator[str]:
 
 
 def _lines() -> Iterator[str]:
-    """Yield the lines of a pipe. Raises: UserError for what is no text."""
+    """Yield the lines of a pipe. Raises: UserError for what is not text."""
     try:
         for line in sys.stdin:
             yield line.rstrip("\r\n")
@@ -227,7 +227,7 @@ def _interrupts(handler: Any) -> Iterator[None]:
 
 
 def _say(text: str) -> None:
-    """Tell something that is no answer, on stderr."""
+    """Print something that is not an answer, on stderr."""
     print(text, file=sys.stderr, flush=True)
 
 

@@ -33,7 +33,7 @@ _MOST_LISTED = 8
 
 @user_errors_end_the_process()
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command. An argument that is no option is a folder of runs."""
+    """Run the command. An argument that is not an option is a folder of runs."""
     run_command("compare", compare, with_options(sys.argv[1:] if argv is None else argv))
 
 

@@ -26,7 +26,7 @@ _LAST_PORT = 65535
 
 @user_errors_end_the_process()
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command. An argument that is no option is the folder."""
+    """Run the command. An argument that is not an option is the folder."""
     run_command("watch", watch, with_paths(sys.argv[1:] if argv is None else argv, "runs"))
 
 

@@ -44,7 +44,7 @@ class PermutedLanguageModel(GeneratingModel):
     body_options: ClassVar[dict[str, Any]] = {"use_mems": False}  # no row continues the one before it
 
     def trial(self, tokens: Tensor) -> tuple[dict[str, Tensor], list[Sight]]:
-        """Require that predictions see tokens [T] that are no target, and targets before them in an
+        """Require that predictions see tokens [T] that are not targets, and targets before them in an
         order.
 
         They must not see themselves, nor later targets. The masks are those that the objective

@@ -118,7 +118,7 @@ def save_weights(module: LightningModule, step: int, path: Path) -> None:
 def load_weights(module: LightningModule, path: Path, *newer: Path) -> int:
     """Load a checkpoint's trained weights, or the mean of several, into a module.
 
-    The sums of the mean are float32; what is no floating-point number comes from the last checkpoint.
+    The sums of the mean are float32; what is not a floating-point number comes from the last checkpoint.
 
     Args:
         module: the module.

@@ -23,7 +23,7 @@ _OF_SIZE = ("lr", "weight_decay", "layer_decay", "groups", "fused", "foreach")
 
 
 class Beginning(Callback):
-    """Gives a new run what it takes over from its parent: the weights at once, the rest as it begins.
+    """Gives a new run what it takes over from its parent: the weights at once, the rest when it begins.
 
     Args:
         path: the parent's checkpoint.

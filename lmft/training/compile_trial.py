@@ -26,7 +26,7 @@ _LEAST_GAIN = 0.03  # share of the time; less is not told from chance
 
 
 def begin_compiling(module: Any, compiling: Compiling) -> None:
-    """Settle before the first step whether the module is compiled, and for which batches.
+    """Decide before the first step whether the module is compiled, and for which batches.
 
     Args:
         module: the LightningModule; weights, gradients and torch's generators stay as they are.

@@ -1,4 +1,4 @@
-"""Compile the stacks of a model for training: which calls are compiled, and what is said of it."""
+"""Compile the stacks of a model for training: which calls are compiled, and what is reported."""
 
 import functools
 import logging

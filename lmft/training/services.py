@@ -35,7 +35,7 @@ class Start:
     name: str
     """The run's name."""
     step: int
-    """The optimizer step of the checkpoint that the run resumes from; −1: it starts anew."""
+    """The optimizer step of the checkpoint that the run resumes from; −1: it starts at the beginning."""
     id: str | None = None
     """The service's name of the record that the run continues; None: it begins one."""
 
@@ -65,12 +65,12 @@ class Answers:
 
 
 class Service:
-    """A logger that lmft knows nothing of; the others override what they need."""
+    """A logger that lmft does not know; subclasses override what they need."""
 
     continues = False
     """Whether a resumed run continues the record of the earlier one."""
     keeps_later_steps = True
-    """Whether the record keeps the steps behind the checkpoint that a run resumes from."""
+    """Whether the record keeps the steps after the checkpoint that a run resumes from."""
     fillable: tuple[str, ...] = ()
     """The options that `options` may fill in."""
 
@@ -130,7 +130,7 @@ class CsvFiles(Service):
 
 
 class TensorBoard(Service):
-    """Event files in the run's folder; those behind the checkpoint are declared void on resume."""
+    """Event files in the run's folder; those after the checkpoint are declared void on resume."""
 
     continues = True
     keeps_later_steps = False
@@ -335,7 +335,7 @@ _SERVICES: dict[type, Service] = {
 
 
 def service_of(target: Any) -> Service:
-    """Return the service of a logger's class, or one that knows nothing."""
+    """Return the service of a logger's class, or the base class."""
     for kind, service in _SERVICES.items():
         if isinstance(target, type) and issubclass(target, kind):
             return service

@@ -1,4 +1,4 @@
-"""Removed: which of a store's documents are left out, and why; kept in the cache beside the stores."""
+"""Removed: which of a store's documents are left out, and why; kept in the cache with the stores."""
 
 import json
 import logging

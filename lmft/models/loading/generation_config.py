@@ -1,4 +1,4 @@
-"""The settings of generation that come with a model: read, mended, and completed with ends of texts."""
+"""The generation settings that come with a model: read, corrected, and completed with ends of texts."""
 
 import logging
 import re

@@ -114,7 +114,7 @@ class AveragedWeights(EMAWeightAveraging):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Save the average as the checkpoint's weights, and the module's own beside it."""
+        """Save the average as the checkpoint's weights, and the module's own weights, too."""
         if not self.has_average:
             return
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
