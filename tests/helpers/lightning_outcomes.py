@@ -168,8 +168,8 @@ ARGUMENTS = (
     arg(
         "max_time",
         "{microseconds: 1}",
-        "after the step under way the model is exported, status `stopped`; the same command continues, with the whole "
-        "time anew",
+        "ends after the current step and exports the model, status `stopped`; the same command continues for as long "
+        "again",
         lambda seen: seen.steps == 1 and seen.result["status"] == "stopped",
     ),
     no_arg("max_time", "1h", "must be a time, DD:HH:MM:SS"),
