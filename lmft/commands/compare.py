@@ -1,4 +1,4 @@
-"""Rank runs by their settings, with a page of plots; test whether two of them differ.
+"""Rank runs by their settings, with a page of plots; test whether two of them differ significantly.
 
 Only light modules are imported at the top, so that `--help` and checks do not need torch.
 """

@@ -1,4 +1,4 @@
-"""Write a run's model from any of its checkpoints, complete a failed export, convert it, push it.
+"""Export a run's model from any of its checkpoints, complete a failed export, convert or push it.
 
 Only light modules are imported at the top, so that `--help` and checks do not need torch.
 """

@@ -1,4 +1,4 @@
-"""A linear probe: how well a linear classifier tells labels from a model's frozen hidden states.
+"""Measure how well a linear classifier finds labels from a model's frozen hidden states.
 
 Only light modules are imported at the top, so that `--help` and checks do not need torch.
 """

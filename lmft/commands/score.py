@@ -1,4 +1,4 @@
-"""Score each row of a text by a model: nats, perplexity, and the worst tokens.
+"""Score each row of a text: loss in nats, perplexity, and the least probable tokens.
 
 Only light modules are imported at the top, so that `--help` and checks do not need torch.
 """

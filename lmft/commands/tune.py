@@ -1,4 +1,4 @@
-"""Find a learning rate, and the micro-batch that is fastest or fits, before a training.
+"""Find a learning rate and a micro-batch size before a training.
 
 Only light modules are imported at the top, so that `--help` and checks do not need torch.
 """

@@ -1,4 +1,4 @@
-"""Verify a training on its own model and data: each claim measured against plain transformers.
+"""Verify a training on its own model and data against plain transformers.
 
 Only light modules are imported at the top, so that `--help` and checks do not need torch.
 """

@@ -1,4 +1,4 @@
-"""Show the report of a run in the browser, new whenever the run has got further.
+"""Show the report of a run in the browser, updated while it trains.
 
 Only light modules are imported at the top, so that `--help` does not need torch.
 """

@@ -297,7 +297,7 @@ def test_two_settings_of_a_real_sweep_are_tested_document_by_document(tmp_path, 
     assert "rank 1 is better than rank 2, by" in said and test["sentence"] in page_of(tmp_path / "runs/search")[0]
     names = "optimizer.lr=0.01,seed=1,runs/search/optimizer.lr=0.01,seed=2"
     said = terminal.succeeds("compare", "runs/search", f"test={names}")
-    assert "cannot be told apart" in said and "only one run" in said
+    assert "do not differ significantly" in said and "only one run" in said
     assert "5 documents are too few" in terminal.refuses("compare", "runs/search", "test=1,2", "max_documents=5")
 
 
