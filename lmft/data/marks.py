@@ -1,4 +1,4 @@
-"""What the flags of a text tell about it: tokens per word, and examples of a single sentence.
+"""Statistics of the flags of a text: tokens per word, and examples of a single sentence.
 
 Both show whether an objective on words or sentences can do what its name says on this text.
 """

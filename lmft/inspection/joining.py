@@ -1,4 +1,4 @@
-"""What an objective put into the inputs, joined with the hidden tokens in whose place it stands."""
+"""Join the masks and sentinels in the inputs with the hidden tokens that they replace."""
 
 from typing import Any
 

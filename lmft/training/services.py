@@ -1,4 +1,4 @@
-"""What the services of experiment tracking need: TensorBoard, Weights & Biases, MLflow and Trackio.
+"""Adapters to the services of experiment tracking: TensorBoard, Weights & Biases, MLflow and Trackio.
 
 Each is told where its files go and which record of it a resumed run continues, and gets the answers to
 probes and the report in a form of its own.

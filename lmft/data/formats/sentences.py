@@ -1,4 +1,4 @@
-"""Where sentences end, in any script: which tokens end with a full stop, 。, । or ؟."""
+"""Find the ends of sentences in any script: tokens that end with a full stop, 。, । or ؟."""
 
 import json
 from typing import Any
