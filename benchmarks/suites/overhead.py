@@ -1,4 +1,4 @@
-"""The time that lmft and Lightning add to a step: a tiny model on one thread, and a loop written by hand."""
+"""The time that lmft and Lightning add to a step, compared with a loop by hand: a tiny model, one thread."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Find where each token of a batch comes from: by following it through the objective, or by comparing."""
+"""Find the origin of each token of a batch, by following it through the objective or by comparing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

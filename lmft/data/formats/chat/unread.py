@@ -1,4 +1,4 @@
-"""Find parts of chats that a template does not read, by rendering the chats without them or with others."""
+"""Find parts of chats that a template does not read, by rendering without them or with others."""
 
 import json
 from collections.abc import Hashable, Iterator, Sequence
