@@ -1,4 +1,4 @@
-"""The time that lmft and Lightning add to a step, compared with a loop by hand: a tiny model, one thread."""
+"""The time that lmft and Lightning add to a step of a loop by hand: a tiny model, one thread."""
 
 from typing import Any
 

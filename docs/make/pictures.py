@@ -24,7 +24,7 @@ SPANS = ("model=t5_tiny", *WORDS, "objective.noise_density=0.4", "objective.mean
 INFILLING = ("model=bart_tiny", "model.tokenizer.vocab_size=440")
 PERMUTED = ("model=xlnet_tiny", *WORDS)
 SHARED = {"context": "read, not predicted", "hidden": "hidden, predicted"}
-MARKER = {"marker": "put in its place"}
+MARKER = {"marker": "replacement"}
 SEQUENCES = {"input_ids": "The model reads", "decoder_input_ids": "The decoder reads"}
 
 
@@ -75,13 +75,13 @@ def permutation() -> str:
     """XLNet: spans predicted in a random order."""
     example = examples.example(*LINES, *PERMUTED, "objective.plm_probability=0.4", number=2, epoch=3)
     tokens = _stream(example, "input_ids")
-    picture = Picture("XLNet's permutation: who sees whom")
+    picture = Picture("XLNet's permutation: what each prediction sees")
     picture.heading("The text")
     picture.tokens(without_padding(example["text"]))
     picture.heading("Each prediction (row) sees the blue tokens")
     asked = sorted((token for token in tokens if "order" in token), key=lambda token: token["order"])
     _sight(picture, asked, without_padding(example["text"]))
-    picture.note("From top to bottom is the order of prediction: what was predicted is seen by those below it.")
+    picture.note("Predictions are made from top to bottom; each one sees the tokens predicted above it.")
     return picture.svg()
 
 
@@ -96,7 +96,7 @@ def _sees(token: dict[str, Any], column: int) -> bool:
 
 
 def sight() -> str:
-    """Who sees whom in a masked, a causal and a sequence-to-sequence model."""
+    """Draw what each prediction sees in a masked, a causal and a sequence-to-sequence model."""
     picture = Picture("What each prediction sees")
     for heading, options, stream in (
         ("Masked: both sides", MASKED, "input_ids"),
@@ -117,8 +117,8 @@ def teacher_forcing() -> str:
     picture = Picture("Teacher forcing")
     picture.heading("The encoder reads the source")
     picture.tokens(_stream(example, "input_ids"))
-    picture.heading("The decoder reads the answer one step late,")
-    picture.note("and predicts at each place the token below it (blue), whatever it would have said itself.")
+    picture.heading("The decoder reads the answer shifted by one token,")
+    picture.note("and predicts at each position the token below it (blue).")
     picture.tokens(_stream(example, "decoder_input_ids"), targets=True)
     return picture.svg()
 
@@ -130,7 +130,7 @@ def answers() -> str:
         examples.parts(*CAUSAL).tokenizer.save_pretrained(folder)
         given = ("model.tokenizer.train=false", f"model.tokenizer.name_or_path={folder}")
         example = examples.example(*options, *LINES, *given)
-    picture = Picture("A chat whose answer is learnt")
+    picture = Picture("A chat: only the answer is a target")
     picture.heading("The model reads, and predicts below (blue)")
     picture.tokens(_stream(example, "input_ids"), targets=True)
     picture.legend({"context": "read only", "predicted": "the answer: counted in the loss"})
@@ -146,7 +146,7 @@ def blocks() -> str:
         picture.heading(f"Block {number + 1}, {len(example['text'])} tokens")
         picture.tokens([{**token, "role": "context"} for token in example["text"]])
     picture.note(
-        "A line marks where a document begins. Nothing is padding, and a document may go on in the next block."
+        "A line marks where a document begins. There is no padding, and a document may continue in the next block."
     )
     return picture.svg()
 
@@ -159,7 +159,7 @@ def isolation() -> str:
         tokens = _stream(examples.example(*options), "input_ids")
         picture.heading(f"data.isolate_documents={isolated}")
         _sight(picture, [token for token in tokens if "target" in token], tokens)
-    picture.note("Above, the second sentence sees the first one. Below, it begins anew.")
+    picture.note("Above, the second sentence sees the first one. Below, it does not.")
     return picture.svg()
 
 
@@ -174,7 +174,7 @@ def order() -> str:
     picture.heading("Epoch 0 again: two devices, 2 each")
     shares = [_micro_batches(2, 0, rank, 2) for rank in (0, 1)]
     _steps(picture, [part for both in zip(*shares, strict=True) for part in both])
-    picture.note("The order depends on the seed and the epoch alone, so smaller batches and more devices share it out.")
+    picture.note("The order depends only on the seed and the epoch: smaller batches and more devices divide the same order.")
     return picture.svg()
 
 
@@ -206,7 +206,7 @@ def noise() -> str:
     picture.heading("Epoch 2 again, after a restart, in another batch")
     again = examples.batch(options, [5, 0, 3], epoch=2)["examples"][1]
     picture.tokens(_stream(again, "input_ids"))
-    picture.note("What is hidden follows from the seed, the epoch, the example and the place in it.")
+    picture.note("The masks are a function of the seed, the epoch, the example and the position in it.")
     return picture.svg()
 
 
@@ -241,7 +241,7 @@ def perplexity() -> str:
         picture.tokens([{"text": made.tokenizer.decode([number]), "role": "context"} for number in ids])
         _bar(picture, "perplexity", value / 320, f"{value:.0f}")
         _bar(picture, "bits per byte", bits / 4.3, f"{bits:.2f}")
-    picture.note("The text is lmft's LICENSE. Each model guesses from the frequencies of its tokens.")
+    picture.note("The text is lmft's LICENSE. Each model predicts tokens by their frequency.")
     return picture.svg()
 
 
@@ -277,7 +277,7 @@ def resuming() -> str:
     killed = 6
     resumed = _micro_batches(2, 0, start=checkpoint) + _micro_batches(2, 1)
     picture = Picture("A run that is killed and resumed")
-    picture.heading("Never stopped: the examples of each step")
+    picture.heading("Uninterrupted: the examples of each step")
     _rows_of_steps(picture, whole, 0)
     picture.heading(f"Saved after step {checkpoint}, killed in step {killed + 1}")
     _rows_of_steps(picture, whole[:killed], 0, lost_from=checkpoint)
