@@ -174,7 +174,7 @@ def order() -> str:
     picture.heading("Epoch 0 again: two devices, 2 each")
     shares = [_micro_batches(2, 0, rank, 2) for rank in (0, 1)]
     _steps(picture, [part for both in zip(*shares, strict=True) for part in both])
-    picture.note("The order depends only on the seed and the epoch: smaller batches and more devices divide the same order.")
+    picture.note("The order depends only on seed and epoch: smaller batches and more devices divide the same order.")
     return picture.svg()
 
 
