@@ -202,7 +202,7 @@ def test_a_choice_of_a_yaml_is_one_column(tmp_path, terminal):
     rows = table_of(tmp_path / "runs")
     assert {row["model"] for row in rows} == {"bert", "roberta", "albert"}
     assert "optimizer.lr" not in rows[0] and "model.architecture" not in rows[0]
-    assert "with model change" in said and "optimizer.lr" in said
+    assert "model also sets" in said and "optimizer.lr" in said
 
 
 def test_runs_of_older_versions_lack_options_and_numbers(tmp_path, terminal):

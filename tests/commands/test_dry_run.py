@@ -35,7 +35,7 @@ def test_it_says_what_the_training_will_take_and_writes_nothing(terminal, tmp_pa
         "positions: 512",
         "time: about ",
         "memory: ",
-        "micro-batch: 4, all of a step",
+        "micro-batch: 4, the whole step",
         "disk: ",
     ):
         assert line in said
@@ -121,7 +121,7 @@ def test_a_step_that_is_not_finite_is_refused_and_nothing_is_written(terminal, t
     said = terminal.refuses(
         "train", *tiny_arguments(tmp_path), DRY, "optimizer.lr=1e30", "trainer.gradient_clip_val=null"
     )
-    assert "the training would end with this error: step" in said
+    assert "the training would fail in step" in said
     assert {path.name for path in tmp_path.iterdir()} == {"text.txt", "cache"}
 
 
