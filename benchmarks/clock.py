@@ -1,4 +1,4 @@
-"""When the steps of a training end, and its peak memory."""
+"""Record when the steps of a training end, and its peak memory."""
 
 import resource
 import statistics

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# All that a run on a GPU has to show, in less than 8 minutes and without a network; --tiny tries it on a CPU.
+# The benchmarks and tests that need a GPU, without a network; --tiny tries the script on a CPU.
+# Its limit is 8 minutes: no benchmark starts after 330 seconds, and the tests follow.
 #   benchmarks/gpu.sh [--tiny] [FOLDER]      figures go to FOLDER, by default $OUT or gpu-figures
 set -uo pipefail
 cd "$(dirname "$0")/.."

@@ -1,4 +1,4 @@
-"""What several GPUs would reach, computed from sizes.
+"""Estimate the speed-up on several GPUs from sizes of models and messages.
 
 `python -m benchmarks.scaling` writes the tables of docs/scaling.md. Nothing here is measured: each
 number follows from the formulas of that page and the assumptions below.

@@ -17,7 +17,7 @@ Side = Callable[[], dict[str, float]]
 
 @dataclass
 class Session:
-    """What all suites share.
+    """The options and results that all suites share.
 
     Args:
         rounds: how often each side runs.

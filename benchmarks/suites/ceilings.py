@@ -1,4 +1,4 @@
-"""What the device allows: matrix products, copies, and what a vocabulary of an odd size costs."""
+"""The limits of the device: matrix products, copies, and the cost of a vocabulary of an odd size."""
 
 from benchmarks.figures import value
 from benchmarks.session import Session

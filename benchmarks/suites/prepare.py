@@ -1,4 +1,4 @@
-"""From text and chats to token ids, and from these to batches, beside `datasets` and transformers.
+"""Text and chats to token ids, and these to batches, compared with `datasets` and transformers.
 
 Both sides begin with the name of a file and end with ready rows; loading the tokenizer is part of it.
 """

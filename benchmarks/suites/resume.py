@@ -1,4 +1,4 @@
-"""What a resumed run and a checkpoint cost: seconds and bytes.
+"""The cost of resuming and of a checkpoint: seconds and bytes.
 
 A run's folder is put into the state after a kill, and the same command runs again: from the start of its
 process to the end of its first new step. `deep` resumes at 10% and 90% of an epoch of ten million blocks

@@ -1,4 +1,4 @@
-"""What a job costs in a sweep, by each launcher, beside a command of its own.
+"""The cost of a job in a sweep with each launcher, compared with a single command.
 
 All train the smallest model for two steps, so that what is left is starting, composing, checking and
 exporting.

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from importlib import import_module
 
 from lmft.__main__ import commands
 
@@ -29,11 +28,4 @@ def page() -> str:
 
 
 def _section(command: str) -> str:
-    about = (import_module(f"lmft.commands.{command}").__doc__ or "").strip()
-    return f"## lmft {command}\n\n```text\n{help_of(command)}\n```\n\n{_notes(about)}"
-
-
-def _notes(docstring: str) -> str:
-    """What a command's docstring says beyond its first line."""
-    _, _, rest = docstring.partition("\n")
-    return rest.strip()
+    return f"## lmft {command}\n\n```text\n{help_of(command)}\n```"

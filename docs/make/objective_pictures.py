@@ -14,7 +14,7 @@ SPANS = ("model=t5_tiny", *WORDS, "objective.noise_density=0.4", "objective.mean
 INFILLING = ("model=bart_tiny", "model.tokenizer.vocab_size=440")
 PERMUTED = ("model=xlnet_tiny", *WORDS)
 SHARED = {"context": "read, not predicted", "hidden": "hidden, predicted"}
-MARKER = {"marker": "put in its place"}
+MARKER = {"marker": "replacement"}
 SEQUENCES = {"input_ids": "The model reads", "decoder_input_ids": "The decoder reads"}
 
 
@@ -65,13 +65,13 @@ def permutation() -> str:
     """XLNet: spans predicted in a random order."""
     example = examples.example(*LINES, *PERMUTED, "objective.plm_probability=0.4", number=2, epoch=3)
     tokens = _stream(example, "input_ids")
-    picture = Picture("XLNet's permutation: who sees whom")
+    picture = Picture("XLNet's permutation: what each prediction sees")
     picture.heading("The text")
     picture.tokens(without_padding(example["text"]))
     picture.heading("Each prediction (row) sees the blue tokens")
     asked = sorted((token for token in tokens if "order" in token), key=lambda token: token["order"])
     _sight(picture, asked, without_padding(example["text"]))
-    picture.note("From top to bottom is the order of prediction: what was predicted is seen by those below it.")
+    picture.note("Predictions are made from top to bottom; each one sees the tokens predicted above it.")
     return picture.svg()
 
 
@@ -86,7 +86,7 @@ def _sees(token: dict[str, Any], column: int) -> bool:
 
 
 def sight() -> str:
-    """Who sees whom in a masked, a causal and a sequence-to-sequence model."""
+    """Draw what each prediction sees in a masked, a causal and a sequence-to-sequence model."""
     picture = Picture("What each prediction sees")
     for heading, options, stream in (
         ("Masked: both sides", MASKED, "input_ids"),
@@ -107,8 +107,8 @@ def teacher_forcing() -> str:
     picture = Picture("Teacher forcing")
     picture.heading("The encoder reads the source")
     picture.tokens(_stream(example, "input_ids"))
-    picture.heading("The decoder reads the answer one step late,")
-    picture.note("and predicts at each place the token below it (blue), whatever it would have said itself.")
+    picture.heading("The decoder reads the answer shifted by one token,")
+    picture.note("and predicts at each position the token below it (blue).")
     picture.tokens(_stream(example, "decoder_input_ids"), targets=True)
     return picture.svg()
 
@@ -120,7 +120,7 @@ def answers() -> str:
         examples.parts(*CAUSAL).tokenizer.save_pretrained(folder)
         given = ("model.tokenizer.train=false", f"model.tokenizer.name_or_path={folder}")
         example = examples.example(*options, *LINES, *given)
-    picture = Picture("A chat whose answer is learnt")
+    picture = Picture("A chat: only the answer is a target")
     picture.heading("The model reads, and predicts below (blue)")
     picture.tokens(_stream(example, "input_ids"), targets=True)
     picture.legend({"context": "read only", "predicted": "the answer: counted in the loss"})
@@ -135,7 +135,7 @@ def isolation() -> str:
         tokens = _stream(examples.example(*options), "input_ids")
         picture.heading(f"data.isolate_documents={isolated}")
         _sight(picture, [token for token in tokens if "target" in token], tokens)
-    picture.note("Above, the second sentence sees the first one. Below, it begins anew.")
+    picture.note("Above, the second sentence sees the first one. Below, it does not.")
     return picture.svg()
 
 
@@ -149,5 +149,5 @@ def noise() -> str:
     picture.heading("Epoch 2 again, after a restart, in another batch")
     again = examples.batch(options, [5, 0, 3], epoch=2)["examples"][1]
     picture.tokens(_stream(again, "input_ids"))
-    picture.note("What is hidden follows from the seed, the epoch, the example and the place in it.")
+    picture.note("The masks are a function of the seed, the epoch, the example and the position in it.")
     return picture.svg()

@@ -21,7 +21,7 @@ def blocks() -> str:
         picture.heading(f"Block {number + 1}, {len(example['text'])} tokens")
         picture.tokens([{**token, "role": "context"} for token in example["text"]])
     picture.note(
-        "A line marks where a document begins. Nothing is padding, and a document may go on in the next block."
+        "A line marks where a document begins. There is no padding, and a document may continue in the next block."
     )
     return picture.svg()
 
@@ -37,7 +37,7 @@ def order() -> str:
     picture.heading("Epoch 0 again: two devices, 2 each")
     shares = [_micro_batches(2, 0, rank, 2) for rank in (0, 1)]
     _steps(picture, [part for both in zip(*shares, strict=True) for part in both])
-    picture.note("The order depends on the seed and the epoch alone, so smaller batches and more devices share it out.")
+    picture.note("The order depends only on seed and epoch: smaller batches and more devices divide the same order.")
     return picture.svg()
 
 
@@ -90,7 +90,7 @@ def perplexity() -> str:
         picture.tokens([{"text": made.tokenizer.decode([number]), "role": "context"} for number in ids])
         _bar(picture, "perplexity", value / 320, f"{value:.0f}")
         _bar(picture, "bits per byte", bits / 4.3, f"{bits:.2f}")
-    picture.note("The text is lmft's LICENSE. Each model guesses from the frequencies of its tokens.")
+    picture.note("The text is lmft's LICENSE. Each model predicts tokens by their frequency.")
     return picture.svg()
 
 
@@ -126,7 +126,7 @@ def resuming() -> str:
     killed = 6
     resumed = _micro_batches(2, 0, start=checkpoint) + _micro_batches(2, 1)
     picture = Picture("A run that is killed and resumed")
-    picture.heading("Never stopped: the examples of each step")
+    picture.heading("Uninterrupted: the examples of each step")
     _rows_of_steps(picture, whole, 0)
     picture.heading(f"Saved after step {checkpoint}, killed in step {killed + 1}")
     _rows_of_steps(picture, whole[:killed], 0, lost_from=checkpoint)

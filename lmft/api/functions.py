@@ -36,8 +36,8 @@ Config = Mapping[str, Any]
 def train(config: Config | Sequence[str]) -> Result:
     """Train, as `python -m lmft.train` does, and leave a run folder with checkpoints and the model.
 
-    A run of the same name is continued. With run.dry=true nothing is trained or written; the metrics are
-    the facts and estimates of the training.
+    If a run of this name exists, training resumes. With run.dry=true nothing is trained or written,
+    and the metrics are the facts and estimates of the training.
 
     >>> train(["model=gpt2_tiny", "trainer.max_steps=2", "run.name=first"]).metrics["steps"]
     2
@@ -106,8 +106,8 @@ def predict(
         prompts: a text or several; a chat is {"chat": TEXT | MESSAGES}. None: those of the arguments.
         completion: if given, each of its tokens is compared with a causal model's prediction there.
 
-    Returns: for each prompt, {"prompt", "fills"} of a masked model and {"prompt", "texts"} of one that
-    writes; with a completion {"prompt", "completion", "tokens"}.
+    Returns: for each prompt, {"prompt", "fills"} from a masked model and {"prompt", "texts"} from one
+    that generates; with a completion {"prompt", "completion", "tokens"}.
 
     Raises: UserError.
     """
@@ -139,8 +139,8 @@ def score(config: Sequence[str]) -> dict[str, Any]:
     Args:
         config: the `key=value` arguments of the command.
 
-    Returns: `rows`, each with file, row, nats, tokens, perplexity, the tokens unscored and the worst
-    ones; and `total`, their sums, with the perplexity of all tokens.
+    Returns: `rows`, each with file, row, nats, tokens, perplexity, the number of unscored tokens and the
+    least probable tokens; and `total`, their sums, with the perplexity of all tokens.
 
     Raises: UserError.
     """
@@ -168,8 +168,9 @@ def probe(config: Sequence[str]) -> dict[str, Any]:
     Args:
         config: the `key=value` arguments of the command.
 
-    Returns: accuracy and macro F1 with their intervals `before` and `after` the training of a run, and
-    their `change`; of a model alone `after`; those of the `majority` class; the rows and classes.
+    Returns: accuracy and macro F1 with their intervals, `before` and `after` the training of a run, and
+    their `change` (for a model without a run only `after`); those of predicting the `majority` class;
+    the rows and classes.
 
     Raises: UserError.
     """
@@ -203,7 +204,7 @@ def compare(*runs: str | Path, **options: Any) -> dict[str, Any]:
 
 
 def prepare(config: Config | Sequence[str]) -> dict[str, Any]:
-    """Tokenise ahead of training, as `python -m lmft.prepare` does. Return the ledger of tokens.
+    """Tokenise before a training, as `python -m lmft.prepare` does. Return the ledger of tokens.
 
     >>> ledger = prepare(["model=gpt2_tiny"])
     >>> of_train = ledger["train"]
@@ -266,7 +267,7 @@ def verify(config: Config | Sequence[str]) -> Verification:
     Args:
         config: as `compose` returns it, perhaps changed; or the `key=value` arguments of the command.
 
-    Returns: the checks, each with its figure and what was allowed.
+    Returns: the checks, each with the measured value and the tolerance.
 
     Raises: UserError.
     """

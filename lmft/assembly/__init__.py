@@ -1,4 +1,4 @@
-"""From a config to everything that it describes: tokenizer, text, objective, model."""
+"""Make all that a config describes: tokenizer, text, objective, model."""
 
 from lmft.assembly.from_config import assemble
 from lmft.assembly.loading import load_chosen_weights, load_module

@@ -75,7 +75,7 @@ class RunDetails:
         return frequency_classes(np.round(counts), {*tokenizer.all_special_ids, *added})
 
     def _decoded(self, ids: Sequence[int]) -> str:
-        """Return the text of ids; of a single one that is no whole character, its name."""
+        """Return the text of ids; of a single one that is not a whole character, its name."""
         tokenizer = self.parts.tokenizer
         text = str(tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
         if len(ids) == 1 and (_UNREADABLE in text or not text.strip()):

@@ -134,7 +134,7 @@ def _steps(
         trainer = train_briefly(divided, module, callbacks, num_steps, options)
     except NonFiniteStepError as error:
         fix = "a smaller optimizer.lr, or trainer.precision=32-true"
-        raise UserError(f"the training would not get past {error}", fix=fix) from error
+        raise UserError(f"the training would fail in {error}", fix=fix) from error
     return costs, trainer
 
 

@@ -129,5 +129,5 @@ def export_error(error: Exception, paths: RunFolder) -> UserError:
     if known is not None:
         reason = known.what
         where = known.where or where
-    fix = f"mend that; then `python -m lmft.export run={paths.path}` writes the model"
+    fix = f"correct that; then `python -m lmft.export run={paths.path}` writes the model"
     return UserError(f"the model could not be exported: {reason}", where, fix)

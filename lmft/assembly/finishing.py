@@ -162,10 +162,11 @@ def _say_what_continues(limit: TimeLimit, trainer: Trainer, parts: Parts, run: R
     """Log that the time was over, and the command that continues the training."""
     num_steps = trainer.global_step
     if parts.config["checkpoint"]["keep_last"] == 0:
-        message = "%s is over after %d steps; no checkpoint was kept, so the same command begins anew"
+        message = "%s ended the training after %d steps; no checkpoint was kept, so the same command "
+        message += "starts over"
         log.warning(message, limit.option, num_steps)
         return
-    message = "%s is over after %d of %d steps\n  continue: %s"
+    message = "%s ended the training after %d of %d steps\n  continue: %s"
     log.info(message, limit.option, num_steps, trainer.estimated_stepping_batches, run.command)
 
 

@@ -1,4 +1,4 @@
-"""What a config's training reads and predicts, as plain data, without the model's weights."""
+"""Examples that a training reads and predicts, as plain data, without the model's weights."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -36,20 +36,20 @@ def next_commands(parts: Parts, run: Run, trainer: Trainer, has_checkpoint: bool
         parts: the parts of its config.
         run: the run.
         trainer: the Trainer that has trained it.
-        has_checkpoint: whether training could go on.
+        has_checkpoint: whether training can continue.
     """
     commands = []
     prompt = _prompt(parts)
     if prompt is not None:
         commands.append(NextCommand("ask the model", _of_run("predict", run, prompt)))
     if parts.corpus.validations and parts.data.train != "-":
-        commands.append(NextCommand("measure it once more, or on other text", _of_run("evaluate", run)))
+        commands.append(NextCommand("measure it again, or on other text", _of_run("evaluate", run)))
     if _has_neighbours(run):
         words = ["python", "-m", "lmft.compare", str(run.folder.parent)]
         commands.append(NextCommand("compare it with the other runs", shlex.join(words)))
     longer = _longer(parts, run, trainer) if has_checkpoint else None
     if longer is not None:
-        commands.append(NextCommand("train on, twice as long in all", longer))
+        commands.append(NextCommand("continue to twice as many steps", longer))
     return commands
 
 
@@ -112,7 +112,7 @@ def _first_source(parts: Parts) -> str:
 
 
 def _has_neighbours(run: Run) -> bool:
-    """Return whether a complete run is in the folder beside this one."""
+    """Return whether there is another complete run in the same folder."""
     for path in run.folder.parent.iterdir():
         if path != run.folder and path.is_dir() and RunFolder(path).status() == "complete":
             return True

@@ -1,4 +1,4 @@
-"""What a training shows before its first step: facts, config, text, notes and warnings."""
+"""Print what a training shows before its first step: facts, config, text, notes and warnings."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -49,7 +49,7 @@ from lmft.training.warm_up import WarmUp
 
 @dataclass(frozen=True)
 class Parts:
-    """Everything that a config describes, checked and tokenised, except the weights.
+    """All that a config describes, checked and tokenised, except the weights.
 
     >>> parts = assemble(compose(["model=gpt2_tiny"]))
     >>> module = parts.module()
@@ -81,7 +81,7 @@ class Parts:
 
         The random weights of a new model, or of a new head, are determined by the config's seed.
 
-        is_tried: True: an earlier call has tried the model, which need not be done again.
+        is_tried: True if an earlier call has tested the model, so that no test is needed.
 
         Raises: UserError if the weights cannot be loaded, or the model can see the tokens it has to
         predict.
@@ -110,7 +110,7 @@ class Parts:
 
     @property
     def compiled_widths(self) -> Widths:
-        """Return what rows are padded to, so that compiled code is made for few shapes."""
+        """Return the widths that rows are padded to, so that code is compiled for few shapes."""
         longest = self.data.block_size
         if "pairs" in self.data.formats:
             longest = max(self.data.max_source_tokens, self.data.max_target_tokens)

@@ -109,12 +109,14 @@ def warn_of_open_turns(ends: TurnEnds, tokenizer: PreTrainedTokenizerFast) -> No
         return
     fix = "data.chat_template=chatml, or a template that ends each answer with a special token"
     if not ends.ids:
-        what = "no token ends an answer of the chat template, so the model will not stop by itself"
+        what = (
+            "the chat template ends no answer with a special token, so the model will not stop by itself"
+        )
         log.warning("%s: limit max_new_tokens or give stop_strings; or %s", what, fix)
         return
     tokens = ", ".join(tokenizer.convert_ids_to_tokens(ends.ids))
-    what = "the chat template ends not every answer with a token, so only some (with %s) teach the model"
-    log.warning(f"{what} to stop; %s", tokens, fix)
+    what = "the chat template does not end every answer with a special token, so only some (with %s)"
+    log.warning(f"{what} teach the model to stop; %s", tokens, fix)
 
 
 def _check_warm_up(model: ModelConfig, rows: Rows | None) -> None:

@@ -136,6 +136,6 @@ def _base_rate(parts: Parts) -> float:
     """Return the optimizer's learning rate. Raises: UserError if it has none."""
     rate = parts.config["optimizer"].get("lr")
     if isinstance(rate, bool) or not isinstance(rate, int | float) or rate <= 0:
-        what = f"optimizer.lr={rate} is no learning rate that could rise"
+        what = f"optimizer.lr={rate} is not a learning rate above 0"
         raise UserError(what, fix="optimizer.lr=1e-4 tune.find=lr, or tune.find=batch")
     return float(rate)

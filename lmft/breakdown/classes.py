@@ -37,7 +37,7 @@ def frequency_classes(counts: np.ndarray, special_ids: Iterable[int]) -> np.ndar
 
     Args:
         counts: [V] how often each token occurs in the training text.
-        special_ids: separators, sentinels and other tokens that are no text.
+        special_ids: separators, sentinels and other tokens that are not text.
     """
     lows = 10 ** np.arange(_NUM_DECADES)
     classes = NEVER + np.searchsorted(lows, counts, side="right")

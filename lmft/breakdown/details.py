@@ -1,4 +1,4 @@
-"""What training changed, and where: the content of details.json, from measurements before and after."""
+"""The content of details.json: losses before and after training, by class."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -41,7 +41,7 @@ class Breakdown:
             self._add_waiting()
 
     def take(self, trainer: Trainer) -> Sums:
-        """Return the sums over all devices, and begin anew."""
+        """Return the sums over all devices, and reset them."""
         self._add_waiting()
         sums = self._sums
         self._sums = Sums.of(self.by)

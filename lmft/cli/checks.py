@@ -53,7 +53,7 @@ def check_to_score(config: Mapping[str, Any]) -> None:
     data = build(DataConfig, config["data"], "data")
     family = config["model"]["family"]
     if family == "seq2seq" and data.formats != {"pairs"}:
-        what = "a seq2seq model scores a target for its source, and these rows are no pairs"
+        what = "a seq2seq model scores a target for its source, and these rows are not pairs"
         raise UserError(what, "data.format", "data=pairs data.train=FILE.jsonl")
     if family != "seq2seq" and "pairs" in data.formats:
         what = f"a {family} model scores texts and chats, and these rows are pairs"
@@ -68,7 +68,7 @@ def check_labelled(config: Mapping[str, Any]) -> None:
     """
     data = build(DataConfig, config["data"], "data")
     if data.formats != {"text"} or data.sources:
-        what = "a linear probe reads one text and one label a row"
+        what = "a linear probe reads one text and one label per row"
         raise UserError(what, "data", "data.train=FILE.csv data.text_column=COLUMN label=COLUMN")
     _check_files(data, ("train", "validation"))
 

@@ -119,12 +119,12 @@ def _stops_end_the_process() -> Iterator[None]:
 def _begin_from_run(flags: Namespace, command: str, takes_from: bool) -> None:
     """Put the flags and overrides that a finished run was made by before those that are given."""
     if not takes_from:
-        what = f"--from begins a training, and this is lmft.{command}"
+        what = f"--from starts a training, and this is lmft.{command}"
         raise UserError(what, f"--from {flags.from_run}", f"run={flags.from_run}")
     recorded = recorded_command(Path(flags.from_run), flags.overrides)
     for name in ("config_name", "config_path", "config_dir"):
         if getattr(flags, name) is not None:
-            what = f"--from and --{name.replace('_', '-')} both say what the config is made of"
+            what = f"--from and --{name.replace('_', '-')} both choose the config"
             raise UserError(what, f"--from {flags.from_run}", "leave one of them out")
     flags.sources = recorded.sources
     flags.config_name = recorded.sources.name

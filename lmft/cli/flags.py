@@ -83,4 +83,4 @@ def _check(flags: Namespace) -> None:
         raise UserError("--package goes with --cfg", fix=f"--cfg job --package {flags.package}")
     if flags.experimental_rerun is not None:
         what = "--experimental-rerun reads a pickle, which lmft does not write"
-        raise UserError(what, fix="--from RUN trains by a run's config again")
+        raise UserError(what, fix="--from RUN trains with a run's config again")

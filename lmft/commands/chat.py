@@ -155,12 +155,12 @@ def _typed_lines(stdout: TextIO) -> Iterator[str]:
 
 
 def _lines() -> Iterator[str]:
-    """Yield the lines of a pipe. Raises: UserError for what is no text."""
+    """Yield the lines of a pipe. Raises: UserError for what is not text."""
     try:
         for line in sys.stdin:
             yield line.rstrip("\r\n")
     except UnicodeDecodeError as error:
-        raise UserError("a line is no text in UTF-8", str(error), "convert it with iconv") from error
+        raise UserError("a line is not UTF-8 text", str(error), "convert it with iconv") from error
 
 
 def _obey(line: str, dialogue: "Dialogue") -> bool:
@@ -182,7 +182,7 @@ def _obey(line: str, dialogue: "Dialogue") -> bool:
         question = dialogue.undo()
         _say("(nothing to take back)" if question is None else f"(taken back: {question})")
     else:
-        _say(f"(there is no {command}; /help lists what there is, //text is a message)")
+        _say(f"(unknown command {command}; /help lists the commands, //text is a message)")
     return True
 
 
@@ -210,7 +210,7 @@ def _answer(text: str, dialogue: "Dialogue", stdout: TextIO, is_typed: bool) -> 
         _say(f"(the answer was cut: {dialogue.cut_by})")
     if dialogue.num_left_out > num_left_out:
         oldest = f"the oldest {dialogue.num_left_out} messages"
-        _say(f"(the chat is longer than the model: {oldest} are left out)")
+        _say(f"(the chat is longer than the model's context: {oldest} are left out)")
 
 
 @contextmanager
@@ -227,7 +227,7 @@ def _interrupts(handler: Any) -> Iterator[None]:
 
 
 def _say(text: str) -> None:
-    """Tell something that is no answer, on stderr."""
+    """Print something that is not an answer, on stderr."""
     print(text, file=sys.stderr, flush=True)
 
 

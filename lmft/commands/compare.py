@@ -1,4 +1,4 @@
-"""Rank runs by their settings, with a page of plots; test whether two of them differ.
+"""Rank runs by their settings, with a page of plots; test whether two of them differ significantly.
 
 Only light modules are imported at the top, so that `--help` and checks do not need torch.
 """
@@ -33,7 +33,7 @@ _MOST_LISTED = 8
 
 @user_errors_end_the_process()
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command. An argument that is no option is a folder of runs."""
+    """Run the command. An argument that is not an option is a folder of runs."""
     run_command("compare", compare, with_options(sys.argv[1:] if argv is None else argv))
 
 
@@ -98,13 +98,13 @@ def _check(options: Mapping[str, Any]) -> None:
         raise UserError("no runs are named", fix="lmft compare runs/NAME")
     by = options["by"]
     if by is not None and by not in RANKED_BY:
-        raise UserError(f"by={by} is no score", fix=f"one of: {', '.join(RANKED_BY)}")
+        raise UserError(f"by={by} is not a score", fix=f"one of: {', '.join(RANKED_BY)}")
     for name, least in (("show", 1), ("samples", 100), ("max_documents", 1), ("seed", 0)):
         value = options[name]
         if value is None and name == "max_documents":
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise UserError(f"{name}={value} is no number of {least} or more")
+            raise UserError(f"{name}={value} must be a number, {least} or more")
     if options["output"] is not None and not Path(str(options["output"])).is_dir():
         raise UserError("no such folder", f"output={options['output']}")
 
@@ -128,10 +128,12 @@ def _notes(comparison: "Comparison", content: Mapping[str, Any], folder: Path) -
         if column.also:
             also = ", ".join(column.also[:_MOST_LISTED])
             more = len(column.also) - _MOST_LISTED
-            notes.append(f"with {column.key} change {also}{f' and {more} more' if more > 0 else ''}")
+            notes.append(f"{column.key} also sets {also}{f' and {more} more' if more > 0 else ''}")
     if comparison.why_apart:
         apart = " and ".join(comparison.why_apart)
-        notes.append(f"ranked apart, as the groups differ in {apart}: compare within a group only")
+        notes.append(
+            f"ranked separately because the groups differ in {apart}: compare only within a group"
+        )
     notes += _left_out(comparison.records)
     winner = comparison.winner
     if winner is not None:

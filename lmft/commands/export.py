@@ -1,4 +1,4 @@
-"""Write a run's model from any of its checkpoints, complete a failed export, convert it, push it.
+"""Export a run's model from any of its checkpoints, complete a failed export, convert or push it.
 
 Only light modules are imported at the top, so that `--help` and checks do not need torch.
 """
@@ -101,7 +101,7 @@ def _checked_run(job: Job) -> RunFolder:
         lora = recorded_settings(run)["model"].get("lora") or {}
         merges = lora.get("merge", True) or "model.lora.merge=true" in job.overrides
         if lora.get("r") and not merges:
-            what = f"format={options['format']} needs a whole model, and the run has adapters alone"
+            what = f"format={options['format']} needs a whole model, and the run has only adapters"
             raise UserError(what, str(run.path), "add model.lora.merge=true output=FOLDER")
     return run
 
@@ -115,7 +115,7 @@ def _check_overrides(job: Job) -> None:
             what = "lmft.export takes the weights that checkpoint= names"
             raise UserError(what, override, "checkpoint=best, or checkpoint=last")
         if group == "private" and job.config["push_to_hub"] is None:
-            what = "private= is that of a repository, and nothing is pushed"
+            what = "private= has no effect, because nothing is pushed"
             raise UserError(what, override, "add push_to_hub=USER/NAME")
         if group not in _READ:
             raise UserError(f"an export does not read {key}", override, "leave it out")
@@ -126,7 +126,7 @@ def _check_output(folder: Path) -> None:
     check_is_in_folder(folder, f"output={folder}")
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     if folder.is_file() or (names and not names & {"config.json", "adapter_config.json"}):
-        what = f"{folder} is no model's folder, and an export would replace it"
+        what = f"{folder} is not a model folder, and an export would replace it"
         raise UserError(what, "output", "output=NEW_FOLDER")
 
 

@@ -89,11 +89,13 @@ def _check_options(options: Mapping[str, Any]) -> None:
     for name, least in _COUNTS.items():
         value = options[name]
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise UserError(f"inspect.{name}={value} is no number of {least} or more")
+            raise UserError(f"inspect.{name}={value} must be a number, {least} or more")
     numbers = options["numbers"]
     is_list = isinstance(numbers, list) and all(type(number) is int for number in numbers)
     if numbers is not None and not (is_list and numbers):
-        raise UserError(f"inspect.numbers={numbers} is no list of numbers", fix="inspect.numbers=[0,17]")
+        raise UserError(
+            f"inspect.numbers={numbers} must be a list of numbers", fix="inspect.numbers=[0,17]"
+        )
     if numbers is not None and options["find"] is not None:
         what = "inspect.numbers and inspect.find both choose the examples"
         raise UserError(what, fix="leave one of them out")

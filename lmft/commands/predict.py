@@ -53,7 +53,7 @@ def _check_values(config: Mapping[str, Any]) -> None:
     for name in ("num_return_sequences", "batch_size"):
         value = config[name]
         if value is not None and (type(value) is not int or value < 1):
-            raise UserError(f"{name}={value} is no number of 1 or more")
+            raise UserError(f"{name}={value} must be a number, 1 or more")
     if config["teacher_forced"] and config["num_return_sequences"] is not None:
         what = "teacher_forced=true looks at a given completion, and writes no answers"
         raise UserError(what, "num_return_sequences", "leave one of them out")

@@ -1,4 +1,4 @@
-"""Tokenise a data set ahead of training, so that the next command finds the tokens in the cache.
+"""Tokenise a data set before training; later commands find the tokens in the cache.
 
 Only light modules are imported at the top, so that `--help` and checks do not need torch.
 """

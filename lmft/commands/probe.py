@@ -1,4 +1,4 @@
-"""A linear probe: how well a linear classifier tells labels from a model's frozen hidden states.
+"""Measure how well a linear classifier finds labels from a model's frozen hidden states.
 
 Only light modules are imported at the top, so that `--help` and checks do not need torch.
 """
@@ -93,13 +93,13 @@ def _check_values(config: Mapping[str, Any]) -> None:
         what = f"pooling={config['pooling']} is unknown"
         raise UserError(what, fix=f"one of: {', '.join(_POOLINGS)}")
     if not isinstance(config["layer"], int) or isinstance(config["layer"], bool):
-        raise UserError(f"layer={config['layer']} is no whole number", fix="layer=-1")
+        raise UserError(f"layer={config['layer']} must be a whole number", fix="layer=-1")
     for name, least in _LEAST.items():
         value = config[name]
         if value is None and name == "window":
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise UserError(f"{name}={value} is no number of {least} or more")
+            raise UserError(f"{name}={value} must be a number, {least} or more")
     for name, most in (("test_fraction", 1.0), ("penalty", float("inf"))):
         value = config[name]
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -199,7 +199,9 @@ def _predictions(
         config["seed"],
     )
     if not found.converged:
-        log.warning("the classifier had not converged after 2,000 steps; a smaller penalty= makes it")
+        log.warning(
+            "the classifier did not converge in 2,000 steps; it converges faster with a smaller penalty="
+        )
     return found, num_cut
 
 

@@ -1,4 +1,4 @@
-"""Score each row of a text by a model: nats, perplexity, and the worst tokens.
+"""Score each row of a text: loss in nats, perplexity, and the least probable tokens.
 
 Only light modules are imported at the top, so that `--help` and checks do not need torch.
 """
@@ -94,11 +94,11 @@ def _check_values(config: Mapping[str, Any]) -> None:
         if value is None and name != "worst":
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise UserError(f"{name}={value} is no number of {least} or more")
+            raise UserError(f"{name}={value} must be a number, {least} or more")
     output_file("output", config["output"])
     family = config["model"]["family"]
     if family == "permuted":
-        what = "a permuted model gives a text no score: it predicts tokens in many orders"
+        what = "a permuted model cannot score a text: it predicts tokens in many orders"
         raise UserError(what, fix="a causal, masked or seq2seq model")
     if family == "seq2seq" and config["text"] is not None:
         what = "a seq2seq model scores a target for its source, and text= is one text"

@@ -1,4 +1,4 @@
-"""Find a learning rate, and the micro-batch that is fastest or fits, before a training.
+"""Find a learning rate and a micro-batch size before a training.
 
 Only light modules are imported at the top, so that `--help` and checks do not need torch.
 """
@@ -88,12 +88,12 @@ def _check(config: Mapping[str, Any]) -> None:
         raise UserError(what, fix=f"one of: {', '.join(_FOUND)}")
     if not 0 < options["min_lr"] < options["max_lr"]:
         limits = f"tune.min_lr={options['min_lr']} tune.max_lr={options['max_lr']}"
-        raise UserError("the learning rate rises from above 0 to a larger one", limits)
+        raise UserError("tune.min_lr must be above 0 and less than tune.max_lr", limits)
     for name, least in (("num_steps", 10), ("batch_steps", 1)):
         if options[name] < least:
             raise UserError(f"tune.{name}={options[name]} is less than {least}")
     if config["resume"] != "auto":
-        what = "lmft.tune begins with the weights that a training begins with, not with a run's"
+        what = "lmft.tune starts from the weights that a new training starts from, not from a run"
         raise UserError(what, f"resume={config['resume']}", "leave it out")
     unused = [f"{group}.{name}" for group in ("callbacks", "logger") for name in config[group]]
     if unused:

@@ -1,4 +1,4 @@
-"""Verify a training on its own model and data: each claim measured against plain transformers.
+"""Verify a training on its own model and data against plain transformers.
 
 Only light modules are imported at the top, so that `--help` and checks do not need torch.
 """
@@ -69,7 +69,7 @@ def verified(
 
     checks.check(config)
     if config["resume"] != "auto":
-        what = "lmft.verify begins with the weights that a training begins with, not with a run's"
+        what = "lmft.verify starts from the weights that a new training starts from, not from a run"
         raise UserError(what, f"resume={config['resume']}", "leave it out")
 
     from lmft.reporting.phase import load_libraries

@@ -1,4 +1,4 @@
-"""Show the report of a run in the browser, new whenever the run has got further.
+"""Show the report of a run in the browser, updated while it trains.
 
 Only light modules are imported at the top, so that `--help` does not need torch.
 """
@@ -26,7 +26,7 @@ _LAST_PORT = 65535
 
 @user_errors_end_the_process()
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command. An argument that is no option is the folder."""
+    """Run the command. An argument that is not an option is the folder."""
     run_command("watch", watch, with_paths(sys.argv[1:] if argv is None else argv, "runs"))
 
 
@@ -57,7 +57,7 @@ def _folder(options: Mapping[str, Any]) -> Path:
         raise UserError(what, fix="lmft watch runs/NAME, or lmft watch runs for all in it")
     for name, least, most in (("port", 0, _LAST_PORT), ("every", 0.1, 3600)):
         if not least <= options[name] <= most:
-            raise UserError(f"{name}={options[name]} is no number from {least} to {most}")
+            raise UserError(f"{name}={options[name]} must be a number from {least} to {most}")
     folder = Path(str(paths[0])).expanduser()
     if not runs_in(folder):
         existing_run(folder)
@@ -72,7 +72,7 @@ def _bound(handler: Any, port: int) -> "Server":
         return Server((HOST, port), handler)
     except OSError as error:
         what = f"cannot serve at port {port}: {error.strerror}"
-        raise UserError(what, "port", "port=0 takes one that is free") from error
+        raise UserError(what, "port", "port=0 chooses a free port") from error
 
 
 if __name__ == "__main__":

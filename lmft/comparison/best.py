@@ -31,7 +31,7 @@ def link_best(folder: Path, winner: Record) -> Path | None:
     """
     link = folder / BEST
     if link.exists() and not link.is_symlink():
-        log.warning("%s is no link, so it is not made to lead to %s", link, winner.name)
+        log.warning("%s is not a link, so it is not changed into a link to %s", link, winner.name)
         return None
     temporary = temporary_path(link)
     temporary.unlink(missing_ok=True)

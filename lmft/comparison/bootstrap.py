@@ -47,8 +47,8 @@ class Difference:
         if self.low <= 0 <= self.high:
             better = name if self.mean > 0 else other
             what = (
-                f"{name} and {other} cannot be told apart: {better} is ahead by {size}, but between "
-                f"{self.low:+.4g} and {self.high:+.4g} lie {text}"
+                f"{name} and {other} do not differ significantly: {better} is ahead by {size}, but "
+                f"{text} lie between {self.low:+.4g} and {self.high:+.4g}"
             )
         else:
             better = (name, other) if self.mean > 0 else (other, name)
@@ -57,7 +57,7 @@ class Difference:
                 f"and {ends[1]:.4g}"
             )
         if min(self.num_runs) == 1:
-            return f"{what}. Other seeds might still give another order: a setting has one run only."
+            return f"{what}. Other seeds might give another order, because a setting has only one run."
         return f"{what}."
 
     def record(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a run's validation has measured: whether the scores of two runs can be compared."""
+"""Compare what the validations of runs measure: whether the scores of two runs can be compared."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass

@@ -1,4 +1,4 @@
-"""What differs between the settings of several runs."""
+"""Find the options that differ between several runs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -58,7 +58,7 @@ def _check_typed(key: str, value: Any, override: Override) -> None:
     elif key == "hydra.verbose" and not isinstance(value, bool | str | list):
         raise UserError("hydra.verbose takes true, or the names of loggers", where, "[lmft]")
     elif f"{key}.".startswith("hydra.sweeper.params."):
-        what = "hydra.sweeper.params is for YAMLs; on the command line values stand by themselves"
+        what = "hydra.sweeper.params is for YAMLs; on the command line, write the values directly"
         raise UserError(what, where, "--multirun seed=1,2")
     elif key.startswith("hydra.callbacks."):
         _check_callback(key, value)
@@ -72,7 +72,7 @@ def _check_folder(path: str, where: str | None) -> None:
 
 def _check_callback(key: str, value: Any) -> None:
     if key.endswith("._target_") and str(value).endswith(".PickleJobInfoCallback"):
-        fix = "leave it out; --from RUN trains by a run's config again"
+        fix = "leave it out; --from RUN trains with a run's config again"
         raise UserError(f"{value} writes the config with its secrets", key, fix)
 
 

@@ -55,7 +55,7 @@ def check_overrides(given: Collection[Override], known: Mapping[str, Any]) -> No
         if key not in known and not (has_plus and may_be_new(key)):
             raise unknown(key, known, override.input_line)
         if override.is_add() and key in known:
-            what = f"'{key}' is in the config, and a plus sign adds what is not"
+            what = f"'{key}' is already in the config, and a plus sign adds new options"
             raise UserError(what, override.input_line, (override.input_line or "").lstrip("+"))
         if override.is_delete() and not may_be_new(key):
             fix = f"give it another value: {key}=…"
@@ -73,7 +73,7 @@ def _check_is_inside_a_group(override: Override, known: Mapping[str, Any]) -> No
         outer = ".".join(parts[:length])
         if outer in known and not isinstance(known[outer], dict):
             inside = "{" + ": {".join(parts[length:]) + ": …" + "}" * (len(parts) - length)
-            what = f"'{outer}' is no group of options"
+            what = f"'{outer}' is not a group of options"
             raise UserError(what, override.input_line, f"{outer}={inside} replaces its value")
 
 
@@ -93,10 +93,10 @@ def unknown(key: str, known: Collection[str], where: str | None) -> UserError:
     """Return the error for an unknown option."""
     our_name = _OTHER_NAMES.get(key.rpartition(".")[2])
     if our_name:
-        return UserError(f"unknown option '{key}'", where, f"here it is called {our_name}")
+        return UserError(f"unknown option '{key}'", where, f"in lmft it is called {our_name}")
     if choices := choices_with(key):
         more = ", …" if len(choices) > 3 else ""
-        fix = f"with {' or '.join(choices[:3])}{more}, it is an option"
+        fix = f"it is an option with {' or '.join(choices[:3])}{more}"
         return UserError(f"unknown option '{key}'", where, fix)
     fix = "`--cfg job` shows every option"
     if "." in key and key.partition(".")[0] in OF_CLASSES:
@@ -132,13 +132,15 @@ def check_launcher(overrides: Collection[str], is_sweep: bool) -> None:
 
 def nearest(key: str, known: Collection[str]) -> str:
     """Return ` (did you mean 'optimizer.lr'?)` for `lr` and for `optimizer.lrr`, or the empty string."""
-    group, _, name = key.rpartition(".")
-    siblings = [each for each in known if each.rpartition(".")[0] == group]
-    if near := did_you_mean(key, siblings):
+    group, dot, name = key.rpartition(".")
+    siblings = [each.rpartition(".")[2] for each in known if each.rpartition(".")[0] == group]
+    if near := did_you_mean(name, siblings, f"{group}{dot}"):
         return near
     alike = _ending_alike(name, known)
     if alike:
-        return f" (did you mean '{alike[0]}'?)"
+        return did_you_mean(key, alike) or f" (did you mean '{alike[0]}'?)"
+    if group and siblings:
+        return ""  # the name of a group that exists makes all its options look alike
     return did_you_mean(key, known)
 
 

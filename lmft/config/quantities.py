@@ -41,5 +41,5 @@ def number_of_tokens(value: Any) -> int:
     written = str(value).strip().lower().replace("_", "")
     match = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*([kmgbt]?)", written)
     if match is None or isinstance(value, bool):
-        raise ValueError(f"{value} is no number of tokens")
+        raise ValueError(f"{value} is not a number of tokens")
     return round(float(match[1]) * _THOUSANDS[match[2]])

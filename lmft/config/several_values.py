@@ -41,7 +41,7 @@ def _with_names(argument: str, overrides: Sequence[str], command: str, sources: 
     names = sorted(name for name in options if not name.startswith("_"))
     chosen = pattern.filter(names)
     if not chosen:
-        what = f"{group} is no group of YAMLs"
+        what = f"{group} is not a group of YAMLs"
         if names:
             what = f"no name matches, of {', '.join(names)}"
         raise UserError(what, argument, f"{group}=glob(PATTERN) takes the names of conf/{group}/")

@@ -40,7 +40,7 @@ def described(options: Any, key: str) -> list[str]:
         values = [f"{value} from {share:.4g} of the steps" for share, value in schedule.items()]
         last = list(schedule.values())[-1]
         lines.append(
-            f"{name}: {', '.join(values)}; validation measures at {last}, unless it has its own"
+            f"{name}: {', '.join(values)}; validations use {last}, unless a validation_ option is set"
         )
     return lines
 

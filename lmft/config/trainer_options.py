@@ -65,7 +65,7 @@ _NOT_SET_HERE = {  # arguments of Lightning's Trainer that lmft sets itself or d
     "default_root_dir": "run.dir=FOLDER run.name=NAME",
     "num_sanity_val_steps": "validate_before=true validates before the first step",
     "enable_model_summary": "callbacks.summary._target_=lightning.pytorch.callbacks.ModelSummary",
-    "enable_progress_bar": "with … > FILE progress is a line now and then instead of a bar",
+    "enable_progress_bar": "with > FILE, progress is printed as lines instead of a bar",
     "enable_checkpointing": "checkpoint.keep_last=0 keeps no checkpoint",
     "use_distributed_sampler": "leave it out: each device takes its share of the batches",
     "overfit_batches": "debug=overfit",

@@ -1,4 +1,4 @@
-"""Batches that a thread makes ahead, and copies to a GPU beside its other work.
+"""A thread makes batches ahead, and copies them to a GPU while it computes.
 
 A loader process would have to hand each tensor over through shared memory, which costs the process that
 trains more than making the batch.

@@ -82,9 +82,9 @@ class Batches(Dataset):
         )
 
     def ingredients(self, micro_batch: MicroBatch) -> tuple[Rows, Objective, TokenNoise]:
-        """Return what a micro-batch is made of: its examples, its objective and its noise.
+        """Return the examples, the objective and the noise of a micro-batch.
 
-        If it has no examples, it is made of the first one.
+        A micro-batch without examples gets the first one.
         """
         is_empty = not len(micro_batch.examples)
         rows = self.examples.rows(np.zeros(1, np.int64) if is_empty else micro_batch.examples)

@@ -188,16 +188,16 @@ class DataConfig:
             fix = "data.train_on=assistant, or data.turns=together"
             raise UserError(what, fix=fix)
         if self.format == "pairs" and (self.examples != "lines" or self.too_long == "windows"):
-            what = "pairs stay whole: they make no blocks, no packs and no windows"
+            what = "pairs are not cut: they cannot be blocks, packs or windows"
             raise UserError(what, fix="data=pairs, or data.examples=lines data.too_long=cut")
         if self.target_language is not None and self.format != "pairs":
-            what = f"data.target_language={self.target_language} is read of pairs only"
+            what = f"data.target_language={self.target_language} is read only for pairs"
             raise UserError(what, f"data.format={self.format}", "data=pairs objective=pairs")
         if self.format == "marked_text" and not self.response_template:
             what = "data.format=marked_text needs the text that stands before each answer"
             raise UserError(what, fix="data.response_template='### Assistant:'")
         if self.source_language is not None and self.kind == "chat":
-            what = f"data.source_language={self.source_language} is not read of chats"
+            what = f"data.source_language={self.source_language} is not read for chats"
             raise UserError(what, fix="data.source_language=null")
         if self.stride is not None and (self.examples != "lines" or self.too_long != "windows"):
             what = "data.stride is read only where long lines are cut into windows"
@@ -213,7 +213,7 @@ class DataConfig:
             fix = f"{usual}, or 0 to train without validation"
             raise UserError(what, fix=fix)
         if self.decontaminate and self.validate_on_train:
-            what = "data.decontaminate=true would leave out all that validation measures"
+            what = "data.decontaminate=true would remove all documents that validation measures"
             fix = "data.decontaminate=false, or data.validate_on_train=false"
             raise UserError(what, "data.validate_on_train=true", fix)
         if self.validation and self.train_only:
@@ -242,7 +242,7 @@ class DataConfig:
             return
         for name in ("path", "train", "validation", "max_train_examples", "max_validation_examples"):
             if getattr(self, name) is not None:
-                what = f"data.{name} names text beside data.sources"
+                what = f"data.{name} and data.sources both name text"
                 raise UserError(what, fix=f"data.{name}=null, or data.sources.NAME.{name}=…")
         for name, options in self.sources.items():
             _check_source(str(name), options)
@@ -330,7 +330,7 @@ def _check_source(name: str, options: Any) -> None:
     weight = options.get("weight", 1)
     is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
     if not is_number or not 0 <= weight < math.inf:
-        what = f"weight={weight} is no share"
+        what = f"weight={weight} must be a number, 0 or more"
         raise UserError(what, where, "weight: 0.3, or 0 to measure its validation text only")
 
 

@@ -309,7 +309,7 @@ def load_corpus(
     )
     measured = together.measured_sources
     if measured and not any(config.weights[name] for name in measured):
-        what = f"val/loss would be that of {', '.join(measured)} alone, on which nothing is trained"
+        what = f"val/loss would measure only {', '.join(measured)}, which is not trained on"
         fix = "validation text of a source with a weight above 0: validation_fraction: 0.05"
         raise UserError(what, "data.sources", fix)
     if "train" in splits:
@@ -368,10 +368,11 @@ def _check_split(train: Documents, validation: Documents, share: float) -> None:
         what = "the text is one document, and whole documents are held out"
     elif not len(validation):
         what = (
-            f"no document of the {num_documents} falls to validation: too few for a share of {share:g}"
+            f"none of the {num_documents} documents is selected for validation: too few for a share of "
+            f"{share:g}"
         )
     else:
-        what = f"all documents ({num_documents}) fall to validation, and none is left to train on"
+        what = f"all {num_documents} documents are selected for validation, and none is left to train on"
     possible = share_that_splits(train.store.hashes)
     if possible:
         other = f"data.validation_fraction={possible:g}"

@@ -41,8 +41,8 @@ class _Devices:
 class DataModule(LightningDataModule):
     """DataLoaders for training and validation; each item is one ready micro-batch.
 
-    Order and noise follow from the seed, and the position in training is two integers. The loaders work
-    with a Trainer and without one.
+    Order and noise are functions of the seed, and the position in training is two integers. The loaders
+    work with and without a Trainer.
 
     >>> data = parts.datamodule()
     >>> batch = next(iter(data.train_dataloader()))
@@ -93,7 +93,7 @@ class DataModule(LightningDataModule):
         self._schedules: dict[tuple[str, int], Schedule] = {}  # by split and rank
 
     def setup(self, stage: str) -> None:
-        """Forget what holds for an earlier trainer, or for none: its devices, and where it resumed.
+        """Reset the state of an earlier trainer: its devices, and its position after resuming.
 
         Lightning is made to use one batch if it would round a share of the batches down to none.
 
@@ -271,7 +271,7 @@ class DataModule(LightningDataModule):
     ) -> Batch:
         """Return these examples of a split as one batch, with the noise that they have in that epoch.
 
-        share: the share of the training that is over, by which the objective's rates may change.
+        share: share of the training that is done, on which the objective's options may depend.
         """
         return self.batches(split)[MicroBatch(epoch, np.asarray(examples), share)]
 

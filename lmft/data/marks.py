@@ -1,4 +1,4 @@
-"""What the flags of a text tell about it: tokens per word, and examples of a single sentence.
+"""Statistics of the flags of a text: tokens per word, and examples of a single sentence.
 
 Both show whether an objective on words or sentences can do what its name says on this text.
 """
@@ -58,14 +58,14 @@ def _warn_of_words(tokens_per_word: float | None, split: str) -> None:
     if tokens_per_word > _LONG_WORD:
         log.warning(
             "%s: words have %.1f tokens on average, as in scripts without spaces, where the tokenizer "
-            "cannot tell words; what is too long for a word is hidden token by token, and "
-            "objective=mlm hides all tokens so",
+            "cannot tell words; words that are too long are masked token by token; "
+            "objective=mlm masks single tokens everywhere",
             split,
             tokens_per_word,
         )
     if tokens_per_word < 1.02:
         log.warning(
-            "%s: every word is one token, so objective=whole_word hides what objective=mlm does", split
+            "%s: every word is one token, so objective=whole_word does the same as objective=mlm", split
         )
 
 

@@ -97,7 +97,7 @@ def chat_of(value: Any, where: str = "chat") -> str | list[dict[str, Any]]:
             value = json.loads(value)
         except ValueError as error:
             fix = 'chat="what the user says"'
-            raise UserError(f"the chat is no valid JSON: {error}", where, fix) from error
+            raise UserError(f"the chat is not valid JSON: {error}", where, fix) from error
     if not isinstance(value, list) or not value:
         raise UserError(f"a chat is text or a list of messages, not {type_name(value)}", where)
     for message in value:

@@ -21,7 +21,7 @@ def compared(
         rows: the rows.
         arrays: the batch.
         queries: the positions that predict.
-        is_text: [B, T] bool: the tokens of the rows that are no padding.
+        is_text: [B, T] bool: the tokens of the rows that are not padding.
     """
     names = [name for name in STREAMS if name in arrays]
     found = {name: np.full(arrays[name].shape, NOWHERE) for name in names}

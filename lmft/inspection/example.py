@@ -167,7 +167,7 @@ class _ExampleMaker:
         return tokens
 
     def _length(self, name: str, tokens: list[Token]) -> int:
-        """Return the tokens of a sequence that are no padding."""
+        """Return the tokens of a sequence that are not padding."""
         for column in range(len(tokens), 0, -1):
             token = tokens[column - 1]
             is_from_text = self.sources[name][column - 1] != NOWHERE

@@ -1,4 +1,4 @@
-"""What an objective put into the inputs, joined with the hidden tokens in whose place it stands."""
+"""Join the masks and sentinels in the inputs with the hidden tokens that they replace."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ Token = dict[str, Any]
 def join(stream: list[Token], text: list[Token]) -> None:
     """Join what the objective put into the inputs with the hidden tokens in whose place it stands.
 
-    A token that is not of the text stands for the first hidden token behind the text before it, or else
+    A token that is not of the text stands for the first hidden token after the text before it, or else
     for the hidden ones before the text that follows it.
     """
     before = -1  # place in the text of the last token of it, or of the hidden one that was joined last

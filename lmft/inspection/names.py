@@ -5,13 +5,13 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-_BROKEN = "\ufffd"  # decoders write it for bytes that are no whole character
+_BROKEN = "\ufffd"  # decoders write it for bytes that are not a whole character
 
 
 class TokenNames:
     """The texts of a tokenizer's tokens, with the space that a token begins with.
 
-    They are found by decoding a token behind another one, whatever kind of tokenizer it is.
+    They are found by decoding a token after another one, whatever kind of tokenizer it is.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, ordinary: Collection[int]):
@@ -25,7 +25,7 @@ class TokenNames:
         self._anchor = self._find_anchor()
 
     def _find_anchor(self) -> int | None:
-        """Return a token of letters, behind which others are decoded; None if there is none."""
+        """Return a token of letters, after which others are decoded; None if there is none."""
         for token in sorted(self._ordinary):
             if self._decoded([token]).isalpha():
                 return token

@@ -1,4 +1,4 @@
-"""Where each token of a batch comes from: followed through the objective, or else compared."""
+"""Find the origin of each token of a batch, by following it through the objective or by comparing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

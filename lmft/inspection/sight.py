@@ -26,7 +26,7 @@ def sight(
         arrays: the batch.
         queries: the positions that predict.
         number: of the target.
-        length: tokens of the stream that are no padding.
+        length: tokens of the stream that are not padding.
         is_causal: whether a token of `input_ids` sees only the tokens before it.
     """
     row = int(queries.rows[number])

@@ -196,7 +196,9 @@ def _modules_named(model: PreTrainedModel, option: str, names: list[str] | str) 
         try:
             matching = {name: module for name, module in modules.items() if re.fullmatch(pattern, name)}
         except re.error as error:
-            raise UserError(f"model.lora.{option}={given} is no regular expression: {error}") from error
+            raise UserError(
+                f"model.lora.{option}={given} is not a regular expression: {error}"
+            ) from error
         if not matching:
             hint = did_you_mean(given, {name.rpartition(".")[2] for name in modules})
             _refuse(model, option, f"{model.config.model_type} has no module '{given}'{hint}")

@@ -79,10 +79,10 @@ def use_packed_attention(
             if isolates:
                 difference = max(difference, _difference(tried, tokens, causal))
     except Exception as error:  # of any kind: the model's code may take no such arguments
-        log.info("%s attends by masks: %s", kind, " ".join(str(error).split())[:200])
+        log.info("%s uses attention masks: %s", kind, " ".join(str(error).split())[:200])
         return False
     if not difference < _MOST:
-        log.info("%s attends by masks: without them hidden states differ by %.2g", kind, difference)
+        log.info("%s uses attention masks: without them, hidden states differ by %.2g", kind, difference)
         return False
     model.set_attn_implementation(packed_attention.NAME)
     return True

@@ -38,19 +38,20 @@ class LoraConfig:
     def __post_init__(self):
         if self.r < 0:
             raise UserError(
-                f"model.lora.r={self.r} is no rank", fix="model.lora.r=16, or 0 for no adapters"
+                f"model.lora.r={self.r} must be 0 or more", fix="model.lora.r=16, or 0 for no adapters"
             )
         if self.alpha is not None and self.alpha < 1:
             raise UserError(
-                f"model.lora.alpha={self.alpha} is no whole number above 0",
+                f"model.lora.alpha={self.alpha} must be a whole number above 0",
                 fix=f"model.lora.alpha={2 * self.r or 32}",
             )
         if not 0 <= self.dropout < 1:
             raise UserError(
-                f"model.lora.dropout={self.dropout} is no share below 1", fix="model.lora.dropout=0.05"
+                f"model.lora.dropout={self.dropout} must be a share from 0 to below 1",
+                fix="model.lora.dropout=0.05",
             )
         if self.target_modules is not None and not self.target_modules:
-            raise UserError("model.lora.target_modules names nothing", fix="null, for all linear layers")
+            raise UserError("model.lora.target_modules is empty", fix="null, for all linear layers")
         self._check_init()
         if self.r:
             require_peft("model.lora")
@@ -98,7 +99,9 @@ class TokenizerConfig:
                 "leave one of them out",
             )
         if self.warm_up_steps < 0:
-            raise UserError(f"model.tokenizer.warm_up_steps={self.warm_up_steps} is no number of steps")
+            raise UserError(
+                f"model.tokenizer.warm_up_steps={self.warm_up_steps} must be a number of steps"
+            )
 
 
 def num_auto_words(value: str) -> int:
@@ -106,7 +109,7 @@ def num_auto_words(value: str) -> int:
     number = value.removeprefix(AUTO_WORDS)
     if not number.isdecimal() or not int(number):
         raise UserError(
-            f"model.tokenizer.add_tokens={value} names no number of words",
+            f"model.tokenizer.add_tokens={value} does not give a number of words",
             fix="model.tokenizer.add_tokens=auto:500",
         )
     return int(number)
@@ -147,7 +150,7 @@ class ModelConfig:
         self._check_choices()
         if named := {"dtype", "torch_dtype"}.intersection(self.config):
             raise UserError(
-                "the config of a model does not decide in which format lmft trains or exports it",
+                "lmft does not take the number format of training and export from the model's config",
                 f"model.config.{min(named)}",
                 "model.export_dtype=bf16 exports in bfloat16; trainer.precision is that of training",
             )
@@ -200,7 +203,7 @@ class ModelConfig:
         options = self.tokenizer
         if options.train and not self.from_scratch and not options.replace:
             raise UserError(
-                "a vocabulary trained anew is not that of the pretrained weights",
+                "a newly trained vocabulary does not fit the pretrained weights",
                 f"model.tokenizer.train=true with {self.name_or_path}",
                 "model.from_scratch=true; or model.tokenizer.replace=true, which keeps the rows of "
                 "tokens that both vocabularies know",
@@ -208,13 +211,13 @@ class ModelConfig:
         if self.from_scratch and (options.replace or options.warm_up_steps):
             option = "replace" if options.replace else "warm_up_steps"
             raise UserError(
-                "a model that starts from random weights has no rows of known tokens",
+                "a model with random weights has no embeddings to keep",
                 f"model.tokenizer.{option}",
                 "leave it out",
             )
         if options.replace and self.lora.r and not self.lora.merge:
             raise UserError(
-                "adapters alone do not hold the moved rows of a replaced vocabulary",
+                "adapters do not contain the embeddings of a replaced vocabulary",
                 "model.tokenizer.replace=true with model.lora.merge=false",
                 "model.lora.merge=true",
             )

@@ -73,7 +73,7 @@ def check_can_be_saved(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFas
                 reason = " ".join(str(error).split())
                 what = f"the model could not be saved after its training: {reason}"
                 raise UserError(
-                    what, type(part).__name__, "mend it in the base model's folder"
+                    what, type(part).__name__, "correct it in the base model's folder"
                 ) from error
 
 

@@ -170,7 +170,7 @@ class LanguageModel(LightningModule):
 
         Raises: UserError if models of the family do not score texts, or windows would not overlap.
         """
-        what = f"a {self.family.name} model gives a text no score: it predicts tokens in many orders"
+        what = f"a {self.family.name} model cannot score a text: it predicts tokens in many orders"
         raise UserError(what, fix="a causal, masked or seq2seq model")
 
     def answer(
@@ -267,7 +267,7 @@ class LanguageModel(LightningModule):
         return columns + self.family.is_causal  # a causal model predicts the next token
 
     def break_losses_down(self, by: Sequence[BrokenDown]) -> None:
-        """Let each validation sum the nats of its targets in several ways, in `latest_sums`.
+        """Let each validation add up the nats of its targets by class, in `latest_sums`.
 
         by: for each validation text what its losses are broken down by.
         """
@@ -292,7 +292,7 @@ class LanguageModel(LightningModule):
         return loss
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **options: Any) -> Any:
-        """Load whole weights; where devices share them, each one copies its part."""
+        """Load whole weights; if they are sharded, each device copies its shard."""
         own = self.state_dict()
         parts = {name: sharding.part_like(value, own.get(name)) for name, value in state_dict.items()}
         return super().load_state_dict(parts, *args, **options)
@@ -300,7 +300,7 @@ class LanguageModel(LightningModule):
     # Lightning's hooks
 
     def configure_model(self) -> None:
-        """Share the weights among the devices, if the strategy does so."""
+        """Shard the weights over the devices, if the strategy does so."""
         if isinstance(self.trainer.strategy, FullySharded):
             self.trainer.strategy.shard(self)
 
@@ -316,16 +316,16 @@ class LanguageModel(LightningModule):
             begin_compiling(self, self.compiling)
 
     def on_validation_start(self) -> None:
-        """Wait for the steps so far: a validation is of weights that are as they should be."""
+        """Wait for the outcome of all steps so far, so that no weights with a fault are validated."""
         self.step.outcomes.read()
 
     def on_train_end(self) -> None:
-        """Wait for all steps. Raises: UserError if all have overflowed float16 and changed nothing."""
+        """Wait for the outcome of all steps. Raises: UserError if all overflowed float16."""
         self.step.outcomes.read()
         self.step.outcomes.overflows.check_end(self.trainer.global_step)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Move the schedule on, unless float16's scaler has left the step out."""
+        """Step the schedule, unless the float16 scaler skipped the optimizer step."""
         if not self.step.outcomes.overflows.is_latest:
             super().lr_scheduler_step(scheduler, metric)
 
@@ -347,7 +347,7 @@ class LanguageModel(LightningModule):
         self.step.backward(loss)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """In a warm-up, keep the gradients of new rows alone."""
+        """In a warm-up, keep only the gradients of new rows."""
         if self.warm_up is not None:
             self.warm_up.keep_gradients_of_new_rows(optimizer, self.trainer.global_step)
 

@@ -57,10 +57,10 @@ class MaskedLanguageModel(LanguageModel):
         every_pair = torch.ones(len(tokens), len(tokens), dtype=torch.bool)
         earlier = every_pair.tril(-1)
         later = every_pair.triu(1)
-        fault = "is to fill gaps, but sees nothing"
+        fault = "fills gaps, but does not see the tokens"
         return {"input_ids": tokens[None]}, [
-            Sight("input_ids", earlier, True, f"{fault} of what stands before them"),
-            Sight("input_ids", later, True, f"{fault} of what stands after them"),
+            Sight("input_ids", earlier, True, f"{fault} before them"),
+            Sight("input_ids", later, True, f"{fault} after them"),
         ]
 
     def inputs_with_labels(self, batch: Mapping[str, Any]) -> Batch:
@@ -160,7 +160,7 @@ def masked_text(prompt: Any, tokenizer: PreTrainedTokenizerFast) -> str:
     if tokenizer.mask_token is None:
         raise UserError("the tokenizer has no mask token, so the model fills no gaps", fix="no prompts")
     if isinstance(prompt, dict):
-        raise UserError("masked models answer no chats", fix='prompt="This is a [MASK] film."')
+        raise UserError("masked models cannot answer chats", fix='prompt="This is a [MASK] film."')
     mask = str(tokenizer.mask_token)
     text = str(prompt).replace("[MASK]", mask)
     if mask not in text:

@@ -44,7 +44,7 @@ class PermutedLanguageModel(GeneratingModel):
     body_options: ClassVar[dict[str, Any]] = {"use_mems": False}  # no row continues the one before it
 
     def trial(self, tokens: Tensor) -> tuple[dict[str, Tensor], list[Sight]]:
-        """Require that predictions see tokens [T] that are no target, and targets before them in an
+        """Require that predictions see tokens [T] that are not targets, and targets before them in an
         order.
 
         They must not see themselves, nor later targets. The masks are those that the objective
@@ -99,7 +99,7 @@ class PermutedLanguageModel(GeneratingModel):
     def ids_of(cls, prompt: Any, tokenizer: PreTrainedTokenizerFast) -> list[int]:
         """Return the tokens of the text without the tokenizer's separators, which would end it."""
         if isinstance(prompt, dict):
-            raise UserError("permuted models answer no chats", fix='prompt="…" instead of chat="…"')
+            raise UserError("permuted models cannot answer chats", fix='prompt="…" instead of chat="…"')
         end: Any = tokenizer.cls_token_id  # ends a text, so an empty prompt begins after it
         return text_ids(tokenizer, up_to_mask(str(prompt)), add_special_tokens=False) or [end]
 

@@ -148,7 +148,7 @@ def encoder_text(prompt: Any, tokenizer: PreTrainedTokenizerFast) -> str:
     Raises: UserError if the prompt is a chat, or has a `[MASK]` and the tokenizer neither of them.
     """
     if isinstance(prompt, dict):
-        raise UserError("seq2seq models answer no chats", fix='prompt="…" instead of chat="…"')
+        raise UserError("seq2seq models cannot answer chats", fix='prompt="…" instead of chat="…"')
     text = str(prompt)
     sentinels = _sentinels(tokenizer)
     if "[MASK]" in text and not sentinels and tokenizer.mask_token is None:

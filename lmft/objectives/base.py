@@ -31,7 +31,7 @@ class Rows:
     """
 
     tokens: np.ndarray  # [B, T] int64, the padding token beyond an example's length
-    flags: np.ndarray  # [B, T] uint8, WORD_START | SPECIAL | SENTENCE_END; padding is SPECIAL
+    flags: np.ndarray  # [B, T] uint8, WORD_START | SPECIAL | ANSWER | …; padding is SPECIAL
     lengths: np.ndarray  # [B] tokens of each example
     numbers: np.ndarray  # [B] numbers of the examples in their split, which name their noise
     # [B, T] number of the token's document, −1 in padding; only where the objective needs it.
@@ -39,7 +39,7 @@ class Rows:
     isolated: bool = False  # no token may attend to another document; then `documents` is set
     trainable: np.ndarray | None = None  # [B, T] bool: tokens that may be targets; None: all
     are_lines: bool = False  # each row is one text, with its separators around it
-    # [B] leading tokens that the previous window holds too; None: no windows overlap.
+    # [B] leading tokens that are also in the previous window; None: no windows overlap.
     num_seen: np.ndarray | None = None
 
 
@@ -103,7 +103,7 @@ class Objective(ABC):
     needs_word_starts: ClassVar[bool] = False  # it reads the WORD_START flag
     needs_documents: ClassVar[bool] = False  # it reads Rows.documents
     needs_pairs: ClassVar[bool] = False  # its rows hold a source and a target
-    is_likelihood: ClassVar[bool] = False  # its losses add up to −log p of the text
+    is_likelihood: ClassVar[bool] = False  # the sum of its losses is −log p of the text
 
     @property
     def needs_sentence_ends(self) -> bool:
@@ -144,7 +144,7 @@ class Objective(ABC):
 def threshold(share: float) -> np.uint64:
     """Return the bound that uniform uint64 bits stay below with probability `share`.
 
-    A share of 1.0 misses one value in 2^64.
+    With a share of 1.0, one value of 2^64 is not below it.
 
     >>> noise = TokenNoise(seed=1, epoch=0, examples=np.arange(1000))
     >>> bool(0.1 < (noise.bits("select", np.arange(10)) < threshold(0.15)).mean() < 0.2)
@@ -156,7 +156,7 @@ def threshold(share: float) -> np.uint64:
 def padded_targets(index: np.ndarray, ids: np.ndarray) -> dict[str, np.ndarray]:
     """Return `target_index` [K] and `targets` [K], padded to a bucket.
 
-    Buckets hold at most 1/16 more than there are targets, and have few distinct sizes.
+    Padding adds at most 1/16, or up to a size of 8, so that few distinct sizes occur.
 
     >>> padded_targets(np.array([3, 5]), np.array([17, 19]))["targets"].tolist()
     [17, 19, -100, -100, -100, -100, -100, -100]

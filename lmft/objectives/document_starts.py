@@ -1,4 +1,4 @@
-"""Where documents begin in the rows of a batch."""
+"""Find where documents begin in the rows of a batch."""
 
 import numpy as np
 

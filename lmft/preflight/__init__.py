@@ -1,4 +1,4 @@
-"""What is found before a training: what it will need, and what is likely to be a mistake."""
+"""Checks before a training: what it will need, and likely mistakes."""
 
 from lmft.preflight.finding import Finding
 

@@ -76,10 +76,10 @@ def much_overlap(found: Overlap, train: Text, name: str) -> Finding | None:
         return None
     text = (
         f"{name}: {found.copied} of {found.sampled} sampled documents are copies of training text "
-        f"({_looked_at(train.texts)}): {_SHARE_OF_COPY:.0%} of their tokens or more are in stretches of "
-        f"{NUM_WORDS} words that it has too"
+        f"({_looked_at(train.texts)}): {_SHARE_OF_COPY:.0%} of their tokens or more are in sequences of "
+        f"{NUM_WORDS} words that it also has"
     )
-    fix = "data.decontaminate=true leaves such training documents out; else the loss will be too low"
+    fix = "data.decontaminate=true removes such training documents; otherwise val/loss is too low"
     return Finding("overlap", text, fix)
 
 

@@ -44,7 +44,7 @@ def many_copies(texts: Documents, split: str) -> Finding | None:
         f"{split}: {num_copies:,} of {len(hashes):,} documents are copies of others, with {share:.0%} "
         "of the tokens"
     )
-    fix = "data.deduplicate=exact leaves copies out; they are learnt by heart"
+    fix = "data.deduplicate=exact removes copies, which a model memorises"
     return Finding("duplicates", text, fix)
 
 
@@ -91,7 +91,7 @@ def many_tokens_per_word(text: Text, vocab_size: int, split: str) -> Finding | N
         limit = _MANY_PER_LETTER
     if rate <= limit:
         return None
-    found = f"{split}: {rate:.1f} tokens a {unit} in {len(parts)} sampled documents, as of text in "
-    text_found = f"{found}another language than the tokenizer's"
+    found = f"{split}: {rate:.1f} tokens per {unit} in {len(parts)} sampled documents, as for text in "
+    text_found = f"{found}a language that the tokenizer does not know well"
     fix = "another tokenizer or model; from scratch, model.tokenizer.train=true"
     return Finding("tokens_per_word", text_found, fix)

@@ -79,7 +79,7 @@ def short_blocks(texts: Documents, block_size: int, positions: int | None, split
         return None
     text = (
         f"{split}: half of the documents have {median:,.0f} tokens or more, and a block has "
-        f"{block_size}: what stands further apart is not learnt"
+        f"{block_size}: longer dependencies are not learnt"
     )
     fix = f"data.block_size={possible}, which the model takes, with a smaller data.batch_size"
     return Finding("block_size", text, fix)

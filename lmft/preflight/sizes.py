@@ -136,7 +136,7 @@ def _free(folder: Path) -> int:
     if existing != folder:
         return free
     files = {path.stat().st_ino: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
-    return free + sum(files.values())  # a run that goes on replaces its checkpoints and its model
+    return free + sum(files.values())  # a run that resumes replaces its checkpoints and its model
 
 
 def short_of_disk(disk: Mapping[str, Any]) -> Finding | None:

@@ -1,1 +1,1 @@
-"""What a run tells its user: tables, the report, the model card."""
+"""Output for the user of a run: tables, the report, the model card."""

@@ -48,7 +48,7 @@ _CONFIG: Spec = {
 def lines(rows: Iterable[Row], x: Axis, y: Axis, series: Sequence[str] = (), height: int = 260) -> Spec:
     """Return a plot of lines, with the value nearest to the pointer.
 
-    Dragging moves it, the wheel with Shift zooms, a double click shows all again.
+    Dragging moves it, Shift and the mouse wheel zoom, a double click resets it.
 
     A row whose value is not finite, or not positive on a logarithmic axis, has no place and is left out.
 

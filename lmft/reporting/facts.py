@@ -146,22 +146,22 @@ def estimate_lines(facts: Facts) -> list[str]:
 def _time(estimate: Mapping[str, Any]) -> str:
     speed = f"{estimate['tokens_per_second']:,.0f} tokens/s"
     seconds = estimate["seconds_per_step"]
-    timed = f"{seconds:.2g} s a step, by {estimate['steps_timed'] - 1} steps after one"
+    timed = f"{seconds:.2g} s per step, measured over {estimate['steps_timed'] - 1} steps"
     if estimate["seconds"] is None:
         return f"{speed}, {timed}"
     parts = [f"training {duration(estimate['train_seconds'])} ({speed}, {timed})"]
     count = estimate["validations"]
     if count is None:
         each = duration(estimate["validation_seconds"])
-        parts.append(f"validations of {each} each, not counted, as their number follows from the time")
+        parts.append(f"validations of {each} each, not counted, as their number depends on the time")
     elif count:
         each = f"{estimate['validation_seconds']:.2g} s"
         parts.append(f"{_counted(count, 'validation')} of {each}")
     if estimate["checkpoints"]:
         each = f"{estimate['checkpoint_seconds']:.2g} s"
         saved = _counted(estimate["checkpoints"], "checkpoint")
-        parts.append(f"{saved} of {each} and what the disk takes")
-    done = f" after the {estimate['steps_done']:,} steps made" if estimate["steps_done"] else ""
+        parts.append(f"{saved} of {each} plus writing to disk")
+    done = f" after the {estimate['steps_done']:,} steps done" if estimate["steps_done"] else ""
     return f"about {duration(estimate['seconds'])}{done}: {', '.join(parts)}"
 
 
@@ -184,17 +184,18 @@ def _micro_batch(estimate: Mapping[str, Any]) -> str:
         split = f"{size} does not fit, and is split into {estimate['split_into']} parts"
         return f"{split}; {other} is the same training"
     if largest is None and size == estimate["step"]:
-        return f"{size}, all of a step"
+        return f"{size}, the whole step"
     if largest is None:
-        return f"{size} fits; what larger ones take is not known"
+        return f"{size} fits; whether larger ones fit is not known"
     if largest > size:
         other = f"data.batch_size={largest} trainer.accumulate_grad_batches={accumulate}"
         return f"{size} fits, and {largest} would too: {other} is the same training"
     rounded = float(f"{estimate['examples_that_fit']:.2g}")
     about = f"about {rounded:,.0f} examples would fit"
     if largest == estimate["step"]:
-        return f"{size}, all of a step; {about}"
-    return f"{size} is the largest that fits and divides the {estimate['step']} of a step; {about}"
+        return f"{size}, the whole step; {about}"
+    divides = f"divides the {estimate['step']} examples of a step"
+    return f"{size} is the largest size that fits and {divides}; {about}"
 
 
 def warning_lines(facts: Facts) -> list[str]:

@@ -43,7 +43,7 @@ def inspection_page(found: Inspected) -> str:
 
 
 def _examples(batches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the examples as the template takes them, numbered anew in each epoch."""
+    """Return the examples as the template takes them, with numbers that begin again in each epoch."""
     examples = []
     num_of_epoch: dict[int, int] = {}
     for batch in batches:

@@ -20,7 +20,7 @@ def print_next_steps(
 ) -> None:
     """Print paths and commands, which can be copied into a shell.
 
-    A command is on a line of its own; on a terminal, a long one is continued behind a backslash.
+    A command is on a line of its own; on a terminal, a long one is continued after a backslash.
 
     Args:
         results: what there is, and where.

@@ -118,7 +118,7 @@ def _print(block: Text) -> None:
 
 
 def _print_bullet(text: str) -> None:
-    """Print a text behind a mark: on a terminal broken between words, in a pipe on one line."""
+    """Print a text after a mark: on a terminal broken between words, in a pipe on one line."""
     console = terminal()
     if is_muted():
         return

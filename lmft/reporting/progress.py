@@ -84,7 +84,7 @@ class _Count:
         return bar_line(self.position, width, is_ascii)
 
     def sentence(self) -> str:
-        """Return the line that a pipe gets while the work goes on."""
+        """Return the line that a pipe gets while the work continues."""
         return f"{self.description}: {self.position.counted}"
 
     @property

@@ -106,7 +106,7 @@ class Screen:
         self.console.print(Text(line))
 
     def refresh(self, at_once: bool = False) -> None:
-        """Draw it anew, unless another one is drawn instead."""
+        """Draw it again, unless another one is drawn instead."""
         if self._live is not None:
             self._touched = time.monotonic()
             self._live.refresh()

@@ -93,7 +93,7 @@ def check_folder(run: RunFolder, name: str, config: Mapping[str, Any]) -> None:
         fix = "run.name=NEW names the branch; without branch=true the run continues"
         raise UserError(what, f"resume={config['resume']}", fix)
     if parent is None and (has_checkpoint or run.status() is not None):
-        what = f"run name '{name}' is in use, by a run that is no branch"
+        what = f"run name '{name}' is in use by a run that is not a branch"
         raise UserError(what, str(run.path), "another run.name for the branch")
     if parent is not None and has_checkpoint and not _is_from(parent, origin, resume):
         what = f"'{name}' is a branch of {parent}, not of {resume}"

@@ -86,11 +86,13 @@ def read(path: Path, map_location: Any = "cpu", mmap: bool = False) -> dict[str,
         return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:  # its own text would tell how to switch the protection off
         fix = "only tensors and plain values are read: other objects could run code"
-        raise UserError(f"{path} holds more than a checkpoint may, or is none", fix=fix) from error
+        raise UserError(
+            f"{path} is not a checkpoint, or contains objects that are not allowed in one", fix=fix
+        ) from error
     except Exception as error:  # corrupt bytes raise errors of any kind
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise UserError(
-            f"{path} cannot be read as a checkpoint", reason, "resume=PATH of another"
+            f"{path} cannot be read as a checkpoint", reason, "resume=PATH of another checkpoint"
         ) from error
 
 
@@ -99,7 +101,7 @@ def settings_of(path: Path) -> dict[str, Any]:
     checkpoint = read(path, mmap=True)
     if not {"loops", "hyper_parameters"} <= checkpoint.keys():
         fix = "to begin with the weights of a model: model.name_or_path=FOLDER"
-        raise UserError(f"{path} is no checkpoint of a run", "resume", fix)
+        raise UserError(f"{path} is not a checkpoint of a run", "resume", fix)
     return checkpoint["hyper_parameters"]
 
 
@@ -116,7 +118,7 @@ def save_weights(module: LightningModule, step: int, path: Path) -> None:
 def load_weights(module: LightningModule, path: Path, *newer: Path) -> int:
     """Load a checkpoint's trained weights, or the mean of several, into a module.
 
-    The sums of the mean are float32; what is no floating-point number comes from the last checkpoint.
+    The sums of the mean are float32; what is not a floating-point number comes from the last checkpoint.
 
     Args:
         module: the module.

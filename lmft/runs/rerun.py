@@ -38,7 +38,7 @@ def recorded_command(path: Path, given: Sequence[str]) -> RecordedCommand:
 
     The YAMLs are those that the run's command chose. Each value of its config.yaml that they do not
     state is given as an argument, so that YAMLs that have changed since change nothing. A group whose
-    YAML is chosen anew takes none of the run's values.
+    YAML is chosen again takes none of the run's values.
 
     Args:
         path: the run's folder, or its config.yaml.
@@ -77,7 +77,7 @@ def _arguments_of(run: RunFolder) -> list[str]:
 
 
 def _is_replaced(key: str, replaced: set[str]) -> bool:
-    """Return whether an option, or a group that it is in, is given anew."""
+    """Return whether an option, or a group that it is in, is given again."""
     return any(key == name or key.startswith(f"{name}.") for name in (*replaced, *_OF_THE_RUN))
 
 

@@ -220,7 +220,7 @@ class Run:
         """The folder with the vocabulary that was trained for this run, or for its parent; it may be
         missing.
 
-        Raises: UserError if a branch's vocabulary would be trained anew.
+        Raises: UserError if a branch's vocabulary would be trained again.
         """
         if not self._is_branch or self.paths.tokenizer.is_dir():
             return self.paths.tokenizer

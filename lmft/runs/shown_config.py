@@ -1,4 +1,4 @@
-"""What of a run's config is shown when it begins: that which differs from the defaults."""
+"""Show the options of a run's config that differ from the defaults."""
 
 import functools
 from collections.abc import Mapping, Sequence

@@ -35,7 +35,7 @@ def refuse_single_run(config: DictConfig) -> None:
 def _refuse_dry_runs(given: Sequence[Override]) -> None:
     for override in given:
         if override.key_or_group == "run.dry" and override.value() is not False:
-            what = "a dry run is of one training, and a sweep is of several"
+            what = "run.dry=true estimates one training, and a sweep has several"
             fix = "leave --multirun out, and try the values one by one"
             raise UserError(what, override.input_line, fix)
 

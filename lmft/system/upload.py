@@ -27,7 +27,7 @@ class Upload:
         try:
             validate_repo_id(repo_id)
         except HFValidationError as error:
-            what = f"'{repo_id}' is no repository's name"
+            what = f"'{repo_id}' is not the name of a repository"
             raise UserError(what, _one_line(error), f"{OPTION}=USER/NAME") from error
         if "/" not in repo_id:
             raise UserError(f"{OPTION} names no user", self._where, f"{OPTION}=USER/{repo_id}")

@@ -1,1 +1,1 @@
-"""What surrounds the training loop: checkpoints, metrics, precision, optimizer."""
+"""Parts around the training loop: checkpoints, metrics, precision, optimizer."""

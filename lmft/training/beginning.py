@@ -23,7 +23,7 @@ _OF_SIZE = ("lr", "weight_decay", "layer_decay", "groups", "fused", "foreach")
 
 
 class Beginning(Callback):
-    """Gives a new run what it takes over from its parent: the weights at once, the rest as it begins.
+    """Gives a new run what it takes over from its parent: the weights at once, the rest when it begins.
 
     Args:
         path: the parent's checkpoint.
@@ -39,7 +39,9 @@ class Beginning(Callback):
         """Load the weights, and let the data continue after the parent's. Raises: UserError."""
         state = self._checkpoint["state_dict"]
         if "current_model_state" in self._checkpoint:
-            log.info("the parent's own weights are taken, not their average: averages begin anew")
+            log.info(
+                "this run starts from the parent's weights, not from their average; averages start over"
+            )
             state = self._checkpoint["current_model_state"]
         state = _fitted(state, module.state_dict(), self.path)
         try:
@@ -56,7 +58,7 @@ class Beginning(Callback):
         """Load the optimizer's state, if it is of the same optimizer; the log tells what was done."""
         reason = self._why_anew()
         if reason is not None:
-            log.info("the optimizer begins anew: %s", reason)
+            log.info("the optimizer starts without the parent's state: %s", reason)
             return
         (optimizer,) = trainer.optimizers
         (saved,) = self._checkpoint["optimizer_states"]
@@ -77,7 +79,7 @@ class Beginning(Callback):
     def _why_anew(self) -> str | None:
         """Return why the parent's optimizer state cannot be used; None if it can."""
         if not self._checkpoint.get("optimizer_states") or "optimizer_names" not in self._checkpoint:
-            return "its parent's checkpoint has no state of it"
+            return "the parent's checkpoint has no state of it"
         before = self._checkpoint["hyper_parameters"]["optimizer"]
         if before["_target_"] != self.optimizer["_target_"]:
             return f"it was {before['_target_']}, and is {self.optimizer['_target_']}"
@@ -87,7 +89,7 @@ class Beginning(Callback):
         ]
         if kinds[0] != kinds[1]:
             changed = [name for name in kinds[1] if kinds[0].get(name) != kinds[1][name]]
-            return f"what it remembers depends on {', '.join(changed) or 'options'}, which changed"
+            return f"its state depends on {', '.join(changed) or 'options'}, which changed"
         return None
 
 

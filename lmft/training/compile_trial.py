@@ -26,7 +26,7 @@ _LEAST_GAIN = 0.03  # share of the time; less is not told from chance
 
 
 def begin_compiling(module: Any, compiling: Compiling) -> None:
-    """Settle before the first step whether the module is compiled, and for which batches.
+    """Decide before the first step whether the module is compiled, and for which batches.
 
     Args:
         module: the LightningModule; weights, gradients and torch's generators stay as they are.
@@ -62,7 +62,7 @@ def _recorded(compiling: Compiling, reason: str | None) -> bool | None:
     decision = compiling.is_recorded
     if not decision or not reason:
         return decision
-    log.warning("the training began with compiled code, and goes on without: %s", reason)
+    log.warning("the training began with compiled code and continues without it: %s", reason)
     return False
 
 
@@ -80,9 +80,9 @@ def _try(module: Any, compiling: Compiling, reason: str | None) -> tuple[bool, s
     with _unchanged(module):
         plain = _seconds(module, batch, is_compiled=False)
         plain = min(plain, _seconds(module, batch, is_compiled=False))
-        left = f"{num_left:,.0f} micro-batches of {1000 * plain:.0f} ms are to come"
+        left = f"{num_left:,.0f} micro-batches of {1000 * plain:.0f} ms are left"
         if num_left * plain < _LEAST_SECONDS:
-            return False, f"not compiled: {left}, too little to win back the time of compiling"
+            return False, f"not compiled: {left}, too few to save the time that compiling takes"
         try:
             compile_seconds = _seconds(module, batch, is_compiled=True)
         except (UserError, RuntimeError) as error:
@@ -97,7 +97,7 @@ def _try(module: Any, compiling: Compiling, reason: str | None) -> tuple[bool, s
     compiled = median(times[True])
     pays = compiled < (1 - _LEAST_GAIN) * eager
     found = (
-        f"{1000 * eager:.0f} ms a micro-batch, {1000 * compiled:.0f} ms compiled (compiling took "
+        f"{1000 * eager:.0f} ms per micro-batch, {1000 * compiled:.0f} ms compiled (compiling took "
         f"{compile_seconds:.0f} s); {left}: {'compiled' if pays else 'not compiled'}"
     )
     return pays, found

@@ -1,4 +1,4 @@
-"""Compile the stacks of a model for training: which calls are compiled, and what is said of it."""
+"""Compile the stacks of a model for training: which calls are compiled, and what is reported."""
 
 import functools
 import logging
@@ -93,7 +93,7 @@ class Compiling:
         level = logging.INFO if self.num_compiled >= self.num_others else logging.WARNING
         log.log(
             level,
-            "compiled code computed %d micro-batches; %d had another shape than the usual one",
+            "%d micro-batches ran compiled, %d uncompiled because of another shape",
             self.num_compiled,
             self.num_others,
         )

@@ -156,7 +156,7 @@ def check_strategy(trainer: Trainer, option: Any) -> None:
 
 
 def check_nodes(trainer: Trainer) -> None:
-    """Raise UserError if this process is to wait for others that nothing tells it of."""
+    """Raise UserError if this process would wait for others that it does not know."""
     environment = trainer.strategy.cluster_environment if trainer.num_nodes > 1 else None  # pyright: ignore[reportAttributeAccessIssue]
     is_told = "MASTER_ADDR" in os.environ and {"NODE_RANK", "GROUP_RANK"} & os.environ.keys()
     if isinstance(environment, LightningEnvironment) and not is_told:

@@ -14,7 +14,7 @@ _PAGES = Path("/proc/self/statm")
 def held_gb(device: torch.device) -> float | None:
     """Return the memory held now, in gigabytes: of the GPU by PyTorch, else of the process.
 
-    None where the system does not tell it.
+    None if the system does not report it.
     """
     if device.type == "cuda":
         return torch.cuda.memory_reserved(device) / 1e9

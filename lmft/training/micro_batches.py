@@ -78,7 +78,7 @@ def choice(measured: Sequence[MicroBatch], has_own_memory: bool) -> tuple[MicroB
 
 
 def reset_peak(device: torch.device) -> None:
-    """Let the peak of memory begin anew, where the system can do that (CUDA, Linux)."""
+    """Reset the peak of memory, where the system can do that (CUDA, Linux)."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)

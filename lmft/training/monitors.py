@@ -24,7 +24,7 @@ _NO_ONES_OWN = ("lightning", "lmft", "torch", "builtins", "abc", "typing")
 def check_monitors(config: Mapping[str, Any], callbacks_by_key: Mapping[str, Any]) -> None:
     """Raise UserError if a callback monitors a score that nothing logs.
 
-    Callbacks and modules of one's own may log any score: one that is a string in their file is accepted.
+    Callbacks and modules of a user may log any score: a name that is a string in their file is accepted.
 
     Args:
         config: the config.

@@ -13,8 +13,9 @@ from lmft.training.groups import IN_LAYERS
 class Muon(Optimizer):
     """torch.optim.Muon (Jordan et al. 2024) and torch.optim.AdamW under one state and one schedule.
 
-    Embeddings, head, vectors and what is no matrix are AdamW's. With `adjust_lr_fn=match_rms_adamw`
-    Muon's steps have the size of AdamW's (Liu et al. 2025), so that one rate and one decay serve both.
+    Embeddings, head, vectors and other weights that are not matrices use AdamW. With
+    `adjust_lr_fn=match_rms_adamw` Muon's steps have the size of AdamW's (Liu et al. 2025), so that one
+    rate and one decay serve both.
 
     Args:
         params: groups of weights, with "in_layers": true if they are Muon's.

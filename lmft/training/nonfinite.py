@@ -73,7 +73,7 @@ class Overflows:
         if self.in_a_row >= self.most_in_a_row and scale() < 1:
             raise UserError(
                 f"step {step}: the gradient overflows float16, as in the {self.in_a_row - 1} steps "
-                f"before, whatever the loss is multiplied by ({scale():.3g} now)",
+                f"before, with every loss scale so far ({scale():.3g} now)",
                 "trainer.precision=16-mixed",
                 _WITHOUT_FLOAT16,
             )

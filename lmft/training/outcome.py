@@ -1,4 +1,4 @@
-"""What became of each optimizer step, read from the device without waiting for its latest steps."""
+"""Outcomes of optimizer steps, read from the device without waiting for its latest steps."""
 
 import logging
 import math
@@ -45,7 +45,7 @@ class Outcome:
 class Outcomes:
     """The outcomes of a training's steps, in their order.
 
-    The numbers of a step are copied to the host while the device goes on. Who needs them reads them
+    The numbers of a step are copied to the host while the device continues. Callers read them
     later: all of them, or all but those of the latest steps.
     """
 
@@ -71,7 +71,7 @@ class Outcomes:
         self._pending: deque[tuple[Sent, Tensor, Any]] = deque()
 
     def begin(self) -> None:
-        """Begin a training: forget the steps of another one that was broken off."""
+        """Begin a training: forget the steps of an earlier one that was interrupted."""
         self._pending.clear()
         self.signum = 0
 

@@ -1,4 +1,4 @@
-"""What a learning rate range test tells: which rate to train with, and why."""
+"""Evaluate a learning rate range test: which rate to train with, and why."""
 
 import math
 from collections.abc import Sequence

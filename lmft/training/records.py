@@ -41,10 +41,9 @@ class _Record:
 class Records:
     """The loggers of a run, and the last step that each has got, kept in the run's loggers.json.
 
-    A run that is resumed repeats the steps behind its last checkpoint, with the same numbers.
-    TensorBoard declares the old ones void; the other services keep them, and do not get them again.
-    What a service has not got, such as the rows from before it was added to the run, it gets from
-    metrics.csv.
+    A run that is resumed repeats the steps after its last checkpoint, with the same numbers.
+    TensorBoard marks the old ones as void; the other services keep them, and do not get them again.
+    A service that was added to the run later gets the earlier rows from metrics.csv.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any]):
@@ -124,7 +123,7 @@ class Records:
                 record.service.attach(record.logger, report, step)
                 record.logger.save()
             except Exception as error:
-                log.warning("%s has not got the report: %s", record.where, one_line(error))
+                log.warning("%s did not get the report: %s", record.where, one_line(error))
 
     def close(self, status: str) -> None:
         """End the records in this process. status: `success` or `failed`."""

@@ -26,7 +26,7 @@ class Expected:
     answers: list[str]
     """What transformers' rendering has more with an answer than with the prompt before it."""
     others: list[str]
-    """Messages that are no answer."""
+    """Messages that are not answers."""
     is_exact: bool
     """Whether a rendering with the answer begins with that of its prompt; else only texts are known."""
 

@@ -115,7 +115,7 @@ def _difference(tokenizer: PreTrainedTokenizerFast, expected: Expected, found: l
         squeezed = _squeezed(_given_back(tokenizer, other))
         is_quoted = any(squeezed in answer for answer in wanted)
         if len(squeezed) >= _TELLING and squeezed in learnt and not is_quoted:
-            return f"'{squeezed[:40]}' is learnt, which is no answer"
+            return f"'{squeezed[:40]}' is learnt, but is not an answer"
     return None
 
 

@@ -1,4 +1,4 @@
-"""What the loaders give: each example once an epoch, and noise that is fixed in validation alone."""
+"""Check the DataLoaders: each example once per epoch, and noise that is fixed only in validation."""
 
 from collections.abc import Iterator, Sequence
 

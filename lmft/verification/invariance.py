@@ -1,4 +1,4 @@
-"""What must not change a model's losses: batch size, padding, and other documents in a row."""
+"""Check that batch size, padding and other documents in a row do not change a model's losses."""
 
 import math
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What plain transformers computes: the model's own loss, one text at a time, without lmft's head."""
+"""Compute the expected loss with plain transformers: one text at a time, without lmft's head."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

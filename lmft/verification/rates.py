@@ -1,4 +1,4 @@
-"""What each objective hides, counted in a batch, and how much its configured rates let one expect.
+"""Count the tokens that each objective hides in a batch, and compute the number expected from its rates.
 
 Counting reads inputs and targets alone. Expectations are computed from the rates and the lengths of the
 texts, and share no code with the objectives.

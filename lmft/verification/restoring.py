@@ -164,7 +164,7 @@ def _permuted(row: Row, tokens: Tokens) -> str | None:
     if (~among & ~among.T & ~np.eye(len(columns), dtype=bool)).any():
         return "two targets see each other"
     if unseen[:, ~is_target].any():
-        return "a token that is no target is hidden from a position"
+        return "a token that is not a target is hidden from a position"
     return None
 
 

@@ -42,7 +42,7 @@ def resuming(subject: Subject) -> Iterator[Check]:
         num_targets = sum(seen.batch.num_targets for seen in resumed)
         figure = f"the same {num_targets} targets in step {_SAVED_AFTER + 1} as without interruption"
     elif resumed and resumed[0].step == 0:
-        figure = "training begins anew"
+        figure = "the position is lost"
     else:
         figure = f"step {_SAVED_AFTER + 1} has other examples than without interruption"
     yield holds(name, is_same, figure)

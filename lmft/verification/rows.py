@@ -23,7 +23,7 @@ class Row:
     num_seen: int  # leading tokens that the window before holds too
     is_line: bool  # the text has its separators around it
     inputs: dict[str, np.ndarray]  # of the row, padding included
-    num_inputs: int  # tokens of `input_ids` that are no padding
+    num_inputs: int  # tokens of `input_ids` that are not padding
     columns: np.ndarray  # [K] positions that predict
     targets: np.ndarray  # [K] what they predict
 

@@ -1,4 +1,4 @@
-"""What is predicted: the tokens of the text itself, and of chats the answers alone."""
+"""Check the targets: the tokens of the text itself, and of chats only the answers."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -518,11 +518,11 @@ def test_the_folder_of_a_model_made_causal_fills_gaps_only_where_the_user_says_s
     folder, _ = masked
     options = [each for each in text_arguments(folder) if "generation" not in each]
     options += ["model=masked", f"model.name_or_path={run.paths.model}", "run.name=masked", "trainer.max_steps=1"]
-    with pytest.raises(UserError, match="sees nothing of what stands after") as error:
+    with pytest.raises(UserError, match="does not see the tokens after") as error:
         train(*options)
     assert error.value.fix == "model.config.is_decoder=false"
     assert not (folder / "runs/masked").exists()
-    with pytest.raises(UserError, match="sees nothing of what stands after"):
+    with pytest.raises(UserError, match="does not see the tokens after"):
         predict(compose(options), ["the [MASK] fox"])
     run, _ = train(*options, str(error.value.fix))
     assert not AutoModelForMaskedLM.from_pretrained(run.paths.model).config.is_decoder

@@ -35,7 +35,7 @@ def test_it_says_what_the_training_will_take_and_writes_nothing(terminal, tmp_pa
         "positions: 512",
         "time: about ",
         "memory: ",
-        "micro-batch: 4, all of a step",
+        "micro-batch: 4, the whole step",
         "disk: ",
     ):
         assert line in said
@@ -121,7 +121,7 @@ def test_a_step_that_is_not_finite_is_refused_and_nothing_is_written(terminal, t
     said = terminal.refuses(
         "train", *tiny_arguments(tmp_path), DRY, "optimizer.lr=1e30", "trainer.gradient_clip_val=null"
     )
-    assert "the training would not get past step" in said
+    assert "the training would fail in step" in said
     assert {path.name for path in tmp_path.iterdir()} == {"text.txt", "cache"}
 
 
@@ -129,7 +129,7 @@ def test_commands_and_sweeps_that_cannot_be_dry_say_so(terminal):
     for command in ("prepare", "tune"):
         assert f"lmft.{command} does not read run.dry" in terminal.refuses(command, DRY)
     said = terminal.refuses("train", "--multirun", DRY, "seed=1,2")
-    assert "a dry run is of one training" in said
+    assert "run.dry=true estimates one training" in said
 
 
 def test_several_devices_are_not_measured_and_it_says_so(tmp_path, monkeypatch):

@@ -117,7 +117,7 @@ def test_a_mean_is_measured_and_asked_as_well(run, terminal):
         (("run=runs/x", "output=runs"), "an export would replace it"),
         (("run=runs/x", "push_to_hub=me/x"), "there is no token"),
         (("run=runs/x", "push_to_hub=x"), "names no user"),
-        (("run=runs/x", "push_to_hub=a/b/c"), "no repository's name"),
+        (("run=runs/x", "push_to_hub=a/b/c"), "not the name of a repository"),
         (("run=runs/x", "model.name_or_path=y"), "two models"),
         (("run=runs/x", "optimizer.lr=3"), "does not read optimizer.lr"),
         (("run=runs/x", "callbacks=ema"), "does not read callbacks"),

@@ -197,7 +197,7 @@ def test_a_config_that_was_composed_is_shown_too(terminal, tmp_path):
         (("inspect.split=test",), "inspect.split=test is unknown"),
         (("inspect.examples=0",), "inspect.examples=0"),
         (("inspect.numbers=[100000]",), "there is no example 100000"),
-        (("inspect.numbers=3",), "no list of numbers"),
+        (("inspect.numbers=3",), "must be a list of numbers"),
         (("inspect.find=zzzz",), "no example of train holds 'zzzz'"),
         (("inspect.find=a", "inspect.numbers=[1]"), "both choose"),
         (("text=''",), "a text is empty"),

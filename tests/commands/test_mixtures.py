@@ -98,7 +98,7 @@ def test_general_text_is_replayed_beside_chats(tmp_path):
 
 def test_a_loss_of_untrained_text_alone_is_refused(tmp_path):
     given = mixture(tmp_path, "data.sources.news.validation_fraction=0", "data.sources.own.validation_fraction=0")
-    with pytest.raises(UserError, match="val/loss would be that of general alone"):
+    with pytest.raises(UserError, match="val/loss would measure only general"):
         assemble(tiny(tmp_path, *given))
 
 
@@ -117,13 +117,13 @@ def test_a_chat_among_texts_gets_its_templates_tokens(tmp_path):
         (["data.sources={a b: {train: x}}"], "'a b' cannot name a source"),
         (["data.sources={a: x.txt}"], "a source is a group of options"),
         (["data.sources={a: {train: x, block_size: 3}}"], "data.block_size is the same for all sources"),
-        (["data.sources={a: {train: x, weight: -1}}"], "weight=-1 is no share"),
+        (["data.sources={a: {train: x, weight: -1}}"], "weight=-1 must be a number"),
         (["data.sources={a: {train: x, weight: 0}}"], "no source has a weight above 0"),
         (["data.sources={a: {trian: x}}"], "unknown option 'data.sources.a.trian' (did you mean 'train'?)"),
         (["data.sources={a: {train: 3}}"], "'data.sources.a.train' must be"),
         (["data.sources={a: {train: x}}", "data.epoch=b"], "data.epoch=b names no source"),
         (["data.epoch=7"], "data.epoch is read only for a mixture"),
-        (["data.sources={a: {train: x}}", "data.train=y"], "data.train names text beside data.sources"),
+        (["data.sources={a: {train: x}}", "data.train=y"], "data.train and data.sources both name text"),
         (["data.sources={a: {train: nowhere.txt}}"], "nowhere.txt"),
         (["data.sources={a: {train: x}, b: {train: y, weight: 0, validation_fraction: 0}}"], "neither trained on nor"),
         (["data.sources={a: {train: x, source_language: en_XX}}"], "data.source_language is the same for all sources"),

@@ -116,7 +116,7 @@ def test_an_answer_in_a_chat_is_looked_at(chat_run, capsys):
         (("prompt=a", "chat=b"), ("prompt and chat exclude each other",)),
         (("prompt=a", "text=b", "chat=c"), ("prompt and text and chat exclude each other",)),
         (("prompt=a", "completion=b"), ("completion is read only with teacher_forced=true", "add teacher_forced=true")),
-        (('chat=[{"role": "user"',), ("no valid JSON", 'chat="')),
+        (('chat=[{"role": "user"',), ("not valid JSON", 'chat="')),
         (('chat=[{"role": "user"}]',), ("a role and a content",)),
         (('chat=[{"role": "user", "content": "a"}, "b"]',), ("a role and a content",)),
         (("chat=the fox?",), ("no chat template", "prompt=")),
@@ -148,7 +148,7 @@ def test_a_masked_model_is_not_forced(folder, tokenizer, capsys):
     tokenizer.save_pretrained(path)
     given = (f"model.name_or_path={path}", "prompt=the [MASK] fox")
     assert "needs a causal model" in mistake(capsys, *given, "teacher_forced=true")
-    assert "masked models answer no chats" in mistake(capsys, *given[:1], "chat=a")
+    assert "masked models cannot answer chats" in mistake(capsys, *given[:1], "chat=a")
     assert "%" in printed(capsys, *given)
 
 
@@ -263,14 +263,14 @@ def test_several_answers(model, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("num_return_sequences=0",), "no number of 1 or more"),
+        (("num_return_sequences=0",), "must be a number, 1 or more"),
         (("num_return_sequences=2", "model.generation.do_sample=false"), "greedy decoding gives one answer"),
         (
             ("num_return_sequences=4", "model.generation.do_sample=false", "model.generation.num_beams=3"),
             "3 beams give 3 answers at most",
         ),
         (("num_return_sequences=2", "teacher_forced=true"), "writes no answers"),
-        (("batch_size=0",), "no number of 1 or more"),
+        (("batch_size=0",), "must be a number, 1 or more"),
         (("output=none/answers.jsonl",), "no such folder"),
         (("output=.",), "this is a folder"),
         (("prompts=prompts.txt",), "prompt and prompts exclude each other"),

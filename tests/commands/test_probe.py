@@ -130,7 +130,7 @@ def test_a_validation_text_is_the_held_out_one(run, rows, tmp_path):
         (("label=kind", "layer=7"), "the model has 1 layers"),
         (("label=kind", "pooling=max"), "one of: mean, first, last"),
         (("label=kind", "data.block_size=64"), "does not read data.block_size"),
-        (("label=kind", "data=pairs"), "one text and one label a row"),
+        (("label=kind", "data=pairs"), "one text and one label per row"),
         (("label=kind", "output=none/x.json"), "no such folder"),
     ],
 )

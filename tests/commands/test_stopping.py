@@ -119,7 +119,7 @@ def test_a_template_whose_answers_have_no_end_is_warned_about(learnt, folder):
     template = f"data.chat_template={folder}/lines.jinja"
     run, _ = learnt_by_heart(folder, base, template, "trainer.max_epochs=1", "run.name=open")
     said = run.paths.log.read_text()
-    assert "ends not every answer with a token" in said and "<|endoftext|>" in said
+    assert "does not end every answer with a special token" in said and "<|endoftext|>" in said
 
 
 def with_settings(folder, base, text):

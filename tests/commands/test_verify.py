@@ -131,7 +131,7 @@ def test_it_exits_with_1_and_says_what_was_allowed_if_a_check_fails(folder, caps
     ("override", "what"),
     [
         ("output=nowhere/checks.json", "no such folder"),
-        ("resume=must", "begins with the weights that a training begins with"),
+        ("resume=must", "starts from the weights that a new training starts from"),
         ("data.train=nowhere.txt", "nowhere.txt"),
         ("trainer.devices=2", "computes on one device"),
     ],

@@ -117,7 +117,7 @@ def test_ctrl_c_ends_it_well(runs, terminal, monkeypatch):
         (("runs/c",), "runs there: runs/"),
         (("empty",), "no run in empty"),
         (("runs/a", "port=x"), "port"),
-        (("runs/a", "port=70000"), "port=70000 is no number from 0 to 65535"),
+        (("runs/a", "port=70000"), "port=70000 must be a number from 0 to 65535"),
         (("runs/a", "every=0"), "every=0"),
     ],
 )
@@ -129,7 +129,7 @@ def test_mistakes_are_refused(arguments, said, runs, tmp_path, terminal):
 def test_a_port_that_is_in_use_is_refused(runs, terminal):
     with socket.create_server((command.HOST, 0)) as other:
         port = other.getsockname()[1]
-        assert "port=0 takes one that is free" in terminal.refuses("watch", "runs/a", f"port={port}")
+        assert "port=0 chooses a free port" in terminal.refuses("watch", "runs/a", f"port={port}")
 
 
 @needs_browser

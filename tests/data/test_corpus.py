@@ -393,7 +393,7 @@ class TestMistakes:
             ({"examples": "lines", "block_size": 20, "too_long": "refuse"}, "train.txt, document 1, "),
             ({"examples": "packs", "block_size": 20, "too_long": "refuse"}, "longer than data.block_size=20"),
             ({"train": None}, "training text"), ({"train": "missing.txt"}, "missing.txt"),
-            ({"validation_fraction": 1e-9}, "falls to validation"),
+            ({"validation_fraction": 1e-9}, "is selected for validation"),
             ({"validation_fraction": 1 - 1e-9}, "none is left to train on"),
         ],
     )  # fmt: skip

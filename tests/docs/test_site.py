@@ -53,7 +53,7 @@ def test_commands_and_options_are_those_of_the_program(site):
 
 def test_docstrings_are_on_the_page_of_python(site):
     page = (site / "reference" / "api.html").read_text("utf-8")
-    assert "Tokenise ahead of training" in page and 'id="lmft.api.train"' in page
+    assert "Tokenise before a training" in page and 'id="lmft.api.train"' in page
 
 
 @needs_browser

@@ -56,7 +56,7 @@ def test_fault_19_an_empty_validation_is_said_or_asked_for(terminal):
     said = terminal.refuses_to_train("data.validation_fraction=null", "data.validation=empty.txt")
     assert "there is no text in empty.txt" in said and "2 blank" in said
     said = terminal.refuses_to_train("data.validation_fraction=0.0001")
-    assert "no document of the 60 falls to validation" in said and "data.validation_fraction=0." in said
+    assert "none of the 60 documents is selected for validation" in said and "data.validation_fraction=0." in said
     said = terminal.trains("data.validation_fraction=null", "trainer.max_steps=2", "run.name=by-default")
     assert "0.05 of the training documents, held out" in " ".join(said.split())
     terminal.trains("data.validation_fraction=0", "trainer.max_steps=2", "run.name=train-only")

@@ -148,14 +148,18 @@ COLUMN = "data.text_column"
 VALUES = (
     _used("seed=3", "a number", {"seed": 3}),
     _used("optimizer.lr=1e-4", "a number with an exponent", *_lr(1e-4)),
-    _used("validate_before=False", "true and false in any case", {"validate_before": False}),
+    _used("validate_before=False", "true and false, in upper or lower case", {"validate_before": False}),
     _used("model.license=null", "null", {"model.license": None}),
     _used("model.license=", "the empty text", {"model.license": ""}),
     _used(f"'{COLUMN}=my column'", "a text with a space", {COLUMN: "my column"}),
     _used(f"""'{COLUMN}="a, b"'""", "quotes keep a comma", {COLUMN: "a, b"}),
-    _used(f"'{COLUMN}=a\\,b'", "so does a backslash", {COLUMN: "a,b"}),
+    _used(f"'{COLUMN}=a\\,b'", "a backslash keeps a comma, too", {COLUMN: "a,b"}),
     _used(f"'{COLUMN}=[title,body]'", "a list", {COLUMN: ["title", "body"]}),
-    _used("'model.config={dim: 32, n_heads: 2}'", "a dict changes what it names", {"model.config.n_heads": 2}),
+    _used(
+        "'model.config={dim: 32, n_heads: 2}'",
+        "a dict changes only the options that it names",
+        {"model.config.n_heads": 2},
+    ),
     _used("seed=int(3.7)", "a cast", {"seed": 3}),
     _refused("validate_before=yes", "must be true or false"),
     _refused("seed=null", "must be a whole number"),
@@ -165,12 +169,14 @@ VALUES = (
     _refused("'optimizer.lr=interval(1e-5,1e-3)'", "sweep=optuna"),
 )
 ADDING = (
-    _used("model.config.dim=32", "an option of the model's config needs no plus sign", {"model.config.dim": 32}),
-    _used("+model.config.dim=32", "and takes one", {"model.config.dim": 32}),
-    _used("++seed=3", "whether or not it is there", {"seed": 3}),
-    _used("~optimizer.weight_decay", "an argument of a class is left out", {"optimizer.weight_decay": "(absent)"}),
-    _used("~trainer.deterministic", "so is one of the trainer", {"trainer.deterministic": "(absent)"}),
-    _refused("+seed=3", "a plus sign adds what is not"),
+    _used(
+        "model.config.dim=32", "sets an option of the model's config; no plus sign is needed", {"model.config.dim": 32}
+    ),
+    _used("+model.config.dim=32", "the same; a plus sign is allowed", {"model.config.dim": 32}),
+    _used("++seed=3", "adds or changes it", {"seed": 3}),
+    _used("~optimizer.weight_decay", "removes an argument of a class", {"optimizer.weight_decay": "(absent)"}),
+    _used("~trainer.deterministic", "removes an argument of the trainer", {"trainer.deterministic": "(absent)"}),
+    _refused("+seed=3", "a plus sign adds new options"),
     _refused("+data.foo=1", "unknown option 'data.foo'"),
     _refused("+run.nmae=x", "did you mean 'run.name'?"),
     _refused("++checkpoint.keep=1", "unknown option 'checkpoint.keep'"),
@@ -178,11 +184,11 @@ ADDING = (
     _refused("+objective.foo=1", "takes no 'foo'"),
     _refused("~data.block_size", "is needed"),
     _refused("~optimizer.weight_decay=5", "is 0.01 and not 5"),
-    _refused("model.name_or_path.x=1", "is no group of options"),
+    _refused("model.name_or_path.x=1", "is not a group of options"),
 )
 GROUPS = (
     _used("model=gpt2_tiny", "a YAML of conf/model/", {"model.family": "causal"}),
-    _used("logger=[tensorboard,wandb]", "several", {"logger.wandb.project": "lmft"}),
+    _used("logger=[tensorboard,wandb]", "several choices", {"logger.wandb.project": "lmft"}),
     _used("~logger", "none", {"logger": {}}),
     _used("logger=null", "none", {"logger": {}}),
     _used("callbacks=null", "none", {"callbacks": {}}),
@@ -195,36 +201,38 @@ GROUPS = (
     _refused("+nosuch=x", "unknown option 'nosuch'"),
 )
 SWEEPS = (
-    _used("-m seed=1,2", "a job for each value", *_seeds(1, 2)),
+    _used("-m seed=1,2", "one job per value", *_seeds(1, 2)),
     _used(
         "-m seed=1,2 optimizer.lr=1e-4,1e-5",
-        "a job for each combination",
+        "one job per combination",
         *[{"seed": seed, "optimizer.lr": lr} for seed in (1, 2) for lr in (1e-4, 1e-5)],
     ),
     _used("-m 'seed=choice(1,2)'", "the same as 1,2", *_seeds(1, 2)),
-    _used("-m 'seed=range(1,4)'", "numbers, without the last", *_seeds(1, 2, 3)),
-    _used("-m 'optimizer.lr=range(0.5,1.5,0.5)'", "with a step", *_lr(0.5, 1.0)),
-    _used("-m 'seed=sort(3,1,2)'", "in order", *_seeds(1, 2, 3)),
-    _used("-m 'seed=sort(3,1,2,reverse=true)'", "in falling order", *_seeds(3, 2, 1)),
-    _used("-m 'seed=shuffle(range(1,4))'", "in any order", *_seeds(1, 2, 3)),
-    _used("-m 'optimizer.lr=tag(log,choice(0.1,0.2))'", "a tag is for sweepers that search", *_lr(0.1, 0.2)),
-    _used("-m 'model=glob(gpt2*)'", "the YAMLs of a group by their names", *[{"model.family": "causal"}] * 2),
-    _used("-m 'model=glob([gpt2*,t5*],exclude=t5*)'", "but for some", *[{"model.family": "causal"}] * 2),
+    _used("-m 'seed=range(1,4)'", "numbers, without the end of the range", *_seeds(1, 2, 3)),
+    _used("-m 'optimizer.lr=range(0.5,1.5,0.5)'", "numbers with a step", *_lr(0.5, 1.0)),
+    _used("-m 'seed=sort(3,1,2)'", "values in ascending order", *_seeds(1, 2, 3)),
+    _used("-m 'seed=sort(3,1,2,reverse=true)'", "values in descending order", *_seeds(3, 2, 1)),
+    _used("-m 'seed=shuffle(range(1,4))'", "values in random order", *_seeds(1, 2, 3)),
+    _used("-m 'optimizer.lr=tag(log,choice(0.1,0.2))'", "the same values; only searches read a tag", *_lr(0.1, 0.2)),
+    _used("-m 'model=glob(gpt2*)'", "all YAMLs of the group whose names match", *[{"model.family": "causal"}] * 2),
+    _used("-m 'model=glob([gpt2*,t5*],exclude=t5*)'", "all but those excluded", *[{"model.family": "causal"}] * 2),
     _used(
         "-m 'model.freeze=[embeddings],[layers.0]'",
         "lists",
         *[{"model.freeze": [x]} for x in ("embeddings", "layers.0")],
     ),
-    _used(f"""-m '{COLUMN}="a,b",c'""", "texts with a comma", {COLUMN: "a,b"}, {COLUMN: "c"}),
-    _used("-m 'seed=${hydra:job.num}' optimizer.lr=1,2", "the number of the job", *_seeds(0, 1)),
+    _used(f"""-m '{COLUMN}="a,b",c'""", "texts that contain a comma", {COLUMN: "a,b"}, {COLUMN: "c"}),
+    _used("-m 'seed=${hydra:job.num}' optimizer.lr=1,2", "the job's number", *_seeds(0, 1)),
     _used("-m seed=3", "one job", *_seeds(3)),
     _used("hydra.mode=MULTIRUN seed=1,2", "the same as -m", *_seeds(1, 2)),
     _used("--config-dir conf experiment=grid", "a YAML with hydra.mode and hydra.sweeper.params", *_seeds(1, 2)),
-    _used("-m seed=1,2,3 hydra.sweeper.max_batch_size=2", "jobs for the launcher at once", *_seeds(1, 2, 3)),
+    _used(
+        "-m seed=1,2,3 hydra.sweeper.max_batch_size=2", "the launcher gets at most two jobs at a time", *_seeds(1, 2, 3)
+    ),
     _refused("-m 'optimizer.lr=interval(1e-5,1e-3)'", "sweep=optuna"),
     _refused("-m 'seed=range(3,3)'", "there is no value to try"),
     _refused("-m 'model=glob(nosuch*)'", "no name matches"),
-    _refused("-m 'seed=glob(*)'", "is no group of YAMLs"),
+    _refused("-m 'seed=glob(*)'", "is not a group of YAMLs"),
     _refused("-m seed=1,x", "must be a whole number, not 'x'"),
     _refused("-m 'run.name=lr${optimizer.lr}' optimizer.lr=1,2", "differs between the jobs"),
     _refused("-m hydra.mode=RUN", "exclude each other"),
@@ -232,25 +240,31 @@ SWEEPS = (
     _refused("""-m 'hydra.sweeper.params={seed: "1,2"}'""", "is for YAMLs"),
 )
 INTERPOLATIONS = (
-    _used("'optimizer.weight_decay=${optimizer.lr}'", "another option", {"optimizer.weight_decay": 0.003}),
-    _used("'optimizer.weight_decay=${.lr}'", "one of the same group", {"optimizer.weight_decay": 0.003}),
+    _used("'optimizer.weight_decay=${optimizer.lr}'", "the value of another option", {"optimizer.weight_decay": 0.003}),
+    _used(
+        "'optimizer.weight_decay=${.lr}'", "the value of an option of the same group", {"optimizer.weight_decay": 0.003}
+    ),
     _used("'data.train=${oc.env:MY_TEXT}'", "an environment variable", {"data.train": "a.txt"}),
-    _used("'data.train=${oc.env:NOPE,a.txt}'", "or else a default", {"data.train": "a.txt"}),
-    _used("'optimizer.lr=${oc.decode:${oc.env:MY_LR}}'", "as a number", *_lr(0.002)),
-    _used("-m seed=1,2 'data.train=${oc.env:MY_TEXT}'", "in each job", *[{"data.train": "a.txt"}] * 2),
-    _used("'run.name=x-${seed}'", "in names", {"run.name": "x-1"}),
-    _used("'run.name=${hydra:runtime.choices.model}'", "a choice", {"run.name": "distilbert_tiny"}),
-    _used(f"'{COLUMN}=\\${{seed}}'", "a backslash: the characters themselves", {COLUMN: "${seed}"}),
+    _used("'data.train=${oc.env:NOPE,a.txt}'", "an environment variable with a default", {"data.train": "a.txt"}),
+    _used("'optimizer.lr=${oc.decode:${oc.env:MY_LR}}'", "an environment variable read as a number", *_lr(0.002)),
+    _used("-m seed=1,2 'data.train=${oc.env:MY_TEXT}'", "the same in each job", *[{"data.train": "a.txt"}] * 2),
+    _used("'run.name=x-${seed}'", "in the name of a run", {"run.name": "x-1"}),
+    _used("'run.name=${hydra:runtime.choices.model}'", "the name of the chosen YAML", {"run.name": "distilbert_tiny"}),
+    _used(f"'{COLUMN}=\\${{seed}}'", "a backslash: not an interpolation but text", {COLUMN: "${seed}"}),
     _refused("'seed=${oc.env:MY_LR}'", "must be a whole number, not '0.002'"),
     _refused("'data.train=${oc.env:NOPE}'", "there is no environment variable NOPE"),
     _refused("'seed=${nosuch}'", "'nosuch' not found"),
 )
 FOLDERS_OF_YAMLS = (
     _used("--config-dir conf model=small", "conf/model/small.yaml", {"model.config.dim": 32}),
-    _used("--config-dir conf --config-name mine", "conf/mine.yaml begins the config", *_lr(7e-4)),
-    _used("--config-path conf --config-name mine", "the same, before lmft's YAMLs of the same name", *_lr(7e-4)),
-    _used("-m --config-dir conf --config-name mine seed=1,2", "in each job", *_lr(7e-4, 7e-4)),
-    _used("'hydra.searchpath=[file://conf]' model=small", "a further folder", {"model.config.dim": 32}),
+    _used("--config-dir conf --config-name mine", "uses conf/mine.yaml as the main config", *_lr(7e-4)),
+    _used(
+        "--config-path conf --config-name mine", "the same; YAMLs in conf replace lmft's of the same name", *_lr(7e-4)
+    ),
+    _used("-m --config-dir conf --config-name mine seed=1,2", "the same in each job", *_lr(7e-4, 7e-4)),
+    _used(
+        "'hydra.searchpath=[file://conf]' model=small", "searches a further folder for YAMLs", {"model.config.dim": 32}
+    ),
     _refused("--config-name mine", "--config-dir or --config-path"),
     _refused("--config-dir nowhere", "no such folder"),
     _refused("'hydra.searchpath=[file://nowhere]'", "no such folder"),
@@ -258,10 +272,16 @@ FOLDERS_OF_YAMLS = (
     _refused("--config-dir conf experiment=typo", "did you mean 'run.name'?"),
 )
 AGAIN = (
-    _used("--from runs/first", "the run's config once more, in a new run", {"seed": 5, "model.family": "causal"}),
-    _used("--from runs/first seed=6", "but for what is typed", {"seed": 6, "optimizer.lr": 3e-4}),
-    _used("--from runs/first model=distilbert_tiny", "another YAML", {"model.family": "masked", "seed": 5}),
-    _used("-m --from runs/first seed=1,2", "in a sweep", *[{"seed": seed, "optimizer.lr": 3e-4} for seed in (1, 2)]),
+    _used("--from runs/first", "a new run with the config of an earlier run", {"seed": 5, "model.family": "causal"}),
+    _used("--from runs/first seed=6", "the same with another seed", {"seed": 6, "optimizer.lr": 3e-4}),
+    _used(
+        "--from runs/first model=distilbert_tiny", "the same with another YAML", {"model.family": "masked", "seed": 5}
+    ),
+    _used(
+        "-m --from runs/first seed=1,2",
+        "the same in a sweep",
+        *[{"seed": seed, "optimizer.lr": 3e-4} for seed in (1, 2)],
+    ),
     _refused("--config-path runs/first --config-name config", "--from runs/first"),
     _refused("--from runs/nosuch", "no run in runs/nosuch"),
     _refused("--experimental-rerun x.pickle", "--from"),
@@ -279,8 +299,8 @@ OPTIONS = (
     _refused("hydra.job.env_copy=[NOPE]", "there is no environment variable NOPE"),
     _refused("+hydra.foo=1", "unknown option 'hydra.foo'"),
     _refused("+hydra.callbacks.x._target_=hydra.experimental.callbacks.PickleJobInfoCallback", "with its secrets"),
-    _used("+hydra.job.env_set.MY_VAR=5", "an environment variable of the job", {"hydra_env.MY_VAR": "5"}),
-    _used("hydra.verbose=[lmft]", "debug messages, of these loggers", {"seed": 1}),
+    _used("+hydra.job.env_set.MY_VAR=5", "sets an environment variable of the job", {"hydra_env.MY_VAR": "5"}),
+    _used("hydra.verbose=[lmft]", "debug messages of these loggers", {"seed": 1}),
     _used("hydra/job_logging=disabled", "no log on the terminal", {"seed": 1}),
 )
 SHOWING = (
@@ -288,13 +308,13 @@ SHOWING = (
     _shown("--hydra-help", "the flags", "--multirun"),
     _shown("--version", "versions", "lmft"),
     _shown("--cfg job", "the config", "lr: ${model.recipe.learning_rate}"),
-    _shown("--cfg job --resolve", "with interpolations resolved", "lr: 0.003"),
-    _shown("--cfg job --package optimizer", "a part of it", "weight_decay: 0.01"),
-    _shown("--cfg hydra", "Hydra's own", "env_set"),
-    _shown("--cfg job logger=wandb +logger.wandb.api_key=SECRET", "without secrets", "api_key: <redacted>"),
-    _shown("--info defaults-tree", "how it is made of YAMLs", "hydra/launcher: basic"),
-    _shown("--info searchpath --config-dir conf", "where YAMLs are looked for", "conf"),
-    _shown("--from runs/first --cfg job --package seed", "of a run", "5"),
+    _shown("--cfg job --resolve", "the config with interpolations resolved", "lr: 0.003"),
+    _shown("--cfg job --package optimizer", "a part of the config", "weight_decay: 0.01"),
+    _shown("--cfg hydra", "Hydra's own config", "env_set"),
+    _shown("--cfg job logger=wandb +logger.wandb.api_key=SECRET", "the config without secrets", "api_key: <redacted>"),
+    _shown("--info defaults-tree", "the tree of YAMLs that make the config", "hydra/launcher: basic"),
+    _shown("--info searchpath --config-dir conf", "the folders in which YAMLs are searched", "conf"),
+    _shown("--from runs/first --cfg job --package seed", "an option of a run's config", "5"),
     _shown("--shell-completion install=bash", "a script, see below", "complete -o nospace"),
     _refused("--cfg job --package nosuch", "there is no 'nosuch'"),
     _refused("--package optimizer", "goes with --cfg"),
@@ -305,30 +325,30 @@ SHOWING = (
 )
 SECTIONS = {
     "Values": VALUES,
-    "Adding and leaving out": ADDING,
+    "Adding and removing options": ADDING,
     "Groups": GROUPS,
     "Sweeps": SWEEPS,
     "Interpolations": INTERPOLATIONS,
     "Folders of your own YAMLs": FOLDERS_OF_YAMLS,
-    "A finished run again": AGAIN,
+    "The config of an earlier run": AGAIN,
     "Hydra's own options": OPTIONS,
     "Showing instead of running": SHOWING,
 }
 ALL = [gesture for gestures in SECTIONS.values() for gesture in gestures]
 
 _INTRODUCTION = """\
-What Hydra's documentation shows to type, and what it does when lmft trains. Each line is a test
-(`tests/cli/test_gestures.py`). Refused means: exit code 2, three lines at most, before anything is written. In the
-examples, `conf` is a folder of one's own YAMLs, `runs/first` a finished run, `MY_LR` and `MY_TEXT` are environment
-variables."""
+These tables list the command-line syntax that Hydra's documentation shows, and what it does in `lmft train`. Tests
+run each row (`tests/cli/test_gestures.py`). *Refused* means that lmft exits with code 2 and an error of at most
+three lines, before it writes anything. In the examples, `conf` is a folder with your own YAMLs, `runs/first` is a
+finished run, and `MY_LR` and `MY_TEXT` are environment variables."""
 
 
 _COMPLETION = """\
 ### Completion in the shell
 
-`lmft train --shell-completion install=bash` prints a script for bash, and with `install=zsh` one for zsh. In
-`~/.bashrc` or `~/.zshrc`, put that command into `eval "$(…)"`. Afterwards the tab key completes commands, groups,
-YAMLs, options and present values, of the program lmft and of its modules run by python."""
+`lmft train --shell-completion install=bash` prints a completion script for bash, `install=zsh` one for zsh. To load
+it in every shell, put that command into `eval "$(…)"` in `~/.bashrc` or `~/.zshrc`. The tab key then completes
+commands, groups, YAMLs, options and their values, also for modules run with python."""
 
 
 def row(gesture: Gesture, outcome: Outcome) -> str:

@@ -141,8 +141,8 @@ ARGUMENTS = (
     arg("devices", "1", "the number of devices", lambda seen: seen.trainer.num_devices == 1),
     no_arg("devices", "0", "must be a number of devices"),
     arg("num_nodes", "1", "the number of machines", lambda seen: seen.trainer.num_nodes == 1),
-    no_arg("num_nodes", "2", "srun or torchrun"),
-    arg("precision", "bf16-mixed", "the numbers computed with", lambda seen: seen.trainer.precision == "bf16-mixed"),
+    no_arg("num_nodes", "2", "srun or torchrun; or set MASTER_ADDR, MASTER_PORT and NODE_RANK on each machine"),
+    arg("precision", "bf16-mixed", "the number format", lambda seen: seen.trainer.precision == "bf16-mixed"),
     no_arg("precision", "16", "trainer.precision=16-mixed"),
     no_arg("logger", "false", "logger.NAME._target_=CLASS adds a logger"),
     no_arg("callbacks", "[]", "callbacks.NAME._target_=CLASS adds a callback"),
@@ -168,8 +168,8 @@ ARGUMENTS = (
     arg(
         "max_time",
         "{microseconds: 1}",
-        "after the step under way the model is exported, status `stopped`; the same command continues, with the whole "
-        "time anew",
+        "ends after the current step and exports the model, status `stopped`; the same command continues for as long "
+        "again",
         lambda seen: seen.steps == 1 and seen.result["status"] == "stopped",
     ),
     no_arg("max_time", "1h", "must be a time, DD:HH:MM:SS"),
@@ -190,7 +190,7 @@ ARGUMENTS = (
     no_arg("num_sanity_val_steps", "2", "validate_before=true"),
     arg("log_every_n_steps", "2", "rows of metrics.csv", lambda seen: seen.rows_with("train/loss")[0] == 2),
     no_arg("enable_checkpointing", "false", "checkpoint.keep_last=0"),
-    no_arg("enable_progress_bar", "false", "progress is a line now and then instead of a bar"),
+    no_arg("enable_progress_bar", "false", "progress is printed as lines instead of a bar"),
     no_arg("enable_model_summary", "true", "callbacks.summary._target_=lightning.pytorch.callbacks.ModelSummary"),
     arg("accumulate_grad_batches", "3", "micro-batches of a step", lambda seen: seen.steps == 3, *WHOLE),
     arg(
@@ -207,7 +207,7 @@ ARGUMENTS = (
         "trainer.gradient_clip_val=1e-6",
     ),
     no_arg("gradient_clip_algorithm", "value", "nothing is clipped", "trainer.gradient_clip_val=null"),
-    arg("deterministic", "true", "deterministic algorithms alone", lambda seen: seen.state["deterministic"]),
+    arg("deterministic", "true", "only deterministic algorithms", lambda seen: seen.state["deterministic"]),
     arg("benchmark", "true", "cuDNN's benchmark", lambda seen: seen.state["benchmark"]),
     arg("inference_mode", "false", "`no_grad` in validations", lambda seen: not seen.is_inference, OFTEN),
     no_arg("use_distributed_sampler", "true", "each device takes its share of the batches"),
@@ -240,7 +240,7 @@ OF_CALLBACKS = (
     Outcome(
         "BasePredictionWriter", callback("BasePredictionWriter"), refused="lmft.predict shows the answers to prompts"
     ),
-    Outcome("BatchSizeFinder", callback("BatchSizeFinder"), refused="`lmft tune` finds"),
+    Outcome("BatchSizeFinder", callback("BatchSizeFinder"), refused="`lmft tune` finds the largest micro-batch"),
     Outcome("Callback", callback("Callback"), refused=_NOTHING),
     Outcome("Checkpoint", callback("Checkpoint"), refused=_NOTHING),
     Outcome(
@@ -271,7 +271,7 @@ OF_CALLBACKS = (
         lambda seen: seen.trainer.is_noted,
     ),
     Outcome("LambdaCallback", callback("LambdaCallback"), refused=_NOTHING),
-    Outcome("LearningRateFinder", callback("LearningRateFinder"), refused="`lmft tune` finds"),
+    Outcome("LearningRateFinder", callback("LearningRateFinder"), refused="`lmft tune` finds a learning rate"),
     Outcome(
         "LearningRateMonitor",
         (*callback("LearningRateMonitor"), *LOGGER),
@@ -409,14 +409,15 @@ TABLES = {
     "Plugins: `'+trainer.plugins=[{_target_: lightning.pytorch.plugins.CLASS}]'`": OF_PLUGINS,
 }
 ALL = tuple(outcome for outcomes in TABLES.values() for outcome in outcomes)
+_REQUIREMENT = "Requirement '"  # so begins what Lightning says of a package that is not installed
 _INTRODUCTION = """## Lightning
 
-Arguments of `lightning.Trainer` are `trainer.NAME=VALUE`, with a plus sign (`+trainer.NAME=VALUE`) if no YAML of
-`conf/trainer` has them. What is refused is refused before the first step, with exit code 2 and what to use instead. A
-class derived from one of these is treated as its parent, and your own callbacks are made with
-`+callbacks.NAME._target_=my_package.MyCallback` and `trust.targets=[my_package.MyCallback]`. What a callback monitors
-has to be logged by lmft, or stand as a string in the file of your callback or module. Variables `PL_TRAINER_…` are
-refused."""
+Set an argument of `lightning.Trainer` with `trainer.NAME=VALUE`, or `+trainer.NAME=VALUE` if the YAMLs in
+`conf/trainer` do not list it. lmft refuses arguments and classes before the first step, with exit code 2 and an
+error that names the replacement. It treats a subclass of one of these classes like its parent. To add your own
+callback, use `+callbacks.NAME._target_=my_package.MyCallback 'trust.targets=[my_package.MyCallback]'`. A callback
+can monitor any score that lmft logs, or a name that occurs as a string in the file of your callback or module. lmft
+refuses the environment variables `PL_TRAINER_…`."""
 
 
 def watch(patched: pytest.MonkeyPatch, seen: Seen, fails: bool) -> None:
@@ -459,13 +460,21 @@ def section() -> str:
     return "\n\n".join([*parts, END])
 
 
+def _reason(said: str) -> str:
+    """Words of an error, as the page has them: what to use instead as code, a requirement as a sentence."""
+    if said.startswith(_REQUIREMENT):
+        return f": needs the package {said.removeprefix(_REQUIREMENT)}"
+    is_option = all("=" in word or word.startswith(("trainer.", "trust.")) for word in said.split())
+    return f"; use `{said}`" if is_option else f": {said}"
+
+
 def _line(outcome: Outcome) -> str:
     typed = outcome.name
     if outcome.given[0].lstrip("+").startswith(f"trainer.{outcome.name}="):
         value = outcome.given[0].partition("=")[2]
         typed = f"{outcome.name}={value if len(value) < 30 else '…'}"
     if outcome.refused:
-        return f"| `{typed}` | refused: {outcome.refused} |"
+        return f"| `{typed}` | refused{_reason(outcome.refused)} |"
     word = "nothing to do" if "nothing" in outcome.does else "used"
     return f"| `{typed}` | {word}: {outcome.does} |"
 

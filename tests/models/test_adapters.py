@@ -256,7 +256,7 @@ def test_modules_that_are_trained_in_full(name, names, tmp_path):
         ("gpt2", {"target_modules": ["c_atn"]}, "gpt2 has no module 'c_atn' (did you mean 'c_attn'?)"),
         ("gpt2", {"target_modules": ["c_attn", "q_proj"]}, "gpt2 has no module 'q_proj'"),
         ("gpt2", {"target_modules": ["q_proj"]}, "name some of c_attn, c_fc, c_proj"),
-        ("gpt2", {"target_modules": "(c"}, "model.lora.target_modules=(c is no regular expression"),
+        ("gpt2", {"target_modules": "(c"}, "model.lora.target_modules=(c is not a regular expression"),
         ("gpt2", {"target_modules": ["ln_1"]}, "ln_1, a LayerNorm, takes no adapter"),
         ("gpt2", {"target_modules": ["lm_head"]}, "lm_head is tied to transformer.wte.weight"),
         ("gpt2", {"modules_to_save": ["wte"]}, "transformer.wte is tied to lm_head.weight"),
@@ -279,7 +279,7 @@ def test_modules_that_cannot_be(name, config, said):
         ({"r": 8, "alpha": 0}, "model.lora.alpha=0"),
         ({"r": 8, "dropout": 1.0}, "model.lora.dropout=1.0"),
         ({"r": 8, "dropout": -0.1}, "model.lora.dropout=-0.1"),
-        ({"r": 8, "target_modules": []}, "model.lora.target_modules names nothing"),
+        ({"r": 8, "target_modules": []}, "model.lora.target_modules is empty"),
         ({"r": 8, "modules_to_save": "lm_head"}, "model.lora.modules_to_save"),
     ],
 )

@@ -139,7 +139,7 @@ def test_a_trial_that_decides_against_compiling_changes_nothing(backend, trial, 
     run, _ = train(tmp_path, *QUICK, "model.compile=auto", "run.name=undone")
     assert True in calls and same(weights_of(run), plain)
     told = " ".join(capsys.readouterr().out.split())
-    assert "model.compile=auto: 100000 ms a micro-batch, 99000 ms compiled" in told and "not compiled" in told
+    assert "model.compile=auto: 100000 ms per micro-batch, 99000 ms compiled" in told and "not compiled" in told
 
 
 def test_a_training_that_pays_is_compiled_and_resumed_so(backend, trial, tmp_path):
@@ -160,7 +160,7 @@ def test_a_short_training_is_not_tried_compiled(backend, trial, tmp_path, capsys
     calls = trial(eager=0.01, compiled=0.001)
     train(tmp_path, *QUICK, "model.compile=auto", "run.name=short")
     assert True not in calls
-    assert "too little to win back" in " ".join(capsys.readouterr().out.split())
+    assert "too few to save the time" in " ".join(capsys.readouterr().out.split())
 
 
 def test_without_a_compiler(monkeypatch, tmp_path, capsys):

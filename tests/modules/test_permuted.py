@@ -77,5 +77,5 @@ def test_an_empty_prompt_begins_behind_a_text(xlnet_tokenizer):
 
 def test_chats_are_refused(xlnet_tokenizer):
     module = PermutedLanguageModel(tiny_model("xlnet", xlnet_tokenizer), xlnet_tokenizer)
-    with pytest.raises(UserError, match="permuted models answer no chats"):
+    with pytest.raises(UserError, match="permuted models cannot answer chats"):
         module.answer([{"chat": "the fox"}])

@@ -171,7 +171,7 @@ def test_a_prompt_longer_than_the_model_reads_is_refused(bart_tokenizer):
 
 
 def test_chats_are_refused(t5_tokenizer):
-    with pytest.raises(UserError, match="seq2seq models answer no chats"):
+    with pytest.raises(UserError, match="seq2seq models cannot answer chats"):
         answering("t5", t5_tokenizer).answer([{"chat": "the fox"}])
 
 

@@ -228,7 +228,7 @@ def test_a_glimpse_of_the_next_token_is_enough(share, tokenizer):
 def test_a_masked_model_that_sees_the_left_alone(architecture, tokenizer):
     model = built(architecture, tokenizer, AutoModelForMaskedLM, **TINY[architecture], is_decoder=True)
     error = refused(MaskedLanguageModel, model, tokenizer)
-    assert error.what == f"{architecture} is to fill gaps, but sees nothing of what stands after them"
+    assert error.what == f"{architecture} fills gaps, but does not see the tokens after them"
     assert error.fix == "model.config.is_decoder=false"
 
 
@@ -239,7 +239,7 @@ def test_a_masked_model_that_sees_the_right_alone(tokenizer, monkeypatch):
 
     monkeypatch.setattr("transformers.models.bert.modeling_bert.create_bidirectional_mask", to_the_right)
     error = refused(MaskedLanguageModel, tiny_model("bert", tokenizer), tokenizer)
-    assert "sees nothing of what stands before them" in error.what
+    assert "does not see the tokens before them" in error.what
 
 
 @pytest.mark.parametrize("architecture", TINY_SEQ2SEQ)

@@ -135,7 +135,7 @@ def test_words_that_are_many_tokens(tmp_path):
     texts = [" ".join(draw.choices(foreign, k=30)) for _ in range(150)]
     path = write(tmp_path / "a.jsonl", texts + documents(20))
     facts = facts_of(tmp_path, f"data.train={path}", "model.tokenizer.vocab_size=1000")
-    assert names(facts) == ["tokens_per_word"] and " tokens a word in " in facts["warnings"][0]["text"]
+    assert names(facts) == ["tokens_per_word"] and " tokens per word in " in facts["warnings"][0]["text"]
 
 
 def test_letters_are_counted_where_no_spaces_are():
@@ -154,7 +154,7 @@ def test_letters_are_counted_where_no_spaces_are():
 
     assert repeats.many_tokens_per_word(Chinese(1.0), 20_000, "train") is None
     found = repeats.many_tokens_per_word(Chinese(2.0), 50_000, "train")
-    assert found is not None and "2.0 tokens a letter in 2 sampled documents" in found.text
+    assert found is not None and "2.0 tokens per letter in 2 sampled documents" in found.text
 
 
 def test_documents_far_longer_than_a_block(tmp_path):

@@ -143,7 +143,7 @@ def test_a_model_that_answers_messages(card):
 def test_an_adapter_alone_is_loaded_by_peft(card):
     written = card(config({**CAUSAL, "lora": LORA, "freeze": ["embeddings", "layers.0-3"]}))
     assert written.data.library_name == "peft" and written.data.base_model == "openai-community/gpt2"
-    assert "holds a LoRA adapter alone" in written.text
+    assert "holds only a LoRA adapter" in written.text
     assert 'AutoPeftModelForCausalLM.from_pretrained(".")' in example(written)
     assert "- LoRA: r 8, alpha 16, dropout 0.05, target_modules all linear layers\n" in written.text
     assert "- frozen: embeddings, layers.0-3\n" in written.text
@@ -253,6 +253,6 @@ def test_the_licence_is_in_header_and_text(card, licence, shown):
 
 
 def test_limits_say_what_is_measured(card):
-    assert "1,000 predicted tokens. They say" in card().text
+    assert "1,000 predicted tokens. Scores on" in card().text
     assert "too few to rely on" in card(metrics=exporting({**M, "targets": 60})).text
     assert "were not measured on validation text" in card(metrics=exporting(None)).text

@@ -90,7 +90,10 @@ def test_a_branch_from_a_certain_checkpoint(parent, folder):
 def test_other_text_begins_anew_and_the_optimizer_goes_on(parent, folder, tmp_path):
     text = write_text(tmp_path / "other.txt", 50)
     run, _ = branch(folder, parent, "other-text", *CONSTANT, "trainer.max_steps=2", f"data.train={text}")
-    assert "other training text, examples or seed than the parent's: they begin anew" in log_of(run)
+    assert (
+        "training text, examples or seed differ from the parent's: this run starts at the beginning of the text"
+        in log_of(run)
+    )
     assert "the optimizer continues with its parent's state of" in log_of(run)
     saved = torch.load(run.paths.checkpoints / "last.ckpt", weights_only=True)
     assert saved["DataModule"]["began_at"] == [0, 0]
@@ -104,9 +107,12 @@ def test_larger_batches_continue_in_the_text(parent, folder):
 
 def test_another_optimizer_begins_anew(parent, folder):
     run, _ = branch(folder, parent, "sgd", *CONSTANT, "trainer.max_steps=2", "optimizer=sgd")
-    assert "the optimizer begins anew: it was torch.optim.AdamW, and is torch.optim.SGD" in log_of(run)
+    assert (
+        "the optimizer starts without the parent's state: it was torch.optim.AdamW, and is torch.optim.SGD"
+        in log_of(run)
+    )
     run, _ = branch(folder, parent, "amsgrad", *CONSTANT, "trainer.max_steps=2", "+optimizer.amsgrad=true")
-    assert "what it remembers depends on amsgrad" in log_of(run)
+    assert "its state depends on amsgrad" in log_of(run)
 
 
 def test_longer_context_keeps_the_rows_that_there_are(parent, folder):
@@ -144,7 +150,7 @@ def test_branches_that_could_not_begin(parent, folder):
     with pytest.raises(UserError, match="did you mean"):
         check(folder, "run.name=none", f"resume={folder}/runs/parnt", "branch=true", *OPTIONS)
     train(folder, "run.name=unrelated", *OPTIONS, *CONSTANT, "trainer.max_steps=1")
-    with pytest.raises(UserError, match="in use, by a run that is no branch"):
+    with pytest.raises(UserError, match="in use by a run that is not a branch"):
         check(folder, "run.name=unrelated", f"resume={parent.folder}", "branch=true", *OPTIONS, *CONSTANT)
 
 

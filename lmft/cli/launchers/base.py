@@ -1,4 +1,4 @@
-"""What launchers of other processes share: jobs, their results, and stopping them all."""
+"""The base of launchers that run jobs in other processes: jobs, their results, and stopping them all."""
 
 import signal
 import threading

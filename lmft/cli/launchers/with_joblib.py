@@ -18,7 +18,7 @@ _REFUSED = {
     "prefer": ("processes", _IN_PROCESSES),
     "require": (None, _IN_PROCESSES),
     "timeout": (None, "trainer.max_time ends a job; joblib would end all of them"),
-    "verbose": (0, "leave it out: each job has its line"),
+    "verbose": (0, "leave it out: each job prints a line"),
     "pre_dispatch": ("2*n_jobs", _ONE_BY_ONE),
     "batch_size": ("auto", _ONE_BY_ONE),
     "temp_folder": (None, "leave it out: jobs get no arrays"),

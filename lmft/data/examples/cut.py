@@ -1,4 +1,4 @@
-"""From documents to examples, as the data config asks."""
+"""Cut documents into examples, as the data config asks."""
 
 import logging
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""From text to ids: by the library `tokenizers`, or by a tokenizer written in Python."""
+"""Encode text by the library `tokenizers`, or by a tokenizer written in Python."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""Where sentences end, in any script: which tokens end with a full stop, 。, । or ؟."""
+"""Find the ends of sentences in any script: tokens that end with a full stop, 。, । or ؟."""
 
 import json
 from typing import Any
@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 # Unicode's property Sentence_Terminal (Standard Annex 44), then quotes and brackets (a token 。「).
 _END = regex.compile(r"""\p{Sentence_Terminal}["'\p{Pe}\p{Pf}\p{Ps}\p{Pi}]*\Z""")
 _MARK = regex.compile(r"\p{Sentence_Terminal}")
-_WORD_MARKS = " ▁#"  # what pieces begin with, beside their text
+_WORD_MARKS = " ▁#"  # what pieces begin with, before their text
 
 
 def _is_byte_level(tokenizer: PreTrainedTokenizerBase) -> bool:

@@ -30,7 +30,7 @@ class UnknownText:
     """Counts the text of documents that a vocabulary has no tokens for.
 
     Most tokenizers put one unknown token in its place. A BPE model without an unknown token, and without
-    tokens for bytes, leaves the text out; then the characters that are no token are counted.
+    tokens for bytes, leaves the text out; then the characters that are not tokens are counted.
     """
 
     def __init__(self, backend: FastBackend | PythonBackend):

@@ -1,4 +1,4 @@
-"""What is left out of a text, as its options ask, found once and then kept in the cache."""
+"""Find the documents to remove from a text, as its options ask; the result is kept in the cache."""
 
 import logging
 from collections.abc import Sequence

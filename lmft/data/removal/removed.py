@@ -1,4 +1,4 @@
-"""Removed: which of a store's documents are left out, and why; kept in the cache beside the stores."""
+"""Removed: which of a store's documents are left out, and why; kept in the cache with the stores."""
 
 import json
 import logging
@@ -50,7 +50,7 @@ def removed_once(folder: Path, find: Callable[[], np.ndarray]) -> Removed:
         (into / _META).write_text(json.dumps(meta))
 
     def warn(damage: str) -> None:
-        log.warning("what was left out of the text is damaged, and looked for again (%s)", damage)
+        log.warning("the cached list of removed documents is damaged and is made again (%s)", damage)
 
     return Removed(built_once(folder, build=build, damage=_damage, warn=warn))
 

@@ -25,13 +25,16 @@ def place_after(
         are_grouped: whether examples of similar length share a step.
     """
     if parent["text"] != text or parent["seed"] != seed:
-        log.info("other training text, examples or seed than the parent's: they begin anew")
+        log.info(
+            "training text, examples or seed differ from the parent's: this run starts at the "
+            "beginning of the text"
+        )
         return 0, 0
     before = Layout(**parent["layout"])
     course = Course(before.num_used, start=micro_batches_before(parent["began_at"], before))
     epoch, position = course.place(parent["epoch"], parent["position"])
     if position and are_grouped and layout.examples_per_step != before.examples_per_step:
-        log.info("other batches than the parent's, by length: the text continues with its next epoch")
+        log.info("batches by length differ from the parent's: the text continues with its next epoch")
         return epoch + 1, 0
     num_examples = position * before.batch_size * before.world_size
     position = -(-num_examples // (layout.batch_size * layout.world_size))

@@ -1,4 +1,4 @@
-"""Counter-based random numbers: each is a hash of what it is for; there is no generator with a state.
+"""Counter-based random numbers: each is a hash of its purpose and position; no generator state exists.
 
 So workers, ranks, batch sizes and resuming cannot change it. The hash is the output function of
 SplitMix64 (Steele et al. 2014, with the constants of Stafford's "variant 13"), applied once per example

@@ -43,7 +43,7 @@ def _name_of(mark: re.Match[str]) -> str:
 def beginning(file: File, reading: Reading) -> str:
     """Return the file's first characters, as `texts` gives them, without a byte order mark.
 
-    Raises: UserError if it is no text.
+    Raises: UserError if it is not text.
     """
     head = _head(file, reading)
     text = head.removeprefix("\ufeff").replace("\r\n", "\n")

@@ -1,4 +1,4 @@
-"""Advice for bytes that are no text in the encoding: what the file is, and which option reads it."""
+"""Advice for bytes that are not text in the encoding: what the file is, and which option reads it."""
 
 from lmft.data.sources import opening
 from lmft.data.sources.opening import File, Kind
@@ -37,7 +37,7 @@ def check_is_text(file: File, head: bytes, encoding: str) -> None:
         if kind.extension not in opening.COMPRESSIONS:
             name = name.partition(".")[0]
         fix = f"name it {name}{kind.extension}, as it is read by its extension"
-    raise UserError(f"this is no text but a {kind.name}", file.label, fix)
+    raise UserError(f"this is not text but a {kind.name}", file.label, fix)
 
 
 def advice_for(kind: Kind) -> str:
@@ -48,7 +48,7 @@ def advice_for(kind: Kind) -> str:
 
 
 def advice(file: File, encoding: str) -> str:
-    """Return what to try for a file that holds a byte that is no text in the encoding."""
+    """Return what to try for a file that holds a byte that is not text in the encoding."""
     sample = opening.beginning(file, _SAMPLE)
     for mark, name in _MARKS:
         if sample.startswith(mark) and not encoding.startswith(name[:6]):

@@ -45,7 +45,7 @@ def matching(patterns: str | Sequence[str], option: str, format: str | None, cac
     """Return the files that paths, folders, glob patterns and `-` (standard input) name, sorted, each
     once.
 
-    In folders, in archives, and among the matches of a pattern, hidden files and files that are no text
+    In folders, in archives, and among the matches of a pattern, hidden files and files that are not text
     are skipped and counted.
 
     Args:
@@ -106,7 +106,7 @@ def _standard_input(copy: Path, format: str | None) -> File:
 
 
 def _explicit(path: Path, where: str, format: str | None) -> File:
-    """Return a file that was named. Raises: UserError if it is no text, or not read as it is
+    """Return a file that was named. Raises: UserError if it is not text, or not read as it is
     compressed.
     """
     file = _candidate(path)
@@ -115,7 +115,7 @@ def _explicit(path: Path, where: str, format: str | None) -> File:
     if not file.format:
         kind = kind_of(opening.beginning(file))
         if kind and kind.extension is None:
-            what = f"this is no text but a {kind.name}: {path}"
+            what = f"this is not text but a {kind.name}: {path}"
             raise UserError(what, where, advice_for(kind))
     return _readable(file, where)
 
@@ -168,7 +168,7 @@ def _walk(folder: Path, skipped: Counter[str]) -> Iterator[File]:
 
 
 def _each(paths: Iterable[Path], skipped: Counter[str]) -> Iterator[File]:
-    """Yield the files that the paths name, those in zip archives too; count what is no file."""
+    """Yield the files that the paths name, those in zip archives too; count what is not a file."""
     for path in paths:
         if path.is_dir():
             skipped["folders"] += 1

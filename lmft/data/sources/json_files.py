@@ -38,7 +38,7 @@ def read_json(
 
 
 def has_object_per_line(file: File, reading: Reading) -> bool:
-    """Return whether each line of a file holds an object. Raises: UserError if it is no text."""
+    """Return whether each line of a file holds an object. Raises: UserError if it is not text."""
     return not _is_document(beginning(file, reading), file, reading.names)
 
 

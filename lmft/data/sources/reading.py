@@ -40,7 +40,7 @@ class Reading:
 
     @property
     def keeps_bad_bytes(self) -> bool:
-        """True if bytes that are no text in the encoding make a row one that is skipped."""
+        """True if bytes that are not text in the encoding make a row one that is skipped."""
         return self.skips and self.encoding_errors == "strict"
 
     def key(self, formats: set[str]) -> list:

@@ -99,7 +99,7 @@ def open_source(data: DataConfig, split: Split) -> Source | None:
     name = str(data.splits[split])
     path = files.expanded(data.path)
     if data.streaming and (path.exists() or data.path.startswith("lmft:")):
-        what = f"{data.path} is no data set of the hub, and is read without streaming"
+        what = f"{data.path} is not a data set of the hub, and cannot be streamed"
         raise UserError(what, "data.streaming=true", "leave it out")
     if path.is_file() or is_saved_dataset(path):
         if split != "train":

@@ -15,7 +15,7 @@ class Tally:
 
     `counts` has the rows dropped (`none`: no value, `blank`: only white space, `skipped`: cannot be
     used, with `data.on_error=skip`), the texts cleaned (`nul`, `bom`, `surrogate`; see
-    `lmft.data.sources.cleaning`), and the bytes that are no text in the encoding (`bytes replaced`,
+    `lmft.data.sources.cleaning`), and the bytes that are not text in the encoding (`bytes replaced`,
     `bytes ignored`).
     """
 

@@ -172,7 +172,7 @@ def _save_with_words(tokenizer: PreTrainedTokenizerFast, words: Sequence[str], f
     for word in spelled:
         _check_is_one_token(extended, word)
     if not _loads_alike(folder, extended, words):
-        # The class of some model types builds its tokenizer anew from a part of tokenizer.json.
+        # The class of some model types builds its tokenizer again from a part of tokenizer.json.
         path = folder / "tokenizer_config.json"
         config = json.loads(path.read_text("utf-8"))
         path.write_text(json.dumps({**config, "tokenizer_class": "PreTrainedTokenizerFast"}), "utf-8")

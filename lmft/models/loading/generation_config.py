@@ -1,4 +1,4 @@
-"""The settings of generation that come with a model: read, mended, and completed with ends of texts."""
+"""The generation settings that come with a model: read, corrected, and completed with ends of texts."""
 
 import logging
 import re
@@ -22,7 +22,7 @@ def check_stored(folder: str) -> None:
     Of a file that is not JSON, `from_pretrained` of a model would say nothing, and use the defaults.
     """
     if (Path(folder) / GENERATION_CONFIG_NAME).is_file():
-        fix = "mend that file, or delete it"
+        fix = "correct or delete that file"
         read(GenerationConfig, folder, GENERATION_CONFIG_NAME, {}, fix)
 
 
@@ -46,7 +46,7 @@ def mend_generation(model: PreTrainedModel) -> None:
         else:
             config.do_sample = None
     for name in _issues(config):
-        log.warning(_MENDED, f"{name}={getattr(config, name)} has no effect in it", "it is left out")
+        log.warning(_MENDED, f"{name}={getattr(config, name)} has no effect in it", "it is removed")
         setattr(config, name, getattr(GenerationConfig(), name))
 
 

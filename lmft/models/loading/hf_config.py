@@ -149,7 +149,7 @@ def _new_config(config: ModelConfig) -> PreTrainedConfig:
         return AutoConfig.for_model(str(config.architecture))
     except ValueError:
         hint = did_you_mean(str(config.architecture), transformers.CONFIG_MAPPING)
-        raise UserError(f"model.architecture={config.architecture} is no model_type{hint}") from None
+        raise UserError(f"model.architecture={config.architecture} is not a model_type{hint}") from None
 
 
 def _given_values(hf_config: PreTrainedConfig) -> dict[str, Any]:

@@ -51,9 +51,8 @@ def set_languages(
     listed = ", ".join(sorted(codes))
     for side, code in named.items():
         if code is not None and code.strip("_") not in codes:
-            what = (
-                f"data.{side}_language={code} is no language of the tokenizer{did_you_mean(code, codes)}"
-            )
+            hint = did_you_mean(code, codes)
+            what = f"data.{side}_language={code} is not a language of the tokenizer{hint}"
             raise UserError(what, type(tokenizer).__name__, f"one of: {listed}")
     if has_pairs and (source is None or target is None):
         what = "the tokenizer marks texts with their language, and those of the pairs are not named"

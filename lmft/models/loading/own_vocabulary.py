@@ -95,7 +95,7 @@ def _rows_without_comparison(config: ModelConfig, tokenizer: PreTrainedTokenizer
     needs = next((name for name in ("replace", "add_tokens") if getattr(options, name)), None)
     if needs:
         raise UserError(
-            f"{config.name} has no tokenizer of its own, so nothing tells which row is which token's",
+            f"{config.name} has no tokenizer of its own, so the token of each embedding is not known",
             f"model.tokenizer.{needs}",
             "save the model's tokenizer into its folder",
         )

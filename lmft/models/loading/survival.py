@@ -34,7 +34,7 @@ class Survival:
         """Log the share, with a warning if much is lost."""
         level = logging.INFO if self.share >= _ENOUGH else logging.WARNING
         shown = f"{100 * self.share:.4g}% of {self.characters:,} characters of its training text"
-        log.log(level, "the trained vocabulary gives back %s%s", shown, self._losses())
+        log.log(level, "the trained vocabulary can write %s%s", shown, self._losses())
 
     def _losses(self) -> str:
         if not self.lost:

@@ -48,7 +48,7 @@ class AveragedWeights(EMAWeightAveraging):
         Raises: UserError for impossible values.
         """
         if decay is not None and not 0 < decay < 1:
-            raise UserError(f"decay={decay} is no share between 0 and 1", fix="decay=0.999")
+            raise UserError(f"decay={decay} must be a share between 0 and 1", fix="decay=0.999")
         if update_every_n_steps < 1 or update_starting_at_step < 0:
             what = "update_every_n_steps is a number from 1, update_starting_at_step one from 0"
             raise UserError(what, fix="update_every_n_steps=1 update_starting_at_step=0")
@@ -114,7 +114,7 @@ class AveragedWeights(EMAWeightAveraging):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Save the average as the checkpoint's weights, and the module's own beside it."""
+        """Save the average as the checkpoint's weights, and the module's own weights, too."""
         if not self.has_average:
             return
         super().on_save_checkpoint(trainer, pl_module, checkpoint)

@@ -11,7 +11,7 @@ from lmft.training.callbacks.checkpoint import Checkpoints
 
 
 class TimeLimit(Timer, Checkpoint):
-    """Lightning's Timer, whose end can be resumed from exactly, with the whole time anew.
+    """Lightning's Timer, after which a run resumes exactly, with the whole time again.
 
     Lightning would validate first and save that as if the training had been meant to validate there;
     its timer also counts the time of earlier starts, so that a resumed training would end at once. Here

@@ -24,7 +24,7 @@ class Start:
     name: str
     """The run's name."""
     step: int
-    """The optimizer step of the checkpoint that the run resumes from; −1: it starts anew."""
+    """The optimizer step of the checkpoint that the run resumes from; −1: it starts at the beginning."""
     id: str | None = None
     """The service's name of the record that the run continues; None: it begins one."""
 
@@ -54,12 +54,12 @@ class Answers:
 
 
 class Service:
-    """A logger that lmft knows nothing of; the others override what they need."""
+    """A logger that lmft does not know; subclasses override what they need."""
 
     continues = False
     """Whether a resumed run continues the record of the earlier one."""
     keeps_later_steps = True
-    """Whether the record keeps the steps behind the checkpoint that a run resumes from."""
+    """Whether the record keeps the steps after the checkpoint that a run resumes from."""
     fillable: tuple[str, ...] = ()
     """The options that `options` may fill in."""
 

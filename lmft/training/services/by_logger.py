@@ -22,7 +22,7 @@ _SERVICES: dict[type, Service] = {
 
 
 def service_of(target: Any) -> Service:
-    """Return the service of a logger's class, or one that knows nothing."""
+    """Return the service of a logger's class, or the base class."""
     for kind, service in _SERVICES.items():
         if isinstance(target, type) and issubclass(target, kind):
             return service

@@ -8,7 +8,7 @@ from lmft.training.services.base import REPORT, Answers, Service, Start
 
 
 class TensorBoard(Service):
-    """Event files in the run's folder; those behind the checkpoint are declared void on resume."""
+    """Event files in the run's folder; those after the checkpoint are declared void on resume."""
 
     continues = True
     keeps_later_steps = False

@@ -137,7 +137,7 @@ def test_a_limit_without_room_is_refused(bart_tokenizer, tmp_path):
 
 @pytest.mark.parametrize("options", [{"examples": "blocks"}, {"examples": "packs"}, {"examples": "lines"}])
 def test_pairs_are_not_cut_in_other_ways(options):
-    with pytest.raises(UserError, match="pairs stay whole"):
+    with pytest.raises(UserError, match="pairs are not cut"):
         data_options(format="pairs", **options)
 
 

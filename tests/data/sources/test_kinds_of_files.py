@@ -65,7 +65,7 @@ class TestCompression:
         content = COMPRESSED.get(ending, lambda content: zipped(a=content))(b"one\n" * 99)
         Path("x.txt").write_bytes(content)
         error = refusal("x.txt")
-        assert error.what.startswith("this is no text but a ") and f".{ending}" in error.fix
+        assert error.what.startswith("this is not text but a ") and f".{ending}" in error.fix
 
 
 def zipped(**members: bytes) -> bytes:
@@ -132,7 +132,7 @@ class TestArchivesAndFolders:
 
     def test_a_file_that_is_no_text_is_named(self):
         Path("f.png").write_bytes(PNG)
-        assert refusal("f.png").what == "this is no text but a PNG image: f.png"
+        assert refusal("f.png").what == "this is not text but a PNG image: f.png"
         Path("f.bin").write_bytes(bytes(range(32)) * 9)
         assert "binary file" in refusal("f.bin").what
         Path("f.tar").write_bytes(b"a.txt" + bytes(252) + b"ustar\0" + bytes(300))

@@ -376,7 +376,7 @@ class TestWhichFiles:
             ({"train": "revues.txt"}, "no such file or folder: revues.txt (did you mean 'reviews.txt'?)"),
             ({"train": "d/*.jsonl"}, "no file matches 'd/*.jsonl'"),
             ({"train": "empty"}, "no text file in 'empty'"),
-            ({"train": "x.pdf"}, "this is no text but a PDF document: x.pdf"),
+            ({"train": "x.pdf"}, "this is not text but a PDF document: x.pdf"),
             ({"train": "x.parquet.gz"}, "a parquet file is not read through gzip: x.parquet.gz"),
             ({"path": "./nothing"}, "no such file or folder: nothing"),
             ({"path": "~no-such-user/x"}, "no such file or folder: ~no-such-user/x"),

@@ -87,7 +87,7 @@ def test_options_that_do_not_fit_are_refused(values, said):
 
 
 def test_a_local_text_is_not_streamed(tmp_path):
-    with pytest.raises(UserError, match="is read without streaming"):
+    with pytest.raises(UserError, match="cannot be streamed"):
         open_source(data_options(path=str(tmp_path), streaming=True, max_documents=3), "train")
 
 

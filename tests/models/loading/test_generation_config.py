@@ -77,7 +77,7 @@ def test_settings_that_transformers_does_not_read_are_refused(text, tmp_path):
     (tmp_path / "generation_config.json").write_text(text)
     with pytest.raises(UserError, match=r"cannot read the generation_config.json") as error:
         check_stored(str(tmp_path))
-    assert "mend that file, or delete it" in str(error.value) and len(str(error.value).splitlines()) <= 3
+    assert "correct or delete that file" in str(error.value) and len(str(error.value).splitlines()) <= 3
 
 
 def test_ends_are_added_beside_those_that_are_there(model):

@@ -133,7 +133,7 @@ def test_pairs_need_both_languages(case):
 
 def test_an_unknown_language_is_refused_with_the_known_ones(case):
     folder, (source, target) = case
-    with pytest.raises(UserError, match=r"data\.target_language=klingon is no language") as error:
+    with pytest.raises(UserError, match=r"data\.target_language=klingon is not a language") as error:
         parts_of(folder, f"data.source_language={source}", "data.target_language=klingon")
     assert target in error.value.fix
 
@@ -151,7 +151,7 @@ def test_plain_texts_are_marked_with_their_language(case, caplog):
     assert "the tokenizer's own choice" not in caplog.text
     assemble(compose(arguments))
     assert f"texts are marked as {source}, the tokenizer's own choice" in caplog.text
-    with pytest.raises(UserError, match="is read of pairs only"):
+    with pytest.raises(UserError, match="is read only for pairs"):
         assemble(compose([*arguments, f"data.target_language={target}"]))
 
 

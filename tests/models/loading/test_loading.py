@@ -69,7 +69,7 @@ def bert(tmp_path_factory, tokenizer):
         ("bert", {"num_hiden_layers": 2}, "'num_hidden_layers'"),
         ("bert", {"num_hidden_layers": 2.5}, "Field 'num_hidden_layers' expected int, got float"),
         ("deberta-v2", {"position_bukets": 2}, "'position_buckets'"),
-        ("distilbrt", {}, "model.architecture=distilbrt is no model_type (did you mean 'distilbert'?)"),
+        ("distilbrt", {}, "model.architecture=distilbrt is not a model_type (did you mean 'distilbert'?)"),
         ("gpt2", {}, "gpt2 is causal, not masked"),
         ("llama", {}, "llama is causal, not masked"),
         ("t5", {}, "t5 is seq2seq, not masked"),
@@ -432,17 +432,20 @@ def test_a_shape_that_is_not_there(name):
     [
         (
             {"name_or_path": "m", "tokenizer": {"train": True}},
-            "a vocabulary trained anew is not that of the pretrained",
+            "a newly trained vocabulary does not fit the pretrained",
         ),
-        ({"from_scratch": True, "architecture": "bert", "tokenizer": {"replace": True}}, "has no rows of known tokens"),
-        ({"from_scratch": True, "architecture": "bert", "tokenizer": {"warm_up_steps": 3}}, "has no rows of known"),
-        ({"name_or_path": "m", "tokenizer": {"add_tokens": "auto:many"}}, "names no number of words"),
-        ({"name_or_path": "m", "tokenizer": {"add_tokens": "auto"}}, "names no number of words"),
+        ({"from_scratch": True, "architecture": "bert", "tokenizer": {"replace": True}}, "has no embeddings to keep"),
+        (
+            {"from_scratch": True, "architecture": "bert", "tokenizer": {"warm_up_steps": 3}},
+            "has no embeddings to keep",
+        ),
+        ({"name_or_path": "m", "tokenizer": {"add_tokens": "auto:many"}}, "does not give a number of words"),
+        ({"name_or_path": "m", "tokenizer": {"add_tokens": "auto"}}, "does not give a number of words"),
         ({"name_or_path": "m", "tokenizer": {"add_tokens": ["a"], "train": True}}, "takes its words from the text"),
-        ({"name_or_path": "m", "tokenizer": {"warm_up_steps": -1}}, "warm_up_steps=-1 is no number of steps"),
+        ({"name_or_path": "m", "tokenizer": {"warm_up_steps": -1}}, "warm_up_steps=-1 must be a number of steps"),
         (
             {"name_or_path": "m", "tokenizer": {"replace": True}, "lora": {"r": 2, "merge": False}},
-            "adapters alone do not hold the moved rows",
+            "adapters do not contain the embeddings",
         ),
     ],
 )

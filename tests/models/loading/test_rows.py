@@ -148,7 +148,7 @@ def test_without_a_tokenizer_of_the_models_own_nothing_can_be_compared(tmp_path,
     with caplog.at_level("WARNING", "lmft"):
         loaded(tmp_path / "model", "bert", tokenizer, **where)
     assert "has no tokenizer of its own, so nothing can tell whether" in caplog.text
-    with pytest.raises(UserError, match="nothing tells which row is which token's"):
+    with pytest.raises(UserError, match="the token of each embedding is not known"):
         loaded(tmp_path / "model", "bert", tokenizer, **where, replace=True)
 
 

@@ -120,7 +120,7 @@ def test_until_the_first_step_that_counts_the_weights_are_used_as_they_are(folde
     ("options", "said"),
     [
         (["callbacks.ema.update_starting_at_step=18"], "the first average would be that of step 19"),
-        (["callbacks.ema.decay=1"], "no share between 0 and 1"),
+        (["callbacks.ema.decay=1"], "must be a share between 0 and 1"),
         (["callbacks.ema.update_every_n_steps=0"], "a number from 1"),
         (["trainer.precision=bf16-true"], "an average of weights in bfloat16 would not move"),
     ],

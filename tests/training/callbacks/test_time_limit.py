@@ -74,7 +74,7 @@ def test_a_stopped_run_is_exported_and_resumes_bit_for_bit(
         time_is_over(patched, over)
         run, result = train(folder, name, *OPTIONS, *WAYS[way])
     assert result["status"] == run.status() == "stopped" and result["steps"] == step
-    assert result["command"] == run.command and f"is over after {step} of" in caplog.text
+    assert result["command"] == run.command and f"ended the training after {step} of" in caplog.text
     assert f"continue: {run.command}" in caplog.text
     assert result["exported"]["step"] == step and result["exported"]["loss"] == result["after"]["loss"]
     assert (run.paths.model / "model.safetensors").exists() and run.paths.report.exists()
@@ -104,7 +104,7 @@ def test_of_two_times_the_shorter_one_ends_the_training(folder, caplog):
     shorter = (*TIMER[:1], "+callbacks.x.duration={microseconds: 1}")
     with caplog.at_level("INFO"):
         _, result = train(folder, "run.name=two", *WAYS["plain"], *shorter)
-    assert result["steps"] == 1 and "callbacks.x.duration is over after 1 of 18 steps" in caplog.text
+    assert result["steps"] == 1 and "callbacks.x.duration ended the training after 1 of 18 steps" in caplog.text
 
 
 def test_a_training_that_is_complete_when_its_time_is_over_is_complete(folder, monkeypatch, time_is_over):
@@ -126,7 +126,7 @@ def test_without_checkpoints_it_says_that_the_command_begins_anew(folder, monkey
     with monkeypatch.context() as patched:
         time_is_over(patched, 2)
         train(folder, "run.name=none-kept", *WAYS["plain"], "checkpoint.keep_last=0")
-    assert "no checkpoint was kept, so the same command begins anew" in caplog.text
+    assert "no checkpoint was kept, so the same command starts over" in caplog.text
 
 
 def test_an_export_that_failed_is_completed_with_the_weights_of_the_end(folder, monkeypatch, time_is_over):

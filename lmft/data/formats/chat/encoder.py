@@ -33,7 +33,7 @@ class ChatEncoder:
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast):
         if not tokenizer.is_fast:
-            what = f"{type(tokenizer).__name__} cannot tell which tokens are an answer's"
+            what = f"{type(tokenizer).__name__} cannot tell which tokens belong to an answer"
             raise UserError(what, "data.format=chat", "a model whose tokenizer has a tokenizer.json")
         self.backend = FastBackend(tokenizer)
         self._before = self.backend.prefix

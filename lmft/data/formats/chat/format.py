@@ -70,8 +70,8 @@ class ChatFormat:
             what = f"{num} tokens hold the end of a prompt and the beginning"
             warnings.append(f"{what} of its answer: end prompts without a space")
         if num := counts["unprompted"]:
-            what = f"the chat template writes {num} answers without the end of its "
-            what += "generation prompt: asked, the model will be given more than it was trained on"
+            what = f"in {num} answers the chat template does not write the end of its generation "
+            what += "prompt, so prompts have tokens that the model did not see in training"
             warnings.append(f"{what}; data.chat_template_kwargs may change that prompt")
         if num := counts["missing"]:
             what = f"{num} messages of the assistant are not learnt: the chat template marks "

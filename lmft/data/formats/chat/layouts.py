@@ -57,7 +57,7 @@ class Row:
         return self.values.get(name)
 
     def text(self, option: str, required: bool = True) -> str:
-        """Return the text in a column; "" if there is none. Raises: UserError if it is no text."""
+        """Return the text in a column; "" if there is none. Raises: UserError if it is not text."""
         value = self.take(option)
         if value is not None and not isinstance(value, str):
             what = f"'{self.name(option)}' holds {type_name(value)}, not text"

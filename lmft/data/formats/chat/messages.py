@@ -173,7 +173,7 @@ def _text_of(content: object, name: str) -> str:
                 what = f"a part of the content of {name} has {', '.join(more)}, which nothing reads"
                 raise UserError(what, fix='a part is {"type": "text", "text": "…"}')
         if not isinstance(text, str):
-            what = f"the content of {name} is a list, and a part of it is no text"
+            what = f"the content of {name} is a list, and a part of it is not text"
             raise UserError(what, fix='a part is {"type": "text", "text": "…"}')
         texts.append(text)
     return "\n".join(texts)

@@ -61,7 +61,7 @@ class Rendering:
         return {message: spans for (message, _), spans in sorted(written.items())}
 
     def owner_at(self, place: int) -> int | None:
-        """Return the message that the text at a place was written for; behind all turns the last one."""
+        """Return the message that the text at a place was written for; after all turns the last one."""
         found = None
         for (start, end), owner in zip(self._places, self.owners, strict=True):
             if owner is not None and start < end:
@@ -131,7 +131,7 @@ class TrackedTemplate:
         with self._environment.activate_tracker(rendering.pieces, rendering.marks):
             for piece in self._template.generate(seen):
                 rendering.pieces.append(piece)
-                rendering.owners.append(passes.current)  # the template waits behind this piece
+                rendering.owners.append(passes.current)  # the template waits after this piece
         return rendering
 
     def text(self, messages: Messages, variables: dict[str, Any]) -> str:
@@ -173,7 +173,7 @@ class _Passes:
 
 
 def _item(variable: Any) -> Any:
-    """Return the item that `[list, i]` stands for, or a variable that is no such pair itself."""
+    """Return the item that `[list, i]` stands for, or a variable itself if it is not such a pair."""
     match variable:
         case [list(items), int(i)] if -len(items) <= i < len(items):
             return items[i]

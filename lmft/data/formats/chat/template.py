@@ -215,7 +215,7 @@ def _contents(messages: Messages) -> str:
 def _with_defaults(source: str, variables: Mapping[str, Any]) -> str:
     """Return a template with values for variables that are not given.
 
-    jinja takes the line break behind a tag away, so the template itself is read as before.
+    jinja removes the line break after a tag, so the template itself is read as before.
     """
     defaults = "".join(
         f"{{% if {name} is not defined %}}{{% set {name} = {_literal(value)} %}}{{% endif %}}"

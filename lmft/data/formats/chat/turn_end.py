@@ -31,8 +31,8 @@ class TurnEnds:
 def turn_ends(template: ChatTemplate, tokenizer: PreTrainedTokenizerFast) -> TurnEnds:
     """Return the tokens that end an answer of the template, as it is trained.
 
-    Small conversations are rendered and encoded as rows are. The special and added tokens behind an
-    answer's text end it, unless they are also before the end of one: gpt-oss writes `<|end|>` behind the
+    Small conversations are rendered and encoded as rows are. The special and added tokens after an
+    answer's text end it, unless they are also before the end of one: gpt-oss writes `<|end|>` after the
     thoughts of an answer that ends with `<|return|>`.
 
     Args:

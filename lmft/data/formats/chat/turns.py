@@ -148,7 +148,7 @@ class Turns:
                 return at, at + len(prompt), True
         head = (self._without_contents(i) or self.text[first:last]).partition(_PLACEHOLDER)[0]
         at = head.find(prompt)
-        if at >= 0 and self.text.startswith(head, first):  # behind what begins the text
+        if at >= 0 and self.text.startswith(head, first):  # after the text's beginning
             return first + at, first + at + len(prompt), True
         return first, first + self._common_length(i, first, prompt), False
 
@@ -207,7 +207,7 @@ class Turns:
         return rendering.text[self._untracked(i)[0] :]
 
     def _header_length(self, i: int, start: int) -> int:
-        """Return the length of a header that is no generation prompt, at `start`."""
+        """Return the length of a header that is not a generation prompt, at `start`."""
         turn = self._without_contents(i)
         if turn is None:
             return 0

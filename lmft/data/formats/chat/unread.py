@@ -1,4 +1,4 @@
-"""What of chats a template does not read: found by rendering them without it, or with something else."""
+"""Find parts of chats that a template does not read, by rendering without them or with others."""
 
 import json
 from collections.abc import Hashable, Iterator, Sequence

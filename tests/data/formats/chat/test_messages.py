@@ -34,8 +34,8 @@ class TestContent:
             ({"type": "image_url", "image_url": {"url": "x"}}, "a part of type 'image_url', and only text is learnt"),
             ({"type": "image"}, "a part of type 'image'"),
             ({"type": "text", "text": "a", "cache_control": {}}, "has cache_control, which nothing reads"),
-            ({"type": "text"}, "a part of it is no text"),
-            (3, "a part of it is no text"),
+            ({"type": "text"}, "a part of it is not text"),
+            (3, "a part of it is not text"),
         ],
     )
     def test_other_parts_are_refused(self, part, said):

@@ -123,7 +123,7 @@ BAD_ROWS = [
     ({"messages": [{"role": "user"}]}, ["message 1 of 'messages' has no content"]),
     ({"messages": [USER, {"role": "assistant", "content": None}]}, ["message 2 of 'messages' has no content"]),
     ({"messages": [{"role": "user", "content": " \n"}, SAYS]}, ["message 1 of 'messages' has no content"]),
-    ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, ["a part of it is no text"]),
+    ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, ["a part of it is not text"]),
     ({"messages": [USER, SAYS], "tools": "add"}, ["'tools' holds text, not a list of objects"]),
     ({"prompt": "p"}, ["there is no 'completion'", "data.columns.completion="]),
     ({"completion": "c"}, ["there is no 'prompt'"]),
