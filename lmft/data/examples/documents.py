@@ -14,7 +14,7 @@ from lmft.objectives.base import ANSWER, LAST_ANSWER, SPECIAL, Rows
 TRAIN_ON = {"all": 0, "assistant": int(ANSWER), "completion": int(ANSWER), "last_turn": int(LAST_ANSWER)}
 """Flag of the tokens that the loss counts, by `data.train_on`; 0: every token."""
 
-_TOKENS = 1 << 22  # of the store, from the first document of a stretch to its last
+_TOKENS = 1 << 20  # of the store, from the first document of a stretch to its last
 
 
 class Stretch(NamedTuple):
