@@ -4,7 +4,6 @@ import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -246,7 +245,7 @@ def _compiling(parts: Parts) -> Compiling | None:
     """Return how the model is compiled for training; None: it is not."""
     if not parts.model.compile or "train" not in parts.corpus.examples:
         return None
-    keep_compiled_code(Path(parts.data.cache_dir).expanduser())
+    keep_compiled_code(parts.data.cache)
     return Compiling(parts.model.compile, parts.compiled_widths)
 
 

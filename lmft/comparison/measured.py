@@ -14,7 +14,7 @@ from lmft.errors import UserError
 # Options of `data` that leave the validation text as it is.
 _NOT_OF_TEXT = (
     *("data.batch_size", "data.num_workers", "data.worker_timeout", "data.cache_dir", "data.probes"),
-    "data.probe_conversations",
+    *("data.probe_conversations", "data.prepare_processes", "data.prepare_job"),
     *("data.block_size", "data.examples", "data.stride", "data.isolate_documents", "data.too_long"),
     *("data.max_train_examples", "data.epoch"),
 )

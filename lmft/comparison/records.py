@@ -24,7 +24,7 @@ _HOUSEKEEPING = (
     *("run", "resume", "seed", "trust", "logger", "checkpoint", "validate_before"),
     *("sweep", "launcher"),
     *("data.cache_dir", "data.worker_timeout", "data.probes", "model.probes"),
-    "data.probe_conversations",
+    *("data.probe_conversations", "data.prepare_processes", "data.prepare_job"),
 )
 _SUMMARY = ("python", "-m", "lmft.train")
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from lmft.config.schema import build
 from lmft.errors import UserError, did_you_mean
+from lmft.system.urls import path_of, storage_of
 
 Split = Literal["train", "validation"]
 CHAT_COLUMNS = (  # of rows of chats
@@ -37,7 +38,7 @@ _CHOICES = {
 _SHARED = (  # options that the sources of a mixture share, since they are those of every example
     *("examples", "block_size", "stride", "max_source_tokens", "max_target_tokens", "too_long"),
     *("isolate_documents", "batch_size", "num_workers", "worker_timeout", "cache_dir", "chat_template"),
-    "prepare_processes",
+    *("prepare_processes", "prepare_job"),
     *("chat_template_kwargs", "probes", "probe_conversations", "sources", "epoch"),
     *("source_language", "target_language"),
     *("validate_on_train", "fixed_noise"),
@@ -130,6 +131,7 @@ class DataConfig:
     sources: dict[str, Any]
     epoch: str | int | None
     prepare_processes: int | None
+    prepare_job: int | None
     deduplicate: str | None
     near_similarity: float
     decontaminate: bool
@@ -170,6 +172,18 @@ class DataConfig:
             raise UserError(what, fix="data.near_similarity=0.8")
         if not self.text_columns:
             raise UserError("data.text_column names no column", fix="data.text_column=NAME")
+        self._check_places()
+
+    def _check_places(self) -> None:
+        """Raise UserError if a folder that has to be on a disk is on other storage."""
+        if storage := storage_of(self.cache_dir):
+            what = f"token stores are read by memory map, and {storage}:// is no disk"
+            fix = "data.cache_dir=FOLDER of a disk; data.train=URL copies text into it"
+            raise UserError(what, f"data.cache_dir={self.cache_dir}", fix)
+        if self.path and storage_of(self.path):
+            what = "data.path is a folder or file of this machine, or a data set of the hub"
+            fix = f"data.train='{self.path}' data.validation=URL, files on other storage"
+            raise UserError(what, f"data.path={self.path}", fix)
 
     def _check_examples(self) -> None:
         """Raise UserError if format and examples do not fit together."""
@@ -307,7 +321,7 @@ class DataConfig:
     @property
     def cache(self) -> Path:
         """Folder of token stores and trained vocabularies."""
-        return Path(self.cache_dir).expanduser()
+        return Path(path_of(self.cache_dir)).expanduser()
 
     @property
     def train_only(self) -> bool:

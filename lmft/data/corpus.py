@@ -4,7 +4,7 @@ import logging
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, TypeVar
 
 from transformers import PreTrainedTokenizerFast
@@ -24,7 +24,7 @@ from lmft.data.formats.base import Format, id_of
 from lmft.data.ledger import account, unigram_perplexity, unknown_warning
 from lmft.data.marks import account_of_marks
 from lmft.data.preparation.job import FORMATS, Job
-from lmft.data.preparation.parts import tokenise_source
+from lmft.data.preparation.parts import tokenise_source, tokenise_together
 from lmft.data.removal.finding import Finder
 from lmft.data.removal.removed import Removed
 from lmft.data.schedule.noise import key
@@ -51,12 +51,19 @@ def token_store(
     """Open the store of a source's tokenised documents; build it if it is missing."""
     folder = config.cache / "stores" / f"{key(FORMAT, source.fingerprint, format.fingerprint):016x}"
     parts = folder.with_name(folder.name + ".parts")
+    doing = f"tokenising {source.name}"
+
+    @cache
+    def job() -> Job:
+        return Job(source.shards(), config, tokenizer, objective)
 
     def build(writer: StoreWriter) -> None:
-        with counting(f"tokenising {source.name}", source.size, "bytes") as advance:
-            job = Job(source.shards(), config, tokenizer, objective)
-            tokenise_source(source, job, format, parts, writer, advance)
+        with counting(doing, source.size, "bytes") as advance:
+            tokenise_source(source, job(), format, parts, writer, advance)
 
+    if config.prepare_job is not None and not folder.exists():
+        with counting(doing, source.size, "bytes") as advance:
+            tokenise_together(job(), format, parts, folder, advance)
     store = open_or_build(folder, format.encoder.dtype, build, log.warning)
     shutil.rmtree(parts, ignore_errors=True)  # of this build, or of one that was killed at its end
     for note in store.meta.get("notes", []):

@@ -35,7 +35,7 @@ FREE = (
         "logger",
     ),
     *("data.cache_dir", "data.num_workers", "data.worker_timeout", "data.batch_size", "data.probes"),
-    "data.prepare_processes",
+    *("data.prepare_processes", "data.prepare_job"),
     *("data.validation", "data.max_validation_examples"),
     *("model.export", "model.export_dtype", "model.license", "model.probes", "model.generation"),
     *("model.recipe", "model.compile"),

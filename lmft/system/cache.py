@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from lmft.errors import UserError
 
@@ -16,6 +16,7 @@ def built_once(
     build: Callable[[Path], None],
     damage: Callable[[Path], str | None],
     warn: Callable[[str], None],
+    waits: bool = True,
 ) -> Path:
     """Return a folder that is complete and undamaged, building it if it is missing.
 
@@ -27,13 +28,17 @@ def built_once(
         build: writes into the empty folder that it is given.
         damage: returns what is wrong with a folder, None if nothing is; a damaged one is built again.
         warn: called with what is wrong with a damaged folder.
+        waits: wait while another process builds.
 
-    Raises: UserError if the cache cannot be written to, and the errors of `build`.
+    Raises: UserError if the cache cannot be written to, the errors of `build`, and filelock.Timeout if
+        another process builds and this one does not wait.
     """
     with ExitStack() as stack:
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(FileLock(f"{folder}.lock"))
+            stack.enter_context(FileLock(f"{folder}.lock", timeout=-1 if waits else 0))
+        except Timeout:  # an OSError as well
+            raise
         except OSError as error:
             if folder.exists() and damage(folder) is None:
                 return folder

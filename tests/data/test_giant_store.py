@@ -12,6 +12,7 @@ from lmft.assembly.tokens import vocabulary_of
 from lmft.data import known_whole
 from lmft.data.corpus import Corpus, load_corpus
 from lmft.data.datamodule import DataModule
+from lmft.data.examples import column
 from lmft.data.schedule.noise import mix
 from lmft.data.store import _meta_checksum
 from lmft.objectives.causal import NextToken
@@ -84,6 +85,16 @@ def test_a_mixture_of_such_texts(loaded):
     _, most_of_tenth = loaded(TENTH, sources=sources)
     assert corpus.ledger["train/two"]["tokens"] == NUM_DOCUMENTS * TOKENS_EACH
     assert most - most_of_tenth < 2 * MORE
+
+
+def test_lines_of_such_a_text_are_listed_in_files(loaded, monkeypatch):
+    monkeypatch.setattr(column, "_IN_MEMORY", 1 << 17)
+    values = {"train": "text.txt", "examples": "lines", "too_long": "cut"}
+    _, most_of_tenth = loaded(TENTH, **values)
+    corpus, most = loaded(NUM_DOCUMENTS, **values)
+    lines = [corpus.examples[split] for split in ("train", "validation")]
+    assert sum(map(len, lines)) == NUM_DOCUMENTS
+    assert most - most_of_tenth < MORE
 
 
 def test_what_is_looked_for_before_a_training_takes_no_more_either(loaded, tokenizer):

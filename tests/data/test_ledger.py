@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from lmft.data import ledger
+from lmft.data.examples import documents
 from lmft.data.examples.documents import Documents
 from lmft.data.ledger import unigram_perplexity
 from lmft.objectives.base import ANSWER
@@ -30,7 +31,7 @@ def by_hand(train: Store, validation: Store) -> float:
 @pytest.mark.parametrize("stretch", [1 << 16, 7, 100])
 def test_equal_to_counting_by_hand(stretch, monkeypatch):
     train, validation = store_of([40, 1, 0, 90], 1), store_of([30, 20], 2)
-    monkeypatch.setattr(ledger, "_STRETCH", stretch)
+    monkeypatch.setattr(documents, "_TOKENS", stretch)
     found = unigram_perplexity(Documents(train), Documents(validation), VOCABULARY)
     assert found == pytest.approx(by_hand(train, validation), rel=1e-12)
 
@@ -53,8 +54,7 @@ def test_special_tokens_are_never_predicted():
 
 
 def test_only_so_much_is_counted(monkeypatch):
-    monkeypatch.setattr(ledger, "_STRETCH", 5)
-    monkeypatch.setattr(ledger, "_MOST_STRETCHES", 2)
+    monkeypatch.setattr(ledger, "_MOST_COUNTED", 10)
     train, validation = Store([[10] * 10, [11] * 1000]), Store([[10]])
     assert unigram_perplexity(Documents(train), Documents(validation), 12) == pytest.approx((10 + 12) / 11)
 

@@ -114,6 +114,9 @@ class RemoteJob:
             os.environ.setdefault("OMP_NUM_THREADS", cores)
         if self.shares:
             self.launch_folder.take_share(self.shares)
+        threads = os.environ.get("OMP_NUM_THREADS")
+        if threads is not None:
+            os.environ.setdefault("RAYON_NUM_THREADS", threads)  # of the tokenizer
 
     def _run(self, outcomes: list[Outcome]) -> JobReturn:
         composed = self._composed()

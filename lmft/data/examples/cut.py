@@ -3,6 +3,8 @@
 import logging
 from dataclasses import dataclass
 
+import numpy as np
+
 from lmft.data.config import DataConfig
 from lmft.data.examples.base import Examples, limited
 from lmft.data.examples.blocks import Blocks
@@ -70,7 +72,7 @@ class Cutter:
         limit = f"data.block_size={config.block_size}"
         self._report_too_long(texts, windows, limit, "a larger data.block_size", split)
         if windows.first_dropped is not None:
-            first = self.format.place_of(self.source, int(texts.numbers[windows.first_dropped]))
+            first = self._place_of(texts, windows.first_dropped)
             log.warning(
                 "%s documents dropped: %s (the first: %s)",
                 split,
@@ -92,17 +94,20 @@ class Cutter:
     ) -> None:
         """Warn of documents longer than the limit. Raises: UserError if `data.too_long` refuses them."""
         if len(cut.too_long) and self.config.too_long == "refuse":
-            first = cut.too_long[0]
+            first = int(cut.too_long[0])
             share = f"{len(cut.too_long)} of {len(texts)} documents"
-            place = self.format.place_of(self.source, int(texts.numbers[first]))
+            start, end = texts.spans_at(np.array([first]))
             raise UserError(
                 f"{share} are longer than {limit}",
-                f"the first: {place}, {texts.lengths[first]} tokens",
+                f"the first: {self._place_of(texts, first)}, {(end - start).item()} tokens",
                 f"{fix}, or data.too_long=cut",
             )
         if cut.documents_cut:
             share = f"{cut.documents_cut} of {len(texts)} {split} documents"
             log.warning("%s are longer than %s and were cut", share, limit)
+
+    def _place_of(self, texts: Documents, index: int) -> str:
+        return self.format.place_of(self.source, texts.numbers_at(np.array([index])).item())
 
     def _no_example(self, texts: Documents, examples: Examples, split: str) -> UserError:
         contents = f"{len(texts)} documents, {texts.num_tokens} tokens"

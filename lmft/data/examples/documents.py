@@ -1,7 +1,8 @@
 """Documents of a token store: all of them, or one side of a split by content."""
 
+from collections.abc import Iterator
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,6 +13,16 @@ from lmft.objectives.base import ANSWER, LAST_ANSWER, SPECIAL, Rows
 
 TRAIN_ON = {"all": 0, "assistant": int(ANSWER), "completion": int(ANSWER), "last_turn": int(LAST_ANSWER)}
 """Flag of the tokens that the loss counts, by `data.train_on`; 0: every token."""
+
+_TOKENS = 1 << 20  # of the store, from the first document of a stretch to its last
+
+
+class Stretch(NamedTuple):
+    """Some consecutive documents of a text."""
+
+    numbers: np.ndarray  # [n] in the store
+    starts: np.ndarray  # [n] where each begins there
+    ends: np.ndarray  # [n] where it ends
 
 
 class Documents:
@@ -86,6 +97,20 @@ class Documents:
     def stream_starts(self) -> np.ndarray:
         """Return where each document begins in the stream of these documents. [n]"""
         return np.cumsum(self.lengths) - self.lengths
+
+    def stretches(self) -> Iterator[Stretch]:
+        """Yield the documents in order, as many at a time as memory holds easily with their tokens."""
+        for first, chosen in self.selection.stretches(self.store):
+            offsets = self.store.read("offsets", first, first + len(chosen) + 1)
+            places = np.flatnonzero(chosen)
+            starts = offsets[places]
+            ends = offsets[places + 1]
+            begin = 0
+            while begin < len(places):
+                stop = int(np.searchsorted(ends, starts[begin] + _TOKENS, side="right"))
+                some = slice(begin, max(begin + 1, stop))
+                yield Stretch(first + places[some], starts[some], ends[some])
+                begin = some.stop
 
     def holds(self, numbers: np.ndarray) -> np.ndarray:
         """Return which documents of the store, given in ascending order, are among these. [n] bool"""

@@ -2,12 +2,13 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 
 import numpy as np
 
 from lmft.data.examples.base import Examples
+from lmft.data.examples.column import Column
 from lmft.errors import UserError
 from lmft.objectives.base import SPECIAL, Rows
 
@@ -52,7 +53,11 @@ class MixedExamples:
         self.documents_dropped = dict(dropped)
         self.lengths = None
         if any(part.lengths is not None for part in parts):
-            self.lengths = np.concatenate([_lengths(part) for part in parts])
+            lengths = Column()
+            for part in parts:
+                for some in _lengths(part):
+                    lengths.append(some)
+            self.lengths = lengths.values()
 
     def __len__(self) -> int:
         return sum(self.counts)
@@ -87,13 +92,14 @@ class MixedExamples:
         return mixture
 
 
-def _lengths(examples: Examples) -> np.ndarray:
-    """Return the tokens of each example, read from them if they hardly differ. [examples]"""
-    if examples.lengths is not None:
-        return examples.lengths
-    starts = range(0, len(examples), 1024)  # at a time, so that memory stays constant
-    numbers = (np.arange(start, min(start + 1024, len(examples))) for start in starts)
-    return np.concatenate([examples.rows(some).lengths for some in numbers])
+def _lengths(examples: Examples) -> Iterator[np.ndarray]:
+    """Yield the tokens of each example, read from them if they hardly differ. [n] at a time"""
+    for start in range(0, len(examples), 1024):
+        numbers = np.arange(start, min(start + 1024, len(examples)))
+        if examples.lengths is None:
+            yield examples.rows(numbers).lengths
+        else:
+            yield examples.lengths[numbers]
 
 
 def _merged(parts: list[Rows], places: np.ndarray, numbers: np.ndarray, pad_id: int) -> Rows:

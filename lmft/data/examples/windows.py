@@ -1,15 +1,19 @@
 """Examples that keep documents apart: lines (one document per row) and packs (several whole ones)."""
 
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import replace
 
 import numpy as np
 
-from lmft.data.examples.documents import Documents
+from lmft.data.examples.column import Column
+from lmft.data.examples.documents import Documents, Stretch
 from lmft.data.examples.packing import best_fit_decreasing
 from lmft.objectives.base import SPECIAL, Rows
 
 _SHORTEST = 2  # tokens; a single token is not predicted from anything
+_REASONS = ("without a target", "too short")  # for which a document has no window
+_OF_WINDOWS = ("document", "begins", "places", "bodies", "lengths")
 
 
 class Windows:
@@ -28,43 +32,75 @@ class Windows:
         num_separators = self.before + self.after
         self.size = block_size - num_separators  # tokens of text in one window
         self.stride = self.size if stride is None else stride
-        texts = documents.lengths - num_separators  # [documents] tokens of text
-        self.too_long = np.flatnonzero(texts > self.size)  # indices of the documents
-        counts = (texts > 0).astype(np.int64)  # [documents] windows of each
-        if not only_first:
-            counts += np.maximum(0, -(-(texts - self.size) // self.stride))
-
-        document = np.repeat(np.arange(len(documents)), counts)  # [windows] index of its document
-        nth = np.arange(len(document)) - np.repeat(np.cumsum(counts) - counts, counts)
-        self.begins = nth * self.stride  # [windows] tokens of the document's text before it
-        # [windows] where its text begins in the store.
-        self.places = documents.starts[document] + self.before + self.begins
-        self.bodies = np.minimum(self.size, texts[document] - self.begins)  # [windows] tokens of text
-        has_target = self._num_trainable() > 0  # [windows]
-        kept = has_target & (self.bodies + num_separators >= _SHORTEST)
-        self._count_dropped(texts, document, has_target, kept)
-
+        self.only_first = only_first
+        self.num_tokens = 0
+        self.num_repeated = 0
+        self._dropped = dict.fromkeys(_REASONS, 0)
+        self.first_dropped: int | None = None  # index of the document
+        columns = {name: Column() for name in ("too_long", *_OF_WINDOWS)}
+        num_documents = 0
+        for stretch in documents.stretches():
+            self._list(stretch, num_documents, columns)
+            num_documents += len(stretch.starts)
+        self.too_long = columns["too_long"].values()  # indices of the documents
+        self.document = columns["document"].values()  # [windows] index of its document
+        self.begins = columns["begins"].values()  # [windows] tokens of the document's text before it
+        self.places = columns["places"].values()  # [windows] where its text begins in the store
+        self.bodies = columns["bodies"].values()  # [windows] tokens of text
+        self.lengths = columns["lengths"].values()  # [windows]
         self.documents_cut = len(self.too_long) if only_first else 0
-        self.document = document[kept]  # [windows] index of its document
-        self.begins = self.begins[kept]
-        self.places = self.places[kept]
-        self.bodies = self.bodies[kept]
-        self.lengths = self.bodies + num_separators  # [windows]
-        self.num_tokens = int(self.lengths.sum())
-        # Windows that follow another one of their document.
-        further = np.flatnonzero(np.diff(self.document) == 0) + 1
-        overlaps = np.maximum(0, self.size - (self.begins[further] - self.begins[further - 1]))
-        self.num_repeated = int((overlaps + num_separators).sum())
+        self.documents_dropped = {reason: count for reason, count in self._dropped.items() if count}
         self.num_dropped = documents.num_tokens + self.num_repeated - self.num_tokens
 
-    def _count_dropped(
-        self, texts: np.ndarray, document: np.ndarray, has_target: np.ndarray, kept: np.ndarray
-    ) -> None:
-        """Count the documents without a window, by reason.
+    def _list(self, stretch: Stretch, num_before: int, columns: Mapping[str, Column]) -> None:
+        """List the windows of a stretch of documents.
 
         Args:
+            stretch: the documents.
+            num_before: documents in earlier stretches.
+            columns: what is kept of each window, and `too_long`.
+        """
+        num_separators = self.before + self.after
+        texts = stretch.ends - stretch.starts - num_separators  # [documents] tokens of text
+        columns["too_long"].append(num_before + np.flatnonzero(texts > self.size))
+        counts = (texts > 0).astype(np.int64)  # [documents] windows of each
+        if not self.only_first:
+            counts += np.maximum(0, -(-(texts - self.size) // self.stride))
+        document = np.repeat(np.arange(len(texts)), counts)  # [windows] index in the stretch
+        nth = np.arange(len(document)) - np.repeat(np.cumsum(counts) - counts, counts)
+        begins = nth * self.stride  # [windows]
+        places = stretch.starts[document] + self.before + begins  # [windows]
+        bodies = np.minimum(self.size, texts[document] - begins)  # [windows]
+        has_target = self._num_trainable(stretch, places, bodies) > 0  # [windows]
+        kept = has_target & (bodies + num_separators >= _SHORTEST)
+        self._count_dropped(num_before, texts, document, has_target, kept)
+
+        document = document[kept]
+        begins = begins[kept]
+        lengths = bodies[kept] + num_separators
+        # Windows that follow another one of their document.
+        further = np.flatnonzero(np.diff(document) == 0) + 1
+        overlaps = np.maximum(0, self.size - (begins[further] - begins[further - 1]))
+        self.num_tokens += int(lengths.sum())
+        self.num_repeated += int((overlaps + num_separators).sum())
+        listed = (num_before + document, begins, places[kept], bodies[kept], lengths)
+        for name, values in zip(_OF_WINDOWS, listed, strict=True):
+            columns[name].append(values)
+
+    def _count_dropped(
+        self,
+        num_before: int,
+        texts: np.ndarray,
+        document: np.ndarray,
+        has_target: np.ndarray,
+        kept: np.ndarray,
+    ) -> None:
+        """Count the documents of a stretch without a window, by reason.
+
+        Args:
+            num_before: documents in earlier stretches.
             texts: [documents] tokens of text.
-            document: [windows] index of its document.
+            document: [windows] index of its document in the stretch.
             has_target: [windows] bool.
             kept: [windows] bool.
         """
@@ -72,28 +108,26 @@ class Windows:
         is_dropped = np.bincount(document[kept], minlength=num_documents) == 0
         is_targetless = np.bincount(document[has_target], minlength=num_documents) == 0
         is_targetless &= texts > 0
-        num_targetless = int((is_dropped & is_targetless).sum())
-        num_short = int((is_dropped & ~is_targetless).sum())
-        self.documents_dropped: dict[str, int] = {}
-        if num_targetless:
-            self.documents_dropped["without a target"] = num_targetless
-        if num_short:
-            self.documents_dropped["too short"] = num_short
-        # Index of the document.
-        self.first_dropped = int(is_dropped.argmax()) if is_dropped.any() else None
+        for reason, dropped in zip(_REASONS, (is_targetless, ~is_targetless), strict=True):
+            self._dropped[reason] += int((is_dropped & dropped).sum())
+        if self.first_dropped is None and is_dropped.any():
+            self.first_dropped = num_before + int(is_dropped.argmax())
 
-    def _num_trainable(self) -> np.ndarray:
-        """Return how many tokens of each window may be targets. [windows]
+    def _num_trainable(self, stretch: Stretch, places: np.ndarray, bodies: np.ndarray) -> np.ndarray:
+        """Return how many tokens of each window of a stretch may be targets. [windows]
 
         A window's first token is not one of them, as nothing precedes it.
         """
-        trainable = self.documents.trainable(self.documents.store.flags)
-        if trainable is None or not len(self.places):
-            return self.bodies
-        first = self.places + (1 if self.before == 0 else 0)
-        ends = np.stack([first, np.maximum(first, self.places + self.bodies)], axis=1).ravel()
+        if not self.documents.trainable_bit or not len(places):
+            return bodies
+        start = int(stretch.starts[0])
+        flags = self.documents.store.read("flags", start, int(stretch.ends[-1]))
+        trainable = self.documents.trainable(flags)
+        assert trainable is not None
+        first = places - start + (1 if self.before == 0 else 0)
+        ends = np.stack([first, np.maximum(first, places - start + bodies)], axis=1).ravel()
         sums = np.add.reduceat(np.append(trainable, False), ends, dtype=np.int64)[::2]
-        return np.where(self.bodies > (self.before == 0), sums, 0)
+        return np.where(bodies > (self.before == 0), sums, 0)
 
     def rows(
         self, windows: np.ndarray, row_of: np.ndarray, examples: np.ndarray, pad_id: int, isolated: bool

@@ -2,10 +2,12 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import Timeout
 
 from lmft.data.formats.base import Format, tokenize
 from lmft.data.formats.unknown import MOST_DISTINCT, most_frequent
@@ -69,9 +71,23 @@ def tokenise(
 
 
 def tokenise_apart(
-    shard: Source, format: Format, folder: Path, advance: Callable[[int], object]
+    shard: Source,
+    format: Format,
+    folder: Path,
+    advance: Callable[[int], object],
+    waits: bool = True,
 ) -> None:
-    """Tokenise a shard into a folder, which is there when it is complete. Raises: UserError."""
+    """Tokenise a shard into a folder, which is there when it is complete.
+
+    Args:
+        shard: the shard.
+        format: the format of its rows.
+        folder: the part's folder; if it is there, its files are compared with their checksums.
+        advance: called with the bytes of the shard that were read since its last call.
+        waits: wait for another process that is at this shard; False: leave it to that one.
+
+    Raises: UserError.
+    """
 
     def build(into: Path) -> None:
         writer = StoreWriter(into, format.encoder.dtype)
@@ -80,7 +96,8 @@ def tokenise_apart(
         finally:
             writer.close()
 
-    built_once(folder, build=build, damage=damage, warn=lambda _: None)
+    with nullcontext() if waits else suppress(Timeout):
+        built_once(folder, build=build, damage=damage, warn=lambda _: None, waits=waits)
 
 
 def damage(folder: Path) -> str | None:

@@ -1,7 +1,7 @@
-"""All parts of a source: tokenised by one process or several, unless they are there already."""
+"""All parts of a source: tokenised by one command or several, unless they are there already."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from lmft.data.formats.base import Format
@@ -38,9 +38,13 @@ def tokenise_source(
         met.add(tokenise(job.shards[0], format, writer, advance))
         writer.finish(met.meta(source, format))
         return
-    folders = [folder / f"{number:05}" for number in range(len(job.shards))]
+    folders = _folders(job, folder)
+    was_there = [part.exists() for part in folders]
     try:
-        _tokenise_parts(job, format, folders, advance)
+        _tokenise_missing(job, format, folders, lambda: True, advance)
+        for shard, part, is_old in zip(job.shards, folders, was_there, strict=True):
+            if is_old or not part.exists():  # to be compared with its checksums, or of another process
+                tokenise_apart(shard, format, part, advance)
         joined(folders, met, writer)
         meta = met.meta(source, format)
     except UserError:
@@ -49,14 +53,60 @@ def tokenise_source(
     writer.finish(meta)
 
 
-def _tokenise_parts(job: Job, format: Format, folders: Sequence[Path], advance: Advance) -> None:
-    missing = [number for number, folder in enumerate(folders) if not folder.exists()]
-    for number, shard in enumerate(job.shards):
-        if number not in missing:
-            advance(shard.size or 0)
-    num_processes = min(job.num_processes, len(missing))
-    if num_processes > 1:
-        in_processes(job, missing, folders, num_processes, advance)
-    # What is there already is compared with its checksums, and mended; or this process does all.
+def tokenise_together(job: Job, format: Format, folder: Path, store: Path, advance: Advance) -> None:
+    """Tokenise the parts of a source that no other process is at, until none is missing.
+
+    Several commands that share a cache do so, before one of them joins the parts.
+
+    Args:
+        job: the shards of the source.
+        format: the format of its rows.
+        folder: where the parts are.
+        store: the folder of the store; as soon as it is there, its parts are no longer needed.
+        advance: called with the bytes of the source that were read since its last call.
+
+    Raises: UserError.
+    """
+    if len(job.shards) == 1:
+        return
+    try:
+        _tokenise_missing(job, format, _folders(job, folder), lambda: not store.exists(), advance)
+    except Exception:
+        if not store.exists():
+            raise
+        # Another command has joined the parts and deleted them, while this one began one of them again.
+
+
+def _folders(job: Job, folder: Path) -> list[Path]:
+    return [folder / f"{number:05}" for number in range(len(job.shards))]
+
+
+def _tokenise_missing(
+    job: Job,
+    format: Format,
+    folders: Sequence[Path],
+    is_needed: Callable[[], bool],
+    advance: Advance,
+) -> None:
+    """Tokenise the shards that have no part yet, and that no other process is at."""
+    missing = 0
     for shard, folder in zip(job.shards, folders, strict=True):
-        tokenise_apart(shard, format, folder, advance)
+        if folder.exists():
+            advance(shard.size or 0)
+        else:
+            missing += 1
+    num_processes = min(job.num_processes, missing)
+    if num_processes > 1:
+        in_processes(job, _missing(folders, is_needed), folders, num_processes, advance)
+    # All of them if the job cannot be sent to processes.
+    for number in _missing(folders, is_needed):
+        tokenise_apart(job.shards[number], format, folders[number], advance, waits=False)
+
+
+def _missing(folders: Sequence[Path], is_needed: Callable[[], bool]) -> Iterator[int]:
+    """Yield the numbers of the parts that are missing when it is their turn."""
+    for number, folder in enumerate(folders):
+        if not is_needed():
+            return
+        if not folder.exists():
+            yield number

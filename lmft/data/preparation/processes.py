@@ -5,8 +5,7 @@ import os
 import pickle
 import subprocess
 import sys
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -24,7 +23,7 @@ _ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "RAYO
 
 def in_processes(
     job: Job,
-    numbers: Sequence[int],
+    numbers: Iterator[int],
     folders: Sequence[Path],
     num_processes: int,
     advance: Callable[[int], object],
@@ -33,7 +32,7 @@ def in_processes(
 
     Args:
         job: the job.
-        numbers: of its shards that are tokenised.
+        numbers: of its shards that are tokenised; each is taken when a process is free.
         folders: of all its shards' parts.
         num_processes: how many processes.
         advance: called, in this thread, with the bytes that were read since its last call.
@@ -48,7 +47,6 @@ def in_processes(
         )
         return
     sent = pickle.dumps((sys.path, described))  # where its modules are has to be known first
-    waiting = deque(numbers)
     failed: dict[int, Exception] = {}
     read: SimpleQueue[int] = SimpleQueue()
     workers = [_Worker(sent, read) for _ in range(num_processes)]
@@ -56,10 +54,14 @@ def in_processes(
         try:
             running: dict[Future[Exception | None], tuple[_Worker, int]] = {}
             idle = [*workers]
-            while running or (waiting and not failed):
-                while idle and waiting and not failed:
+            is_over = False
+            while running or not is_over:
+                while idle and not is_over:
+                    number = None if failed else next(numbers, None)
+                    if number is None:
+                        is_over = True
+                        break
                     worker = idle.pop()
-                    number = waiting.popleft()
                     running[pool.submit(worker.tokenise, number)] = worker, number
                 for future in wait(running, _SECONDS, FIRST_COMPLETED).done:
                     worker, number = running.pop(future)

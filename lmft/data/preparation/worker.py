@@ -44,7 +44,7 @@ def _tokenised(shard, format, folder: Path, answers: BinaryIO) -> Exception | No
     from lmft.data.preparation.part import tokenise_apart
 
     try:
-        tokenise_apart(shard, format, folder, lambda num_bytes: _send(num_bytes, answers))
+        tokenise_apart(shard, format, folder, lambda num_bytes: _send(num_bytes, answers), waits=False)
     except Exception as error:  # told to the process that asked
         return error
     return None

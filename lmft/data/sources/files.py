@@ -10,8 +10,10 @@ from typing import NamedTuple
 from lmft.data.sources import opening, standard_input
 from lmft.data.sources.encoding_advice import advice_for
 from lmft.data.sources.opening import COMPRESSIONS, File, extension_of, kind_of
+from lmft.data.sources.remote import copied, without_query
 from lmft.data.sources.saved_datasets import is_saved_dataset, saved_files, saved_splits
 from lmft.errors import UserError, did_you_mean
+from lmft.system.urls import path_of, storage_of
 
 FORMATS = {
     ".txt": "txt",
@@ -42,17 +44,17 @@ def by_extension(path: Path) -> File | None:
 
 
 def matching(patterns: str | Sequence[str], option: str, format: str | None, cache_dir: Path) -> Found:
-    """Return the files that paths, folders, glob patterns and `-` (standard input) name, sorted, each
-    once.
+    """Return the files that paths, folders, glob patterns, URLs and `-` (standard input) name, sorted,
+    each once.
 
     In folders, in archives, and among the matches of a pattern, hidden files and files that are not text
     are skipped and counted.
 
     Args:
-        patterns: a path, folder, glob pattern or `-`, or several.
+        patterns: a path, folder, glob pattern, URL of other storage (s3://…) or `-`, or several.
         option: their option, for messages.
         format: the format of all files; None: that of their extensions, plain text if unknown.
-        cache_dir: where standard input is copied to.
+        cache_dir: where standard input, and files of other storage, are copied to.
 
     Raises: UserError if a pattern names no file, or a file that cannot be read.
     """
@@ -76,8 +78,10 @@ def _found(pattern: str, option: str, format: str | None, cache_dir: Path) -> Fo
     if pattern == standard_input.NAME:
         copy = standard_input.copy_of_standard_input(cache_dir)
         return Found([_standard_input(copy, format)], [])
+    where = f"{option}={without_query(pattern)}"
+    if storage_of(pattern) is not None:
+        return _copied(pattern, where, format, cache_dir)
     path = expanded(pattern)
-    where = f"{option}={pattern}"
     if path.is_file() and path.suffix.lower() == ARCHIVE:
         hidden: Counter[str] = Counter()
         return _sorted_out(_in_archive(path, hidden), hidden, pattern, where, format)
@@ -95,6 +99,19 @@ def _found(pattern: str, option: str, format: str | None, cache_dir: Path) -> Fo
     if glob.has_magic(pattern):
         raise UserError(f"no file matches '{pattern}'", where, f"a pattern is relative to {Path.cwd()}")
     raise no_such(path, where)
+
+
+def _copied(url: str, where: str, format: str | None, cache_dir: Path) -> Found:
+    """Return copies of the files on other storage that a URL names; their labels are URLs."""
+    copies, told = copied(url, where, cache_dir)
+    skipped: Counter[str] = Counter()
+    files = [
+        file._replace(label=file.label.replace(str(copy.path), copy.url, 1))
+        for copy in copies
+        for file in _each([copy.path], skipped)
+    ]
+    found = _sorted_out(files, skipped, without_query(url), where, format)
+    return Found(found.files, [*found.notes, told])
 
 
 def _standard_input(copy: Path, format: str | None) -> File:
@@ -221,8 +238,11 @@ def _listed(counts: Counter[str]) -> str:
 
 
 def expanded(path: str) -> Path:
-    """Return the path with `~` expanded to the home folder, or as it is if there is no such user."""
-    return Path(os.path.expanduser(path))  # noqa: PTH111 (Path.expanduser raises RuntimeError)
+    """Return the path with `~` expanded to the home folder, or as it is if there is no such user.
+
+    A `file://` URL is a path as well.
+    """
+    return Path(os.path.expanduser(path_of(path)))  # noqa: PTH111 (Path.expanduser raises RuntimeError)
 
 
 def no_such(path: Path, where: str) -> UserError:

@@ -8,7 +8,8 @@ from lmft.data.sources.json_files import has_object_per_line
 from lmft.data.sources.opening import BLOCK, UNREADABLE, File, Part, unreadable
 from lmft.data.sources.reading import Reading
 
-SIZE = 1 << 26  # bytes of a shard, as they are on the disk
+SIZE = 1 << 24  # bytes of a shard, as they are on the disk, unless there were more shards than _MOST
+_MOST = 1 << 10  # shards of a text: a folder of nine files each
 # Encodings in which a byte 0x0A is the end of a line, wherever reading begins.
 _BY_BYTES = re.compile("utf-8|ascii|iso8859-.*|cp125.|koi8-.*|mac-.*")
 
@@ -22,10 +23,11 @@ def shards_of(files: Sequence[File], reading: Reading) -> list[list[File]]:
     Raises: UserError if a file cannot be read.
     """
     shards: list[list[File]] = []
+    least = max(SIZE, sum(file.num_bytes for file in files) // _MOST)
     size = 0
     for file in files:
-        for part in _parts(file, reading):
-            if not shards or size >= SIZE:
+        for part in _parts(file, reading, least):
+            if not shards or size >= least:
                 shards.append([])
                 size = 0
             shards[-1].append(part)
@@ -33,20 +35,20 @@ def shards_of(files: Sequence[File], reading: Reading) -> list[list[File]]:
     return shards
 
 
-def _parts(file: File, reading: Reading) -> list[File]:
-    """Return the parts of a file; the file itself if it is small, or cannot be split."""
-    if file.member is not None or file.compression or file.num_bytes < 2 * SIZE:
+def _parts(file: File, reading: Reading, least: int) -> list[File]:
+    """Return parts of about `least` bytes of a file; itself if it is small, or cannot be split."""
+    if file.member is not None or file.compression or file.num_bytes < 2 * least:
         return [file]
     if file.format == "parquet":
-        parts = _row_groups(file)
+        parts = _row_groups(file, least)
     else:
         end = _end_of_document(file, reading)
-        parts = [] if end is None else _ranges(file, end)
+        parts = [] if end is None else _ranges(file, end, file.num_bytes // least)
     found = [*parts]
     return found if len(found) > 1 else [file]
 
 
-def _row_groups(file: File) -> Iterator[File]:
+def _row_groups(file: File, least: int) -> Iterator[File]:
     import pyarrow.parquet
 
     try:
@@ -62,7 +64,7 @@ def _row_groups(file: File) -> Iterator[File]:
     for number, group in enumerate(groups, 1):
         num_rows += group.num_rows
         size += group.total_byte_size / total * file.num_bytes
-        if size >= SIZE or number == len(groups):
+        if size >= least or number == len(groups):
             yield file._replace(part=Part(start, number, row, int(size)))
             start = number
             row += num_rows
@@ -87,17 +89,20 @@ def _end_of_document(file: File, reading: Reading) -> re.Pattern[bytes] | None:
     return re.compile(rb"[^\r\n](?:\r?\n){%d}" % num_newlines)
 
 
-def _ranges(file: File, end: re.Pattern[bytes]) -> Iterator[File]:
-    """Yield ranges of bytes that end with a document, each with the number of its first line."""
+def _ranges(file: File, end: re.Pattern[bytes], number: int) -> Iterator[File]:
+    """Yield so many ranges of bytes that end with a document, each with the number of its first line.
+
+    They are of about the same size; there are fewer of them if documents are longer.
+    """
     size = file.num_bytes
     start = 0
     row = 1
     try:
         with file.path.open("rb") as content:
-            while start < size:
-                stop = size
-                if size - start >= 2 * SIZE:
-                    stop = _end_after(content, start + SIZE, end) or size
+            for place in (size * count // number for count in range(1, number + 1)):
+                if place <= start:
+                    continue  # inside the document that the last range ended with
+                stop = _end_after(content, place, end) or size
                 yield file._replace(part=Part(start, stop, row, stop - start))
                 row += _num_lines(content, start, stop)
                 start = stop

@@ -1,13 +1,17 @@
 """Lines and packs against slow re-implementations that copy lists: same rows, every token accounted for or scored."""
 
 from collections import Counter
+from contextlib import contextmanager, nullcontext
 from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lmft.data.examples import column
+from lmft.data.examples import documents as documents_module
 from lmft.data.examples.documents import Documents
 from lmft.data.examples.windows import Lines, Packs
 from lmft.data.schedule.noise import TokenNoise
@@ -72,20 +76,32 @@ def scored(rows: Rows) -> Counter[int]:
     return Counter(targets[targets != IGNORED].tolist())
 
 
+@contextmanager
+def listed_as_a_long_text():
+    """A few tokens at a time, into files."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(documents_module, "_TOKENS", 7)
+        patch.setattr(column, "_IN_MEMORY", 20)
+        yield
+
+
 few = settings(max_examples=150, deadline=None)
 bits = st.sampled_from([0, int(ANSWER)])
 
 
 class TestLines:
     @few
-    @given(part=parts(), size=st.integers(1, 8), only_first=st.booleans(), bit=bits, data=st.data())
-    def test_windows_between_separators(self, part, size, only_first, bit, data):
+    @given(
+        part=parts(), size=st.integers(1, 8), only_first=st.booleans(), bit=bits, is_long=st.booleans(), data=st.data()
+    )
+    def test_windows_between_separators(self, part, size, only_first, bit, is_long, data):
         store, numbers = part
         stride = data.draw(st.none() if only_first else st.none() | st.integers(1, size))
         block_size = size + len(store.prefix) + len(store.suffix)
         bodies, answers = [store.bodies[number] for number in numbers_of(*part)], store.answers if bit else None
         expected = cut(store, bodies, size, stride or size, only_first, answers)
-        lines = Lines(Documents(store, numbers, bit), block_size, PAD, stride, only_first)
+        with listed_as_a_long_text() if is_long else nullcontext():
+            lines = Lines(Documents(store, numbers, bit), block_size, PAD, stride, only_first)
         assert_all_examples(lines, expected.rows, data, answers)
         assert_accounts(lines, store, bodies, expected, size, only_first)
         assert lines.lengths.tolist() == [len(row) for row in expected.rows]

@@ -10,10 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
+from lmft.data import corpus
 from lmft.data.corpus import load_corpus
 from lmft.data.preparation import parts as parts_module
 from lmft.data.preparation import processes
+from lmft.data.preparation.parts import tokenise_together
 from lmft.data.sources import shards
 from lmft.data.sources.source import open_source
 from lmft.errors import UserError
@@ -151,11 +154,11 @@ def test_what_is_done_is_not_done_again(monkeypatch):
     done = []
     tokenise = parts_module.tokenise_apart
 
-    def stopped(shard, format, folder, advance):
+    def stopped(shard, format, folder, advance, waits=True):
         if len(done) == 4:
             raise KeyboardInterrupt
         done.append(folder.name)
-        tokenise(shard, format, folder, advance)
+        tokenise(shard, format, folder, advance, waits)
 
     monkeypatch.setattr(parts_module, "tokenise_apart", stopped)
     with pytest.raises(KeyboardInterrupt):
@@ -166,8 +169,8 @@ def test_what_is_done_is_not_done_again(monkeypatch):
     tokens = folder / "00002" / "tokens.bin"
     tokens.write_bytes(b"\1" + tokens.read_bytes()[1:])  # as a disk may do it
 
-    def checked(shard, format, part, advance):
-        tokenise(shard, format, part, advance)
+    def checked(shard, format, part, advance, waits=True):
+        tokenise(shard, format, part, advance, waits)
         if part in kept:
             assert (part.stat().st_mtime_ns == kept[part]) == (part.name != "00002")
 
@@ -216,6 +219,82 @@ def test_killed_in_the_middle_it_continues_to_the_same_store(monkeypatch):
     monkeypatch.setattr(parts_module, "joined", joined)
     assert store_of("killed", prepare_processes=1) == whole
     assert len(kept) == len(done) >= 3
+
+
+def corpus_of(write, monkeypatch, **values):
+    """The store of a whole text, and the options that tokenise the same text in shards."""
+    values = {**write(random.Random(7)), **values}
+    monkeypatch.setattr(shards, "SIZE", WHOLE)
+    whole = store_of("whole", **values)
+    monkeypatch.setattr(shards, "SIZE", 900)
+    return whole, values
+
+
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_a_part_that_another_command_is_at_is_left_to_it(num_processes, monkeypatch):
+    whole, values = corpus_of(lines, monkeypatch)
+    events = []
+    build = parts_module.tokenise_source
+    busy: list[FileLock] = []
+
+    def together(job, format, folder, store, advance):
+        folder.mkdir(parents=True)
+        busy.append(FileLock(folder / "00002.lock"))
+        busy[0].acquire()
+        tokenise_together(job, format, folder, store, advance)
+        made = sorted(path.name for path in folder.glob("0????"))
+        assert made == [f"{number:05}" for number in range(len(job.shards)) if number != 2]
+        events.append("others made")
+        busy[0].release()
+
+    def source(*given):
+        events.append("joined")
+        build(*given)
+
+    monkeypatch.setattr(corpus, "tokenise_together", together)
+    monkeypatch.setattr(corpus, "tokenise_source", source)
+    assert store_of("cache", prepare_job=3, prepare_processes=num_processes, **values) == whole
+    assert events == ["others made", "joined"]
+    assert not [*Path("cache/stores").glob("*.parts")]
+
+
+def test_parts_are_not_made_again_when_another_command_has_joined_them(monkeypatch):
+    whole, values = corpus_of(lines, monkeypatch)
+    done = []
+
+    def together(job, format, folder, store, advance):
+        def joined_meanwhile(shard, format, part, advance, waits):
+            done.append(part.name)
+            store.mkdir(parents=True)
+            raise FileNotFoundError(part)  # as the folder of all parts is deleted then
+
+        with monkeypatch.context() as patch:
+            patch.setattr(parts_module, "tokenise_apart", joined_meanwhile)
+            tokenise_together(job, format, folder, store, advance)
+        store.rmdir()
+
+    monkeypatch.setattr(corpus, "tokenise_together", together)
+    assert store_of("cache", prepare_job=0, **values) == whole
+    assert done == ["00000"]
+
+
+COMMAND = """
+import sys
+from lmft.data.sources import shards
+from tests.data.preparation.test_preparation import *
+shards.SIZE = 900
+config = options(prepare_job=int(sys.argv[1]), cache_dir="cache")
+load_corpus(config, TOKENIZER, NextToken(), 1, counting, ("train",))
+"""
+
+
+def test_several_commands_make_the_store_of_one(monkeypatch):
+    whole, _ = corpus_of(lines, monkeypatch)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    commands = [subprocess.Popen([sys.executable, "-c", COMMAND, str(job)], env=environment) for job in range(3)]
+    assert [command.wait() for command in commands] == [0, 0, 0]
+    [folder] = Path("cache/stores").glob("*/")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == whole
 
 
 def test_a_process_that_dies_is_said_in_three_lines(monkeypatch):
