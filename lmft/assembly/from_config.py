@@ -13,7 +13,7 @@ from lmft.cli.checks import make_objective
 from lmft.config.schema import build
 from lmft.config.trust import subclass_of
 from lmft.data.config import DataConfig, Split
-from lmft.data.corpus import load_corpus
+from lmft.data.loading import load_corpus
 from lmft.errors import UserError
 from lmft.models.attention import cannot_mask_reason
 from lmft.models.config import ModelConfig

@@ -6,8 +6,8 @@ from typing import Any
 
 from lmft.assembly.parts import Parts
 from lmft.assembly.scored_rows import placed, source_of_split
-from lmft.data.corpus import FORMATS
 from lmft.data.formats.chat.conversation import Chat
+from lmft.data.preparation.job import FORMATS
 
 _MOST_TRIED = 1000  # conversations from which those are chosen that a model can be asked
 

@@ -12,7 +12,7 @@ from lmft.assembly.from_config import assemble
 from lmft.assembly.parts import Parts
 from lmft.config.schema import build
 from lmft.data.config import DataConfig, Split
-from lmft.data.corpus import load_corpus
+from lmft.data.loading import load_corpus
 from lmft.data.schedule.course import Course
 from lmft.errors import UserError, did_you_mean
 from lmft.inspection import Choice, Viewer, add_rows, chosen, read_documents, statistics

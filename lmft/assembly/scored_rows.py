@@ -10,11 +10,11 @@ import numpy as np
 from lmft.config.schema import build
 from lmft.config.texts import texts_of
 from lmft.data.config import DataConfig, Split
-from lmft.data.corpus import FORMATS
 from lmft.data.examples.documents import TRAIN_ON, is_held_out
 from lmft.data.formats.base import Encoded, Format, batches
 from lmft.data.formats.chat.format import chat_template
 from lmft.data.formats.pairs import PairEncoder
+from lmft.data.preparation.job import FORMATS
 from lmft.data.sources.rows import Place
 from lmft.data.sources.source import Source, held_out_share, open_source
 from lmft.data.sources.tally import Tally

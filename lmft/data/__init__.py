@@ -5,5 +5,5 @@ formats/    rows to token ids and flags: texts, chats, pairs
 store.py    token ids of all documents, on disk
 examples/   documents cut into blocks, lines or packs
 schedule/   order and random numbers of the examples
-corpus.py, datamodule.py: all of these put together; and the DataLoaders
+loading.py, datamodule.py: all of these put together; and the DataLoaders
 """

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 from transformers import PreTrainedTokenizerFast
 
 from lmft.data.config import DataConfig, Split
-from lmft.data.corpus import FORMATS
 from lmft.data.formats.base import DocumentEncoder
 from lmft.data.formats.chat.conversation import Conversation
+from lmft.data.preparation.job import FORMATS
 from lmft.data.sources.rows import Place
 from lmft.data.sources.source import open_source
 from lmft.data.training_texts import training_source

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lmft.assembly.parts import Parts
-from lmft.data.corpus import FORMATS
+from lmft.data.preparation.job import FORMATS
 from lmft.data.store import TokenStore
 from lmft.data.training_texts import training_source
 from lmft.objectives.base import ANSWER

@@ -142,7 +142,7 @@ def test_a_run_answers_prompts(finished, folder):
 
 def test_what_is_prepared_is_not_tokenised_again(tmp_path, monkeypatch):
     ledger = prepare(tiny(tmp_path))
-    monkeypatch.setattr("lmft.data.corpus.tokenise_source", None)
+    monkeypatch.setattr("lmft.data.tokenised.tokenise_source", None)
     monkeypatch.setattr("lmft.models.loading.tokenizer.train_vocabulary", None)
     _, result = train(tmp_path, "run.name=prepared", "trainer.max_steps=1", "data.block_size=16", "seed=5")
     assert result["data"]["train"]["tokens"] == ledger["train"]["tokens"]

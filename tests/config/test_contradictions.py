@@ -6,8 +6,8 @@ from lmft.cli.checks import check
 from lmft.config.implied import READERS
 from lmft.config.load import compose
 from lmft.data.config import _CHOICES, CHAT_FORMATS
-from lmft.data.corpus import FORMATS
 from lmft.data.examples.documents import TRAIN_ON
+from lmft.data.preparation.job import FORMATS
 from lmft.errors import UserError
 from tests.helpers.options import data_options
 

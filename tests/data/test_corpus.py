@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from lmft.data.config import DataConfig
-from lmft.data.corpus import Corpus, load_corpus
+from lmft.data.corpus import Corpus
 from lmft.data.examples.base import Sample
 from lmft.data.examples.blocks import Blocks
 from lmft.data.examples.documents import is_held_out
 from lmft.data.examples.windows import Lines, Packs
 from lmft.data.formats.chat.format import ChatFormat
 from lmft.data.ledger import check_enough_examples, unigram_perplexity
+from lmft.data.loading import load_corpus
 from lmft.data.preparation import part
 from lmft.data.sources.source import open_source
 from lmft.data.store import content_hash

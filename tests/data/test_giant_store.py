@@ -10,9 +10,10 @@ import pytest
 
 from lmft.assembly.tokens import vocabulary_of
 from lmft.data import known_whole
-from lmft.data.corpus import Corpus, load_corpus
+from lmft.data.corpus import Corpus
 from lmft.data.datamodule import DataModule
 from lmft.data.examples import column
+from lmft.data.loading import load_corpus
 from lmft.data.schedule.noise import mix
 from lmft.data.store import _meta_checksum
 from lmft.objectives.causal import NextToken

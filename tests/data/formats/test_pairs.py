@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from lmft.data.corpus import load_corpus
 from lmft.data.formats.pairs import Pair, PairEncoder, pairs
+from lmft.data.loading import load_corpus
 from lmft.data.sources.rows import Chunk
 from lmft.data.sources.source import Source
 from lmft.data.sources.tally import Tally

@@ -13,7 +13,7 @@ import pytest
 from filelock import FileLock
 
 from lmft.data import corpus
-from lmft.data.corpus import load_corpus
+from lmft.data.loading import load_corpus
 from lmft.data.preparation import parts as parts_module
 from lmft.data.preparation import processes
 from lmft.data.preparation.parts import tokenise_together

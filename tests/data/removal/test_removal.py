@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lmft.data.corpus import Corpus, load_corpus
+from lmft.data.corpus import Corpus
+from lmft.data.loading import load_corpus
 from lmft.data.removal import near_copies as near_module
 from lmft.data.removal.ngrams import Hashes, stretch_hashes, words_of
 from lmft.errors import UserError
