@@ -98,7 +98,7 @@ def target_class(node: Mapping[str, Any], kind: type, trusted: Sequence[str], wh
     """
     target = trusted_class(node, trusted, where)
     if isinstance(target, type) and not issubclass(target, kind):
-        raise UserError(f"{node['_target_']} is no {kind.__name__}", f"{where}._target_")
+        raise UserError(f"{node['_target_']} is not a {kind.__name__}", f"{where}._target_")
     return target
 
 

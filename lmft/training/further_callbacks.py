@@ -169,7 +169,7 @@ def _check_hooks(callback: Callback, where: str) -> None:
     for name, value in own.items():
         if not callable(value):
             fix = "callbacks.NAME._target_=my_package.MyCallback, a class with this method"
-            raise UserError(f"{where}.{name}={value} is no function", fix=fix)
+            raise UserError(f"{where}.{name}={value} is not a function", fix=fix)
     is_own = (getattr(type(callback), name) is not getattr(Callback, name) for name in _HOOKS)
     if not own and not any(is_own):
         what = f"{type(callback).__name__} does nothing in a training"

@@ -83,6 +83,7 @@ def mistake(capsys, command, *argv):
         (["data.blocksize=3"], "did you mean 'data.block_size'?"),
         (["see=1"], "did you mean 'seed'?"),
         (["lr=1e-4"], "did you mean 'optimizer.lr'?"),
+        (["model.tokenizr.train=true"], "did you mean 'model.tokenizer.train'?"),
         (["trainer.overfit_batches=1"], "+trainer.overfit_batches="),
         (["seed=abc"], "'seed' must be a whole number, not 'abc'"),
         (["data"], "cannot be read"),
@@ -101,6 +102,12 @@ def mistake(capsys, command, *argv):
 def test_a_mistake_is_said_in_three_lines_and_leaves_nothing(argv, said, capsys, fit, in_empty_folder):
     assert said in mistake(capsys, train, *argv)
     assert list(in_empty_folder.iterdir()) == [] and fit.asked == []
+
+
+@pytest.mark.parametrize("argument", ["objective.width=5", "model.width=3", "+data.foo=1"])
+def test_an_option_that_shares_only_its_group_is_not_suggested(argument, capsys, fit, in_empty_folder):
+    said = mistake(capsys, train, argument)
+    assert "unknown option" in said and "did you mean" not in said
 
 
 KNOWN = {"seed": 1, "data": {"block_size": 128}, "data.block_size": 128, "lr": 0.1, "on": True, "path": None, "to": "x"}

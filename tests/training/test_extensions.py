@@ -45,7 +45,7 @@ def test_a_plugin_says_on_what_cluster_this_process_runs():
         ),
         ({"_target_": "lightning.pytorch.plugins.TorchSyncBatchNorm"}, "no batch norm"),
         ({"_target_": f"{ENVIRONMENTS}.SLURMEnvironment", "requeue": 1}, "SLURMEnvironment takes no 'requeue'"),
-        ({"_target_": "lightning.pytorch.callbacks.Timer"}, "Timer is no ClusterEnvironment"),
+        ({"_target_": "lightning.pytorch.callbacks.Timer"}, "Timer is not a ClusterEnvironment"),
         ({"_target_": f"{ENVIRONMENTS}.LSFEnvironment"}, "LSB_DJOB_RANKFILE"),
     ],
 )

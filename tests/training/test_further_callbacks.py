@@ -87,7 +87,7 @@ def test_callbacks_are_made_with_their_options():
         (config(callbacks={"x": {"_target_": f"{LIGHTNINGS}.LambdaCallback"}}), "does nothing in a training"),
         (
             config(callbacks={"x": {"_target_": f"{LIGHTNINGS}.LambdaCallback", "on_fit_end": "print"}}),
-            "callbacks.x.on_fit_end=print is no function",
+            "callbacks.x.on_fit_end=print is not a function",
         ),
         (config(callbacks={"x": {"_target_": f"{LIGHTNINGS}.Timer"}}), "fix:   +callbacks.x.duration=DD:HH:MM:SS"),
         (
@@ -97,7 +97,7 @@ def test_callbacks_are_made_with_their_options():
         (callback("EarlyStoping", monitor="val/loss"), f"there is no {LIGHTNINGS}.EarlyStoping"),
         (
             config(callbacks={"x": {"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": "a"}}),
-            "lightning.pytorch.loggers.CSVLogger is no Callback",
+            "lightning.pytorch.loggers.CSVLogger is not a Callback",
         ),
     ],
 )

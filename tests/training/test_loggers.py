@@ -59,7 +59,7 @@ def refusal_of(function, *arguments):
     [
         ({"_target_": f"{HERE}.Written", "fails": True}, "missing a required argument: 'save_dir'"),
         ({"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": "a", "nam": "b"}, "(did you mean 'name'?)"),
-        ({"_target_": "lightning.pytorch.callbacks.Timer"}, "lightning.pytorch.callbacks.Timer is no Logger"),
+        ({"_target_": "lightning.pytorch.callbacks.Timer"}, "lightning.pytorch.callbacks.Timer is not a Logger"),
         ({"_target_": "lightning.pytorch.loggers.CSVLoger"}, "there is no lightning.pytorch.loggers.CSVLoger"),
     ],
 )

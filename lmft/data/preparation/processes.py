@@ -120,7 +120,7 @@ class _Worker:
 
     def _death(self) -> UserError:
         code = self.process.wait()
-        what = f"a process that tokenises has died (exit code {code}), perhaps of full memory"
+        what = f"a tokenising process died (exit code {code}), perhaps because memory was full"
         fix = "run the command again, it continues; data.prepare_processes=1 takes less memory"
         return UserError(what, "data.prepare_processes", fix)
 

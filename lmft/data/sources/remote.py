@@ -64,7 +64,7 @@ def copied(url: str, where: str, cache_dir: Path) -> tuple[list[Copy], str]:
         fix = f"a file, a folder or a pattern of {storage_of(url)}://; is its name right?"
         raise UserError(f"no file matches '{without_query(url)}'", where, fix)
     if len(files) > 1 and any(PurePosixPath(file.copy.url).name in _SAVED for file in files):
-        what = "a folder of save_to_disk is read from a disk alone"
+        what = "a folder written by save_to_disk can only be read from a disk"
         raise UserError(what, where, f"name its files: {without_query(url).rstrip('/*')}/*.arrow")
     missing = [file for file in files if not file.copy.path.exists()]
     _check_space(sum(file.size or 0 for file in missing), where, cache_dir)
