@@ -8,7 +8,7 @@ from lmft.data.sources.json_files import has_object_per_line
 from lmft.data.sources.opening import BLOCK, UNREADABLE, File, Part, unreadable
 from lmft.data.sources.reading import Reading
 
-SIZE = 1 << 24  # bytes of a shard, as they are on the disk, unless there were more shards than _MOST
+SIZE = 1 << 23  # bytes of a shard, as they are on the disk, unless there were more shards than _MOST
 _MOST = 1 << 10  # shards of a text: a folder of nine files each
 # Encodings in which a byte 0x0A is the end of a line, wherever reading begins.
 _BY_BYTES = re.compile("utf-8|ascii|iso8859-.*|cp125.|koi8-.*|mac-.*")
