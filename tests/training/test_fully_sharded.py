@@ -215,8 +215,13 @@ def test_no_device_holds_more_than_its_share_while_it_saves_and_resumes(folder, 
 DEEP = tuple(f"model.config.{each}" for each in ("n_layer=8", "n_embd=64", "n_positions=32"))
 
 
-@pytest.mark.parametrize("number", [2, pytest.param(4, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("origin", ["scratch", "folder"])
+@pytest.mark.parametrize(
+    ("number", "origin"),
+    [
+        (2, "scratch"),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in ((2, "folder"), (4, "scratch"), (4, "folder"))),
+    ],
+)
 def test_only_the_first_process_holds_the_whole_model(folder, number, origin):
     """The others build it without weights, and hold their share and a layer while they receive it."""
     name = f"{origin}-for-{number}"
@@ -252,6 +257,7 @@ def test_only_the_first_process_holds_the_whole_model(folder, number, origin):
     assert one["steps"] == 2
 
 
+@pytest.mark.slow
 def test_a_training_goes_from_one_process_to_two_and_back(folder, one):
     cut(folder, "whole", "there", 1)
     two = train_on(2, folder, "there", "gpt2_tiny", "data.batch_size=2", *FEW)
