@@ -130,12 +130,13 @@ def test_two_devices_train_every_family_as_one(folder, model):
     "options",
     [
         ("model.lora.r=2",),
+        ("data.isolate_documents=true", "model.attn_implementation=sdpa"),
         (
             *("model.gradient_checkpointing=true", "trainer.gradient_clip_val=0.1"),
             *("model.freeze=[layers]", "optimizer.layer_decay=0.5"),
         ),
     ],
-    ids=["adapters", "checkpointing"],
+    ids=["adapters", "packed", "checkpointing"],
 )
 def test_two_devices_train_in_every_way_as_one(folder, options):
     name = options[0].partition("=")[0]
