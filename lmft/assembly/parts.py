@@ -75,12 +75,15 @@ class Parts:
     """The properties of tokenizer and model that the objective uses."""
     corpus: Corpus
 
-    def module(self, is_tried: bool = False) -> LanguageModel:
+    def module(self, is_tried: bool = False, has_weights: bool = True) -> LanguageModel:
         """Load or build the model, and return it in its family's LightningModule.
 
         The random weights of a new model, or of a new head, are determined by the config's seed.
 
-        is_tried: True if an earlier call has tested the model, so that no test is needed.
+        Args:
+            is_tried: True if an earlier call has tested the model, so that no test is needed.
+            has_weights: False if the module gets its weights from the first process of a training,
+                which also tests the model; see `lmft.models.from_first`.
 
         Raises: UserError if the weights cannot be loaded, or the model can see the tokens it has to
         predict.
@@ -88,7 +91,7 @@ class Parts:
         logging.getLogger("transformers.modeling_utils").addFilter(_is_no_advice_on_masks)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config["seed"])
-            return _build_module(self, is_tried)
+            return _build_module(self, is_tried, has_weights)
 
     def datamodule(self, names_documents: bool = False) -> DataModule:
         """Return the DataLoaders of the corpus under the objective.
@@ -170,20 +173,22 @@ class Parts:
         return limits
 
 
-def _build_module(parts: Parts, is_tried: bool) -> LanguageModel:
+def _build_module(parts: Parts, is_tried: bool, has_weights: bool) -> LanguageModel:
     """Return the LightningModule of a config, with its weights; see `Parts.module`."""
     module_class = parts.module_class
     family = module_class.family
+    has_weights = has_weights or _needs_weights(parts)
     with phase(f"loading the weights of {parts.model.name}"):
-        model = load_model(parts.model, family, parts.hf_config, parts.tokenizer, parts.token_rows)
+        tokens = (parts.tokenizer, parts.token_rows)
+        model = load_model(parts.model, family, parts.hf_config, *tokens, has_weights)
     if model.can_generate():
         set_generation(model.generation_config, parts.tokenizer)
     if family.is_causal:
         add_ends(model, parts.ends)
     if "train" in parts.corpus.examples:
         check_can_be_saved(model, parts.tokenizer)
-    _set_attention(model, parts)
-    if not is_tried:
+    _set_attention(model, parts, has_weights)
+    if has_weights and not is_tried:
         _try(model, parts)
     new_ids: list[int] = []
     if parts.token_rows is not None:
@@ -218,15 +223,28 @@ def _build_module(parts: Parts, is_tried: bool) -> LanguageModel:
     )
 
 
-def _set_attention(model: PreTrainedModel, parts: Parts) -> None:
+def _needs_weights(parts: Parts) -> bool:
+    """Return whether the model cannot be built without weights.
+
+    Code that is not lmft's or transformers' may compute with them, as do adapters that begin with what
+    the base model has.
+    """
+    lora = parts.model.lora
+    begins_with_base = bool(lora.r) and (lora.use_dora or lora.init_lora_weights != "kaiming")
+    has_foreign_code = parts.model.module is not None or parts.model.trust_remote_code
+    return begins_with_base or has_foreign_code
+
+
+def _set_attention(model: PreTrainedModel, parts: Parts, has_weights: bool) -> None:
     """Let the model keep documents apart, if they are to be, and without masks, if it can."""
     is_causal = parts.module_class.family.is_causal
     isolates = parts.data.isolate_documents
     is_compiled = bool(parts.model.compile)
-    if isolates or (is_causal and (is_compiled or torch.cuda.is_available())):
+    may_be_packed = isolates or (is_causal and (is_compiled or torch.cuda.is_available()))
+    if may_be_packed and has_weights:
         use_packed_attention(model, parts.tokenizer, is_causal, isolates)
     if isolates:
-        enable_document_masking(model, parts.tokenizer, is_causal)
+        enable_document_masking(model, parts.tokenizer, is_causal, is_tried=not has_weights)
 
 
 def _try(model: PreTrainedModel, parts: Parts) -> None:

@@ -31,6 +31,7 @@ from lmft.system.processes import processes_end
 from lmft.training.beginning import Beginning
 from lmft.training.callbacks.spike import Rewound
 from lmft.training.cpu import keep_freed_memory_in_process
+from lmft.training.fully_sharded import receives_weights
 from lmft.training.loggers import running_loggers
 from lmft.training.memory import is_out_of_memory
 from lmft.training.metrics_file import read_rows
@@ -70,7 +71,7 @@ def _train(config: dict[str, Any], parts: Parts, run: Run) -> dict[str, Any]:
     trainer = build_trainer(config, run.folder, callbacks, [own.csv])
     if "trainer.max_tokens" in (limits := parts.step_limits(trainer.world_size)):
         loop_state.end_after(trainer, min(limits.values()))
-    module = parts.module()
+    module = parts.module(has_weights=not receives_weights(trainer))
     if run.facts is None:  # else it has gone back after a spike, and begins once more
         run.facts = find_facts(parts, module, trainer, run.folder, run.choices)
         print_opening(trainer, run.facts, parts, run)

@@ -102,7 +102,10 @@ def _hidden(model: PreTrainedModel, tokens: Tensor, inputs: dict[str, Any]) -> T
 
 
 def enable_document_masking(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, causal: bool = False
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    causal: bool = False,
+    is_tried: bool = False,
 ) -> None:
     """Prepare the model for `document_inputs`, and check that documents in a row do not interact.
 
@@ -110,6 +113,7 @@ def enable_document_masking(
         model: the model; some architectures get a hook.
         tokenizer: its tokenizer, whose tokens the check uses.
         causal: whether a token sees only the tokens before it.
+        is_tried: True: it was checked before, perhaps in another process.
 
     Raises: UserError if hidden states of two documents in a row differ from those of each document
     alone.
@@ -130,6 +134,8 @@ def enable_document_masking(
     if model_type == "bloom":
         body: Any = model.base_model
         body.build_alibi_tensor = _alibi_ignoring_documents(body.build_alibi_tensor)
+    if is_tried:
+        return
     try:
         with to_be_tried(model) as tried:
             tokens = ordinary_tokens(tokenizer, tried.config, 12)[0][None]  # [1, T]

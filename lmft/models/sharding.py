@@ -16,10 +16,16 @@ from transformers import PreTrainedModel
 
 from lmft.models.adapters import Adapted
 from lmft.models.freezing import layer_stacks
+from lmft.models.from_first import FromFirst
 from lmft.system import sharding
 
 
-def shard(model: PreTrainedModel, mesh: DeviceMesh, policy: MixedPrecisionPolicy) -> None:
+def shard(
+    model: PreTrainedModel,
+    mesh: DeviceMesh,
+    policy: MixedPrecisionPolicy,
+    weights: FromFirst | None = None,
+) -> None:
     """Share a model's weights among the devices of a mesh, in place.
 
     Each layer is a group, whose weights are gathered before they are used and freed afterwards. What is
@@ -29,10 +35,15 @@ def shard(model: PreTrainedModel, mesh: DeviceMesh, policy: MixedPrecisionPolicy
         model: the model.
         mesh: the devices.
         policy: the number formats of gathered weights and of summed gradients.
+        weights: gives processes without weights those of the first one; None: all have them.
     """
     for stack in layer_stacks(model).values():
         for layer in stack:
+            if weights is not None:
+                weights.fill(layer)
             fully_shard(layer, mesh=mesh, mp_policy=policy)
+    if weights is not None:
+        weights.fill(model)
     # The head needs these weights as soon as the gradient begins, so they stay until then.
     fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
     if model.can_generate():

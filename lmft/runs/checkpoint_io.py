@@ -1,22 +1,22 @@
 """Write checkpoints atomically, and read them without running any code in them."""
 
 import errno
-import io
 import logging
 import pickle
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-import xxhash
 from lightning import LightningModule
 from lightning.fabric.plugins import TorchCheckpointIO
 
 from lmft.errors import UserError
-from lmft.runs import checkpoints
+from lmft.runs import checkpoints, parts
+from lmft.runs.saving import save
 from lmft.system import files
-from lmft.system.signals import Stopped
+from lmft.system.sharding import Piece, anywhere, complete, of_all
 
 log = logging.getLogger(__name__)
 
@@ -45,21 +45,55 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         target = Path(path)
         try:
-            run_exists = self.folder is not None and self.folder.exists()
-            target.parent.mkdir(parents=run_exists, exist_ok=True)
+            self._make_folder(target)
             try:
                 _write(checkpoint, target)
             except OSError as error:
-                if error.errno not in _DISK_IS_FULL:
+                if error.errno not in _DISK_IS_FULL or not _make_room(target):
                     raise
-                removed = checkpoints.make_room(target.parent)
-                if not removed:
-                    raise
-                names = ", ".join(path.name for path in removed)
-                log.warning("the disk is full: %s removed to make room for %s", names, target.name)
                 _write(checkpoint, target)
         except OSError as error:
             raise _write_error(error, target) from error
+
+    def save_parts(self, pieces: Mapping[str, Piece], path: Any, rank: int) -> list[str]:
+        """Write this process's part of a checkpoint; return the names of the parts of all processes.
+
+        All processes have to call it. If a disk is full, the run's older checkpoints are deleted to make
+        room.
+
+        Args:
+            pieces: what this process holds, by the place of each tensor in the checkpoint.
+            path: the checkpoint that is going to list the parts.
+            rank: the number of this process; the first one makes room.
+
+        Raises: UserError on all processes if one of them cannot write its part.
+        """
+        target = Path(path)
+        name, error = self._write_part(pieces, target, rank)
+        is_full = error is not None and error.errno in _DISK_IS_FULL
+        if anywhere(is_full):
+            has_room = rank == 0 and _make_room(target)
+            if anywhere(has_room) and error is not None:
+                name, error = self._write_part(pieces, target, rank)
+        written = of_all((name, error))
+        for _, failure in written:
+            if failure is not None:
+                raise _write_error(failure, target) from failure
+        return [each for each, _ in written]
+
+    def _write_part(
+        self, pieces: Mapping[str, Piece], target: Path, rank: int
+    ) -> tuple[str, OSError | None]:
+        """Return the part's name, or what has prevented it from being written."""
+        try:
+            self._make_folder(target)
+            return parts.write_part(pieces, target.parent, rank), None
+        except OSError as error:
+            return "", OSError(error.errno, error.strerror)  # without what other processes cannot read
+
+    def _make_folder(self, target: Path) -> None:
+        run_exists = self.folder is not None and self.folder.exists()
+        target.parent.mkdir(parents=run_exists, exist_ok=True)
 
     def load_checkpoint(
         self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True
@@ -70,18 +104,25 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return read(Path(path), map_location)
 
     def remove_checkpoint(self, path: Any) -> None:
-        """Delete a checkpoint and its checksum."""
-        super().remove_checkpoint(path)
-        checkpoints.checksum_file(Path(path)).unlink(missing_ok=True)
+        """Delete a checkpoint, its checksum and its parts."""
+        checkpoints.remove(Path(path))
 
 
 def read(path: Path, map_location: Any = "cpu", mmap: bool = False) -> dict[str, Any]:
     """Return the content of a checkpoint, without running any code in it.
 
-    mmap: read each tensor only when it is used.
+    Args:
+        path: its file.
+        map_location: the device of its tensors.
+        mmap: read each tensor only when it is used. Of a checkpoint in parts they are Scattered.
 
     Raises: UserError.
     """
+    content = _read(path, map_location, mmap)
+    return parts.joined(content, path, are_read=not mmap) if isinstance(content, dict) else content
+
+
+def _read(path: Path, map_location: Any, mmap: bool) -> Any:
     try:
         return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:  # its own text would tell how to switch the protection off
@@ -127,13 +168,16 @@ def load_weights(module: LightningModule, path: Path, *newer: Path) -> int:
 
     Returns: the optimizer step of the last one. Raises: UserError.
     """
-    checkpoint = read(path, mmap=bool(newer))
+    checkpoint = read(path, mmap=True)
     weights = checkpoint["state_dict"]
+    if newer:
+        weights = {name: complete(value) for name, value in weights.items()}
     for other in newer:
         checkpoint = read(other, mmap=True)
+        values = {name: complete(value) for name, value in checkpoint["state_dict"].items()}
         weights = {
             name: weights[name].float() + value if value.is_floating_point() else value
-            for name, value in checkpoint["state_dict"].items()
+            for name, value in values.items()
         }
     if newer:
         number = 1 + len(newer)
@@ -149,45 +193,25 @@ def load_weights(module: LightningModule, path: Path, *newer: Path) -> int:
     return checkpoint["global_step"]
 
 
-class _Sink(io.BufferedWriter):
-    """A file that computes its checksum while it is written, and keeps the first error of writing.
-
-    torch.save's own error reports only that the file is too short.
-    """
-
-    def __init__(self, path: Path):
-        super().__init__(io.FileIO(path, "wb"))
-        self.digest = xxhash.xxh3_64()
-        self.error: OSError | None = None
-
-    def write(self, buffer: Any, /) -> int:
-        self.digest.update(buffer)
-        try:
-            return super().write(buffer)
-        except OSError as error:
-            self.error = self.error or error
-            raise
-
-
 def _write(checkpoint: dict[str, Any], target: Path) -> None:
     temporary = files.temporary_path(target)
     try:
-        with _Sink(temporary) as sink:
-            try:
-                torch.save(checkpoint, sink)
-            except RuntimeError as error:
-                # torch raises it while it closes its archive, and so hides what has ended the writing.
-                if sink.error is not None:
-                    raise sink.error from None
-                if isinstance(error.__context__, Stopped):
-                    raise error.__context__ from None
-                raise
-            files.sync(sink)
-        with checkpoints.recording_checksum(target, sink.digest.hexdigest()):
+        digest = save(checkpoint, temporary)
+        recorded = " ".join([digest, *checkpoint.get(parts.LISTED, ())])
+        with checkpoints.recording_checksum(target, recorded):
             temporary.replace(target)
             files.sync_folder(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _make_room(target: Path) -> bool:
+    """Delete the run's older checkpoints, since the disk is full; return whether there were any."""
+    removed = checkpoints.make_room(target.parent)
+    if removed:
+        names = ", ".join(path.name for path in removed)
+        log.warning("the disk is full: %s removed to make room for %s", names, target.name)
+    return bool(removed)
 
 
 def _write_error(error: OSError, target: Path) -> UserError:
@@ -203,7 +227,7 @@ def _write_error(error: OSError, target: Path) -> UserError:
         what = f"the disk is full: {target.name} could not be written"
         where = f"{folder}: {shutil.disk_usage(folder).free / 1e6:,.0f} MB are free"
         if kept:
-            where += f", {kept.name} takes {kept.stat().st_size / 1e6:,.0f} MB"
+            where += f", {kept.name} takes {checkpoints.size_of(kept) / 1e6:,.0f} MB"
         return UserError(what, where, f"free some space; {resume}")
     if error.errno in _NOT_ALLOWED:
         return UserError(what, str(folder), f"make the folder writable; {resume}")

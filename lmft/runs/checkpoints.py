@@ -2,16 +2,18 @@
 
 checkpoints/  step=N.ckpt; last.ckpt and best.ckpt are hard links to two of them
               NAME.ckpt.xxh3 for each
+              CHECKSUM.part: what one of several devices has saved of the checkpoints that list it
 
-A checkpoint is valid if its checksum file holds the checksum of its content. While a file is replaced,
-its checksum file holds both the old and the new checksum, so that a crash at any point leaves a valid
-pair.
+A checkpoint is valid if its checksum file holds the checksum of its content, and the names of its parts,
+if it has any, are their checksums. While a file is replaced, its checksum file has a line for the old
+and one for the new content, so that a crash at any point leaves a valid pair. A part that no checksum
+file lists any more is deleted.
 """
 
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,6 +27,7 @@ EXPORTED_NAME = "exported"
 EXPORTED = f"{EXPORTED_NAME}.ckpt"  # the weights of a failed export, if no other checkpoint has them
 
 _STEP = re.compile(r"step=(\d+)\.ckpt")
+_PART = ".part"
 _GB = 10**9  # bytes
 
 
@@ -42,6 +45,11 @@ def checksum_file(path: Path) -> Path:
     return path.with_name(path.name + ".xxh3")
 
 
+def part_file(folder: Path, name: str) -> Path:
+    """Return the path of a checkpoint's part."""
+    return folder / f"{name}{_PART}"
+
+
 def why_invalid(path: Path, checksums: dict[tuple[int, int], str] | None = None) -> str | None:
     """Return what is wrong with a checkpoint; None if it is valid.
 
@@ -53,16 +61,35 @@ def why_invalid(path: Path, checksums: dict[tuple[int, int], str] | None = None)
         expected = _recorded(path)
         if not expected:
             return "it has no checksum"
-        status = path.stat()
-        inode = (status.st_dev, status.st_ino)
-        if inode not in checksums:
-            checksums[inode] = checksum(path)
+        actual = _checksum_once(path, checksums)
+        for line in expected:
+            digest, *parts = line.split()
+            if digest == actual:
+                return _why_parts_are_invalid(path, parts, checksums)
     except OSError as error:
         return f"it cannot be read: {error.strerror}"
-    actual = checksums[inode]
-    if actual in expected:
-        return None
-    return f"its checksum is {actual}, not {expected[-1]}"
+    return f"its checksum is {actual}, not {expected[-1].split()[0]}"
+
+
+def _why_parts_are_invalid(
+    path: Path, parts: Iterable[str], checksums: dict[tuple[int, int], str]
+) -> str | None:
+    for name in parts:
+        part = part_file(path.parent, name)
+        if not part.is_file():
+            return f"its part {part.name} is missing"
+        actual = _checksum_once(part, checksums)
+        if actual != name:
+            return f"the checksum of its part {part.name} is {actual}"
+    return None
+
+
+def _checksum_once(path: Path, checksums: dict[tuple[int, int], str]) -> str:
+    status = path.stat()
+    inode = (status.st_dev, status.st_ino)
+    if inode not in checksums:
+        checksums[inode] = checksum(path)
+    return checksums[inode]
 
 
 def is_valid(path: Path) -> bool:
@@ -114,13 +141,19 @@ def newest_valid(folder: Path) -> tuple[Path | None, list[str]]:
 def recording_checksum(target: Path, digest: str) -> Iterator[None]:
     """Keep old and new checksum on record while the block replaces `target` by a file with the new one.
 
-    A crash at any point then leaves a valid pair.
+    A crash at any point then leaves a valid pair. Parts of the old file that nothing else lists are
+    deleted.
+
+    Args:
+        target: the checkpoint.
+        digest: the checksum of the new file, followed by the names of its parts.
     """
     before = _recorded(target)
     files.write_text(checksum_file(target), "\n".join([*before, digest]))
     yield
     if before:
         files.write_text(checksum_file(target), digest)
+        _remove_unlisted(target.parent, _parts_in(before))
 
 
 def link_as(path: Path, name: str) -> None:
@@ -189,21 +222,54 @@ def remove_leftovers(folder: Path) -> list[Path]:
     orphans = [path for path in folder.glob("*.ckpt.xxh3") if not path.with_suffix("").exists()]
     for path in orphans:
         path.unlink()
+    orphans += _remove_unlisted(folder, [path.stem for path in folder.glob(f"*{_PART}")])
     return [*files.remove_leftovers(folder), *orphans]
 
 
 def disk_usage(folder: Path) -> int:
     """Return the bytes that a folder's checkpoints take; a file with several names counts once."""
-    statuses = [path.lstat() for path in folder.glob("*.ckpt")]
+    statuses = [path.lstat() for ending in (".ckpt", _PART) for path in folder.glob(f"*{ending}")]
     return sum({(status.st_dev, status.st_ino): status.st_size for status in statuses}.values())
 
 
+def size_of(path: Path) -> int:
+    """Return the bytes of a checkpoint with its parts."""
+    parts = [part_file(path.parent, name) for name in _parts_in(_recorded(path)[-1:])]
+    return sum(file.stat().st_size for file in [path, *parts])
+
+
 def _recorded(path: Path) -> list[str]:
-    """Return the checksums in a checksum file: one, or two while the checkpoint is replaced."""
+    """Return the lines of a checksum file: one, or two while the checkpoint is replaced.
+
+    Each is the checksum of a checkpoint, followed by the names of its parts, if it has any.
+    """
     try:
-        return checksum_file(path).read_text("ascii", "replace").split()
+        lines = checksum_file(path).read_text("ascii", "replace").splitlines()
     except FileNotFoundError:
         return []
+    return [line for line in lines if line.split()]
+
+
+def _parts_in(lines: Iterable[str]) -> list[str]:
+    """Return the names of parts in lines of checksum files."""
+    return [name for line in lines for name in line.split()[1:]]
+
+
+def _remove_unlisted(folder: Path, names: Iterable[str]) -> list[Path]:
+    """Delete those of these parts that no checkpoint lists; return their paths.
+
+    None is deleted if a checkpoint has no checksum file, as one that a user has copied: it may need
+    them.
+    """
+    candidates = set(names)
+    if not candidates or not all(checksum_file(path).exists() for path in folder.glob("*.ckpt")):
+        return []
+    for file in folder.glob("*.ckpt.xxh3"):
+        candidates.difference_update(_parts_in(_recorded(file.with_suffix(""))))
+    paths = [part_file(folder, name) for name in sorted(candidates)]
+    for path in paths:
+        path.unlink(missing_ok=True)
+    return paths
 
 
 def _is_own(folder: Path) -> bool:
@@ -221,6 +287,8 @@ def _is_same(path: Path, other: Path) -> bool:
 
 
 def remove(path: Path) -> None:
-    """Delete a checkpoint, if it exists, and its checksum."""
+    """Delete a checkpoint, if it exists, its checksum, and its parts that no other one lists."""
+    parts = _parts_in(_recorded(path))
     path.unlink(missing_ok=True)
     checksum_file(path).unlink(missing_ok=True)
+    _remove_unlisted(path.parent, parts)

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from lmft.data.datamodule import DataModule
 from lmft.errors import UserError
+from lmft.models.from_first import lacks_weights
 from lmft.runs import checkpoint_io
+from lmft.system.sharding import Scattered, complete
 from lmft.training.optimizer import names_of_weights
 
 log = logging.getLogger(__name__)
@@ -36,7 +38,17 @@ class Beginning(Callback):
         self._checkpoint = checkpoint_io.read(path, mmap=True)
 
     def begin(self, module: LightningModule, data: DataModule) -> None:
-        """Load the weights, and let the data continue after the parent's. Raises: UserError."""
+        """Load the weights, unless the module has none; let the data continue after the parent's.
+
+        Raises: UserError.
+        """
+        if not lacks_weights(module):  # else it gets what the first process loads
+            self._load_weights(module)
+        position = self._checkpoint.get(type(data).__qualname__)
+        if position is not None:
+            data.continue_after(position)
+
+    def _load_weights(self, module: LightningModule) -> None:
         state = self._checkpoint["state_dict"]
         if "current_model_state" in self._checkpoint:
             log.info(
@@ -50,9 +62,6 @@ class Beginning(Callback):
             reason = " ".join(str(error).split())[:300]
             what = f"the parent's weights do not fit the model: {reason}"
             raise UserError(what, str(self.path)) from error
-        position = self._checkpoint.get(type(data).__qualname__)
-        if position is not None:
-            data.continue_after(position)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Load the optimizer's state, if it is of the same optimizer; the log tells what was done."""
@@ -131,7 +140,9 @@ def _group_of_each(saved: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         yield from [group] * len(group["params"])
 
 
-def _fitted(state: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+def _fitted(
+    state: Mapping[str, Tensor | Scattered], own: Mapping[str, Tensor], path: Path
+) -> dict[str, Tensor | Scattered]:
     """Return the parent's weights, with its tables of positions made as long as the model's own.
 
     Rows that the parent's table does not have stay as they are in the model. Raises: UserError if
@@ -148,8 +159,9 @@ def _fitted(state: Mapping[str, Tensor], own: Mapping[str, Tensor], path: Path) 
             what = f"{name} has the shape {list(expected.shape)}, in the parent {list(value.shape)}"
             fix = "a branch keeps its parent's vocabulary and architecture"
             raise UserError(what, str(path), fix)
-        num_rows = min(len(value), len(expected))
-        fitted[name] = torch.cat([value[:num_rows].to(expected), expected[num_rows:]])
+        num_rows = min(value.shape[0], expected.shape[0])
+        kept = complete(value)[:num_rows].to(expected)
+        fitted[name] = torch.cat([kept, expected[num_rows:]])
         message = "%s has %d rows, in the parent %d: the first %d are the parent's, others are new"
-        log.info(message, name, len(expected), len(value), num_rows)
+        log.info(message, name, expected.shape[0], value.shape[0], num_rows)
     return fitted

@@ -14,17 +14,22 @@ from lightning.pytorch.strategies.strategy import Strategy
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 from torch.optim import Optimizer
 
+from lmft.models.from_first import FromFirst, lacks_weights
 from lmft.models.sharding import fill, free_gathered, is_sharded, shard, without_weights
-from lmft.runs.checkpoint_io import read
+from lmft.runs.checkpoint_io import AtomicCheckpointIO, read
+from lmft.runs.parts import LISTED
 from lmft.system import sharding
+from lmft.system.processes import rank
+
+_IN_PARTS = ("state_dict", "optimizer_states")
+"""The entries of a checkpoint that hold a share of each device; other ones are small."""
 
 
 class FullySharded(ModelParallelStrategy):
-    """Lightning's strategy for FSDP2, with checkpoints and models that are whole.
+    """Lightning's strategy for FSDP2, with checkpoints in parts, and models that are put together again.
 
-    A checkpoint is the same file as that of a training on one device, so that a run continues on any
-    number of devices, with this strategy or without, and every command reads it. The first process
-    gathers it, tensor by tensor, and needs memory on its CPU for weights and optimizer.
+    Each process writes what it holds of weights and optimizer. A run continues on any number of devices,
+    with this strategy or without, and every command reads its checkpoints; see `lmft.runs.parts`.
 
     Args:
         reduce_each_micro_batch: whether gradients are summed over devices after each micro-batch, not
@@ -67,17 +72,25 @@ class FullySharded(ModelParallelStrategy):
         """Connect the processes; all devices share the weights."""
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
+        if not isinstance(self.checkpoint_io, AtomicCheckpointIO):  # the Trainer is not lmft's
+            self.checkpoint_io = AtomicCheckpointIO()
 
     def shard(self, module: Any) -> None:
-        """Share the weights of a LanguageModel among the devices, unless they are already."""
+        """Share the weights of a LanguageModel among the devices, unless they are already.
+
+        A process whose model has no weights gets its part from the first one; see `receives_weights`.
+        """
         if is_sharded(module.model):
             return
-        self._empty = without_weights(module.exported)
         names = {id(weight): name for name, weight in module.named_parameters()}
+        given = None
+        if sharding.anywhere(lacks_weights(module.model)):
+            given = FromFirst(module.model, self.root_device)
+        self._empty = without_weights(module.exported)
         policy = MixedPrecisionPolicy()
         if self.gather_in_bf16:
             policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
-        shard(module.model, self.device_mesh["data_parallel"], policy)
+        shard(module.model, self.device_mesh["data_parallel"], policy, given)
         if module.warm_up is not None:
             weights = dict(module.named_parameters())
             module.warm_up.rows = [
@@ -139,7 +152,7 @@ class FullySharded(ModelParallelStrategy):
         return True
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """Return the module's state, in parts; `save_checkpoint` gathers what is kept of it."""
+        """Return the module's state, in parts."""
         return self.lightning_module.state_dict()  # pyright: ignore[reportOptionalMemberAccess]
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
@@ -149,13 +162,23 @@ class FullySharded(ModelParallelStrategy):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None
     ) -> None:
-        """Gather a checkpoint on the first process, which writes it."""
-        complete = sharding.gathered(checkpoint, keeps=self.is_global_zero)
+        """Write what this process holds of weights and optimizer; the first one writes all the rest.
+
+        Raises: UserError.
+        """
+        path = Path(self.broadcast(filepath))
+        shared = {key: value for key, value in checkpoint.items() if key in _IN_PARTS}
+        pieces: dict[str, sharding.Piece] = {}
+        contentless = sharding.taken_apart(shared, pieces)
+        rest = {key: value for key, value in checkpoint.items() if key not in _IN_PARTS}
+        complete = sharding.gathered(rest, keeps=self.is_global_zero)
+        io: Any = self.checkpoint_io
+        names = io.save_parts(pieces, path, self.global_rank)
         if self.is_global_zero:
-            self.checkpoint_io.save_checkpoint(complete, filepath, storage_options)
+            io.save_checkpoint({**complete, **contentless, LISTED: names}, path, storage_options)
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        """Read a checkpoint, of whose tensors each process then copies its part. Raises: UserError."""
+        """Read a checkpoint, of whose tensors each process then reads its part. Raises: UserError."""
         return read(Path(self.broadcast(checkpoint_path)), mmap=True)
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
@@ -165,6 +188,11 @@ class FullySharded(ModelParallelStrategy):
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         """Load the optimizer's state."""
         Strategy.load_optimizer_state_dict(self, checkpoint)
+
+
+def receives_weights(trainer: Trainer) -> bool:
+    """Return whether this process builds its model without weights, and gets its part from the first."""
+    return isinstance(trainer.strategy, FullySharded) and rank() > 0
 
 
 def put_together(trainer: Trainer, module: Any, everywhere: bool) -> None:

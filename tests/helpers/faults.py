@@ -4,6 +4,7 @@ import errno
 import io
 import os
 import signal
+from contextlib import suppress
 
 import torch
 
@@ -91,7 +92,11 @@ def fill_disk(folder, monkeypatch, free_bytes):
     """From now on the folder's disk takes so many bytes more; what is removed from it makes room again."""
 
     def used():
-        return sum({path.stat().st_ino: path.stat().st_size for path in folder.iterdir()}.values())
+        sizes = {}
+        for path in folder.iterdir():
+            with suppress(FileNotFoundError):  # another process may write there
+                sizes[path.stat().st_ino] = path.stat().st_size
+        return sum(sizes.values())
 
     class Limited(io.FileIO):
         def write(self, data):
@@ -100,4 +105,4 @@ def fill_disk(folder, monkeypatch, free_bytes):
             return super().write(data)
 
     limit = used() + free_bytes
-    monkeypatch.setattr("lmft.runs.checkpoint_io.io.FileIO", Limited)
+    monkeypatch.setattr("lmft.runs.saving.io.FileIO", Limited)

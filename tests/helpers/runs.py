@@ -30,7 +30,19 @@ TINY_MODELS = {
     ),
     "xlnet_tiny": ("d_model=32", "d_inner=64", "n_layer=1", "n_head=2"),
 }
-VOCAB_SIZES = {"distilbert_tiny": 120, "gpt2_tiny": 320, "t5_tiny": 170, "bart_tiny": 320, "xlnet_tiny": 80}
+ALBERT = (
+    *("embedding_size=16", "hidden_size=32", "num_hidden_layers=2", "num_attention_heads=2"),
+    "intermediate_size=64",
+)
+"""Its layers share their weights."""
+VOCAB_SIZES = {
+    "distilbert_tiny": 120,
+    "gpt2_tiny": 320,
+    "t5_tiny": 170,
+    "bart_tiny": 320,
+    "xlnet_tiny": 80,
+    "albert": 90,
+}
 
 
 def write_text(path: Path, num_lines: int = 60) -> Path:
@@ -43,8 +55,9 @@ def write_text(path: Path, num_lines: int = 60) -> Path:
 
 def model_arguments(model: str) -> list[str]:
     """What makes a `*_tiny` model tinier still."""
-    shape = [f"model.config.{each}" for each in TINY_MODELS[model]]
-    return [f"model={model}", f"model.tokenizer.vocab_size={VOCAB_SIZES[model]}", *shape]
+    shape = [f"model.config.{each}" for each in {**TINY_MODELS, "albert": ALBERT}[model]]
+    new = [] if model.endswith("_tiny") else ["model.from_scratch=true", "model.tokenizer.train=true"]
+    return [f"model={model}", f"model.tokenizer.vocab_size={VOCAB_SIZES[model]}", *shape, *new]
 
 
 def tiny_arguments(folder: Path, model: str = "distilbert_tiny") -> list[str]:

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import time
@@ -12,10 +14,16 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from lmft.modules.base import LanguageModel
+from lmft.runs.folder import RunFolder
+from tests.helpers.closeness import assert_close, assert_same_scores
 from tests.helpers.runs import train
 
+SHORT = ("trainer.max_steps=3", "trainer.val_check_interval=2", "optimizer.lr=1e-3", "scheduler=constant_with_warmup")
+"""The last validation is at the end of a training."""
+FEW = (*SHORT, "data.probes=['a fox']")
 SECONDS = 120
 """After which processes that wait for each other are ended."""
 NO_DROPOUT = {
@@ -24,6 +32,7 @@ NO_DROPOUT = {
     "t5_tiny": ("dropout_rate",),
     "bart_tiny": ("dropout", "attention_dropout", "activation_dropout"),
     "xlnet_tiny": ("dropout",),
+    "albert": ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout_prob"),
 }
 
 
@@ -95,16 +104,55 @@ def train_noting_losses(folder: Path, model: str, *overrides: str) -> dict[str, 
     return {**result, "losses": losses}
 
 
-def train_on(number: int, folder: Path, name: str, model: str, *overrides: str) -> dict[str, Any]:
-    """`train_noting_losses` with weights shared among so many devices; a run of that name."""
+def train_on(
+    number: int, folder: Path, name: str, model: str, *overrides: str, trainer: str = "fsdp2"
+) -> dict[str, Any]:
+    """`train_noting_losses` on so many devices, which share the weights with fsdp2; a run of that name."""
     told = folder / f"{name}.json"
-    sharded = (f"run.name={name}", "trainer=fsdp2", "trainer.accelerator=cpu", f"trainer.devices={number}")
+    several = (f"run.name={name}", f"trainer={trainer}", "trainer.accelerator=cpu", f"trainer.devices={number}")
 
     def task() -> None:
         torch.set_num_threads(1)
-        result = train_noting_losses(folder, model, *sharded, *overrides)
+        result = train_noting_losses(folder, model, *several, *overrides)
         if os.environ["RANK"] == "0":
             told.write_text(json.dumps(result, default=str))
 
     assert in_processes(number, task) == [0] * number
     return json.loads(told.read_text())
+
+
+def folder_of(folder, name):
+    return RunFolder(folder / "runs" / name)
+
+
+def exported(folder, name):
+    return load_file(folder_of(folder, name).model / "model.safetensors")
+
+
+def rounded(text):
+    """Answers with probabilities of five digits."""
+    return re.sub(r"0\.\d{6,}(e-\d+)?", lambda number: f"{float(number[0]):.5f}", text)
+
+
+def assert_alike(folder, name, found, expected_name, expected):
+    """Losses to a millionth; weights, whose first steps divide gradients by themselves, to what losses allow."""
+    assert len(found["losses"]) == len(expected["losses"]) > 0
+    assert_close(found["losses"], expected["losses"], 1, 1e-6)
+    for stage in ("before", "after"):
+        assert_same_scores(found[stage], expected[stage])
+    for count in ("tokens", "targets"):
+        assert found["train"][count] == expected["train"][count]
+    assert_close(exported(folder, name), exported(folder, expected_name), 2, 1e-4)
+    of_run, of_other = folder_of(folder, name), folder_of(folder, expected_name)
+    for file in ("config.json", "tokenizer.json"):
+        assert (of_run.model / file).read_bytes() == (of_other.model / file).read_bytes()
+    assert rounded(of_run.samples.read_text()) == rounded(of_other.samples.read_text())
+
+
+def cut(folder, name, new_name, step):
+    """A run as it was after a step, under another name."""
+    copy = folder_of(folder, new_name)
+    shutil.copytree(folder_of(folder, name).path, copy.path, ignore=shutil.ignore_patterns("last.*", "metrics.json"))
+    for path in copy.checkpoints.glob("step=*"):
+        if int(path.name.removeprefix("step=").partition(".")[0]) > step:
+            path.unlink()

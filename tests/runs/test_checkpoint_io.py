@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from lmft.errors import UserError
-from lmft.runs import checkpoint_io
+from lmft.runs import saving
 from lmft.runs.checkpoint_io import AtomicCheckpointIO
 from lmft.runs.checkpoints import BEST, LAST, checkpoints_by_step, checksum, checksum_file, is_valid, link_as
 from lmft.system.signals import Stopped
@@ -162,7 +162,7 @@ def test_a_folder_that_cannot_be_written(folder, monkeypatch, number):
     def refuse(*_):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("lmft.runs.checkpoint_io.io.FileIO", refuse)
+    monkeypatch.setattr("lmft.runs.saving.io.FileIO", refuse)
     with pytest.raises(UserError, match=os.strerror(number)) as error:
         save(folder, 4)
     assert "make the folder writable" in str(error.value)
@@ -239,7 +239,7 @@ def test_a_file_that_is_no_checkpoint_is_said(folder):
 
 def test_a_signal_while_it_is_written_is_raised_as_itself(tmp_path, monkeypatch):
     save(tmp_path, 1)
-    write = checkpoint_io._Sink.write
+    write = saving._Sink.write
 
     def interrupted(sink, buffer):
         if len(buffer) > 1000:  # the weights
@@ -247,7 +247,7 @@ def test_a_signal_while_it_is_written_is_raised_as_itself(tmp_path, monkeypatch)
             raise Stopped(signal.SIGTERM)
         return write(sink, buffer)
 
-    monkeypatch.setattr(checkpoint_io._Sink, "write", interrupted)
+    monkeypatch.setattr(saving._Sink, "write", interrupted)
     with pytest.raises(Stopped):
         save(tmp_path, 2)
     assert_whole(tmp_path, "step=1.ckpt", LAST)

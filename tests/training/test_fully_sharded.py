@@ -1,8 +1,8 @@
 """Weights shared among devices: what is trained, saved and exported does not depend on how many there are."""
 
+import itertools
+import json
 import os
-import re
-import shutil
 import signal
 
 import pytest
@@ -10,50 +10,29 @@ import torch
 from safetensors.torch import load_file
 
 from lmft.models import head
-from lmft.runs import checkpoint_io
-from lmft.runs.folder import RunFolder
+from lmft.runs import checkpoint_io, saving
 from lmft.system import sharding
 from lmft.training import fully_sharded
 from tests.helpers.closeness import assert_close, assert_same_scores
-from tests.helpers.several import NO_DROPOUT, in_processes, train_noting_losses, train_on
+from tests.helpers.several import (
+    FEW,
+    NO_DROPOUT,
+    SHORT,
+    assert_alike,
+    cut,
+    exported,
+    folder_of,
+    in_processes,
+    train_noting_losses,
+    train_on,
+)
 
-SHORT = ("trainer.max_steps=3", "trainer.val_check_interval=2", "optimizer.lr=1e-3", "scheduler=constant_with_warmup")
-"""The last validation is at the end of a training."""
-FEW = (*SHORT, "data.probes=['a fox']")
-PLACES = {"distilbert_tiny": "the [MASK] fox", "xlnet_tiny": "the <mask> fox"}
-
-
-def folder_of(folder, name):
-    return RunFolder(folder / "runs" / name)
+PLACES = {"distilbert_tiny": "the [MASK] fox", "xlnet_tiny": "the <mask> fox", "albert": "the [MASK] fox"}
 
 
 def state(folder, name, step="last"):
     file = "last.ckpt" if step == "last" else f"step={step}.ckpt"
-    return torch.load(folder_of(folder, name).checkpoints / file, weights_only=True)
-
-
-def exported(folder, name):
-    return load_file(folder_of(folder, name).model / "model.safetensors")
-
-
-def rounded(text):
-    """Answers with probabilities of five digits."""
-    return re.sub(r"0\.\d{6,}(e-\d+)?", lambda number: f"{float(number[0]):.5f}", text)
-
-
-def assert_alike(folder, name, found, expected_name, expected):
-    """Losses to a millionth; weights, whose first steps divide gradients by themselves, to what losses allow."""
-    assert len(found["losses"]) == len(expected["losses"]) > 0
-    assert_close(found["losses"], expected["losses"], 1, 1e-6)
-    for stage in ("before", "after"):
-        assert_same_scores(found[stage], expected[stage])
-    for count in ("tokens", "targets"):
-        assert found["train"][count] == expected["train"][count]
-    assert_close(exported(folder, name), exported(folder, expected_name), 2, 1e-4)
-    of_run, of_other = folder_of(folder, name), folder_of(folder, expected_name)
-    for file in ("config.json", "tokenizer.json"):
-        assert (of_run.model / file).read_bytes() == (of_other.model / file).read_bytes()
-    assert rounded(of_run.samples.read_text()) == rounded(of_other.samples.read_text())
+    return checkpoint_io.read(folder_of(folder, name).checkpoints / file)
 
 
 @pytest.fixture(scope="module")
@@ -80,15 +59,6 @@ def test_their_checkpoint_is_that_of_one(folder, one, two):
         assert {name: value.shape for name, value in moments["state"][number].items()} == {
             name: value.shape for name, value in values.items()
         }
-
-
-def cut(folder, name, new_name, step):
-    """A run as it was behind a step, under another name."""
-    copy = folder_of(folder, new_name)
-    shutil.copytree(folder_of(folder, name).path, copy.path, ignore=shutil.ignore_patterns("last.*", "metrics.json"))
-    for path in copy.checkpoints.glob("step=*"):
-        if int(path.name.removeprefix("step=").partition(".")[0]) > step:
-            path.unlink()
 
 
 def test_one_process_resumes_the_training_of_two(folder, two):
@@ -160,12 +130,13 @@ def test_two_devices_train_every_family_as_one(folder, model):
     "options",
     [
         ("model.lora.r=2",),
+        ("data.isolate_documents=true", "model.attn_implementation=sdpa"),
         (
             *("model.gradient_checkpointing=true", "trainer.gradient_clip_val=0.1"),
             *("model.freeze=[layers]", "optimizer.layer_decay=0.5"),
         ),
     ],
-    ids=["adapters", "checkpointing"],
+    ids=["adapters", "packed", "checkpointing"],
 )
 def test_two_devices_train_in_every_way_as_one(folder, options):
     name = options[0].partition("=")[0]
@@ -201,6 +172,114 @@ def test_only_rows_of_new_tokens_are_trained_at_first(folder, one):
     assert torch.equal(after[f"model.{layer}"], before[layer])
 
 
+def allocated(function, *arguments, **options):
+    """What a call returns, the bytes of its largest tensor, and the most bytes that it held at a time."""
+    with torch.autograd.profiler.profile(use_kineto=True, profile_memory=True) as profile:
+        result = function(*arguments, **options)
+    sizes = [event.nbytes() for event in profile.kineto_results.events() if event.name() == "[memory]"]
+    return result, max(sizes, default=0), max(itertools.accumulate(sizes), default=0)
+
+
+def test_no_device_holds_more_than_its_share_while_it_saves_and_resumes(folder, two):
+    cut(folder, "halves", "counted", 1)
+
+    def task():
+        measured = {}
+
+        def measure(name):
+            method = getattr(fully_sharded.FullySharded, name)
+
+            def measuring(self, *given, **options):
+                result, *measured[name] = allocated(method, self, *given, **options)
+                return result
+
+            setattr(fully_sharded.FullySharded, name, measuring)
+
+        for name in ("save_checkpoint", "load_model_state_dict", "load_optimizer_state_dict"):
+            measure(name)
+        options = ("trainer=fsdp2", "trainer.accelerator=cpu", "trainer.devices=2", "data.batch_size=2")
+        train_noting_losses(folder, "gpt2_tiny", "run.name=counted", *options, *FEW)
+        (folder / f"counted-{os.environ['RANK']}.json").write_text(json.dumps(measured))
+
+    assert in_processes(2, task) == [0, 0]
+    weights = exported(folder, "halves")
+    largest, total = (of(weight.nbytes for weight in weights.values()) for of in (max, sum))
+    for rank in (0, 1):
+        measured = json.loads((folder / f"counted-{rank}.json").read_text())
+        for name, copies in (("save_checkpoint", 0), ("load_model_state_dict", 1), ("load_optimizer_state_dict", 2)):
+            at_once, together = measured[name]
+            assert at_once <= 0.6 * largest and together <= (0.6 * copies + 0.1) * total, (name, measured)
+    parts = [path.stat().st_size for path in folder_of(folder, "counted").checkpoints.glob("*.part")]
+    assert max(parts) < 0.6 * 3.2 * total
+
+
+DEEP = tuple(f"model.config.{each}" for each in ("n_layer=8", "n_embd=64", "n_positions=32"))
+
+
+@pytest.mark.parametrize(
+    ("number", "origin"),
+    [
+        (2, "scratch"),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in ((2, "folder"), (4, "scratch"), (4, "folder"))),
+    ],
+)
+def test_only_the_first_process_holds_the_whole_model(folder, number, origin):
+    """The others build it without weights, and hold their share and a layer while they receive it."""
+    name = f"{origin}-for-{number}"
+    few = (*DEEP, "trainer.max_steps=2", "data.validation_fraction=0", "optimizer.lr=1e-3")
+    if origin == "folder":
+        base = folder_of(folder, f"base-of-{number}")
+        train_noting_losses(folder, "gpt2_tiny", f"run.name={base.path.name}", "data.batch_size=4", *few)
+        few += (f"model.name_or_path={base.model}", f"model.tokenizer.name_or_path={base.model}")
+        few += ("model.from_scratch=false", "model.tokenizer.train=false")
+
+    def task():
+        shard = fully_sharded.FullySharded.shard
+
+        def measuring(self, module):
+            total = sum(weight.nbytes for weight in module.parameters())
+            real = sum(weight.nbytes for weight in module.parameters() if not weight.is_meta)
+            _, _, most = allocated(shard, self, module)
+            own = sum(sharding.own_part(weight).nbytes for weight in module.parameters())
+            told = {"real": real / total, "most": most / total, "own": own / total}
+            (folder / f"{name}-{self.global_rank}.json").write_text(json.dumps(told))
+
+        fully_sharded.FullySharded.shard = measuring
+        options = ("trainer=fsdp2", "trainer.accelerator=cpu", f"trainer.devices={number}", f"run.name={name}")
+        train_noting_losses(folder, "gpt2_tiny", *options, f"data.batch_size={4 // number}", *few)
+
+    assert in_processes(number, task) == [0] * number
+    for rank in range(number):
+        told = json.loads((folder / f"{name}-{rank}.json").read_text())
+        assert told["real"] == (rank == 0) and told["own"] < 1.1 / number
+        assert told["most"] < 1 / number + 0.2, told
+    one = train_noting_losses(folder, "gpt2_tiny", f"run.name={name}-alone", "data.batch_size=4", *few)
+    assert_close(exported(folder, name), exported(folder, f"{name}-alone"), 2, 1e-4)
+    assert one["steps"] == 2
+
+
+@pytest.mark.slow
+def test_a_training_goes_from_one_process_to_two_and_back(folder, one):
+    cut(folder, "whole", "there", 1)
+    two = train_on(2, folder, "there", "gpt2_tiny", "data.batch_size=2", *FEW)
+    assert_close(two["losses"], one["losses"][1:], 1, 1e-6)
+    assert_same_scores(two["after"], one["after"])
+    cut(folder, "there", "back", 2)
+    found = train_noting_losses(folder, "gpt2_tiny", "run.name=back", "data.batch_size=4", *FEW)
+    assert_close(found["losses"], one["losses"][2:], 1, 1e-6)
+    assert_same_scores(found["after"], one["after"])
+
+
+@pytest.mark.slow
+def test_a_training_goes_from_shared_weights_to_copies_and_back(folder, one, two):
+    cut(folder, "halves", "copies", 1)
+    copies = train_on(2, folder, "copies", "gpt2_tiny", "data.batch_size=2", *FEW, trainer="ddp")
+    assert_close(copies["losses"], one["losses"][1:], 1, 1e-6)
+    cut(folder, "copies", "shared-again", 2)
+    found = train_on(2, folder, "shared-again", "gpt2_tiny", "data.batch_size=2", *FEW)
+    assert_close(found["losses"], one["losses"][2:], 1, 1e-6)
+
+
 @pytest.mark.slow
 def test_four_devices_resume_the_training_of_two_and_one_that_of_four(folder, one, two):
     """Three rows of a step's four are on two devices, and some weights have fewer rows than devices."""
@@ -208,28 +287,43 @@ def test_four_devices_resume_the_training_of_two_and_one_that_of_four(folder, on
     four = train_on(4, folder, "quarters", "gpt2_tiny", "data.batch_size=1", *FEW)
     assert_close(four["losses"], two["losses"][1:], 1, 1e-6)
     assert_same_scores(four["after"], one["after"])
+    cut(folder, "quarters", "quarters-to-two", 2)
+    found = train_on(2, folder, "quarters-to-two", "gpt2_tiny", "data.batch_size=2", *FEW)
+    assert_close(found["losses"], one["losses"][2:], 1, 1e-6)
     cut(folder, "quarters", "quarters-to-one", 2)
     found = train_noting_losses(folder, "gpt2_tiny", "run.name=quarters-to-one", "data.batch_size=4", *FEW)
     assert_close(found["losses"], one["losses"][2:], 1, 1e-6)
 
 
 @pytest.mark.slow
-def test_a_kill_amid_a_save_leaves_the_checkpoint_before_it(folder, two):
-    def task():
-        save = torch.save
+@pytest.mark.parametrize("killed", ["part", "list"])
+def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before_it(folder, two, killed):
+    """The second process dies while it writes its part, or the first one while it writes what lists the parts."""
+    name = f"killed-{killed}"
 
-        def dying(checkpoint, sink):
-            if checkpoint["global_step"] == 2:
+    def task():
+        save, num_parts = torch.save, 0
+
+        def dying(content, sink):
+            nonlocal num_parts
+            is_list = "global_step" in content
+            num_parts += not is_list
+            is_due = content["global_step"] == 2 if is_list else killed == "part" and num_parts == 3
+            if is_due and os.environ["RANK"] == ("0" if is_list else "1"):
                 sink.write(b"the first bytes")
                 os.kill(os.getpid(), signal.SIGKILL)
-            save(checkpoint, sink)
+            save(content, sink)
 
-        checkpoint_io.torch.save = dying
+        saving.torch.save = dying
         options = ("trainer=fsdp2", "trainer.accelerator=cpu", "trainer.devices=2", "data.batch_size=2")
-        train_noting_losses(folder, "gpt2_tiny", "run.name=killed", *options, *FEW)
+        train_noting_losses(folder, "gpt2_tiny", f"run.name={name}", *options, *FEW)
 
-    assert in_processes(2, task)[0] == -signal.SIGKILL
-    kept = sorted(path.name for path in folder_of(folder, "killed").checkpoints.glob("*.ckpt"))
+    assert -signal.SIGKILL in in_processes(2, task)
+    run = folder_of(folder, name)
+    kept = sorted(path.name for path in run.checkpoints.glob("*.ckpt"))
     assert "step=1.ckpt" in kept and "step=2.ckpt" not in kept
-    found = train_on(2, folder, "killed", "gpt2_tiny", "data.batch_size=2", *FEW)
+    found = train_on(2, folder, name, "gpt2_tiny", "data.batch_size=2", *FEW)
     assert found["losses"] == two["losses"][1:]
+    listed = {part for file in run.checkpoints.glob("*.xxh3") for part in file.read_text().split()[1:]}
+    assert {path.stem for path in run.checkpoints.glob("*.part")} == listed
+    assert not list(run.checkpoints.glob(".*"))

@@ -37,17 +37,19 @@ def fit_rows(model: PreTrainedModel, rows: Rows) -> None:
     """Give the model the rows of a vocabulary, in place.
 
     Args:
-        model: a loaded model.
+        model: a loaded model, or one without weights.
         rows: where its rows come from.
     """
     embedding: Any = model.get_input_embeddings()
     old_size = embedding.num_embeddings
     new_size = rows.size if rows.moved is not None else max(rows.size, old_size)
+    has_weights = not embedding.weight.is_meta
     before = {name: weight.clone() for name, weight in _weights_by_token(model).items()}
     if new_size != old_size:
-        model.resize_token_embeddings(new_size)
-    for name, weight in _weights_by_token(model).items():
-        _write(weight, before[name], rows)
+        model.resize_token_embeddings(new_size, mean_resizing=has_weights)
+    if has_weights:
+        for name, weight in _weights_by_token(model).items():
+            _write(weight, before[name], rows)
     if rows.moved is not None:
         _move_ids(model, rows)
 

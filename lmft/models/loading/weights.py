@@ -28,6 +28,7 @@ def load_model(
     hf_config: PreTrainedConfig,
     tokenizer: PreTrainedTokenizerFast,
     rows: Rows | None = None,
+    has_weights: bool = True,
 ) -> PreTrainedModel:
     """Load a model, or build one with random weights for the tokenizer; its weights are float32.
 
@@ -37,13 +38,17 @@ def load_model(
         hf_config: its Hugging Face config.
         tokenizer: its tokenizer.
         rows: where a loaded model's rows come from; None: the tokenizer is the model's own.
+        has_weights: False: nothing is read or drawn, and all tensors have shapes and no content.
 
     Raises: UserError.
     """
-    if config.from_scratch:
+    rows = rows or Rows(num_ids(tokenizer), new={})
+    if not has_weights:
+        model = _without_weights(config, family, hf_config, tokenizer, rows)
+    elif config.from_scratch:
         model = _build(config, family, hf_config, tokenizer)
     else:
-        model = _load(config, family, hf_config, rows or Rows(num_ids(tokenizer), new={}))
+        model = _load(config, family, hf_config, rows)
     use_torch_functions(model)
     mend_generation(model)
     end: Any = tokenizer.eos_token_id
@@ -93,6 +98,25 @@ def _build(
         ", ".join(shape),
         config.shape_from or "model.architecture, model.shape and model.config",
     )
+    return model
+
+
+def _without_weights(
+    config: ModelConfig,
+    family: Family,
+    hf_config: PreTrainedConfig,
+    tokenizer: PreTrainedTokenizerFast,
+    rows: Rows,
+) -> PreTrainedModel:
+    """Return a model as `_build` or `_load` would, but for its weights."""
+    if config.from_scratch:
+        fit_to_tokenizer(hf_config, tokenizer)
+    with torch.device("meta"):
+        model = family.auto_class.from_config(hf_config, **_options(config, family, hf_config))
+    if not config.from_scratch:
+        folder, adapters = folders_of(config)
+        model.name_or_path = [folder, *adapters][-1]
+        fit_rows(model, rows)
     return model
 
 

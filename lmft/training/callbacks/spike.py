@@ -138,7 +138,8 @@ class SpikeWatchdog(Callback):
 
     def _react(self, trainer: Trainer, spike: dict[str, Any]) -> None:
         run = RunFolder(Path(trainer.default_root_dir))
-        checkpoint = self._checkpoint_before(trainer, spike["step"])
+        # Another process may be asked while the first one is still writing the latest checkpoint.
+        checkpoint = trainer.strategy.broadcast(self._checkpoint_before(trainer, spike["step"]))
         what = described(spike)
         where = f"{run.path}; no checkpoint of a step before it is kept"
         if checkpoint is not None:
