@@ -20,6 +20,8 @@ class Widths:
     """The padding token."""
     is_causal: bool
     """No token sees the padding after it, so it needs no mask."""
+    always_masked: bool
+    """Batches without any padding have a mask too: compiled code is made for one of both kinds."""
 
     def of(self, width: int) -> int:
         """Return the width that rows of this width are padded to."""
@@ -57,7 +59,13 @@ def widths_of(examples: str, longest: int, pad_id: int, is_causal: bool) -> Widt
         is_causal: whether padding needs no mask.
     """
     steps = {"packs": longest, "blocks": 8}
-    return Widths(steps.get(examples, max(8, longest // 8)), longest, pad_id, is_causal)
+    return Widths(
+        step=steps.get(examples, max(8, longest // 8)),
+        longest=longest,
+        pad_id=pad_id,
+        is_causal=is_causal,
+        always_masked=examples != "blocks" and not is_causal,
+    )
 
 
 def padded(arrays: dict[str, np.ndarray], widths: Widths) -> dict[str, np.ndarray]:
@@ -73,7 +81,8 @@ def padded(arrays: dict[str, np.ndarray], widths: Widths) -> dict[str, np.ndarra
     shape = arrays["input_ids"].shape
     width = widths.of(shape[1])
     is_masked = arrays.keys() & {"attention_mask", "document_ids"}
-    if width > shape[1] and not is_masked and not widths.is_causal:
+    is_padded = width > shape[1] and not widths.is_causal
+    if (is_padded or widths.always_masked) and not is_masked:
         wider["attention_mask"] = np.ones(shape, np.int64)
     fillings = {"input_ids": widths.pad_id, "attention_mask": 0, "document_ids": -1}
     for name, filling in fillings.items():

@@ -95,8 +95,34 @@ def _kernel(query: Tensor, value: Tensor) -> Callable[..., Tensor] | None:
     return _by_flash if _takes_flash(query, value) else None
 
 
+def _mask_of_padding(
+    *sizes: Any,
+    attention_mask: Tensor | None = None,
+    allow_is_bidirectional_skip: bool = False,
+    **more: Any,
+) -> Tensor | None:
+    """Return the mask of transformers' `sdpa_mask`, without asking a GPU whether any token is padding.
+
+    transformers asks at the beginning of each forward pass, to leave out a mask that hides nothing. The
+    host would wait there for the steps so far.
+    """
+    if attention_mask is not None and _is_on_gpu(attention_mask):
+        allow_is_bidirectional_skip = False
+    return sdpa_mask(
+        *sizes,
+        attention_mask=attention_mask,
+        allow_is_bidirectional_skip=allow_is_bidirectional_skip,
+        **more,
+    )
+
+
+def _is_on_gpu(mask: Tensor) -> bool:
+    return mask.is_cuda
+
+
 AttentionInterface.register(NAME, packed_attention)
-AttentionMaskInterface.register(NAME, sdpa_mask)  # for calls of other code: answers, padded rows
+for _name in (NAME, "sdpa"):  # for calls of other code: answers, padded rows
+    AttentionMaskInterface.register(_name, _mask_of_padding)
 
 
 def _window(sliding_window: int | None, causal: bool) -> tuple[int, int]:
@@ -122,8 +148,12 @@ def flash_type(device: torch.device, dtype: torch.dtype) -> torch.dtype | None:
         return None
     if torch.is_autocast_enabled("cuda"):
         dtype = torch.get_autocast_dtype("cuda")
-    is_new_enough = torch.cuda.get_device_capability(device) >= (8, 0)
-    return dtype if dtype in _FLASH_TYPES and is_new_enough else None
+    return dtype if dtype in _FLASH_TYPES and _has_flash(device) else None
+
+
+@torch.compiler.assume_constant_result  # as a call in a graph it would keep that out of torch's cache
+def _has_flash(device: torch.device) -> bool:
+    return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _by_flash(
@@ -151,11 +181,10 @@ def _by_flash(
     dtype = flash_type(query.device, query.dtype)  # autocast does not know these kernels
     query, key, value = (x.to(dtype) for x in (query, key, value))  # fmt: skip
     has_groups = query.shape[1] != key.shape[1]
-    varlen = _varlen()
-    if not dropout and varlen is not None:
+    if not dropout and _varlen is not None:
         more = {"enable_gqa": True} if has_groups else {}
         sizes = (starts, starts, longest, longest)
-        return varlen(query, key, value, *sizes, scale=scaling, window_size=window, **more)
+        return _varlen(query, key, value, *sizes, scale=scaling, window_size=window, **more)
     # The same kernel by its own name, which alone takes dropout; it takes groups of heads as they are.
     return torch.ops.aten._flash_attention_forward(
         query,
@@ -174,8 +203,7 @@ def _by_flash(
     )[0]
 
 
-@functools.cache
-def _varlen() -> Callable[..., Any] | None:
+def _find_varlen() -> Callable[..., Any] | None:
     """Return torch's `varlen_attn`; None if this torch has none with windows and groups of heads."""
     try:
         from torch.nn.attention.varlen import varlen_attn
@@ -183,6 +211,9 @@ def _varlen() -> Callable[..., Any] | None:
         return None
     taken = inspect.signature(varlen_attn).parameters
     return varlen_attn if {"scale", "window_size", "enable_gqa"} <= taken.keys() else None
+
+
+_varlen = _find_varlen()  # once: compiled code would look for it by itself, and warn of a cache
 
 
 def _one_by_one(

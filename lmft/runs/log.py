@@ -12,6 +12,8 @@ from lmft.reporting import python_warnings
 from lmft.runs.redaction import Redactor
 
 _buffer: "LogBuffer | None" = None
+# What torch.compile writes for tools: records without a text, which it makes only for a handler.
+_FOR_TOOLS = "torch.__trace"
 
 
 class LogBuffer(logging.Handler):
@@ -117,9 +119,8 @@ def _capturing_records(handler: logging.Handler) -> Iterator[None]:
     root = logging.getLogger()
     lmft_logger = logging.getLogger("lmft")
     known = list(logging.Logger.manager.loggerDict.values())
-    non_propagating = [
-        logger for logger in known if isinstance(logger, logging.Logger) and not logger.propagate
-    ]
+    loggers = [logger for logger in known if isinstance(logger, logging.Logger)]
+    non_propagating = [each for each in loggers if not each.propagate and each.name != _FOR_TOOLS]
     added = [(logger, handler) for logger in (root, *non_propagating) if handler not in logger.handlers]
     if logging.lastResort and not root.handlers:  # it shows warnings only if there is no other handler
         added.append((root, logging.lastResort))

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from torch import nn
+from torch._dynamo.exc import TorchDynamoException
 
 from lmft.data.batch import Batch
 from lmft.data.datamodule import DataModule
@@ -76,23 +76,30 @@ def _try(module: Any, compiling: Compiling, reason: str | None) -> tuple[bool, s
     if isinstance(trainer.strategy, FullySharded):
         return False, "not compiled: a trial would leave gradients in sharded weights"
     batch = trainer.strategy.batch_to_device(compiling.usual)
+    try:
+        with _unchanged(module):
+            return _compare(module, batch)
+    except (UserError, RuntimeError) as error:
+        # Some of a model's code is compiled in its backward pass alone.
+        if not isinstance(error, (UserError, TorchDynamoException)) and not is_out_of_memory(error):
+            raise
+        return False, f"not compiled, because {' '.join(str(error).split())[:300]}"
+
+
+def _compare(module: Any, batch: Batch) -> tuple[bool, str]:
+    """Return whether compiled code of a batch pays, and what was found. Raises what the batch raises."""
+    trainer = module.trainer
     num_left = trainer.estimated_stepping_batches * trainer.accumulate_grad_batches
-    with _unchanged(module):
-        plain = _seconds(module, batch, is_compiled=False)
-        plain = min(plain, _seconds(module, batch, is_compiled=False))
-        left = f"{num_left:,.0f} micro-batches of {1000 * plain:.0f} ms are left"
-        if num_left * plain < _LEAST_SECONDS:
-            return False, f"not compiled: {left}, too few to save the time that compiling takes"
-        try:
-            compile_seconds = _seconds(module, batch, is_compiled=True)
-        except (UserError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and not is_out_of_memory(error):
-                raise
-            return False, f"not compiled, because {' '.join(str(error).split())[:300]}"
-        times = {False: [], True: []}
-        for _ in range(_ROUNDS):
-            for is_compiled, seconds in times.items():
-                seconds.append(_seconds(module, batch, is_compiled))
+    plain = _seconds(module, batch, is_compiled=False)
+    plain = min(plain, _seconds(module, batch, is_compiled=False))
+    left = f"{num_left:,.0f} micro-batches of {1000 * plain:.0f} ms are left"
+    if num_left * plain < _LEAST_SECONDS:
+        return False, f"not compiled: {left}, too few to save the time that compiling takes"
+    compile_seconds = _seconds(module, batch, is_compiled=True)
+    times = {False: [], True: []}
+    for _ in range(_ROUNDS):
+        for is_compiled, seconds in times.items():
+            seconds.append(_seconds(module, batch, is_compiled))
     eager = median(times[False])
     compiled = median(times[True])
     pays = compiled < (1 - _LEAST_GAIN) * eager
@@ -124,13 +131,14 @@ def _synchronize(device: torch.device) -> None:
 
 
 @contextmanager
-def _unchanged(module: nn.Module) -> Iterator[None]:
+def _unchanged(module: Any) -> Iterator[None]:
     """Compute in training mode; keep modes, generators and counts as they are."""
-    compiling: Any = module.compiling
+    compiling = module.compiling
     counts = compiling.num_compiled, compiling.num_others
     modes = {part: part.training for part in module.modules()}
+    devices = [module.device] if module.device.type == "cuda" else []  # not those of other processes
     try:
-        with torch.random.fork_rng(), torch.enable_grad():
+        with torch.random.fork_rng(devices), torch.enable_grad():
             module.train()
             yield
     finally:

@@ -6,6 +6,7 @@ import os
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch._dynamo.exc import TorchDynamoException
 from torch._dynamo.utils import counters
 from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
@@ -61,8 +62,8 @@ def trained(folder, model, *overrides):
     """The module and the batches of an epoch, whose last one is short; a validation's batch comes in between."""
     parts = assemble(tiny(folder, "data.max_train_examples=22", "model.compile=true", *overrides, model=model))
     module, data = parts.module(), parts.datamodule()
-    module.compiling.usual = data.usual_batch()
     data.pad_training_to(module.compiling.widths)
+    module.compiling.usual = data.usual_batch()
     return module, data
 
 
@@ -154,6 +155,30 @@ def test_a_training_that_pays_is_compiled_and_resumed_so(backend, trial, tmp_pat
     resumed = train(tmp_path, *whole, "run.name=resumed")[0]
     assert not calls  # it keeps to what was decided
     assert_same(resumed, run)
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("no room"), TorchDynamoException("no code for the backward pass")]
+)
+def test_a_trial_that_fails_decides_against_compiling(error, backend, monkeypatch, tmp_path, capsys):
+    """A batch that does not fit is split in its step; the trial before it must not end the training."""
+
+    def fail(module, batch, is_compiled):
+        raise error
+
+    monkeypatch.setattr(compile_trial, "_seconds", fail)
+    monkeypatch.setattr(compile_trial, "missing_compiler", lambda _: None)
+    run, _ = train(tmp_path, *QUICK, "model.compile=auto", "run.name=failing")
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"not compiled, because {error}" in told and run.paths.model.is_dir()
+
+
+def test_lines_are_of_one_kind_of_batches(backend, tmp_path):
+    """Also where no row of a batch is padded, whose mask would hide nothing."""
+    module, data = trained(tmp_path, "distilbert_tiny", "data.examples=lines", "data.batch_size=1")
+    for batch in data.train_dataloader():
+        module.train().nats(batch).backward()
+    assert (module.compiling.num_compiled, module.compiling.num_others) == (22, 0)
 
 
 def test_a_short_training_is_not_tried_compiled(backend, trial, tmp_path, capsys):

@@ -132,6 +132,14 @@ def test_a_logger_that_hands_nothing_on_is_heard(path):
         library.propagate = True
 
 
+def test_what_torch_compile_writes_for_tools_is_not_asked_for(path):
+    """torch makes these records, each with a graph, only where a handler listens."""
+    for_tools = logging.getLogger("torch.__trace")
+    before = list(for_tools.handlers)
+    with opened(path):
+        assert not for_tools.propagate and for_tools.handlers == before
+
+
 def test_where_nobody_listens_warnings_are_still_printed(monkeypatch, capsys):
     root = logging.getLogger()
     monkeypatch.setattr(root, "handlers", [])

@@ -8,8 +8,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lmft.assembly import assemble
+from lmft.models import packed_attention
 from lmft.modules.base import LanguageModel
 from lmft.training import step as steps
+from lmft.training.callbacks.averaging import AveragedWeights
 from lmft.training.trainer import build_trainer
 from tests.helpers.runs import TINY_MODELS, tiny
 
@@ -55,14 +57,14 @@ def place():
     return f"{frame.filename.rpartition('site-packages/')[2]}:{frame.lineno}", frame.name
 
 
-def reads_of_a_step(folder, monkeypatch, *options, model):
+def reads_of_a_step(folder, monkeypatch, *options, model, callbacks=()):
     """The reads in the fourth optimizer step of a training."""
     monkeypatch.setitem(steps.STEPS_BEHIND, "cpu", 2)
     config = tiny(folder, *COMMON, *options, model=model)
     parts = assemble(config)
     module = parts.module()
     reads = Reads()
-    trainer = build_trainer(config, None, [], [])
+    trainer = build_trainer(config, None, list(callbacks), [])
     advance = trainer.fit_loop.epoch_loop.advance
 
     def watched(fetcher):
@@ -96,6 +98,20 @@ CASES = [
 def test_a_step_of_lmft_reads_no_tensor(model, examples, folder, monkeypatch):
     found = reads_of_a_step(folder, monkeypatch, *OPTIONS[examples], model=model)
     assert not {where: name for where, name in found if name not in OF_TRANSFORMERS or "transformers" not in where}
+
+
+@pytest.mark.parametrize("model", ["distilbert_tiny", "bart_tiny"])
+def test_masks_of_padding_are_made_without_reading_them(model, folder, monkeypatch):
+    monkeypatch.setattr(packed_attention, "_is_on_gpu", lambda mask: True)
+    options = ("model.attn_implementation=sdpa", *(OPTIONS["lines"] if model == "distilbert_tiny" else ()))
+    found = {name for _, name in reads_of_a_step(folder, monkeypatch, *options, model=model)}
+    assert "_ignore_bidirectional_mask_sdpa" not in found
+
+
+@pytest.mark.parametrize("decay", [0.9, None])
+def test_an_average_of_the_weights_reads_no_tensor(decay, folder, monkeypatch):
+    callbacks = [AveragedWeights(decay)]
+    assert not reads_of_a_step(folder, monkeypatch, model="distilbert_tiny", callbacks=callbacks)
 
 
 def test_a_read_would_be_found(folder, monkeypatch):

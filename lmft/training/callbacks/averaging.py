@@ -1,19 +1,16 @@
 """Train on as usual, and validate and export averaged weights: Lightning's callback, exact on resume."""
 
 import logging
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import Tensor
-from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
 from lmft.errors import UserError
 
 log = logging.getLogger(__name__)
-Average = Callable[[Any, Any, Tensor | int], None]
 
 
 class AveragedWeights(EMAWeightAveraging):
@@ -25,7 +22,7 @@ class AveragedWeights(EMAWeightAveraging):
     What differs from Lightning's callback: before the first step that counts, the weights are used as
     they are; frozen weights stay as they are, and are in no checkpoint; buffers are not averaged, since
     positions and counters are whole numbers; the average is on the model's device; answers to probes
-    during validations are the average's.
+    during validations are the average's; the number of updates is not read from a GPU in each step.
     """
 
     def __init__(
@@ -54,8 +51,7 @@ class AveragedWeights(EMAWeightAveraging):
             raise UserError(what, fix="update_every_n_steps=1 update_starting_at_step=0")
         super().__init__(device, False, 0.5, update_every_n_steps, update_starting_at_step)
         self.decay = decay
-        average = get_swa_multi_avg_fn() if decay is None else _warmed_up(decay)
-        self._kwargs = {"multi_avg_fn": average}
+        self._num_updates = 0
         self._is_in_use = False  # whether the module holds the average, and this object its weights
 
     @property
@@ -86,10 +82,46 @@ class AveragedWeights(EMAWeightAveraging):
         assert self._average_model is not None
         device = self._device or pl_module.device
         self._average_model.to(device)
+        self._num_updates = int(self._average_model.n_averaged)
         averaged = self._average_model.module.parameters()
         for average, weight in zip(averaged, pl_module.parameters(), strict=True):
             if not weight.requires_grad and average.device == weight.device:
                 average.data = weight.data  # one copy of each frozen weight is enough
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Update the average after a step that counts."""
+        step = trainer.global_step
+        if step > self._latest_update_step and self.should_update(step_idx=step - 1):
+            self._update(pl_module)
+            self._latest_update_step = step
+
+    @torch.no_grad()
+    def _update(self, module: LightningModule) -> None:
+        """Update the average as torch's AveragedModel does; frozen weights are left alone."""
+        average = self._average_model
+        assert average is not None
+        both = zip(average.module.parameters(), module.parameters(), strict=True)
+        pairs = [(own, weight) for own, weight in both if weight.requires_grad]
+        owns = [own for own, _ in pairs]
+        weights = [weight.to(own.device) for own, weight in pairs]
+        if self._num_updates:
+            torch._foreach_lerp_(owns, weights, self._share)  # pyright: ignore[reportPrivateImportUsage]
+        else:
+            torch._foreach_copy_(owns, weights)  # pyright: ignore[reportPrivateImportUsage]
+        for own, buffer in zip(average.module.buffers(), module.buffers(), strict=True):
+            own.copy_(buffer)
+        average.n_averaged += 1
+        self._num_updates += 1
+
+    @property
+    def _share(self) -> float:
+        """The share of the weights in the next average; an exponential one's decay grows to `decay`."""
+        number = self._num_updates
+        if self.decay is None:
+            return 1 / (number + 1)
+        return 1 - min(self.decay, (1 + number) / (10 + number))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give the module the average, for the export."""
@@ -150,14 +182,3 @@ def _frozen(module: LightningModule) -> dict[str, Tensor]:
     """Return the frozen weights by each of their names."""
     named = module.named_parameters(remove_duplicate=False)
     return {name: weight.detach() for name, weight in named if not weight.requires_grad}
-
-
-def _warmed_up(decay: float) -> Average:
-    """Return the update of an exponential moving average whose decay grows to `decay`."""
-
-    def update(averages: Any, weights: Any, num_averaged: Tensor | int) -> None:
-        number = int(num_averaged)
-        now = min(decay, (1 + number) / (10 + number))
-        get_ema_multi_avg_fn(now)(averages, weights, num_averaged)
-
-    return update
