@@ -89,7 +89,7 @@ def _training_facts(parts: Parts, trainer: Trainer, objective: str | None) -> di
         "precision": place["precision"],
         "batch_size": layout.batch_size,
         "accumulate": layout.accumulate,
-        "examples_per_step": layout.examples_per_step,
+        "examples_per_step": min(layout.examples_per_step, layout.num_examples),
         "steps_per_epoch": steps_per_epoch,
         "steps": steps,
         "epochs": None if steps is None else steps / steps_per_epoch,

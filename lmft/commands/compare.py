@@ -205,7 +205,12 @@ def _documents(record: "Record", options: Mapping[str, Any]) -> dict["Place", "S
 
     run = f"run={grammar.quoted(str(record.folder.path))}"
     job = compose_job([run, "split=validation", "worst=0", f"device={options['device']}"], "score")
-    config = checked_config(job.config, job.overrides)
+    try:
+        config = checked_config(job.config, job.overrides)
+    except UserError as error:
+        what = f"test= scores each document, and this run's cannot be scored: {error.what}"
+        fix = "leave test= out, or name runs whose documents lmft.score can score"
+        raise UserError(what, str(record.folder.path), fix) from error
     return {
         (number, Path(row["file"]).name, row["row"]): Scored(row["nats"], row["tokens"])
         for number, row in enumerate(islice(Scores(config), options["max_documents"]))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 
+import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from lmft.data.config import DataConfig, Split
@@ -50,6 +51,9 @@ def token_store(
         with counting(doing, source.size, "bytes") as advance:
             tokenise_together(job(), format, parts, folder, advance)
     store = open_or_build(folder, format.encoder.dtype, build, log.warning)
+    store.meta["source"] = (
+        source.name
+    )  # the store may have been built from an equal file of another name
     shutil.rmtree(parts, ignore_errors=True)  # of this build, or of one that was killed at its end
     for note in store.meta.get("notes", []):
         log.info("%s", note)
@@ -105,20 +109,25 @@ def _check_split(train: Documents, validation: Documents, share: float) -> None:
     """Raise UserError if holding documents out leaves one side without any."""
     if len(train) and len(validation):
         return
+    hashes = train.store.hashes
     num_documents = len(train) + len(validation)
+    num_texts = len(np.unique(hashes))
     if num_documents == 1:
         what = "the text is one document, and whole documents are held out"
+    elif num_texts == 1:
+        what = f"the {num_documents} documents have the same text, and equal ones are held out together"
     elif not len(validation):
         what = (
-            f"none of the {num_documents} documents is selected for validation: too few for a share of "
-            f"{share:g}"
+            f"no document of the {num_documents} falls to validation: too few for a share of {share:g}"
         )
     else:
-        what = f"all {num_documents} documents are selected for validation, and none is left to train on"
-    possible = share_that_splits(train.store.hashes)
-    if possible:
-        other = f"data.validation_fraction={possible:g}"
-    else:
-        other = "data.document_separator='\\n\\n' to cut it"
-    fix = f"data.validation=FILE, {other}, or data.validation_fraction=0 to train without validation"
+        what = f"all documents ({num_documents}) fall to validation, and none is left to train on"
+    if 1 < num_texts < num_documents:
+        what += f" ({num_texts} different texts; equal ones are held out together)"
+    fixes = ["data.validation=FILE"]
+    if possible := share_that_splits(hashes):
+        fixes.append(f"data.validation_fraction={possible:g}")
+    elif num_documents == 1:
+        fixes.append("data.document_separator='\\n\\n' to cut it")
+    fix = f"{', '.join(fixes)}, or data.validation_fraction=0 to train without validation"
     raise UserError(what, f"{train.store.meta['source']}, data.validation_fraction={share:g}", fix)

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from lmft.reporting.tables import duration
+from lmft.reporting.tables import duration, num_epochs
 from lmft.reporting.terminal import beside, show, terminal
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,8 @@ def _main_facts(facts: Facts) -> list[str]:
 def _steps(training: Mapping[str, Any]) -> str:
     if training["steps"] is None:
         return "steps until its time is over"
-    return f"{_counted(training['steps'], 'step')} of {training['examples_per_step']:,} examples"
+    examples = counted(training["examples_per_step"], "example")
+    return f"{counted(training['steps'], 'step')} of {examples}"
 
 
 def detail_lines(facts: Facts) -> list[str]:
@@ -107,7 +108,7 @@ def _epochs(training: Mapping[str, Any]) -> str:
     epoch = f"{training['steps_per_epoch']:,} an epoch"
     if training["steps"] is None:
         return epoch
-    return f"{training['steps']:,}, {epoch}: {training['epochs']:.4g} epochs"
+    return f"{training['steps']:,}, {epoch}: {num_epochs(training['epochs'])}"
 
 
 def _rate(training: Mapping[str, Any]) -> str:
@@ -156,16 +157,17 @@ def _time(estimate: Mapping[str, Any]) -> str:
         parts.append(f"validations of {each} each, not counted, as their number depends on the time")
     elif count:
         each = f"{estimate['validation_seconds']:.2g} s"
-        parts.append(f"{_counted(count, 'validation')} of {each}")
+        parts.append(f"{counted(count, 'validation')} of {each}")
     if estimate["checkpoints"]:
         each = f"{estimate['checkpoint_seconds']:.2g} s"
-        saved = _counted(estimate["checkpoints"], "checkpoint")
+        saved = counted(estimate["checkpoints"], "checkpoint")
         parts.append(f"{saved} of {each} plus writing to disk")
     done = f" after the {estimate['steps_done']:,} steps done" if estimate["steps_done"] else ""
     return f"about {duration(estimate['seconds'])}{done}: {', '.join(parts)}"
 
 
-def _counted(number: int, thing: str) -> str:
+def counted(number: int, thing: str) -> str:
+    """Return `1 step`, `1,000 steps`."""
     return f"1 {thing}" if number == 1 else f"{number:,} {thing}s"
 
 

@@ -9,6 +9,7 @@ import yaml
 
 from lmft.reporting.answers import printable, token_text
 from lmft.reporting.charts import Spec
+from lmft.reporting.facts import counted
 from lmft.reporting.gains import gains
 from lmft.reporting.page import fill_page
 from lmft.reporting.progress_plots import progress_plots
@@ -17,6 +18,7 @@ from lmft.reporting.tables import (
     ledger_equations,
     ledger_table,
     measured_on,
+    num_epochs,
     score_table,
     training_summary,
 )
@@ -127,9 +129,9 @@ def fact_lines(facts: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[
     if training["learning_rate"] is not None:
         schedule = f"{training['schedule']}, {training['warmup_steps']:,} steps of warm-up"
         yield "learning rate", f"{training['learning_rate']:g}, {schedule}"
-    yield "optimizer step", f"{training['examples_per_step']:,} examples"
+    yield "optimizer step", counted(training["examples_per_step"], "example")
     if training["steps"] is not None:
-        yield "length", f"{training['steps']:,} steps, {training['epochs']:.3g} epochs"
+        yield "length", f"{counted(training['steps'], 'step')}, {num_epochs(training['epochs'])}"
     devices = f"{training['num_devices']} × " if training["num_devices"] > 1 else ""
     yield "device", f"{devices}{training['device_name']}"
     yield "precision", str(training["precision"])

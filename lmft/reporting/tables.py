@@ -164,13 +164,11 @@ def training_summary(metrics: Mapping[str, Any]) -> str:
     """Return the line without the status; empty if nothing is known."""
     train = metrics.get("train") or {}
     epochs = metrics.get("epochs")
-    if epochs is not None:
-        epochs = round(epochs, 2) or float(f"{epochs:.1g}")
     num_steps = metrics.get("steps")
     parts = [
         ("{:,} optimizer step" + "s" * (num_steps != 1), num_steps),
         ("{:,} of them changed no weights", train.get("steps_skipped") or None),
-        ("{:,.6g} epochs", epochs),
+        ("{}", None if epochs is None else num_epochs(epochs)),
         ("{:,} tokens", train.get("tokens")),
         ("{:,.0f} tokens/s", train.get("tokens_per_second")),
         ("peak memory {:.2f} GB", train.get("peak_memory_gb")),
@@ -191,6 +189,20 @@ def training_summary(metrics: Mapping[str, Any]) -> str:
     if train.get("seconds") is not None:
         known.append(f"training took {duration(train['seconds'])}")
     return ", ".join(known)
+
+
+def num_epochs(epochs: float) -> str:
+    """Return a number of epochs in words, never in powers of ten.
+
+    >>> num_epochs(1000), num_epochs(2.53125), num_epochs(1), num_epochs(0.0004)
+    ('1,000 epochs', '2.53 epochs', '1 epoch', '0.0004 epochs')
+    """
+    rounded = round(epochs, 2) or float(f"{epochs:.1g}")
+    if rounded == 1:
+        return "1 epoch"
+    if rounded < 0.01:
+        return f"{rounded:f}".rstrip("0").rstrip(".") + " epochs"
+    return f"{rounded:,.2f}".rstrip("0").rstrip(".") + " epochs"
 
 
 def print_ledger(ledger: Mapping[str, Mapping[str, Any]], console: Console | None = None) -> None:

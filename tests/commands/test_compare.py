@@ -301,6 +301,17 @@ def test_two_settings_of_a_real_sweep_are_tested_document_by_document(tmp_path, 
     assert "5 documents are too few" in terminal.refuses("compare", "runs/search", "test=1,2", "max_documents=5")
 
 
+def test_a_run_whose_documents_cannot_be_scored_is_named(tmp_path, terminal):
+    write_text(tmp_path / "text.txt", 90)
+    for name in ("a", "b"):
+        terminal.succeeds(
+            *("train", *tiny_arguments(tmp_path, model="t5_tiny"), f"run.name={name}", "run.dir=runs"),
+            "trainer.max_steps=1",
+        )
+    said = terminal.refuses("compare", "runs", "test=a,b")
+    assert "test= scores each document, and this run's cannot be scored" in said and "runs/a" in said
+
+
 def test_the_command_is_listed():
     assert "compare" in commands()
 

@@ -57,6 +57,7 @@ def test_a_sentence_is_learnt_and_generated_back(tmp_path, caplog, capsys):
     assert f"the model sees:      {shown}\nand has to predict:  {hidden}" in said
     out = capsys.readouterr().out
     assert f"python -m lmft.predict run={run.folder} prompt='{shown}'" in out
+    assert "400 steps of 1 example\n" in out.replace(" |", "\n")
     assert "trainer.max_epochs=800" not in out and "scores on the examples of training" in out
     answers = api.predict([f"run={run.folder}"], shown)
     assert answers[0]["texts"]["greedy"] == SENTENCE

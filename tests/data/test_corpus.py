@@ -241,6 +241,24 @@ class TestSplits:
         with pytest.raises(UserError, match="the text is one document, and whole documents are held out"):
             load(tokenizer)
 
+    def test_copies_of_one_text_cannot_be_held_out_from_each_other(self, tokenizer):
+        write("train.txt", [LINES[0]] * 50)
+        with pytest.raises(UserError) as raised:
+            load(tokenizer)
+        assert "the 50 documents have the same text" in raised.value.what
+        assert "document_separator" not in (raised.value.fix or "")
+
+    def test_copies_of_few_texts_are_told_where_none_is_held_out(self, tokenizer):
+        write("train.txt", LINES[:2] * 20)
+        with pytest.raises(UserError, match=r"of the 40 falls .*2 different texts"):
+            load(tokenizer, validation_fraction=1e-9)
+
+    def test_an_equal_file_of_another_name_is_named_as_it_is_now(self, tokenizer):
+        for name in ("train.txt", "copy.txt"):
+            write(name)
+            corpus = load(tokenizer, train=name)
+            assert corpus.documents["train"].store.meta["source"] == name
+
 
 class TestExamples:
     def test_down_sampling(self, tokenizer):

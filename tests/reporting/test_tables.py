@@ -7,6 +7,7 @@ from rich.console import Console
 from lmft.reporting.tables import (
     duration,
     ledger_equations,
+    num_epochs,
     print_ledger,
     print_scores,
     score_table,
@@ -130,3 +131,11 @@ def test_a_failed_run_has_no_table():
     )
     assert training_line({}) == "unknown"
     assert training_line({"status": "stopped", "epochs": 2.53125}) == "stopped: 2.53 epochs"
+
+
+@pytest.mark.parametrize(
+    ("epochs", "told"),
+    [(0, "0 epochs"), (0.00004, "0.00004 epochs"), (1, "1 epoch"), (2.5, "2.5 epochs"), (12_345, "12,345 epochs")],
+)
+def test_epochs_are_no_powers_of_ten(epochs, told):
+    assert num_epochs(epochs) == told

@@ -41,9 +41,9 @@ class LearntByHeart(EarlyStopping):
         assert aim is not None
         if loss >= aim:
             message = (
-                "not learnt by heart: %s is %.4f after %d steps, not below %g. With a larger "
-                "optimizer.lr or trainer.max_epochs it should be; if not, model, objective or data "
-                "have a fault"
+                "not learnt by heart: %s is %.4f after %d steps, not below %g. Try an optimizer.lr "
+                "three times larger and one three times smaller, or more trainer.max_epochs; if none "
+                "helps, model, objective or data have a fault"
             )
             log.warning(message, self.monitor, loss, trainer.global_step, aim)
             return
