@@ -104,8 +104,8 @@ class AveragedWeights(EMAWeightAveraging):
         assert average is not None
         both = zip(average.module.parameters(), module.parameters(), strict=True)
         pairs = [(own, weight) for own, weight in both if weight.requires_grad]
-        owns: list[Tensor] = [own for own, _ in pairs]
-        weights = [weight.to(own.device) for own, weight in pairs]
+        owns = [own.detach() for own, _ in pairs]
+        weights = [weight.detach().to(own.device) for own, weight in pairs]
         if self._num_updates:
             torch._foreach_lerp_(owns, weights, self._share)  # pyright: ignore[reportPrivateImportUsage]
         else:
