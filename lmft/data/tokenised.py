@@ -118,10 +118,11 @@ def _check_split(train: Documents, validation: Documents, share: float) -> None:
         what = f"the {num_documents} documents have the same text, and equal ones are held out together"
     elif not len(validation):
         what = (
-            f"no document of the {num_documents} falls to validation: too few for a share of {share:g}"
+            f"none of the {num_documents} documents is selected for validation: too few for a share of "
+            f"{share:g}"
         )
     else:
-        what = f"all documents ({num_documents}) fall to validation, and none is left to train on"
+        what = f"all {num_documents} documents are selected for validation, and none is left to train on"
     if 1 < num_texts < num_documents:
         what += f" ({num_texts} different texts; equal ones are held out together)"
     fixes = ["data.validation=FILE"]

@@ -250,7 +250,7 @@ class TestSplits:
 
     def test_copies_of_few_texts_are_told_where_none_is_held_out(self, tokenizer):
         write("train.txt", LINES[:2] * 20)
-        with pytest.raises(UserError, match=r"of the 40 falls .*2 different texts"):
+        with pytest.raises(UserError, match=r"of the 40 documents .*2 different texts"):
             load(tokenizer, validation_fraction=1e-9)
 
     def test_an_equal_file_of_another_name_is_named_as_it_is_now(self, tokenizer):
