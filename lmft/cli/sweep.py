@@ -27,7 +27,7 @@ from lmft.config.grammar import assignment, parse, quoted
 from lmft.config.hydra_config import hydra_node_of
 from lmft.config.hydra_errors import config_errors_are_user_errors, target_errors_are_user_errors
 from lmft.errors import UserError, as_user_error, one_line
-from lmft.runs.folder import RunFolder, missing_folders, remove_empty
+from lmft.runs.folder import RunFolder, checked_dir, missing_folders, remove_empty
 from lmft.runs.redaction import Redactor
 from lmft.sweeps.checks import is_search, num_trials
 from lmft.system.files import read_json, write_json
@@ -87,7 +87,7 @@ class Sweep:
         swept = {override.key_or_group for override in given if override.is_sweep_override()}
         unswept = [override.key_or_group for override in given if override.key_or_group not in swept]
         if has_runs:
-            missing = missing_folders(Path(first.run.dir))
+            missing = missing_folders(checked_dir(first.run.dir))
             folder = make_sweep_folder(first, swept)
         else:
             missing = []

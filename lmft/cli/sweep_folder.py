@@ -6,7 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from lmft.errors import UserError
-from lmft.runs.folder import RunFolder, checked_name, default_name, make_folder, new_folder
+from lmft.runs.folder import RunFolder, checked_dir, checked_name, default_name, make_folder, new_folder
 
 _LONGEST_NAME = 120  # characters of a job's folder; file systems end at 255 bytes
 
@@ -39,11 +39,11 @@ def make_sweep_folder(first: DictConfig, swept: set[str]) -> Path:
         name = default_name(
             {group: choices.get(group) for group in ("model", "data") if group not in swept}
         )
-        return new_folder(Path(first.run.dir) / name)
+        return new_folder(checked_dir(first.run.dir) / name)
     name = checked_name(str(first.run.name))
     if "/" in name:
         raise UserError("a sweep's name has no '/'", f"run.name={name}")
-    folder = Path(first.run.dir) / name
+    folder = checked_dir(first.run.dir) / name
     if RunFolder(folder).is_run():
         what = f"run name '{name}' is in use"
         raise UserError(what, f"{folder} is a single run", "choose another run.name")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lmft.cli.command import run_command
 from lmft.config.load import Job
 from lmft.errors import UserError, did_you_mean
-from lmft.runs.folder import checked_name, default_name, new_folder
+from lmft.runs.folder import checked_dir, checked_name, default_name, new_folder
 from lmft.runs.shown_config import print_if_verbose
 from lmft.system.files import write_json, write_text
 
@@ -56,7 +56,7 @@ def tuned(config: dict[str, Any], choices: Mapping[str, str | None]) -> dict[str
     from lmft.training.extensions import lightnings_refusals_are_user_errors
 
     name = config["run"]["name"] or default_name(choices)
-    folder = Path(config["run"]["dir"]) / f"{checked_name(str(name))}-tune"
+    folder = checked_dir(config["run"]["dir"]) / f"{checked_name(str(name))}-tune"
     measured = None
     found = None
     with lightnings_refusals_are_user_errors():

@@ -16,6 +16,7 @@ from typing import Any
 from lmft.errors import UserError, did_you_mean
 from lmft.runs import checkpoints
 from lmft.system.files import read_json
+from lmft.system.urls import path_of, storage_of
 
 log = logging.getLogger(__name__)
 _AVERAGE = "average:"
@@ -179,9 +180,18 @@ class RunFolder:
         return kept[-int(number) :]
 
 
+def checked_dir(folder: Any) -> Path:
+    """Return the folder of runs, `run.dir`, if it is on a disk. Raises: UserError."""
+    if storage := storage_of(str(folder)):
+        what = f"a run is written to a disk, and {storage}:// is other storage"
+        raise UserError(what, f"run.dir={folder}", "run.dir=FOLDER; copy the run when it is complete")
+    return Path(path_of(str(folder)))
+
+
 def checked_name(name: str) -> str:
-    """Return `name` if it names a folder in `run.dir`, or a job's folder in a sweep's. Raises:
-    UserError.
+    """Return `name` if it names a folder in `run.dir`, or a job's folder in a sweep's.
+
+    Raises: UserError.
     """
     if not _NAME.fullmatch(name):
         fix = (

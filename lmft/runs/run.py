@@ -15,7 +15,7 @@ from lmft.config.grammar import assignment
 from lmft.errors import UserError, one_line
 from lmft.runs import checkpoints
 from lmft.runs.branch import Parent, check_folder, folder_of, is_branch, parent_of, recorded_parent
-from lmft.runs.folder import RunFolder, checked_name, default_name
+from lmft.runs.folder import RunFolder, checked_dir, checked_name, default_name
 from lmft.runs.lock import this_process
 from lmft.runs.opened import OpenedFolder, visible_names
 from lmft.runs.redaction import Redactor
@@ -94,7 +94,7 @@ class Run:
         self.is_verbose = is_verbose
         self._choices = choices or {}
         self._arguments = arguments
-        self._dir = Path(config["run"]["dir"])
+        self._dir = checked_dir(config["run"]["dir"])
         self._writes = rank() == 0
         inherited = None if self._writes else os.environ.get(_NAME_VARIABLE)
         self._given_name = inherited or config["run"]["name"]

@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from lmft.errors import UserError
 from lmft.runs.checkpoint_io import step_of
+from lmft.runs.folder import checked_dir
 from lmft.runs.run import Run
 from lmft.system.files import read_json
 from lmft.training.extensions import make_plugin, one_line, refusal, target_class
@@ -59,7 +60,7 @@ def running_loggers(trainer: Trainer, config: Mapping[str, Any], run: Run) -> It
     """
     existing = set(run.folder.glob("*"))
     step = -1 if run.checkpoint is None else step_of(run.checkpoint)
-    start = Start(run.folder, Path(config["run"]["dir"]), run.name, step)
+    start = Start(run.folder, checked_dir(config["run"]["dir"]), run.name, step)
     records = Records(run.paths.loggers, run.redacted(config))
     try:
         with _arguments_without_secrets(run):

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from lmft.errors import UserError
-from lmft.runs.folder import existing_run
+from lmft.runs.folder import checked_dir, existing_run
 
 
 def a_run(folder, number=0):
@@ -40,3 +40,9 @@ def test_the_most_similar_name_is_asked_for(tmp_path):
     a_run(tmp_path / "runs/first")
     assert f"did you mean '{tmp_path}/runs/first'" in refused(tmp_path / "runs/fisrt")
     assert "did you mean" not in refused(tmp_path / "runs/x")
+
+
+def test_a_folder_of_runs_is_on_a_disk(tmp_path):
+    with pytest.raises(UserError, match="s3:// is other storage"):
+        checked_dir("s3://bucket/runs")
+    assert checked_dir(f"file://{tmp_path}") == checked_dir(tmp_path) == tmp_path
