@@ -14,6 +14,7 @@ from lmft.cli.command import run_command
 from lmft.config import contradictions
 from lmft.config.load import Job
 from lmft.errors import UserError
+from lmft.reporting.facts import counted
 from lmft.runs.shown_config import print_if_verbose
 from lmft.runs.trained import config_to_use
 from lmft.system.files import atomic_write, json_line
@@ -130,7 +131,7 @@ class Total:
         return {**sums, "unscored": self.unscored, "perplexity": perplexity(self.nats, self.tokens)}
 
     def __str__(self) -> str:
-        text = f"{self.rows:,} rows, {self.tokens:,} tokens"
+        text = f"{counted(self.rows, 'row')}, {counted(self.tokens, 'token')}"
         if self.tokens:
             name = "pseudo-perplexity" if self.is_pseudo else "perplexity"
             value = perplexity(self.nats, self.tokens) or math.inf

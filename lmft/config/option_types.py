@@ -65,5 +65,6 @@ def _compare_types(value: Any, default: Any) -> tuple[bool, str]:
     if isinstance(default, str):
         return value is not None, "a text"
     if isinstance(default, dict):
-        return isinstance(value, dict), f"a group of options ({', '.join(default)})"
+        options = ", ".join(default) or "{NAME: VALUE, …}"
+        return isinstance(value, dict), f"a group of options ({options})"
     return True, "anything"

@@ -33,6 +33,7 @@ _OTHER_NAMES = {
     "dataset_name": "data.path",
     "model_name_or_path": "model.name_or_path",
     "tokenizer_name": "model.tokenizer.name_or_path",
+    "output": "inspect.page",
     "output_dir": "run.dir",
     "resume_from_checkpoint": "resume",
 }
@@ -91,8 +92,7 @@ def _check_keys(override: Override, key: str, value: Any, known: Mapping[str, An
 
 def unknown(key: str, known: Collection[str], where: str | None) -> UserError:
     """Return the error for an unknown option."""
-    our_name = _OTHER_NAMES.get(key.rpartition(".")[2])
-    if our_name:
+    if our_name := _our_name(key.rpartition(".")[2], known):
         return UserError(f"unknown option '{key}'", where, f"in lmft it is called {our_name}")
     if choices := choices_with(key):
         more = ", …" if len(choices) > 3 else ""
@@ -109,9 +109,16 @@ def full_name(name: str, known: Collection[str]) -> str:
     known.
     """
     name = name.replace("-", "_")
-    if name in _OTHER_NAMES:
-        return _OTHER_NAMES[name]
-    return next(iter(_ending_alike(name, known)), name)
+    return _our_name(name, known) or next(iter(_ending_alike(name, known)), name)
+
+
+def _our_name(name: str, known: Collection[str]) -> str | None:
+    """Return lmft's name of another tool's option; None if the command has no such option."""
+    ours = _OTHER_NAMES.get(name)
+    if ours is None:
+        return None
+    option = ours.partition("=")[0]
+    return ours if any(f"{each}.".startswith(f"{option}.") for each in known) else None
 
 
 def check_launcher(overrides: Collection[str], is_sweep: bool) -> None:

@@ -41,8 +41,8 @@ def many_copies(texts: Documents, split: str) -> Finding | None:
     if share <= _MANY_COPIES:
         return None
     text = (
-        f"{split}: {num_copies:,} of {len(hashes):,} documents are copies of others, with {share:.0%} "
-        "of the tokens"
+        f"{split}: {num_copies:,} of {long.sum():,} documents are copies of others, with {share:.0%} "
+        f"of the tokens; documents of fewer than {_SHORTEST} tokens are not counted"
     )
     fix = "data.deduplicate=exact removes copies, which a model memorises"
     return Finding("duplicates", text, fix)
