@@ -30,8 +30,10 @@ def _objective(title: str, example: dict[str, Any], legend: dict[str, str]) -> s
     picture.heading("The text")
     picture.tokens(without_padding(example["text"]))
     for stream in example["streams"]:
-        picture.heading(f"{SEQUENCES[stream['name']]}, and predicts below (blue)")
-        picture.tokens(_stream(example, stream["name"]), targets=True)
+        tokens = _stream(example, stream["name"])
+        predicts = any("target" in token for token in tokens)
+        picture.heading(SEQUENCES[stream["name"]] + (", and predicts below (blue)" if predicts else ""))
+        picture.tokens(tokens, targets=True)
     picture.legend(legend)
     return picture.svg()
 
