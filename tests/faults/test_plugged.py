@@ -37,7 +37,7 @@ QUICK = ("run.name=x", "validate_before=false", "trainer.max_steps=3", "trainer.
         (("+trainer.foo=1",), "Trainer takes no 'foo'"),
         (("+trainer.strategy=ddpp",), "invalid strategy name"),
         (("+trainer.max_time=soon",), "DD:HH:MM:SS"),
-        (("trainer._target_=lightning.pytorch.callbacks.Timer",), "is no Trainer"),
+        (("trainer._target_=lightning.pytorch.callbacks.Timer",), "is not a Trainer"),
         (("trainer.precision=16-mixed",), "on cpu it would be bf16-mixed"),
         (("trainer.precision=bf16",), "trainer.precision=bf16-mixed"),
         (("scheduler.options.foo=1",), "scheduler.name=linear: "),

@@ -67,7 +67,7 @@ def no_space(*_):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def read_only(path, *_):
+def read_only(path, *_, **__):
     raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
 
 

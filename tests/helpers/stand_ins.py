@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import datasets
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from huggingface_hub import constants
 
 from lmft.config.hydra_config import composed
@@ -41,11 +43,23 @@ _CHATS = ("smollm2",)  # models whose tokenizers have a chat template
 _CHATML = Path(chat_template.__file__).with_name("templates") / "chatml.jinja"
 
 
+class Bucket(MemoryFileSystem):
+    """The storage behind the URLs s3://… that the documentation prints."""
+
+    protocol = "s3"
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(str(path).replace("s3://", "memory://"))
+
+
 @contextmanager
 def hub_at_hand(folder: Path, models: list[str]) -> Iterator[None]:
     """The models of these YAMLs, and the YAMLs' data sets, lie tiny in the caches of Hugging Face's libraries.
 
-    The built-in text is a part of itself.
+    The built-in text is a part of itself, and a bucket of s3 is in memory.
     """
     for name in models:
         _cache_model(folder / "hub", name)
@@ -62,6 +76,9 @@ def hub_at_hand(folder: Path, models: list[str]) -> Iterator[None]:
         patch.setattr(constants, "HF_HUB_CACHE", str(folder / "hub"))
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", folder / "datasets")
         patch.setenv("LMFT_CACHE", str(folder / "cache"))
+        patch.setitem(fsspec.registry._registry, "s3", Bucket)
+        lines = "".join(json.dumps({"text": text}) + "\n" for text in paragraphs(90))
+        fsspec.filesystem("s3").pipe("/bucket/texts/all.jsonl", lines.encode())
         yield
 
 

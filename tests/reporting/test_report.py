@@ -190,7 +190,7 @@ def test_too_many_answers_are_left_out_by_step_and_none_is_cut(monkeypatch):
     asked = [{"step": step, "stage": "validation", "prompt": "a", "texts": {"greedy": long}} for step in range(50)]
     page = page_of(samples=asked)
     assert re.findall(r"<th>step (\d+)</th>", page) == ["0", "24", "49"]
-    assert "3 of 50 times" in page and page.count(long) == 3
+    assert "3 of 50 answers" in page and page.count(long) == 3
 
 
 def test_texts_over_the_steps():

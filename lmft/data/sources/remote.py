@@ -192,7 +192,7 @@ def _errors(url: str, where: str) -> Iterator[None]:
         raise
     except ImportError as error:
         what = f"{storage}:// needs another package: {_reason(error)}"
-        raise UserError(what, where, "pip install the package that it names") from error
+        raise UserError(what, where, "install the package that it names") from error
     except Exception as error:
         what = f"cannot read from {storage}://: {_reason(error)}"
         fix = "are its name and your credentials right? is it reachable from here?"

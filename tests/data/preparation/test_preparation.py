@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from lmft.data import corpus
+from lmft.data import tokenised
 from lmft.data.loading import load_corpus
 from lmft.data.preparation import parts as parts_module
 from lmft.data.preparation import processes
@@ -251,8 +251,8 @@ def test_a_part_that_another_command_is_at_is_left_to_it(num_processes, monkeypa
         events.append("joined")
         build(*given)
 
-    monkeypatch.setattr(corpus, "tokenise_together", together)
-    monkeypatch.setattr(corpus, "tokenise_source", source)
+    monkeypatch.setattr(tokenised, "tokenise_together", together)
+    monkeypatch.setattr(tokenised, "tokenise_source", source)
     assert store_of("cache", prepare_job=3, prepare_processes=num_processes, **values) == whole
     assert events == ["others made", "joined"]
     assert not [*Path("cache/stores").glob("*.parts")]
@@ -273,7 +273,7 @@ def test_parts_are_not_made_again_when_another_command_has_joined_them(monkeypat
             tokenise_together(job, format, folder, store, advance)
         store.rmdir()
 
-    monkeypatch.setattr(corpus, "tokenise_together", together)
+    monkeypatch.setattr(tokenised, "tokenise_together", together)
     assert store_of("cache", prepare_job=0, **values) == whole
     assert done == ["00000"]
 
