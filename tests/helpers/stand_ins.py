@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.registry import _registry as registered
 from huggingface_hub import constants
 
 from lmft.config.hydra_config import composed
@@ -76,7 +77,7 @@ def hub_at_hand(folder: Path, models: list[str]) -> Iterator[None]:
         patch.setattr(constants, "HF_HUB_CACHE", str(folder / "hub"))
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", folder / "datasets")
         patch.setenv("LMFT_CACHE", str(folder / "cache"))
-        patch.setitem(fsspec.registry._registry, "s3", Bucket)
+        patch.setitem(registered, "s3", Bucket)
         lines = "".join(json.dumps({"text": text}) + "\n" for text in paragraphs(90))
         fsspec.filesystem("s3").pipe("/bucket/texts/all.jsonl", lines.encode())
         yield
