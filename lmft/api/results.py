@@ -45,7 +45,7 @@ class Result:
 
 @dataclass(frozen=True, repr=False)
 class Inspection:
-    """What a training reads and predicts; a notebook shows its examples in colour.
+    """Holds what a training reads and predicts; a notebook shows its examples in colour.
 
     >>> view = inspect(["model=t5_tiny", "text=The cute dog walks in the green park"])
     >>> [stream["name"] for stream in view.examples[0]["streams"]]

@@ -32,7 +32,7 @@ class Widths:
 
 @dataclass
 class Padding:
-    """What the batches of a training are padded to, asked for whenever a batch is made.
+    """Tells what the batches of a training are padded to, whenever one is made.
 
     Whether compiled code pays is tried when a training begins. Lightning has made the DataLoader by
     then, since the learning rate's schedule needs the number of its batches.

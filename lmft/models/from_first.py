@@ -84,7 +84,7 @@ class FromFirst:
 
 
 class _Described:
-    """What a model is but for the values of its tensors, as processes can send it to each other."""
+    """Describes a model but for its tensors' values, so that processes can send it to each other."""
 
     def __init__(self, model: PreTrainedModel):
         self.weights = [
