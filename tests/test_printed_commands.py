@@ -220,7 +220,7 @@ def appended(command: Printed) -> list[str]:
         return []
     if command.command == "probe":
         return ["device=cpu"]
-    chosen = (word for word in command.argv if re.match(r"(model|data|experiment)\b", word))
+    chosen = (word for word in command.argv if re.match(r"(model|data|experiment)\b(?!.*range)", word))
     choosing = tuple(map(grammar.quote_for_hydra, chosen))
     own = command.argv[command.argv.index("--config-dir") + 1] if "--config-dir" in command.argv else None
     model = _model(command.command, *with_implied_choices(choosing), config_dir=own)

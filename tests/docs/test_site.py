@@ -79,5 +79,7 @@ def test_the_search_finds(site, browser, page, size):
         results.first.wait_for()
         found = " ".join(results.all_inner_texts())
         assert "Exact resuming" in found and "resume" in found
-        results.first.locator("a").first.click()
-        tab.wait_for_url("**/reference/options/train.html*")
+        link = results.first.locator("a").first
+        page_found = link.get_attribute("href").partition("?")[0].partition("#")[0].rpartition("/")[2]
+        link.click()
+        tab.wait_for_url(f"**/{page_found}*")
