@@ -36,7 +36,8 @@ def _tables(name: str, machines: list[dict[str, Any]]) -> str:
         ValueError: if no machine has figures of this section.
     """
     if name == ANSWERS:
-        return _answers(next(each["answers_right_after_each_epoch"] for each in machines))
+        key = "answers_right_after_each_epoch"
+        return _answers(next(each[key] for each in machines if key in each))
     found = "\n\n".join(_of_machine(name, machines))
     if not found:
         raise ValueError(f"no file in {RESULTS.name} has a section {name!r}")
