@@ -1,8 +1,10 @@
 """How many bytes a training takes: the optimizer's state, a checkpoint, the exported model."""
 
 import math
+import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -135,8 +137,18 @@ def _free(folder: Path) -> int:
     free = shutil.disk_usage(existing).free
     if existing != folder:
         return free
-    files = {path.stat().st_ino: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
-    return free + sum(files.values())  # a run that resumes replaces its checkpoints and its model
+    return free + _taken(folder)  # a run that resumes replaces its checkpoints and its model
+
+
+def _taken(folder: Path) -> int:
+    """Return the bytes of a folder's files, of which other processes may delete some meanwhile."""
+    sizes: dict[int, int] = {}  # by inode, as checkpoints have several names
+    for parent, _, names in os.walk(folder):  # which passes over folders that are gone
+        for name in names:
+            with suppress(FileNotFoundError):
+                found = Path(parent, name).stat()
+                sizes[found.st_ino] = found.st_size
+    return sum(sizes.values())
 
 
 def short_of_disk(disk: Mapping[str, Any]) -> Finding | None:

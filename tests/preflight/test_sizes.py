@@ -63,3 +63,10 @@ def test_what_an_earlier_start_has_written_is_no_further_need(tmp_path, monkeypa
     (folder / "last.ckpt").write_bytes(b"0" * 300)
     (folder / "best.ckpt").hardlink_to(folder / "last.ckpt")
     assert sizes.disk_facts(folder, 100, 10, OPTIONS, 100, 30)["free_bytes"] == 350
+
+
+def test_files_that_another_process_deletes_meanwhile_are_passed_over(tmp_path, monkeypatch):
+    (tmp_path / "stays").write_bytes(b"123")
+    walked = [(str(tmp_path), ["gone"], ["stays", "gone.writing"])]
+    monkeypatch.setattr("os.walk", lambda _: iter(walked))
+    assert sizes._taken(tmp_path) == 3
