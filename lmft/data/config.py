@@ -157,7 +157,7 @@ class DataConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"data.{name}={value} must be at least 1")
-        for name in ("probe_conversations", "num_workers", "worker_timeout"):
+        for name in ("probe_conversations", "num_workers", "worker_timeout", "prepare_job"):
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise UserError(f"data.{name}={value} must not be negative")

@@ -51,9 +51,8 @@ def token_store(
         with counting(doing, source.size, "bytes") as advance:
             tokenise_together(job(), format, parts, folder, advance)
     store = open_or_build(folder, format.encoder.dtype, build, log.warning)
-    store.meta["source"] = (
-        source.name
-    )  # the store may have been built from an equal file of another name
+    # The store may have been built from an equal file of another name.
+    store.meta["source"] = source.name
     shutil.rmtree(parts, ignore_errors=True)  # of this build, or of one that was killed at its end
     for note in store.meta.get("notes", []):
         log.info("%s", note)

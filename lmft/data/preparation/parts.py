@@ -71,7 +71,7 @@ def tokenise_together(job: Job, format: Format, folder: Path, store: Path, advan
         return
     try:
         _tokenise_missing(job, format, _folders(job, folder), lambda: not store.exists(), advance)
-    except Exception:
+    except (OSError, UserError):
         if not store.exists():
             raise
         # Another command has joined the parts and deleted them, while this one began one of them again.
