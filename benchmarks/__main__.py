@@ -32,7 +32,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("suites", nargs="*", metavar="SUITE", help=f"by default {', '.join(USUAL)}")
     made.add_argument("--rounds", type=int, default=3, help="how often each side runs, in turns (3)")
     made.add_argument(
-        "--steps", type=int, default=11, help="optimizer steps of a training; 3 are warm-up (11)"
+        "--steps",
+        type=int,
+        default=11,
+        help="optimizer steps of a training; 3 are warm-up, 14 on a GPU (11)",
     )
     made.add_argument(
         "--seconds", type=float, default=float("inf"), help="begin nothing after this time"
@@ -83,6 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             only=given.only,
             given={"text": given.text, "tokenizer": given.tokenizer, "model": given.model},
         )
+        if session.has_gpu and not given.tiny and given.steps < 16:
+            options.error("--steps must be 16 at least on a GPU: 14 are warm-up")
         if not session.trainings:
             options.error(f"no training has {given.only!r} in its name")
         for name in given.suites or USUAL:

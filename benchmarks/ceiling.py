@@ -40,7 +40,9 @@ class Recorder(TorchDispatchMode):
         if packet in flop_registry:
             flops = flop_registry[packet](*args, **(kwargs or {}), out_val=result)
             if packet in PRODUCTS:
-                key = packet, tuple((tuple(x.shape), x.stride(), x.dtype) for x in args)
+                # On a GPU some name the number format of their result, too.
+                operands = [each for each in args if isinstance(each, torch.Tensor)]
+                key = packet, tuple((tuple(x.shape), x.stride(), x.dtype) for x in operands)
                 self.products[key] += 1
                 self.flops["products"] += flops
             else:

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-WARM_UP = 3  # first steps of a training, which no figure counts
+# First steps of a training, which no figure counts; lmft records graphs in those of a GPU.
+WARM_UP = 14 if torch.cuda.is_available() else 3
 
 
 class Clock:

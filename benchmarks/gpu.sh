@@ -15,6 +15,7 @@ python -m benchmarks ceilings attention head train \
     --in-process --rounds 1 --steps 40 --seconds 330 --out "$out" "${tiny[@]}"
 measured=$?
 [[ ${#tiny[@]} -gt 0 ]] && export LMFT_CUDA_TESTS=cpu
-python -m pytest -m cuda -p no:cacheprovider --timeout 120
+mapfile -t files < <(grep -rl --include='*.py' 'pytest.mark.cuda' tests)
+python -m pytest "${files[@]}" -m cuda -p no:cacheprovider --timeout 120
 tested=$?
 exit $((measured || tested))

@@ -60,5 +60,6 @@ def train_briefly(
     trainer = brief_trainer(parts, callbacks, num_steps, changes)
     if module.compiling is not None and module.compiling.mode == "auto":
         module.compiling.is_recorded = False  # so few steps tell nothing of compiling
+    module.step.may_record = False  # recording takes the time of several steps
     trainer.fit(module, parts.datamodule())
     return trainer

@@ -219,6 +219,7 @@ def _build_module(parts: Parts, is_tried: bool, has_weights: bool) -> LanguageMo
         adapted=adapted,
         warm_up=warm_up,
         compiling=_compiling(parts),
+        cuda_graphs=parts.model.cuda_graphs,
         settings=Redactor(parts.config).value(parts.config),
     )
 

@@ -35,7 +35,10 @@ _UNREAD = {
     **dict.fromkeys(("data.validate_on_train", "data.max_train_examples"), "leave it out"),
     **dict.fromkeys(("data.max_validation_examples", "data.chat_template"), "leave it out"),
     **dict.fromkeys(("model.generation", "model.probes", "model.freeze", "model.lora"), "leave it out"),
-    **dict.fromkeys(("model.compile", "model.gradient_checkpointing", "objective"), "leave it out"),
+    **dict.fromkeys(
+        ("model.compile", "model.cuda_graphs", "model.gradient_checkpointing", "objective"),
+        "leave it out",
+    ),
     **dict.fromkeys(("model.recipe", "model.export"), "leave it out"),
 }
 _OWN = (

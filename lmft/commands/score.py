@@ -30,7 +30,10 @@ _UNREAD = {
     **dict.fromkeys(("data.worker_timeout", "data.probes", "data.epoch"), "leave it out"),
     **dict.fromkeys(("data.max_train_examples", "data.max_validation_examples"), "leave it out"),
     **dict.fromkeys(("model.generation", "model.probes", "model.freeze", "model.lora"), "leave it out"),
-    **dict.fromkeys(("model.compile", "model.gradient_checkpointing", "objective"), "leave it out"),
+    **dict.fromkeys(
+        ("model.compile", "model.cuda_graphs", "model.gradient_checkpointing", "objective"),
+        "leave it out",
+    ),
     **dict.fromkeys(("model.recipe", "model.export"), "leave it out"),
 }
 

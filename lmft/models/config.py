@@ -130,6 +130,7 @@ class ModelConfig:
     config: dict[str, Any]
     attn_implementation: str
     compile: bool | str
+    cuda_graphs: bool
     gradient_checkpointing: bool
     tokenizer: TokenizerConfig
     lora: LoraConfig

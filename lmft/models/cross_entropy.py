@@ -1,6 +1,8 @@
 """The cross-entropy of a linear layer's outputs, which exist for some rows at a time."""
 
-from collections.abc import Iterator
+import functools
+import logging
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,10 +11,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+log = logging.getLogger(__name__)
+
 _ALIGNED = {"cuda": 128}  # GPUs multiply matrices faster if their sides are multiples of this
 # Logits in float32 at a time: what a CPU's caches hold, and what keeps a GPU busy.
 _IN_FLOAT32 = {"cpu": 1 << 19, "cuda": 1 << 24}
-_ROWS_OF_GRADIENT = 1 << 12  # rows of a weight's gradient that are multiplied at a time
+# Rows of a weight's gradient that a CPU multiplies at a time: they stay in its cache while they are
+# added to the total and multiplied by a factor.
+_ROWS_OF_GRADIENT = 1 << 12
 
 
 def linear_nats(
@@ -122,6 +128,15 @@ def _nats_of(logits: Tensor, targets: Tensor, of_bias: Tensor | None) -> Tensor:
         targets: [n] token ids; a negative one stands for none.
         of_bias: [V'] float32, to which the rows of the gradient are added, or None.
     """
+    kernel = _kernel(logits.device) if _is_on_gpu(logits) else None
+    nats = (kernel or _nats_by_torch)(logits, targets)
+    if of_bias is not None:
+        of_bias += logits.sum(0, dtype=torch.float32)
+    return nats
+
+
+def _nats_by_torch(logits: Tensor, targets: Tensor) -> Tensor:
+    """Do what `nats_and_gradient` of cross_entropy_kernel.py does, by functions of torch."""
     is_target = targets.ge(0).unsqueeze(1)  # [n, 1]
     targets = targets.clamp(min=0).unsqueeze(1)  # [n, 1]
     nats = []
@@ -131,9 +146,21 @@ def _nats_of(logits: Tensor, targets: Tensor, of_bias: Tensor | None) -> Tensor:
         nats.append(nats_of_part)
         powers.scatter_add_(1, targets[some], -total)
         torch.mul(powers, is_target[some] / total, out=part)
-    if of_bias is not None:
-        of_bias += logits.sum(0, dtype=torch.float32)
     return torch.cat(nats).where(is_target, 0).squeeze(1)
+
+
+@functools.cache
+def _kernel(device: torch.device) -> Callable[[Tensor, Tensor], Tensor] | None:
+    """Return the kernel of cross_entropy_kernel.py; None if it does not run on this machine."""
+    try:
+        from lmft.models.cross_entropy_kernel import nats_and_gradient
+
+        nats = nats_and_gradient(torch.zeros(1, 8, device=device), torch.zeros(1, device=device).long())
+        return nats_and_gradient if bool(nats.isfinite().all()) else None
+    except Exception as error:  # of any kind: Triton calls the compilers of the machine
+        reason = " ".join(str(error).split())[:200]
+        log.warning("the loss is computed by torch's functions, as Triton does not run: %s", reason)
+        return None
 
 
 def _softmax(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -172,7 +199,7 @@ class _Gradients:
         self.layer = layer
         self.rows = rows
         self.hidden = torch.empty_like(rows) if wants_hidden else None
-        self.weight: Tensor | None = None
+        self.weight: Tensor | None = None  # [V', D]
         self.wants_weight = wants_weight
         self.bias = rows.new_zeros(len(layer.weight), dtype=torch.float32) if wants_bias else None
 
@@ -190,10 +217,14 @@ class _Gradients:
     def _add_to_weight(self, gradient: Tensor, rows: Tensor, factor: Tensor | None) -> None:
         is_first = self.weight is None
         if self.weight is None:
-            shape = self.layer.num_real, rows.shape[1]
+            shape = self.layer.weight.shape
             self.weight = rows.new_empty(shape, dtype=self.layer.trained_in)
-        for start in range(0, self.layer.num_real, _ROWS_OF_GRADIENT):
-            # Rows of the total that stay in a CPU's cache while they are added to and multiplied.
+        if _is_on_gpu(gradient):
+            _add_product(self.weight, gradient.t(), rows, is_first)
+            if factor is not None:
+                self.weight.mul_(factor)
+            return
+        for start in range(0, len(self.weight), _ROWS_OF_GRADIENT):
             total = self.weight[start : start + _ROWS_OF_GRADIENT]
             product = gradient[:, start : start + len(total)].t()  # [v, n]
             if total.dtype == rows.dtype:
@@ -204,6 +235,16 @@ class _Gradients:
                 total.add_(product @ rows)
             if factor is not None:
                 total.mul_(factor)
+
+
+def _add_product(total: Tensor, product: Tensor, rows: Tensor, is_first: bool) -> None:
+    """Add product @ rows to a total on a GPU, which adds up in float32 whatever the factors are in."""
+    if total.dtype == rows.dtype:
+        total.addmm_(product, rows, beta=0 if is_first else 1)
+    elif is_first:
+        torch.mm(product, rows, out_dtype=total.dtype, out=total)
+    else:
+        torch.addmm(total, product, rows, out_dtype=total.dtype, out=total)
 
 
 class _LinearNats(torch.autograd.Function):
@@ -239,8 +280,11 @@ class _LinearNats(torch.autograd.Function):
         found.add(*ctx.last, factor=gradient)
         ctx.last = ctx.gradients = None  # so that autograd can take the gradients over without a copy
         of_hidden, of_bias = ctx.dtypes
+        num_real = found.layer.num_real
+        if found.weight is not None and len(found.weight) > num_real:
+            found.weight = found.weight[:num_real]
         if found.hidden is not None:
             found.hidden = found.hidden.to(of_hidden) * gradient
         if found.bias is not None:
-            found.bias = (found.bias[: found.layer.num_real] * gradient).to(of_bias)
+            found.bias = (found.bias[:num_real] * gradient).to(of_bias)
         return found.hidden, found.weight, found.bias, None, None

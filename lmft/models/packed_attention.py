@@ -98,6 +98,7 @@ def _kernel(query: Tensor, value: Tensor) -> Callable[..., Tensor] | None:
 def _mask_of_padding(
     *sizes: Any,
     attention_mask: Tensor | None = None,
+    allow_is_causal_skip: bool = True,
     allow_is_bidirectional_skip: bool = False,
     **more: Any,
 ) -> Tensor | None:
@@ -107,10 +108,12 @@ def _mask_of_padding(
     host would wait there for the steps so far.
     """
     if attention_mask is not None and _is_on_gpu(attention_mask):
+        allow_is_causal_skip = False
         allow_is_bidirectional_skip = False
     return sdpa_mask(
         *sizes,
         attention_mask=attention_mask,
+        allow_is_causal_skip=allow_is_causal_skip,
         allow_is_bidirectional_skip=allow_is_bidirectional_skip,
         **more,
     )

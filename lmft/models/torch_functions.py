@@ -1,7 +1,7 @@
-"""Compute activations and norms by torch's own functions, where trying shows that they are the same.
+"""Compute activations, norms and attention by torch's own functions, where they give the same.
 
 Transformers writes some of them out in Python: GPT-2's GELU is eight operations over its inputs, each of
-which reads and writes memory, and torch's is one. Only `forward` of such a module is replaced, so names,
+which reads and writes memory, and torch's is one. Only methods of such a module are replaced, so names,
 weights, config and export stay as they are.
 """
 
@@ -23,6 +23,7 @@ def use_torch_functions(model: nn.Module) -> None:
     """Replace `forward` of a model's GELUs and RMS norms where torch has the same function."""
     replaced: dict[str, int] = {}
     for module in model.modules():
+        _keep_biases_contiguous(module)
         function = _gelu_of(module) or _norm_of(module)
         if function is not None:
             module.forward = function
@@ -31,6 +32,20 @@ def use_torch_functions(model: nn.Module) -> None:
     if replaced:
         counts = ", ".join(f"{name} ({count})" for name, count in replaced.items())
         log.info("computed by torch's own functions: %s", counts)
+
+
+def _keep_biases_contiguous(module: Any) -> None:
+    """Let a module of T5's kind make its biases of positions contiguous.
+
+    Torch's attention kernel for GPUs takes no others; without it attention is computed in float32.
+    Transformers itself does so since 5.24, layer by layer.
+    """
+    if hasattr(type(module), "compute_bias"):
+        module.compute_bias = partial(_contiguous_bias, module)
+
+
+def _contiguous_bias(module: Any, *sizes: Any, **more: Any) -> Tensor:
+    return type(module).compute_bias(module, *sizes, **more).contiguous()
 
 
 def _gelu_of(module: nn.Module) -> Any:

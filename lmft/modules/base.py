@@ -86,6 +86,7 @@ class LanguageModel(LightningModule):
         adapted: Adapted | None = None,
         warm_up: WarmUp | None = None,
         compiling: Compiling | None = None,
+        cuda_graphs: bool = True,
         settings: Mapping[str, Any] | None = None,
     ):
         """Create the module.
@@ -104,6 +105,7 @@ class LanguageModel(LightningModule):
             warm_up: the first steps, in which only the rows of new tokens are trained; None: there are
                 none.
             compiling: how torch.compile compiles the model's stacks for training; None: not at all.
+            cuda_graphs: whether micro-batches are replayed as CUDA graphs, on a single GPU.
             settings: the module's config, without secrets; written into checkpoints.
         """
         super().__init__()
@@ -120,9 +122,16 @@ class LanguageModel(LightningModule):
         self.validations = tuple(validations)
         self.scores = [Scores(text.tokens_per_byte) for text in validations]
         self.training_loss = TrainingLoss()
-        record = self.training_loss.add
-        self.step = OptimizerStep(self, self.nats, seed, nonfinite, record=record)
         self.compiling = compiling
+        self.step = OptimizerStep(
+            self,
+            self.nats,
+            seed,
+            nonfinite,
+            record=self.training_loss.add,
+            may_record=cuda_graphs,
+            computed=self._count_compiled,
+        )
         self.latest_scores: dict[str, Any] = {}  # scores of the last validation
         self.latest_sums: dict[str, Sums] = {}  # of the last validation, if losses are broken down
         self._breakdowns: Sequence[Breakdown] = ()
@@ -250,6 +259,10 @@ class LanguageModel(LightningModule):
             self.compiling.consider(batch, self.step.num_parts)
         return target_nats(self.model, self.body, self._inputs(batch), batch.target_index, batch.targets)
 
+    def _count_compiled(self, batch: Batch) -> None:
+        if self.compiling is not None:
+            self.compiling.count(batch, self.step.num_parts)
+
     def target_logits(self, batch: Batch) -> Tensor:
         """Return the logits at the batch's targets. [K, V]"""
         return target_logits(self.model, self.body, self._inputs(batch), batch.target_index)
@@ -321,8 +334,7 @@ class LanguageModel(LightningModule):
 
     def on_train_end(self) -> None:
         """Wait for the outcome of all steps. Raises: UserError if all overflowed float16."""
-        self.step.outcomes.read()
-        self.step.outcomes.overflows.check_end(self.trainer.global_step)
+        self.step.finish()
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Step the schedule, unless the float16 scaler skipped the optimizer step."""

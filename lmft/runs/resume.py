@@ -38,7 +38,7 @@ FREE = (
     *("data.prepare_processes", "data.prepare_job"),
     *("data.validation", "data.max_validation_examples"),
     *("model.export", "model.export_dtype", "model.license", "model.probes", "model.generation"),
-    *("model.recipe", "model.compile"),
+    *("model.recipe", "model.compile", "model.cuda_graphs"),
     *("model.gradient_checkpointing", "model.attn_implementation", "trainer"),
 )
 

@@ -132,9 +132,7 @@ def _synchronize(device: torch.device) -> None:
 
 @contextmanager
 def _unchanged(module: Any) -> Iterator[None]:
-    """Compute in training mode; keep modes, generators and counts as they are."""
-    compiling = module.compiling
-    counts = compiling.num_compiled, compiling.num_others
+    """Compute in training mode; keep modes and generators as they are."""
     modes = {part: part.training for part in module.modules()}
     devices = [module.device] if module.device.type == "cuda" else []  # not those of other processes
     try:
@@ -144,4 +142,3 @@ def _unchanged(module: Any) -> Iterator[None]:
     finally:
         for part, mode in modes.items():
             part.training = mode
-        compiling.num_compiled, compiling.num_others = counts

@@ -106,8 +106,10 @@ class Compiling:
             num_parts: in how many batches a micro-batch is split, to save memory.
         """
         self._is_usual = self.usual is None or self._is_like(batch, self.usual, num_parts)
-        if not torch.is_grad_enabled():
-            return
+
+    def count(self, batch: Batch, num_parts: int) -> None:
+        """Count a batch of training that was computed. For the arguments see `consider`."""
+        self.consider(batch, num_parts)
         if self.is_on and self._is_usual:
             self.num_compiled += 1
         else:

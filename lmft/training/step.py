@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -17,6 +18,7 @@ from lmft.errors import UserError
 from lmft.system import loop_state, sharding, signals
 from lmft.system.processes import sum_over_processes
 from lmft.training.cpu import fast_cpu_dropout
+from lmft.training.cuda_graphs import MicroBatchGraphs, can_record
 from lmft.training.memory import none_if_out_of_memory
 from lmft.training.nonfinite import Place
 from lmft.training.outcome import Outcomes, Sent
@@ -51,6 +53,8 @@ class OptimizerStep:
         seed: int,
         nonfinite: Literal["stop", "skip"] = "stop",
         record: Callable[[float, int], object] = lambda nats, num_targets: None,
+        may_record: bool = True,
+        computed: Callable[[Batch], object] = lambda batch: None,
     ):
         """Create the step of a module's training.
 
@@ -61,8 +65,12 @@ class OptimizerStep:
             nonfinite: what happens if loss or gradient are not finite: `stop` raises NonFiniteStepError,
                 `skip` leaves the weights as they are.
             record: gets the nats and targets of each step on all devices, unless they are not finite.
+            may_record: whether micro-batches are recorded as CUDA graphs, where that is possible.
+            computed: called for each micro-batch, or part of one, after its forward pass.
         """
         self.module = module
+        self.may_record = may_record
+        self.computed = computed
         self.compute_nats = compute_nats
         self.seed = seed
         self.num_parts = 1  # of each micro-batch
@@ -72,8 +80,9 @@ class OptimizerStep:
         self.num_targets = 0
         # Whether a step, counted from 1, does not change the weights.
         self.is_left_out: Callable[[int], bool] = lambda step: False
-        # The loss of an unsplit micro-batch, and the leaf that Lightning gets in its place.
-        self._whole: tuple[Tensor, Tensor] | None = None
+        self.graphs: MicroBatchGraphs | None = None
+        # An unsplit micro-batch, its loss, and the leaf that Lightning gets in its place.
+        self._whole: tuple[Batch, Tensor, Tensor] | None = None
 
     @property
     def steps_behind(self) -> int:
@@ -86,6 +95,19 @@ class OptimizerStep:
         """Begin a training."""
         self.outcomes.begin()
         self.update.begin()
+        # Weights may lie elsewhere than in a training before.
+        self.graphs = self._new_graphs()
+
+    def finish(self) -> None:
+        """End a training: wait for its steps, and free the memory of graphs.
+
+        Raises: UserError if all steps overflowed float16, NonFiniteStepError.
+        """
+        self.outcomes.read()
+        self.outcomes.overflows.check_end(self.module.trainer.global_step)
+        if self.graphs is not None:
+            self.graphs.report()
+            self.graphs = None
 
     def begin_micro_batch(self, batch_idx: int) -> None:
         """Seed dropout for a micro-batch; reset the sums if it is the first one of a step."""
@@ -102,12 +124,15 @@ class OptimizerStep:
             if self.module.trainer.world_size > 1:  # DDP needs the real loss, with its graph
                 return self._loss(batch)
             if self.num_parts == 1:
+                replayed = self._replayed(batch)
+                if replayed is not None:
+                    return replayed
                 loss = none_if_out_of_memory(lambda: self._loss(batch))
                 if loss is not None:
                     # Lightning gets a leaf, so that `_whole` holds the only reference to the graph and
                     # its memory can be freed if the backward pass fails.
                     leaf = loss.detach().requires_grad_()
-                    self._whole = (loss, leaf)
+                    self._whole = (batch, loss, leaf)
                     return leaf
                 self._repeat_in_more_parts()
             elif none_if_out_of_memory(lambda: self._run_in_parts(self._position)) is None:
@@ -198,27 +223,67 @@ class OptimizerStep:
     def _divisor(self, num_targets: int) -> float:
         """Return what sums are divided by: the number of targets, or a constant until it is known."""
         trainer = self.module.trainer
-        if trainer.accumulate_grad_batches == 1 and trainer.world_size == 1:
+        # On a GPU it is a constant in all cases: graphs hold numbers as they were when recorded.
+        may_differ = trainer.accumulate_grad_batches == 1 and trainer.world_size == 1
+        if may_differ and self.module.device.type != "cuda":
             return float(max(1, num_targets))
         return _CONSTANT
 
+    def _scale(self, batch: Batch) -> float:
+        """Return the factor that makes Lightning's loss of nats: it divides by the accumulation."""
+        return self.module.trainer.accumulate_grad_batches / self._divisor(batch.num_targets)
+
     def _loss(self, batch: Batch) -> Tensor:
-        # Lightning divides the loss by accumulate_grad_batches.
-        scale = self.module.trainer.accumulate_grad_batches / self._divisor(batch.num_targets)
-        return self._nats(batch) * scale
+        return self._nats(batch) * self._scale(batch)
 
     def _nats(self, batch: Batch) -> Tensor:
         total = self.compute_nats(batch)
-        self.nats = self.nats + total.detach()
-        self.num_targets += batch.num_targets
+        self._count(total, batch)
         return total
+
+    def _count(self, nats: Tensor, batch: Batch) -> None:
+        self.nats = self.nats + nats.detach()
+        self.num_targets += batch.num_targets
+        self.computed(batch)
 
     def _backward_whole(self) -> bool:
         assert self._whole is not None
-        loss, leaf = self._whole
+        batch, loss, leaf = self._whole
         # The leaf's gradient is the factor by which Lightning and its scaler have multiplied the loss.
         loss.backward(leaf.grad)
+        if self.graphs is not None:
+            self.graphs.note(batch)
         return True
+
+    def _new_graphs(self) -> MicroBatchGraphs | None:
+        """Return graphs for a training; None if its micro-batches cannot be recorded."""
+        module = self.module
+        trainer = module.trainer
+        if not self.may_record or not can_record(module.device):
+            return None
+        if type(trainer.strategy) is not SingleDeviceStrategy or self._scaler is not None:
+            return None
+        # Checkpoints of activations read the generator. A module of the user may do anything in Python.
+        if _is_checkpointed(module) or not _is_own(type(module)):
+            return None
+        weights = list(module.parameters())
+        return MicroBatchGraphs(self._compute, weights, may_draw_on_host=_keeps_all_layers(module))
+
+    def _replayed(self, batch: Batch) -> Tensor | None:
+        """Return the loss of a micro-batch whose gradients a graph has added; None: it has no graph."""
+        nats = None if self.graphs is None else self.graphs.replay(batch)
+        if nats is None:
+            return None
+        self._count(nats, batch)
+        return (nats * self._scale(batch)).requires_grad_()
+
+    def _compute(self, batch: Batch) -> Tensor:
+        """Add the gradients of a micro-batch, and return its nats: what `forward` and `backward` do."""
+        total = self.compute_nats(batch)
+        loss = total * self._scale(batch)
+        with torch.autocast(self.module.device.type, enabled=False):
+            loss.backward(torch.full_like(loss, 1 / self.module.trainer.accumulate_grad_batches))
+        return total
 
     def _over_devices(self) -> Tensor:
         """Return the step's nats; of several devices also its targets and signals, all added up.
@@ -292,6 +357,8 @@ class OptimizerStep:
                     what, f"{where}: even a single example does not fit into memory", _SMALLER
                 )
             self.num_parts *= 2
+            if self.graphs is not None:
+                self.graphs.stop("memory is too small")
             _zero_gradients(self.module)
             if self.module.device.type == "cuda":
                 torch.cuda.empty_cache()
@@ -320,6 +387,23 @@ class OptimizerStep:
             with torch.autocast(self.module.device.type, enabled=False):
                 trainer.precision_plugin.pre_backward(loss, self.module).backward()
         return True
+
+
+def _is_checkpointed(module: nn.Module) -> bool:
+    """Return whether a part of a model computes its activations a second time in its backward pass."""
+    return any(getattr(part, "gradient_checkpointing", False) for part in module.modules())
+
+
+def _keeps_all_layers(module: Any) -> bool:
+    """Return whether a model has LayerDrop, but drops no layer: BART then draws numbers for nothing."""
+    values = module.model.config.to_dict() if hasattr(module, "model") else {}
+    rates = [rate for name, rate in values.items() if name.endswith("layerdrop")]
+    return bool(rates) and not any(rates)
+
+
+def _is_own(module_class: type) -> bool:
+    """Return whether a module is one of lmft's, not of the user."""
+    return module_class.__module__.partition(".")[0] == __name__.partition(".")[0]
 
 
 def _datamodule(trainer: Any, where: str) -> DataModule:

@@ -76,7 +76,7 @@ def test_each_stack_is_one_graph(kind, backend, tmp_path, caplog):
             with torch.no_grad():
                 module.eval().nats(next(iter(data.val_dataloader())))
         with module.step.dropout():
-            module.train().nats(batch).backward()
+            module.train().step._nats(batch).backward()
     assert dict(counters["graph_break"]) == {}
     assert counters["stats"]["unique_graphs"] == num_stacks
     assert (module.compiling.num_compiled, module.compiling.num_others) in ((5, 1), (4, 2))
@@ -177,7 +177,7 @@ def test_lines_are_of_one_kind_of_batches(backend, tmp_path):
     """Also where no row of a batch is padded, whose mask would hide nothing."""
     module, data = trained(tmp_path, "distilbert_tiny", "data.examples=lines", "data.batch_size=1")
     for batch in data.train_dataloader():
-        module.train().nats(batch).backward()
+        module.train().step._nats(batch).backward()
     assert (module.compiling.num_compiled, module.compiling.num_others) == (22, 0)
 
 

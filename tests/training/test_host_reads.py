@@ -12,6 +12,7 @@ from lmft.models import packed_attention
 from lmft.modules.base import LanguageModel
 from lmft.training import step as steps
 from lmft.training.callbacks.averaging import AveragedWeights
+from lmft.training.cuda_graphs import MicroBatchGraphs
 from lmft.training.trainer import build_trainer
 from tests.helpers.runs import TINY_MODELS, tiny
 
@@ -105,7 +106,7 @@ def test_masks_of_padding_are_made_without_reading_them(model, folder, monkeypat
     monkeypatch.setattr(packed_attention, "_is_on_gpu", lambda mask: True)
     options = ("model.attn_implementation=sdpa", *(OPTIONS["lines"] if model == "distilbert_tiny" else ()))
     found = {name for _, name in reads_of_a_step(folder, monkeypatch, *options, model=model)}
-    assert "_ignore_bidirectional_mask_sdpa" not in found
+    assert not {"_ignore_bidirectional_mask_sdpa", "_ignore_causal_mask_sdpa"} & found
 
 
 @pytest.mark.parametrize("decay", [0.9, None])
@@ -128,8 +129,9 @@ def test_a_read_would_be_found(folder, monkeypatch):
 
 @pytest.mark.cuda
 @pytest.mark.parametrize("options", [(), ("trainer.accumulate_grad_batches=2",)])
-def test_a_step_on_a_gpu_waits_for_nothing(options, folder, monkeypatch):
-    gpu = ("trainer=gpu", "trainer.precision=bf16-mixed", "data.block_size=64")
+@pytest.mark.parametrize("graphs", ["true", "false"])
+def test_a_step_on_a_gpu_waits_for_nothing(options, graphs, folder, monkeypatch):
+    gpu = ("trainer=gpu", "trainer.precision=bf16-mixed", "data.block_size=64", f"model.cuda_graphs={graphs}")
     config = tiny(folder, *COMMON, *gpu, *options)
     parts = assemble(config)
     trainer = build_trainer(config, None, [], [])
@@ -143,5 +145,11 @@ def test_a_step_on_a_gpu_waits_for_nothing(options, folder, monkeypatch):
             torch.cuda.set_sync_debug_mode("default")
 
     monkeypatch.setattr(trainer.fit_loop.epoch_loop, "advance", watched)
+    record = MicroBatchGraphs._record
+
+    def recorded(*given):  # which waits, once for each shape
+        return None if trainer.global_step == 3 else record(*given)
+
+    monkeypatch.setattr(MicroBatchGraphs, "_record", recorded)
     trainer.fit(parts.module(), parts.datamodule())
     assert trainer.global_step == 6

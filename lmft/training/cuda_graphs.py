@@ -1,0 +1,249 @@
+"""Micro-batches as CUDA graphs, whose kernels a GPU gets all at once.
+
+A GPU often computes kernels faster than Python can launch them one by one. A graph holds all kernels of
+a forward and a backward pass, and the memory that they use. Replaying it gives the same numbers to the
+bit.
+"""
+
+import logging
+import math
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers.utils import import_utils
+
+from lmft.data.batch import Batch
+
+log = logging.getLogger(__name__)
+
+_MOST = 16  # graphs; batches of further shapes are computed without one
+_CLOSE = 1e-3  # relative difference of gradients that were added in another order
+
+Compute = Callable[[Batch], Tensor]
+"""Adds the gradients of a batch, and returns its nats []."""
+
+
+class MicroBatchGraphs:
+    """Graphs of the micro-batches of a training, one for each shape of batches.
+
+    A graph reads its batch from memory of its own, and adds to gradients that stay where they are. A
+    shape is recorded when it comes for the second time: by then all code that it needs was loaded or
+    compiled.
+    """
+
+    def __init__(
+        self, compute: Compute, weights: Sequence[nn.Parameter], may_draw_on_host: bool = False
+    ):
+        """Begin without graphs.
+
+        Args:
+            compute: computes a batch with the model as it is; recorded, and not called for replays.
+            weights: all weights of the model.
+            may_draw_on_host: whether random numbers that `compute` draws on the host change nothing.
+        """
+        self.compute = compute
+        self.weights = list(weights)
+        self.may_draw_on_host = may_draw_on_host
+        self.is_on = True
+        self.num_replayed = 0
+        self.num_others = 0
+        self._seen: set[Any] = set()
+        self._recorded: dict[Any, _Graph] = {}
+        self._gradients: list[tuple[nn.Parameter, Tensor]] = []  # where graphs add to them
+        self._with_gradient: list[nn.Parameter] = []
+        self._pool = new_pool()
+
+    def replay(self, batch: Batch) -> Tensor | None:
+        """Return the nats [] of a batch whose gradients a graph has added; None if it has no graph."""
+        shape = self._shape(batch)
+        graph = self._recorded.get(shape)
+        if graph is None and self.is_on and shape in self._seen and len(self._recorded) < _MOST:
+            graph = self._record(batch, shape)
+        if graph is None:
+            return None
+        self._use_own_gradients()
+        self.num_replayed += 1
+        return graph.replay(batch)
+
+    def note(self, batch: Batch) -> None:
+        """Note that a batch was computed without a graph: the next one of its shape can be recorded."""
+        self.num_others += 1
+        self._seen.add(self._shape(batch))
+        if not self._gradients:
+            self._with_gradient = [weight for weight in self.weights if weight.grad is not None]
+
+    def stop(self, reason: str) -> None:
+        """Free all graphs, and record no others. reason: is logged."""
+        log.warning("micro-batches are computed without CUDA graphs from now on: %s", reason)
+        self.is_on = False
+        self._recorded.clear()
+        self._gradients.clear()
+
+    def report(self) -> None:
+        """Log how many micro-batches were replayed."""
+        if self.num_replayed:
+            text = "%d micro-batches were replayed as %d CUDA graphs, %d were computed without one"
+            log.info(text, self.num_replayed, len(self._recorded), self.num_others)
+
+    def _shape(self, batch: Batch) -> Any:
+        """Return what graphs differ in: shapes of a batch's tensors, and which weights are trained."""
+        shapes = [(name, value.shape, value.dtype) for name, value in _tensors(batch).items()]
+        return tuple(shapes), bytes(weight.requires_grad for weight in self.weights)
+
+    def _record(self, batch: Batch, shape: Any) -> "_Graph | None":
+        if not self._gradients:
+            self._gradients = [(weight, torch.zeros_like(weight)) for weight in self._with_gradient]
+        self._use_own_gradients()
+        before = _random_states_of_host()
+        try:
+            graph = record(self.compute, batch, self._pool)
+        except Exception as error:  # of any kind: the model's code may do what cannot be recorded
+            self.stop(" ".join(str(error).split())[:200])
+            return None
+        if not self.may_draw_on_host and _random_states_of_host() != before:
+            self.stop("the model draws random numbers on the host, which a graph would repeat")
+            return None
+        own = {id(weight) for weight, _ in self._gradients}
+        others = [weight for weight in self.weights if weight.grad is not None and id(weight) not in own]
+        if others:
+            for weight in others:
+                weight.grad = None
+            self.stop("other weights have gradients than before")
+            return None
+        if not self._is_right(batch, graph):
+            self.stop("a graph gave another loss or gradient")
+            return None
+        log.info("recorded a CUDA graph for %s", ", ".join(f"{n} {tuple(s)}" for n, s, _ in shape[0]))
+        self._recorded[shape] = graph
+        return graph
+
+    def _is_right(self, batch: Batch, graph: "_Graph") -> bool:
+        """Return whether a graph gives what launching its kernels gives; gradients stay as they are.
+
+        A model's code may do something else while it is recorded.
+        """
+        own = [gradient for _, gradient in self._gradients]
+        before = [gradient.clone() for gradient in own]
+        found = []
+        devices = [batch.targets.device] if batch.targets.is_cuda else []
+        for compute in (self.compute, graph.replay):
+            torch._foreach_zero_(own)  # pyright: ignore[reportPrivateImportUsage]
+            with torch.random.fork_rng(devices):  # both with the same dropout
+                nats = compute(batch).detach().double()
+            norm = nn.utils.get_total_norm(own).double()
+            found.append(torch.stack([nats, norm]).tolist())
+        torch._foreach_copy_(own, before)  # pyright: ignore[reportPrivateImportUsage]
+        (nats, norm), (replayed_nats, replayed_norm) = found
+        # Some kernels of the backward pass add in any order.
+        return _is_close(nats, replayed_nats, 0.0) and _is_close(norm, replayed_norm, _CLOSE)
+
+    def _use_own_gradients(self) -> None:
+        """Let weights have the gradients that graphs add to: with what was added so far, or zeros."""
+        new = []
+        for weight, own in self._gradients:
+            if weight.grad is own:
+                continue
+            if weight.grad is None:
+                new.append(own)
+            else:
+                own.copy_(weight.grad)
+            weight.grad = own
+        if new:
+            torch._foreach_zero_(new)  # pyright: ignore[reportPrivateImportUsage]
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """A recorded micro-batch."""
+
+    graph: Any
+    batch: Batch  # that it reads
+    nats: Tensor  # that it writes
+
+    def replay(self, batch: Batch) -> Tensor:
+        """Compute a batch; return the memory of its nats, which the next replay overwrites."""
+        own = _tensors(self.batch)
+        for name, value in _tensors(batch).items():
+            own[name].copy_(value, non_blocking=True)
+        self.graph.replay()
+        return self.nats
+
+
+def _is_close(one: float, other: float, most: float) -> bool:
+    """Return whether two numbers differ by a share at most, or both are none."""
+    return math.isclose(one, other, rel_tol=most) or (math.isnan(one) and math.isnan(other))
+
+
+def can_record(device: torch.device) -> bool:
+    """Return whether graphs exist for a device."""
+    return device.type == "cuda"
+
+
+def new_pool() -> Any:
+    """Return a pool of memory for graphs."""
+    return torch.cuda.graph_pool_handle()
+
+
+def record(compute: Compute, batch: Batch, pool: Any) -> _Graph:
+    """Record what `compute` does with batches of a shape; nothing is computed.
+
+    Args:
+        compute: launches kernels, and waits for none of them.
+        batch: a batch on a GPU.
+        pool: memory of graphs that run one after the other, and share what they use.
+
+    Raises: RuntimeError, or whatever `compute` raises, if that cannot be recorded.
+    """
+    own = copied(batch)
+    device = batch.targets.device
+    stream = torch.cuda.current_stream(device)
+    graph = torch.cuda.CUDAGraph()
+    # The mode is that of this thread: another one copies batches to the GPU meanwhile.
+    recording = torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local")
+    try:
+        with _unknown_to_transformers(), recording:
+            nats = compute(own).detach()
+    except BaseException:
+        # Torch leaves its stream and its generator as they were in the recording.
+        torch.cuda.set_stream(stream)
+        generator = torch.cuda.default_generators[stream.device_index]
+        generator.graphsafe_set_state(generator.clone_state())
+        raise
+    return _Graph(graph, own, nats)
+
+
+@contextmanager
+def _unknown_to_transformers() -> Iterator[None]:
+    """Let transformers make the masks that it makes when nothing is recorded.
+
+    It would add masks that hide nothing, and torch would choose another kernel, which rounds otherwise.
+    """
+    before = import_utils.is_cuda_stream_capturing
+    import_utils.is_cuda_stream_capturing = lambda: False
+    try:
+        yield
+    finally:
+        import_utils.is_cuda_stream_capturing = before
+
+
+def copied(batch: Batch) -> Batch:
+    """Return a copy of a batch, in memory of its own."""
+    inputs = {name: value.clone() for name, value in batch.inputs.items()}
+    others = {name: value.clone() for name, value in batch.tensors_besides_inputs().items()}
+    return replace(batch, inputs=inputs, **others)
+
+
+def _tensors(batch: Batch) -> dict[str, Tensor]:
+    return {**batch.inputs, **batch.tensors_besides_inputs()}
+
+
+def _random_states_of_host() -> Any:
+    of_numpy: Any = np.random.get_state()  # noqa: NPY002 (the models' code may use it)
+    states = (torch.default_generator.get_state().numpy().tobytes(), random.getstate())
+    return *states, of_numpy[1].tobytes(), of_numpy[2]
