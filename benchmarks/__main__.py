@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
         "--steps",
         type=int,
         default=11,
-        help="optimizer steps of a training; 3 are warm-up, 14 on a GPU (11)",
+        help="optimizer steps of a training; 3 are warm-up, 40 on a GPU (11)",
     )
     made.add_argument(
         "--seconds", type=float, default=float("inf"), help="begin nothing after this time"
@@ -86,8 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             only=given.only,
             given={"text": given.text, "tokenizer": given.tokenizer, "model": given.model},
         )
-        if session.has_gpu and not given.tiny and given.steps < 16:
-            options.error("--steps must be 16 at least on a GPU: 14 are warm-up")
+        if session.has_gpu and not given.tiny and given.steps < 42:
+            options.error("--steps must be 42 at least on a GPU: 40 are warm-up")
         if not session.trainings:
             options.error(f"no training has {given.only!r} in its name")
         for name in given.suites or USUAL:

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-# First steps of a training, which no figure counts; lmft records graphs in those of a GPU.
-WARM_UP = 14 if torch.cuda.is_available() else 3
+# First steps of a training, which no figure counts. On a GPU lmft records graphs for each shape in them.
+WARM_UP = 40 if torch.cuda.is_available() else 3
 
 
 class Clock:

@@ -2,7 +2,7 @@
 
 import json
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,19 @@ def compared(rounds: Rounds, figure: str, unit: str, ours: str = "lmft") -> Iter
         others = values_of(rounds, side, figure)
         if side != ours and others:
             yield ratio(mine, others, side)
+
+
+def ways_of(rounds: Sequence[dict[str, float]]) -> Rounds:
+    """Return the figures of each way to compute something, measured together as `WAY, FIGURE`."""
+    ways: Rounds = {}
+    for found in rounds:
+        split: dict[str, dict[str, float]] = {}
+        for name, number in found.items():
+            way, _, figure = name.rpartition(", ")
+            split.setdefault(way, {})[figure] = number
+        for way, figures in split.items():
+            ways.setdefault(way, []).append(figures)
+    return ways
 
 
 class ResultsFile:

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.figures import value, values_of
+from benchmarks.figures import compared, value, values_of, ways_of
 from benchmarks.session import Session
 
 COMMAND = "python -m benchmarks attention"
 HEADS, WIDTH, NUM_DOCUMENTS = 9, 64, 8
-TRUTH = "mask, in float64"
+PACKED = "varlen_attn"
 
 
 def run(session: Session) -> None:
@@ -17,10 +17,16 @@ def run(session: Session) -> None:
     for rows, tokens in ((2, 64),) if session.is_tiny else sizes:
         side = session.side("suites.attention:measured", rows=rows, tokens=tokens, tiny=session.is_tiny)
         rounds = session.in_turns({"attention": side})
-        for figure in rounds["attention"][0] if rounds["attention"] else ():
-            name, _, unit = figure.rpartition(", ")
-            values = values_of(rounds, "attention", figure)
-            session.row("Attention", f"{rows} × {tokens}, {name}: {unit}", COMMAND, [value(values, "")])
+        ways = ways_of(rounds["attention"])
+        size = f"{rows} × {tokens}, {NUM_DOCUMENTS} documents in a row"
+        for figure, unit in (("time", "ms"), ("memory", "GB")):
+            session.row("Attention", f"{size}: {figure}", COMMAND, compared(ways, unit, unit, PACKED))
+        errors = [
+            value(values, "", of=way)
+            for way in ways
+            if (values := values_of(ways, way, "relative error"))
+        ]
+        session.row("Attention", f"{size}: relative error", COMMAND, errors)
 
 
 def measured(rows: int, tokens: int, tiny: bool) -> dict[str, float]:
@@ -118,5 +124,5 @@ def _ways(q: Any, k: Any, v: Any, documents: Any) -> dict[str, Callable[[], Any]
         )
         return found.view(rows, tokens, heads, width).transpose(1, 2)
 
-    ways["varlen_attn"] = packed
+    ways[PACKED] = packed
     return ways

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.figures import value, values_of
+from benchmarks.figures import compared, value, values_of, ways_of
 from benchmarks.session import Session
 
 COMMAND = "python -m benchmarks head"
@@ -15,6 +15,7 @@ SIZES = {  # rows, vocabulary, width
 CPU_SIZES = {"DistilBERT 16 × 128": (320, 30_522, 768)}
 TINY_SIZES = {"tiny": (64, 1001, 32)}
 WHOLE = "all logits at once"
+DISTANCE = "relative distance of the gradient"
 
 
 def run(session: Session) -> None:
@@ -23,10 +24,12 @@ def run(session: Session) -> None:
     for name, (rows, vocab_size, width) in (TINY_SIZES if session.is_tiny else sizes).items():
         given: dict[str, Any] = {"num_rows": rows, "vocab_size": vocab_size, "width": width}
         rounds = session.in_turns({"head": session.side("suites.head:measured", **given)})
-        for figure in rounds["head"][0] if rounds["head"] else ():
-            way, _, unit = figure.rpartition(", ")
-            values = values_of(rounds, "head", figure)
-            session.row("Head", f"{name}, {way}: {unit}", COMMAND, [value(values, "")])
+        ways = ways_of(rounds["head"])
+        session.row("Head", f"{name}: time", COMMAND, compared(ways, "ms", "ms"))
+        session.row("Head", f"{name}: memory", COMMAND, compared(ways, "GB", "GB"))
+        distance = values_of(ways, "lmft", DISTANCE)
+        if distance:
+            session.row("Head", f"{name}: {DISTANCE}", COMMAND, [value(distance, "")])
 
 
 def measured(num_rows: int, vocab_size: int, width: int) -> dict[str, float]:
@@ -71,7 +74,7 @@ def measured(num_rows: int, vocab_size: int, width: int) -> dict[str, float]:
         ways[name]()
         error = kernels.error_of(model.lm_head.weight.grad, truth)
         found |= {f"{name}, {unit}": number for unit, number in figures.items()}
-        found[f"{name}, relative distance of the gradient"] = error
+        found[f"{name}, {DISTANCE}"] = error
     return found
 
 

@@ -57,7 +57,8 @@ def sides(session: Session, workload: Workload) -> dict[str, Side]:
         found[name] = session.side("trainer:train", more=more, **common)
     if workload.job == "chats" and find_spec("trl"):
         found["TRL's packing"] = session.side("trl_packing:train", **common)
-    found["a loop by hand"] = session.side("raw_loop:train", **common)
+    if not session.has_gpu:  # where time is short
+        found["a loop by hand"] = session.side("raw_loop:train", **common)
     del common["steps"]
     found[CEILING] = session.side(
         "ceiling:products", seconds_each=0.0 if session.is_tiny else 0.05, **common

@@ -16,7 +16,7 @@ from lmft.config.stages import stages
 from lmft.config.trust import trusted_instance
 from lmft.data.config import DataConfig, Split
 from lmft.data.sources import files
-from lmft.data.sources.source import check_is_named
+from lmft.data.sources.source import check_holds_texts, check_is_named
 from lmft.errors import UserError, did_you_mean
 from lmft.models.config import ModelConfig
 from lmft.objectives.base import Objective
@@ -38,6 +38,8 @@ def check(config: Mapping[str, Any], trains: bool = True) -> None:
     model = check_model(config)
     trainer_options.check(config)
     make_objective(config, model, data)
+    if model.tokenizer.train and not data.sources:
+        check_holds_texts(data)
     # Validation text may be a share of the training text.
     if trains:
         _check_training_text_is_named(data)

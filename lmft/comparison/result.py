@@ -46,7 +46,7 @@ def _group(group: Group, comparison: Comparison, seed: int) -> dict[str, Any]:
 
 
 def _importances(group: Group, comparison: Comparison, seed: int) -> dict[str, Any]:
-    """Return the importance of each option in a group, or why it cannot be told."""
+    """Return the importance of each option in a group, or why it is unknown."""
     runs = [(setting, record) for setting in group.settings for record in setting.complete]
     sign = -1 if group.by in HIGHER_IS_BETTER else 1
     costs = [sign * (record.scores.get(group.by) or 0.0) for _, record in runs]
@@ -54,7 +54,7 @@ def _importances(group: Group, comparison: Comparison, seed: int) -> dict[str, A
     values = [[setting.values.get(key) for setting, _ in runs] for key in keys]
     found = importances(values, costs, seed)
     if found is None:
-        return {"reason": f"{len(runs)} complete runs are too few to tell; at least {FEWEST_RUNS}"}
+        return {"reason": f"{len(runs)} complete runs are too few, it takes {FEWEST_RUNS}"}
     return {"method": METHOD, "options": dict(zip(keys, map(_importance, found), strict=True))}
 
 

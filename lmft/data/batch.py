@@ -3,6 +3,7 @@
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
+import torch
 from torch import Tensor
 
 
@@ -42,6 +43,21 @@ class Batch:
         inputs = {name: tensor.pin_memory() for name, tensor in self.inputs.items()}
         others = {name: tensor.pin_memory() for name, tensor in self.tensors_besides_inputs().items()}
         return replace(self, inputs=inputs, **others)
+
+    def to(self, device: torch.device) -> "Batch":
+        """Return the batch with its tensors on a device; Lightning calls it, as it would for a tensor.
+
+        Lightning would copy a dataclass deeply before it moves each of its fields.
+        """
+        tensors = (*self.inputs.values(), *self.tensors_besides_inputs().values())
+        if all(tensor.device == device for tensor in tensors):
+            return self
+        is_ahead = device.type == "cuda"  # the host need not wait
+        inputs = {name: value.to(device, non_blocking=is_ahead) for name, value in self.inputs.items()}
+        others = self.tensors_besides_inputs().items()
+        return replace(
+            self, inputs=inputs, **{n: v.to(device, non_blocking=is_ahead) for n, v in others}
+        )
 
     def tensors_besides_inputs(self) -> dict[str, Tensor]:
         """Return the attributes that are tensors, by name."""

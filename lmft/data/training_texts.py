@@ -13,7 +13,7 @@ from lmft.data.formats.pairs import SIDES, pairs
 from lmft.data.schedule.noise import key
 from lmft.data.sources.cleaning import documents
 from lmft.data.sources.row_text import RowText
-from lmft.data.sources.source import Source, held_out_share, open_source
+from lmft.data.sources.source import Source, check_holds_texts, held_out_share, open_source
 from lmft.data.store import content_hash
 from lmft.errors import UserError
 
@@ -36,10 +36,7 @@ class TrainingTexts:
 
     def _documents(self, config: DataConfig) -> Iterator[tuple[str, Sequence[str]]]:
         """Yield each document's content, which is hashed, and its texts."""
-        if config.kind == "chat":
-            what = "a vocabulary is trained on texts, not on conversations"
-            fix = "model.tokenizer.name_or_path=FOLDER; `lmft.prepare data=files` trains one on text"
-            raise UserError(what, "model.tokenizer.train=true", fix)
+        check_holds_texts(config)
         source = training_source(config)
         if config.format == "pairs":
             return ((pair.content, pair) for _, pair in pairs(source, config.columns, source.tally()))

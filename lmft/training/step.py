@@ -127,7 +127,7 @@ class OptimizerStep:
                 replayed = self._replayed(batch)
                 if replayed is not None:
                     return replayed
-                loss = none_if_out_of_memory(lambda: self._loss(batch))
+                loss = self._loss_if_it_fits(batch)
                 if loss is not None:
                     # Lightning gets a leaf, so that `_whole` holds the only reference to the graph and
                     # its memory can be freed if the backward pass fails.
@@ -229,6 +229,15 @@ class OptimizerStep:
             return float(max(1, num_targets))
         return _CONSTANT
 
+    def _loss_if_it_fits(self, batch: Batch) -> Tensor | None:
+        """Return the loss of a micro-batch, if need be without the memory of graphs; None: no memory."""
+        loss = none_if_out_of_memory(lambda: self._loss(batch))
+        if loss is None and self.graphs is not None and self.graphs.is_on:
+            self.graphs.stop("their memory is needed")
+            self._seed_dropout(loop_state.micro_batch_number(self.module.trainer))
+            loss = none_if_out_of_memory(lambda: self._loss(batch))
+        return loss
+
     def _scale(self, batch: Batch) -> float:
         """Return the factor that makes Lightning's loss of nats: it divides by the accumulation."""
         return self.module.trainer.accumulate_grad_batches / self._divisor(batch.num_targets)
@@ -258,16 +267,24 @@ class OptimizerStep:
     def _new_graphs(self) -> MicroBatchGraphs | None:
         """Return graphs for a training; None if its micro-batches cannot be recorded."""
         module = self.module
-        trainer = module.trainer
         if not self.may_record or not can_record(module.device):
             return None
-        if type(trainer.strategy) is not SingleDeviceStrategy or self._scaler is not None:
-            return None
-        # Checkpoints of activations read the generator. A module of the user may do anything in Python.
-        if _is_checkpointed(module) or not _is_own(type(module)):
+        if reason := self._cannot_record_reason():
+            log.info("micro-batches are computed without CUDA graphs: %s", reason)
             return None
         weights = list(module.parameters())
         return MicroBatchGraphs(self._compute, weights, may_draw_on_host=_keeps_all_layers(module))
+
+    def _cannot_record_reason(self) -> str | None:
+        if type(self.module.trainer.strategy) is not SingleDeviceStrategy:
+            return "they are for one device"
+        if self._scaler is not None:
+            return "the scaler of 16-mixed reads whether a step overflows"
+        if _is_checkpointed(self.module):
+            return "activation checkpointing reads the state of random numbers"
+        if not _is_own(type(self.module)):
+            return "the module's class is not lmft's, and its code may do anything"
+        return None
 
     def _replayed(self, batch: Batch) -> Tensor | None:
         """Return the loss of a micro-batch whose gradients a graph has added; None: it has no graph."""
@@ -358,7 +375,7 @@ class OptimizerStep:
                 )
             self.num_parts *= 2
             if self.graphs is not None:
-                self.graphs.stop("memory is too small")
+                self.graphs.stop("their memory is needed")
             _zero_gradients(self.module)
             if self.module.device.type == "cuda":
                 torch.cuda.empty_cache()

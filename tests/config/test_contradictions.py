@@ -148,3 +148,9 @@ def test_choices_are_those_of_the_code_that_reads_them():
     assert set(READERS) == {*CHAT_FORMATS, "pairs"}
     assert set(_CHOICES["format"]) == set(FORMATS) and set(_CHOICES["train_on"]) == set(TRAIN_ON)
     assert data_options(train="x").format in FORMATS
+
+
+def test_a_vocabulary_of_conversations_is_refused_before_torch_is_loaded():
+    config = compose(["model=gpt2_tiny", "data=chat", "data.train=chats.jsonl", "data.chat_template=chatml"])
+    with pytest.raises(UserError, match="trained on texts, not on conversations"):
+        check(config)

@@ -90,13 +90,13 @@ def batch_of(width):
     return Batch({"input_ids": tokens}, tokens[:, 0], tokens[:, 0], 2 * width, 0, 2)
 
 
-def recording(monkeypatch, run=lambda compute, batch: None):
-    """Records by `run`, which may raise."""
+def recording(monkeypatch, run=lambda compute, batch: None, replayed=lambda compute, batch: compute(batch)):
+    """Records by `run`, which may raise, and replays by `replayed`."""
 
     def record(compute, batch, _pool):
         run(compute, batch)
         own = cuda_graphs.copied(batch)
-        graph = Stand(compute, own)
+        graph = Stand(lambda batch: replayed(compute, batch), own)
         return cuda_graphs._Graph(graph, own, graph.nats)
 
     monkeypatch.setattr(cuda_graphs, "record", record)
@@ -155,18 +155,26 @@ def test_random_numbers_of_the_host_would_be_repeated(draw, monkeypatch, caplog)
     assert torch.equal(model.weight.grad, torch.full((3,), 16.0))
 
 
-def test_a_graph_that_computes_something_else_is_not_used(monkeypatch, caplog):
-    def record(compute, batch, _pool):
-        own = cuda_graphs.copied(batch)
-        graph = Stand(lambda batch: compute(batch) * 1.00001, own)
-        return cuda_graphs._Graph(graph, own, graph.nats)
-
-    recording(monkeypatch)
-    monkeypatch.setattr(cuda_graphs, "record", record)
+@pytest.mark.parametrize(("factor", "deterministic"), [(1.001, False), (1.00001, True)])
+def test_a_graph_that_computes_something_else_is_not_used(factor, deterministic, monkeypatch, caplog):
+    recording(monkeypatch, replayed=lambda compute, batch: compute(batch) * factor)
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: deterministic)
     model = Model()
     model.launch(batch_of(4))
     assert model.graphs.replay(batch_of(4)) is None
     assert "another loss or gradient" in caplog.text
+    assert torch.equal(model.weight.grad, torch.full((3,), 16.0))
+
+
+def test_a_replay_that_fails_leaves_gradients_as_they_were(monkeypatch, caplog):
+    def fail(compute, batch):
+        raise torch.OutOfMemoryError("out of memory")
+
+    recording(monkeypatch, replayed=fail)
+    model = Model()
+    model.launch(batch_of(4))
+    assert model.graphs.replay(batch_of(4)) is None
+    assert "without CUDA graphs from now on: out of memory" in caplog.text
     assert torch.equal(model.weight.grad, torch.full((3,), 16.0))
 
 

@@ -23,7 +23,7 @@ READS = {
 }
 SELECTIONS = ("index", "index_put", "index_put_", "_index_put_impl_")  # by a mask: its True values are counted
 # What transformers itself reads at the beginning of a forward pass, to leave out a mask.
-OF_TRANSFORMERS = {"find_packed_sequence_indices", "_ignore_bidirectional_mask_sdpa"}
+OF_TRANSFORMERS = {"find_packed_sequence_indices", "_ignore_bidirectional_mask_sdpa", "_ignore_causal_mask_sdpa"}
 COMMON = (
     *("trainer.max_steps=6", "trainer.log_every_n_steps=100", "data.validation_fraction=0", "optimizer.lr=0.01"),
     *("+trainer.enable_progress_bar=false", "+trainer.enable_checkpointing=false"),

@@ -128,6 +128,14 @@ def check_is_named(data: DataConfig, split: Split) -> None:
         raise UserError(f"no {noun} text is named", fix=_fix(split))
 
 
+def check_holds_texts(data: DataConfig) -> None:
+    """Raise UserError if a vocabulary would be trained on conversations."""
+    if data.kind == "chat":
+        what = "a vocabulary is trained on texts, not on conversations"
+        fix = "model.tokenizer.name_or_path=FOLDER; `lmft.prepare data=files` trains one on text"
+        raise UserError(what, "model.tokenizer.train=true", fix)
+
+
 def held_out_share(data: DataConfig) -> float:
     """Return the share of the training documents held out for validation; 0 if it has other text or is
     off.
