@@ -50,7 +50,7 @@ def test_every_suite_runs_to_its_end(tmp_path):
     text = " ".join(rows)
     for part in ("tiny GPT-2", "tiny T5", "one thread", "text to blocks", "saving tiny", "launcher=none"):
         assert part in text, rows
-    assert rows["tiny, lmft: relative distance of the gradient"][0]["value"] < 0.01
+    assert rows["tiny: relative distance of the gradient"][0]["value"] < 0.01
 
 
 def test_a_side_that_fails_is_told_and_the_others_go_on(tmp_path, capsys):
