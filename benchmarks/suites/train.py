@@ -57,7 +57,11 @@ def sides(session: Session, workload: Workload) -> dict[str, Side]:
         found[name] = session.side("trainer:train", more=more, **common)
     if workload.job == "chats" and find_spec("trl"):
         found["TRL's packing"] = session.side("trl_packing:train", **common)
-    if not session.has_gpu:  # where time is short
+    if session.has_gpu:
+        found["lmft without CUDA graphs"] = session.side(
+            "ours:train", more=[bf16, "model.cuda_graphs=false"], **common
+        )
+    else:
         found["a loop by hand"] = session.side("raw_loop:train", **common)
     del common["steps"]
     found[CEILING] = session.side(

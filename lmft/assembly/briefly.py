@@ -60,6 +60,10 @@ def train_briefly(
     trainer = brief_trainer(parts, callbacks, num_steps, changes)
     if module.compiling is not None and module.compiling.mode == "auto":
         module.compiling.is_recorded = False  # so few steps tell nothing of compiling
+    may_record = module.step.may_record
     module.step.may_record = False  # recording takes the time of several steps
-    trainer.fit(module, parts.datamodule())
+    try:
+        trainer.fit(module, parts.datamodule())
+    finally:
+        module.step.may_record = may_record
     return trainer

@@ -98,6 +98,7 @@ def _estimate(
         "validation_seconds": validation_seconds,
         "checkpoint_seconds": checkpoint_seconds,
         "memory_gb": measured[-1].memory_gb,
+        "may_use_graphs": device.type == "cuda" and parts.model.cuda_graphs,
         "memory_of": "GPU" if device.type == "cuda" else "process",
         **_largest(parts, measured, device, num_parts),
         **time_left(parts, facts, done, speed, validation_seconds, checkpoint_seconds),

@@ -55,8 +55,8 @@ def next_commands(parts: Parts, run: Run, trainer: Trainer, has_checkpoint: bool
 
 def _of_run(command: str, run: Run, *arguments: str) -> str:
     """Return a command that reads a run; what it trusts has to be on each command line."""
-    keys = {argument.lstrip("+").partition("=")[0]: argument for argument in run.arguments or ()}
-    trusted = [argument for key, argument in keys.items() if key in COMMAND_LINE_ALONE]
+    latest = {argument.lstrip("+").partition("=")[0]: argument for argument in run.arguments or ()}
+    trusted = [argument for key, argument in latest.items() if key in COMMAND_LINE_ALONE]
     words = [assignment("run", str(run.folder)), *arguments, *trusted]
     return " ".join([f"python -m lmft.{command}", *map(_shell_word, words)])
 

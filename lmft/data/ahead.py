@@ -48,7 +48,7 @@ class _Transfer:
     def send(self, batch: Batch) -> tuple[Batch, Tensor, Any]:
         """Return the batch on the device, the memory of all its tensors, and the event of the copy."""
         others = batch.tensors_besides_inputs()
-        tensors = {**batch.inputs, **others}
+        tensors = batch.tensors()
         places = []
         size = 0
         for tensor in tensors.values():

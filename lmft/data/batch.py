@@ -1,5 +1,6 @@
 """Batch: one micro-batch, as the DataLoaders return it and the LightningModules take it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -40,24 +41,28 @@ class Batch:
 
     def pin_memory(self) -> "Batch":
         """Return the batch in page-locked memory, from which GPUs copy faster; DataLoader calls it."""
-        inputs = {name: tensor.pin_memory() for name, tensor in self.inputs.items()}
-        others = {name: tensor.pin_memory() for name, tensor in self.tensors_besides_inputs().items()}
-        return replace(self, inputs=inputs, **others)
+        return self.changed(Tensor.pin_memory)
 
-    def to(self, device: torch.device) -> "Batch":
+    def to(self, device: torch.device | str) -> "Batch":
         """Return the batch with its tensors on a device; Lightning calls it, as it would for a tensor.
 
         Lightning would copy a dataclass deeply before it moves each of its fields.
         """
-        tensors = (*self.inputs.values(), *self.tensors_besides_inputs().values())
-        if all(tensor.device == device for tensor in tensors):
+        device = torch.device(device)
+        if all(tensor.device == device for tensor in self.tensors().values()):
             return self
-        is_ahead = device.type == "cuda"  # the host need not wait
-        inputs = {name: value.to(device, non_blocking=is_ahead) for name, value in self.inputs.items()}
-        others = self.tensors_besides_inputs().items()
-        return replace(
-            self, inputs=inputs, **{n: v.to(device, non_blocking=is_ahead) for n, v in others}
-        )
+        need_not_wait = device.type == "cuda"
+        return self.changed(lambda tensor: tensor.to(device, non_blocking=need_not_wait))
+
+    def changed(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """Return the batch with each of its tensors changed."""
+        inputs = {name: change(tensor) for name, tensor in self.inputs.items()}
+        others = {name: change(tensor) for name, tensor in self.tensors_besides_inputs().items()}
+        return replace(self, inputs=inputs, **others)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all tensors, by name."""
+        return {**self.inputs, **self.tensors_besides_inputs()}
 
     def tensors_besides_inputs(self) -> dict[str, Tensor]:
         """Return the attributes that are tensors, by name."""

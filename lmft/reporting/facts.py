@@ -135,13 +135,11 @@ def estimate_lines(facts: Facts) -> list[str]:
             "time and memory: not measured, since there are several devices; for one of them: "
             "trainer.devices=1 trainer.strategy=auto"
         ]
-    graphs = (
-        "measured without CUDA graphs, which save time and take memory for a second set of gradients"
-    )
+    graphs = "measured without CUDA graphs: they may save time, and need memory for more gradients"
     return [
         f"time: {_time(estimate)}",
         f"memory: {_memory(estimate)}",
-        *([graphs] if estimate["memory_of"] == "GPU" else []),
+        *([graphs] if estimate.get("may_use_graphs") else []),
         f"micro-batch: {_micro_batch(estimate)}",
         f"disk: {disk_line(facts['disk'])}",
         "nothing was trained or written",

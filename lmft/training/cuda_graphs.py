@@ -8,13 +8,14 @@ bit.
 import logging
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import Tensor, nn
 from transformers.utils import import_utils
 
@@ -26,6 +27,9 @@ _MOST = 16  # graphs; batches of further shapes are computed without one
 # Relative differences of a loss whose products round otherwise, and of gradients added in another order.
 _CLOSE_LOSS = 1e-4
 _CLOSE_GRADIENT = 1e-3
+# Code that is recorded; other code may count its calls, or do something else in each.
+_PACKAGES = ("lmft", "transformers", "peft", "torch")
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 Compute = Callable[[Batch], Tensor]
 """Adds the gradients of a batch, and returns its nats []."""
@@ -39,18 +43,17 @@ class MicroBatchGraphs:
     compiled.
     """
 
-    def __init__(
-        self, compute: Compute, weights: Sequence[nn.Parameter], may_draw_on_host: bool = False
-    ):
+    def __init__(self, compute: Compute, model: nn.Module, may_draw_on_host: bool = False):
         """Begin without graphs.
 
         Args:
             compute: computes a batch with the model as it is; recorded, and not called for replays.
-            weights: all weights of the model.
+            model: the model.
             may_draw_on_host: whether random numbers that `compute` draws on the host change nothing.
         """
         self.compute = compute
-        self.weights = list(weights)
+        self.model = model
+        self.weights = list(model.parameters())
         self.may_draw_on_host = may_draw_on_host
         self.is_on = True
         self.num_replayed = 0
@@ -97,37 +100,44 @@ class MicroBatchGraphs:
 
     def _shape(self, batch: Batch) -> Any:
         """Return what graphs differ in: shapes of a batch's tensors, and which weights are trained."""
-        shapes = [(name, value.shape, value.dtype) for name, value in _tensors(batch).items()]
+        shapes = [(name, value.shape, value.dtype) for name, value in batch.tensors().items()]
         return tuple(shapes), bytes(weight.requires_grad for weight in self.weights)
 
     def _record(self, batch: Batch, shape: Any) -> "_Graph | None":
         """Return a graph for batches of a shape; gradients stay as they are. None if that fails."""
+        if hook := _foreign_hook(self.model):
+            self.stop(f"{hook} is a hook, which a graph would not call")
+            return None
         if not self._gradients:
             self._gradients = [(weight, torch.zeros_like(weight)) for weight in self._with_gradient]
         self._use_own_gradients()
         own = [gradient for _, gradient in self._gradients]
         before = [gradient.clone() for gradient in own]
         try:
-            launched = self._tried(self.compute, batch)
-            states = _random_states_of_host()
-            graph = record(self.compute, batch, self._pool)
-            draws = _random_states_of_host() != states
-            replayed = self._tried(graph.replay, batch)
+            graph, problem = self._recorded_and_tried(batch)
         except Exception as error:  # of any kind: the model's code may do what cannot be recorded
-            self.stop(" ".join(str(error).split())[:200])
-            return None
+            graph, problem = None, " ".join(str(error).split())[:200]
         finally:
             torch._foreach_copy_(own, before)  # pyright: ignore[reportPrivateImportUsage]
-        if draws and not self.may_draw_on_host:
-            self.stop("the model draws random numbers on the host, which a graph would repeat")
-            return None
-        # A model's code may do something else while it is recorded.
-        if self._drop_other_gradients() or not _agree(launched, replayed):
-            self.stop("a graph gave another loss or gradient than its kernels do when they are launched")
+            has_others = self._drop_other_gradients()
+        if graph is None or problem or has_others:
+            self.stop(problem or "other weights have gradients than before")
             return None
         log.info("recorded a CUDA graph for %s", ", ".join(f"{n} {tuple(s)}" for n, s, _ in shape[0]))
         self._recorded[shape] = graph
         return graph
+
+    def _recorded_and_tried(self, batch: Batch) -> "tuple[_Graph, str | None]":
+        """Return a graph, and why it cannot be used. Adds gradients. Raises what recording raises."""
+        launched = self._tried(self.compute, batch)
+        states = _random_states_of_host()
+        graph = record(self.compute, batch, self._pool)
+        if not self.may_draw_on_host and _random_states_of_host() != states:
+            return graph, "the model draws random numbers on the host, which a graph would repeat"
+        # A model's code may do something else while it is recorded.
+        if not _agree(launched, self._tried(graph.replay, batch)):
+            return graph, "a graph gave another loss or gradient than its kernels do when launched"
+        return graph, None
 
     def _tried(self, compute: Compute, batch: Batch) -> tuple[float, float]:
         """Return the nats of a batch and the norm of its gradient, with the dropout of its own step."""
@@ -171,8 +181,8 @@ class _Graph:
 
     def replay(self, batch: Batch) -> Tensor:
         """Compute a batch; return the memory of its nats, which the next replay overwrites."""
-        own = _tensors(self.batch)
-        for name, value in _tensors(batch).items():
+        own = self.batch.tensors()
+        for name, value in batch.tensors().items():
             own[name].copy_(value, non_blocking=True)
         self.graph.replay()
         return self.nats
@@ -190,6 +200,58 @@ def _agree(launched: tuple[float, float], replayed: tuple[float, float]) -> bool
 def _is_close(one: float, other: float, most: float) -> bool:
     """Return whether two numbers differ by a share at most, or both are none."""
     return math.isclose(one, other, rel_tol=most) or (math.isnan(one) and math.isnan(other))
+
+
+def graphs_of(module: Any, compute: Compute, has_scaler: bool) -> MicroBatchGraphs | None:
+    """Return graphs for a training; None if its micro-batches cannot be recorded, which is logged.
+
+    Args:
+        module: the LightningModule.
+        compute: as of MicroBatchGraphs.
+        has_scaler: whether the training is in 16-mixed.
+    """
+    if not can_record(module.device):
+        return None
+    if reason := _cannot_record_reason(module, has_scaler):
+        log.info("micro-batches are computed without CUDA graphs: %s", reason)
+        return None
+    return MicroBatchGraphs(compute, module, may_draw_on_host=_keeps_all_layers(module))
+
+
+def _cannot_record_reason(module: Any, has_scaler: bool) -> str | None:
+    if type(module.trainer.strategy) is not SingleDeviceStrategy:
+        return "they are for one device"
+    if has_scaler:
+        return "the scaler of 16-mixed reads whether a step overflows"
+    if any(getattr(part, "gradient_checkpointing", False) for part in module.modules()):
+        return "activation checkpointing reads the state of random numbers"
+    for code in (module, getattr(module, "model", module)):
+        if _package(type(code)) not in _PACKAGES:
+            return f"{type(code).__name__} may do in Python what a graph does not repeat"
+    return None
+
+
+def _foreign_hook(model: nn.Module) -> str | None:
+    """Return the name of a hook of a module or weight that is not of a package known to work."""
+    holders: list[Any] = [*model.modules(), *model.parameters()]
+    for holder in holders:
+        for kind in _HOOKS:
+            for hook in (getattr(holder, kind, None) or {}).values():
+                function = getattr(hook, "func", hook)  # of a partial
+                if _package(function) not in _PACKAGES:
+                    return getattr(function, "__qualname__", type(function).__name__)
+    return None
+
+
+def _package(code: Any) -> str:
+    return (getattr(code, "__module__", None) or type(code).__module__).partition(".")[0]
+
+
+def _keeps_all_layers(module: Any) -> bool:
+    """Return whether a model has LayerDrop, but drops no layer: BART then draws numbers for nothing."""
+    values = module.model.config.to_dict() if hasattr(module, "model") else {}
+    rates = [rate for name, rate in values.items() if name.endswith("layerdrop")]
+    return bool(rates) and not any(rates)
 
 
 def can_record(device: torch.device) -> bool:
@@ -212,7 +274,7 @@ def record(compute: Compute, batch: Batch, pool: Any) -> _Graph:
 
     Raises: RuntimeError, or whatever `compute` raises, if that cannot be recorded.
     """
-    own = copied(batch)
+    own = batch.changed(Tensor.clone)
     device = batch.targets.device
     stream = torch.cuda.current_stream(device)
     graph = torch.cuda.CUDAGraph()
@@ -242,17 +304,6 @@ def _unknown_to_transformers() -> Iterator[None]:
         yield
     finally:
         import_utils.is_cuda_stream_capturing = before
-
-
-def copied(batch: Batch) -> Batch:
-    """Return a copy of a batch, in memory of its own."""
-    inputs = {name: value.clone() for name, value in batch.inputs.items()}
-    others = {name: value.clone() for name, value in batch.tensors_besides_inputs().items()}
-    return replace(batch, inputs=inputs, **others)
-
-
-def _tensors(batch: Batch) -> dict[str, Tensor]:
-    return {**batch.inputs, **batch.tensors_besides_inputs()}
 
 
 def _random_states_of_host() -> Any:

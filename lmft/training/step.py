@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import torch
 from lightning import LightningModule
-from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -18,7 +17,7 @@ from lmft.errors import UserError
 from lmft.system import loop_state, sharding, signals
 from lmft.system.processes import sum_over_processes
 from lmft.training.cpu import fast_cpu_dropout
-from lmft.training.cuda_graphs import MicroBatchGraphs, can_record
+from lmft.training.cuda_graphs import MicroBatchGraphs, graphs_of
 from lmft.training.memory import none_if_out_of_memory
 from lmft.training.nonfinite import Place
 from lmft.training.outcome import Outcomes, Sent
@@ -96,7 +95,8 @@ class OptimizerStep:
         self.outcomes.begin()
         self.update.begin()
         # Weights may lie elsewhere than in a training before.
-        self.graphs = self._new_graphs()
+        has_scaler = self._scaler is not None
+        self.graphs = graphs_of(self.module, self._compute, has_scaler) if self.may_record else None
 
     def finish(self) -> None:
         """End a training: wait for its steps, and free the memory of graphs.
@@ -264,28 +264,6 @@ class OptimizerStep:
             self.graphs.note(batch)
         return True
 
-    def _new_graphs(self) -> MicroBatchGraphs | None:
-        """Return graphs for a training; None if its micro-batches cannot be recorded."""
-        module = self.module
-        if not self.may_record or not can_record(module.device):
-            return None
-        if reason := self._cannot_record_reason():
-            log.info("micro-batches are computed without CUDA graphs: %s", reason)
-            return None
-        weights = list(module.parameters())
-        return MicroBatchGraphs(self._compute, weights, may_draw_on_host=_keeps_all_layers(module))
-
-    def _cannot_record_reason(self) -> str | None:
-        if type(self.module.trainer.strategy) is not SingleDeviceStrategy:
-            return "they are for one device"
-        if self._scaler is not None:
-            return "the scaler of 16-mixed reads whether a step overflows"
-        if _is_checkpointed(self.module):
-            return "activation checkpointing reads the state of random numbers"
-        if not _is_own(type(self.module)):
-            return "the module's class is not lmft's, and its code may do anything"
-        return None
-
     def _replayed(self, batch: Batch) -> Tensor | None:
         """Return the loss of a micro-batch whose gradients a graph has added; None: it has no graph."""
         nats = None if self.graphs is None else self.graphs.replay(batch)
@@ -404,23 +382,6 @@ class OptimizerStep:
             with torch.autocast(self.module.device.type, enabled=False):
                 trainer.precision_plugin.pre_backward(loss, self.module).backward()
         return True
-
-
-def _is_checkpointed(module: nn.Module) -> bool:
-    """Return whether a part of a model computes its activations a second time in its backward pass."""
-    return any(getattr(part, "gradient_checkpointing", False) for part in module.modules())
-
-
-def _keeps_all_layers(module: Any) -> bool:
-    """Return whether a model has LayerDrop, but drops no layer: BART then draws numbers for nothing."""
-    values = module.model.config.to_dict() if hasattr(module, "model") else {}
-    rates = [rate for name, rate in values.items() if name.endswith("layerdrop")]
-    return bool(rates) and not any(rates)
-
-
-def _is_own(module_class: type) -> bool:
-    """Return whether a module is one of lmft's, not of the user."""
-    return module_class.__module__.partition(".")[0] == __name__.partition(".")[0]
 
 
 def _datamodule(trainer: Any, where: str) -> DataModule:

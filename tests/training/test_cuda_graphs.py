@@ -35,14 +35,14 @@ def recorded(monkeypatch):
     graphs = []
 
     def record(compute, batch, _pool):
-        own = cuda_graphs.copied(batch)
+        own = batch.changed(torch.clone)
         graph = Stand(compute, own)
         graphs.append(graph)
         return cuda_graphs._Graph(graph, own, graph.nats)
 
     monkeypatch.setattr(cuda_graphs, "record", record)
     monkeypatch.setattr(cuda_graphs, "new_pool", lambda: None)
-    monkeypatch.setattr(step, "can_record", lambda _: True)
+    monkeypatch.setattr(cuda_graphs, "can_record", lambda _: True)
     monkeypatch.setattr(step.OptimizerStep, "_divisor", lambda *_: 1024.0)
     return graphs
 
@@ -66,13 +66,14 @@ def test_replays_train_the_same_to_the_bit(model, accumulate, recorded, tmp_path
         assert torch.equal(weight, others[name]), name
 
 
-class Model:
+class Model(torch.nn.Module):
     """A weight, and a function that adds a batch's gradient to it."""
 
     def __init__(self):
+        super().__init__()
         self.weight = torch.nn.Parameter(torch.ones(3))
         self.other = torch.nn.Parameter(torch.ones(1))
-        self.graphs = cuda_graphs.MicroBatchGraphs(self.compute, [self.weight, self.other])
+        self.graphs = cuda_graphs.MicroBatchGraphs(self.compute, self)
 
     def compute(self, batch):
         total = (self.weight * batch.inputs["input_ids"].sum()).sum()
@@ -95,7 +96,7 @@ def recording(monkeypatch, run=lambda compute, batch: None, replayed=lambda comp
 
     def record(compute, batch, _pool):
         run(compute, batch)
-        own = cuda_graphs.copied(batch)
+        own = batch.changed(torch.clone)
         graph = Stand(lambda batch: replayed(compute, batch), own)
         return cuda_graphs._Graph(graph, own, graph.nats)
 
@@ -145,47 +146,59 @@ def test_there_are_only_so_many_graphs(monkeypatch):
     assert found == [True, True, False]
 
 
-@pytest.mark.parametrize("draw", [torch.rand, random.random, np.random.rand])
-def test_random_numbers_of_the_host_would_be_repeated(draw, monkeypatch, caplog):
-    recording(monkeypatch, run=lambda compute, batch: draw(*[()] * (draw is torch.rand)))
+def fail(compute, batch):
+    raise RuntimeError("operation not permitted when stream is capturing")
+
+
+def same(compute, batch):
+    return compute(batch)
+
+
+NOT_USED = {
+    "torch draws": ("random numbers on the host", lambda *_: torch.rand(()), same),
+    "Python draws": ("random numbers on the host", lambda *_: random.random(), same),
+    "numpy draws": ("random numbers on the host", lambda *_: np.random.rand(), same),  # noqa: NPY002
+    "recording fails": ("from now on: operation not permitted", fail, same),
+    "replaying fails": ("from now on: operation not permitted", lambda *_: None, fail),
+    "another loss": ("another loss or gradient", lambda *_: None, lambda compute, batch: compute(batch) * 1.001),
+}
+
+
+@pytest.mark.parametrize("case", NOT_USED)
+def test_a_graph_that_may_be_wrong_is_not_used(case, monkeypatch, caplog):
+    message, run, replayed = NOT_USED[case]
+    recording(monkeypatch, run, replayed)
     model = Model()
-    model.launch(batch_of(4))
-    assert model.graphs.replay(batch_of(4)) is None
-    assert "random numbers on the host" in caplog.text
-    assert torch.equal(model.weight.grad, torch.full((3,), 16.0))
-
-
-@pytest.mark.parametrize(("factor", "deterministic"), [(1.001, False), (1.00001, True)])
-def test_a_graph_that_computes_something_else_is_not_used(factor, deterministic, monkeypatch, caplog):
-    recording(monkeypatch, replayed=lambda compute, batch: compute(batch) * factor)
-    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: deterministic)
-    model = Model()
-    model.launch(batch_of(4))
-    assert model.graphs.replay(batch_of(4)) is None
-    assert "another loss or gradient" in caplog.text
-    assert torch.equal(model.weight.grad, torch.full((3,), 16.0))
-
-
-def test_a_replay_that_fails_leaves_gradients_as_they_were(monkeypatch, caplog):
-    def fail(compute, batch):
-        raise torch.OutOfMemoryError("out of memory")
-
-    recording(monkeypatch, replayed=fail)
-    model = Model()
-    model.launch(batch_of(4))
-    assert model.graphs.replay(batch_of(4)) is None
-    assert "without CUDA graphs from now on: out of memory" in caplog.text
-    assert torch.equal(model.weight.grad, torch.full((3,), 16.0))
-
-
-def test_code_that_cannot_be_recorded_is_launched(monkeypatch, caplog):
-    def fail(compute, batch):
-        raise RuntimeError("operation not permitted when stream is capturing")
-
-    recording(monkeypatch, run=fail)
-    model = Model()
-    for width in (4, 4, 4):
-        assert model.graphs.replay(batch_of(width)) is None
-        model.launch(batch_of(width))
-    assert caplog.text.count("without CUDA graphs from now on: operation not permitted") == 1
+    for _ in range(3):
+        assert model.graphs.replay(batch_of(4)) is None
+        model.launch(batch_of(4))
+    assert caplog.text.count(message) == 1
     assert torch.equal(model.weight.grad, torch.full((3,), 48.0))
+
+
+def test_deterministic_trainings_take_no_loss_that_rounds_otherwise(monkeypatch):
+    recording(monkeypatch, replayed=lambda compute, batch: compute(batch) * 1.00001)
+    for deterministic in (False, True):
+        monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda is_on=deterministic: is_on)
+        model = Model()
+        model.launch(batch_of(4))
+        assert (model.graphs.replay(batch_of(4)) is None) == deterministic
+
+
+def test_hooks_of_the_user_are_called(monkeypatch, caplog):
+    recording(monkeypatch)
+    model = Model()
+    model.launch(batch_of(4))
+    model.register_forward_hook(lambda *_: None)
+    assert model.graphs.replay(batch_of(4)) is None
+    assert "is a hook, which a graph would not call" in caplog.text
+
+
+DDP = ("trainer=ddp", "trainer.devices=1", "trainer.accelerator=cpu", "trainer.precision=32-true")
+
+
+@pytest.mark.parametrize("options", [("model.gradient_checkpointing=true",), DDP])
+def test_trainings_that_cannot_be_recorded_say_so(options, recorded, tmp_path):
+    run, _ = train(tmp_path, "run.name=launched", *OPTIONS, *options, model="distilbert_tiny")
+    assert not recorded
+    assert "micro-batches are computed without CUDA graphs: " in run.paths.log.read_text()
