@@ -11,6 +11,8 @@ import pytest
 
 from lmft.runs.folder import RunFolder
 from lmft.training.metrics_file import TIMES, read_rows
+from lmft.training.services.base import Start
+from lmft.training.services.trackio import Trackio
 from lmft.training.services.wandb_files import histories, last_steps, records
 from tests.helpers.closeness import SIX_DIGITS, assert_close
 from tests.helpers.resuming import COMMON, cut
@@ -199,6 +201,9 @@ def test_runs_of_one_process_have_their_own_records(folder):
     assert ids[0] != ids[1]
 
 
-def test_trackios_folder_is_beside_the_runs(folder):
-    assert tiny(folder)["run"]["dir"] == f"{folder}/runs"
-    assert Path(os.environ["TRACKIO_DIR"]) == (folder / "runs" / "trackio").resolve()
+def test_trackios_folder_is_beside_the_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRACKIO_DIR", "")  # so that what the service sets is forgotten after the test
+    monkeypatch.delenv("TRACKIO_DIR")
+    start = Start(folder=tmp_path / "runs" / "one", runs=tmp_path / "runs", name="one", step=-1)
+    Trackio().options(start, {})
+    assert Path(os.environ["TRACKIO_DIR"]) == (tmp_path / "runs" / "trackio").resolve()
