@@ -16,7 +16,7 @@ from lmft.training.services.trackio import Trackio
 from lmft.training.services.wandb_files import histories, last_steps, records
 from tests.helpers.closeness import SIX_DIGITS, assert_close
 from tests.helpers.resuming import COMMON, cut
-from tests.helpers.runs import rows, tiny, train
+from tests.helpers.runs import rows, train
 
 SERVICES = ("tensorboard", "mlflow", "trackio", "wandb")
 QUICK = ("trainer.max_steps=2", "validate_before=false", "trainer.log_every_n_steps=1", "checkpoint.keep_last=0")
