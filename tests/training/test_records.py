@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections import defaultdict
 from pathlib import Path
 
@@ -92,7 +93,13 @@ def in_trackio(run):
 
 
 def wandb_files(run):
-    return sorted(run.glob("wandb/offline-run-*/*.wandb"))
+    """The files of a run, once the last is complete: Weights & Biases writes its end after `finish` has returned."""
+    files = sorted(run.glob("wandb/offline-run-*/*.wandb"))
+    deadline = time.monotonic() + 20
+    while "exit" not in {each.WhichOneof("record_type") for each in records(files[-1:])}:
+        assert time.monotonic() < deadline, f"no end in {files[-1]}"
+        time.sleep(0.05)
+    return files
 
 
 def in_wandb(run):
