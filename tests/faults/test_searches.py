@@ -63,6 +63,14 @@ def trainings(folder, name):
     return Forked(folder, "train", ["--multirun", *options, *values, *tiny_arguments(folder), f"run.name={name}"])
 
 
+def wait_for_training(search):
+    """Waits until a trial has a checkpoint and has not ended."""
+    deadline = time.monotonic() + 120
+    while all((found.parents[1] / "metrics.json").exists() for found in search.glob("*/checkpoints/*.ckpt")):
+        assert time.monotonic() < deadline, "no trial trains"
+        time.sleep(0.02)
+
+
 def losses(folder):
     return [metrics(trial)["exported"]["loss"] for trial in trial_folders(folder)]
 
@@ -74,6 +82,12 @@ def test_fault_25_a_search_of_trainings_that_is_killed_has_the_results_of_an_und
     _, error = alone.communicate()
     assert alone.wait() == 0, error
     draw = random.Random(1)
+    workers = [trainings(tmp_path, "killed") for _ in range(2)]
+    wait_for_training(tmp_path / "runs/killed")
+    for worker in workers:
+        os.kill(worker.pid, signal.SIGKILL)
+        worker.communicate()
+        worker.wait()
     workers = [trainings(tmp_path, "killed") for _ in range(2)]
     for _ in range(6):
         time.sleep(draw.uniform(1, 6))
