@@ -164,6 +164,18 @@ class TestWithAnyTrainer:
         assert scores.keys() == {"val/loss", "val/perplexity", "val/accuracy"}
         assert scores["val/loss"] == pytest.approx(column(file, "val/loss")[-1])
 
+    def test_numbers_are_logged_exactly_and_not_by_the_device(self, parts, tmp_path):
+        class Logs(lightning.Callback):
+            def on_train_batch_end(self, trainer, pl_module, *_):
+                pl_module.log_numbers({"tokens": 2.0**24 + 1})
+
+        trainer = plain_trainer(tmp_path, logger=CSVLogger(tmp_path), log_every_n_steps=1, callbacks=[Logs()])
+        trainer.fit(parts.module(), parts.datamodule())
+        assert column(Path(trainer.logger.log_dir) / "metrics.csv", "tokens") == [2.0**24 + 1] * 6
+        for name in ("tokens", "train/loss"):
+            value = trainer.callback_metrics[name]
+            assert (value.dtype, value.device.type) == (torch.float64, "cpu")
+
     def test_a_checkpoint_of_any_trainer_is_loaded(self, parts, tmp_path):
         module = parts.module()
         trainer = plain_trainer(tmp_path)

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
+import torch
 from lightning import LightningModule
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
@@ -301,8 +302,16 @@ class LanguageModel(LightningModule):
             return None
         self.step.outcomes.read()
         loss = self.training_loss.take()
-        self.log("train/loss", loss, prog_bar=True, batch_size=1)
+        self.log_numbers({"train/loss": loss}, prog_bar=True)
         return loss
+
+    def log_numbers(self, numbers: Mapping[str, float], prog_bar: bool = False) -> None:
+        """Log numbers that the host knows, exactly and without a copy to the device and back.
+
+        Lightning would make a float32 of each on the device, and wait for it to read it again.
+        """
+        values = {name: torch.tensor(number, dtype=torch.float64) for name, number in numbers.items()}
+        self.log_dict(values, prog_bar=prog_bar, batch_size=1)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **options: Any) -> Any:
         """Load whole weights; if they are sharded, each device copies its shard."""
@@ -441,7 +450,7 @@ class LanguageModel(LightningModule):
         names = (text.name for text in self.validations)
         sums = [breakdown.take(self.trainer) for breakdown in self._breakdowns]
         self.latest_sums = dict(zip(names, sums, strict=False))
-        self.log_dict(logged_scores(self.latest_scores), batch_size=1)
+        self.log_numbers(logged_scores(self.latest_scores))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Drop frozen weights; resuming loads them from the base model."""

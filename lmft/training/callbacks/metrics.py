@@ -108,7 +108,8 @@ class Metrics(Callback):
             self.live.losses = losses_in(read_rows(self.file.path))
         if self._is_resumed and self.last_validated_step:
             latest = self.validations[-1]
-            scores = {name: torch.tensor(score) for name, score in logged_scores(latest).items()}
+            logged = logged_scores(latest).items()
+            scores = {name: torch.tensor(score, dtype=torch.float64) for name, score in logged}
             trainer.callback_metrics.update(scores)
 
     def on_train_batch_end(
@@ -126,7 +127,7 @@ class Metrics(Callback):
         if loss is not None:
             row = self._end_step_row(trainer, module, loss)
             del row["train/loss"]  # logged by the module
-            pl_module.log_dict({**row, **_position(trainer)}, batch_size=1)
+            module.log_numbers({**row, **_position(trainer)})
 
     def _end_step_row(self, trainer: Trainer, module: Any, loss: float) -> dict[str, float]:
         """Append the row of the steps since the last one, and return its values."""
@@ -180,7 +181,8 @@ class Metrics(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the step, so that loggers show the scores where metrics.csv does."""
-        pl_module.log_dict(_position(trainer), batch_size=1)
+        module: Any = pl_module
+        module.log_numbers(_position(trainer))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the scores and write their row."""

@@ -109,7 +109,7 @@ def test_validation_is_no_training_time(monkeypatch, tmp_path):
         step=SimpleNamespace(outcomes=SimpleNamespace(norm=3.0, read=lambda: None)),
         training_loss=SimpleNamespace(num_taken=4),
         log_training_loss=lambda: 2.0,
-        log_dict=lambda row, **_: logged.update(row),
+        log_numbers=logged.update,
     )
     metrics = Metrics(LatestMetrics(), MetricsFile(tmp_path / "metrics.csv"))
     metrics.setup(trainer, None, "fit")
