@@ -55,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--tokenizer", help="prepare: a folder; by default a vocabulary trained on the text"
     )
+    made.add_argument("--gigabytes", type=float, default=1.0, help="corpus: the size of its text (1)")
     made.add_argument(
         "--model", help="score: a masked model; answers: SmolLM2-135M-Instruct; a folder each"
     )
@@ -88,6 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             in_process=given.in_process,
             seconds=given.seconds,
             only=given.only,
+            gigabytes=given.gigabytes,
             given={"text": given.text, "tokenizer": given.tokenizer, "model": given.model},
         )
         if not session.trainings:

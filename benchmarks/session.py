@@ -30,6 +30,7 @@ class Session:
         seconds: sides that have not begun by then are left out.
         given: the options text, tokenizer and model.
         only: a part of the names of the trainings that are measured.
+        gigabytes: the size of the text of `corpus`.
     """
 
     rounds: int
@@ -41,6 +42,7 @@ class Session:
     seconds: float = float("inf")
     given: dict[str, str | None] = field(default_factory=dict)
     only: str = ""
+    gigabytes: float = 1.0
     problems: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
 

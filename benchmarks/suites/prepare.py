@@ -20,7 +20,8 @@ COMMAND = "python -m benchmarks prepare"
 SECTION = "Preparing data"
 MASKED = Workload("64 × 512 masked", "masked", "distilbert", 30_522, 64, 512)
 PERMUTED = Workload("8 × 512 XLNet", "masked", "xlnet", 30_522, 8, 512)
-CHATS = Workload("1,500 chats", "chats", "llama", 49_152, 5, 512)
+NUM_CHATS = 20_000  # enough of text for several processes
+CHATS = Workload("chats", "chats", "llama", 49_152, 5, 512)
 
 
 def run(session: Session) -> None:
@@ -125,7 +126,7 @@ def chats(session: Session) -> None:
     workload = TINY[2] if session.is_tiny else CHATS
     folder = session.folder / "chats"
     folder.mkdir()
-    num_chats = 20 if session.is_tiny else 1_500
+    num_chats = 20 if session.is_tiny else NUM_CHATS
     made_up.write(folder, "chats", workload.vocab_size, 0, num_chats, workload.longest)
     common: dict[str, Any] = {"workload": workload.plain, "folder": str(folder)}
     rounds = session.in_turns(
