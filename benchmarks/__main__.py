@@ -69,6 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in given.suites:
         if name not in SUITES:
             options.error(f"no suite {name!r}: {', '.join(sorted(SUITES))}")
+    if not 0.01 <= given.gigabytes < float("inf"):
+        options.error("--gigabytes must be a size of at least 0.01")
     if given.tiny and not given.out:
         options.error("--tiny needs --out FOLDER, as its figures are none to be kept")
     from benchmarks.clock import WARM_UP, device  # torch is not loaded for --help

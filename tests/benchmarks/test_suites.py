@@ -42,13 +42,20 @@ def test_a_training_is_measured_beside_all_peers(tmp_path):
     assert "| tiny chats, bf16: tokens/s |" in page and content["machine"]["cpu"] in page
 
 
+@pytest.mark.parametrize("size", ["nan", "-1", "inf", "0", "x"])
+def test_a_size_that_is_none_is_refused(size, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        benchmarks.main(["corpus", "--gigabytes", size, "--out", str(tmp_path)])
+    assert ended.value.code == 2 and "--gigabytes" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_every_suite_runs_to_its_end(tmp_path):
     suites = sorted(benchmarks.SUITES - {"answers"})  # which needs a model that is not made up
     code, _, rows = tiny(tmp_path, *suites)
     assert code == 0
     text = " ".join(rows)
-    for part in ("tiny GPT-2", "tiny T5", "one thread", "text to blocks", "saving tiny", "launcher=none"):
+    for part in ("tiny GPT-2", "tiny T5", "one thread", "text to blocks", "saving tiny", "launcher=none", "GB of text"):
         assert part in text, rows
     assert rows["tiny: relative distance of the gradient"][0]["value"] < 0.01
 
