@@ -58,8 +58,8 @@ def of_large(rounds: Rounds, large: str) -> list[dict[str, Any]]:
     """Return the seconds and the speed of the large text."""
     if not rounds[large]:
         return []
-    seconds = value(values_of(rounds, large, "seconds"), "s", of="two processes")
-    speed = value(values_of(rounds, large, "mb_per_s"), "MB/s", of="two processes")
+    seconds = value(values_of(rounds, large, "seconds"), "s")
+    speed = value(values_of(rounds, large, "mb_per_s"), "MB/s")
     return [seconds, speed]
 
 

@@ -306,9 +306,9 @@ class LanguageModel(LightningModule):
         return loss
 
     def log_numbers(self, numbers: Mapping[str, float], prog_bar: bool = False) -> None:
-        """Log numbers that the host knows, exactly and without a copy to the device and back.
+        """Log numbers in float64, without copying them to the device.
 
-        Lightning would make a float32 of each on the device, and wait for it to read it again.
+        Lightning would copy each to the device as float32, and wait to read it back.
         """
         values = {name: torch.tensor(number, dtype=torch.float64) for name, number in numbers.items()}
         self.log_dict(values, prog_bar=prog_bar, batch_size=1)
